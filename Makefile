@@ -1,0 +1,35 @@
+# `make help` lists what there is. Each target does its own set-up: it looks for what it needs and installs only that.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+.PHONY: help demo dev test check fmt tools clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: tools ## Play a campaign of bounces against a cast of mail servers, in fast motion (ARGS="--keep" and others)
+	cargo run --locked --quiet --bin redeliver -- demo $(ARGS)
+
+dev: tools ## Run scheduler and worker over a Redis server of their own, until Ctrl-C
+	cargo run --locked --quiet --bin redeliver -- dev $(ARGS)
+
+test: tools ## Run all tests, against a real Redis
+	cargo build --locked --bin redeliver
+	cargo test --locked --workspace $(ARGS)
+
+check: tools ## What CI looks at first: format, lints, licences and advisories where cargo-deny is there, tidiness
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	scripts/deny
+	scripts/tidy
+
+fmt: tools ## Format the code
+	cargo fmt --all
+
+tools: ## Install what is missing of what the other targets need
+	@scripts/tools
+
+clean: ## Remove what was built, and the data of `make dev`
+	cargo clean
+	rm -rf .redeliver

@@ -1,0 +1,124 @@
+//! `redeliver classify`: what a reply means, one JSON object per reply.
+
+use std::io::{self, BufRead, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde::Serialize;
+use shared::policy::Table;
+use shared::reply::Reply;
+use shared::status::EnhancedStatus;
+
+use crate::process;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The reply, as the receiving server said it
+    #[arg(required_unless_present = "lines", conflicts_with = "lines")]
+    reply: Option<String>,
+
+    /// Read replies from standard input, one per line
+    #[arg(long)]
+    lines: bool,
+}
+
+/// What is printed for one reply.
+#[derive(Debug, Serialize)]
+struct Classified<'t> {
+    code: Option<u16>,
+    status: Option<EnhancedStatus>,
+    /// `soft`, `hard` or `message`; `none` where the reply is no failure.
+    class: &'static str,
+    scope: Option<&'t str>,
+    delays_s: Vec<u64>,
+    r#final: Option<&'t str>,
+}
+
+pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
+    let (_, table) = process::configure(config)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = match &arguments.reply {
+        Some(reply) => write_line(&mut out, reply, &table),
+        None => lines(&mut out, &table),
+    };
+    match done.and_then(|()| out.flush()) {
+        // Whoever reads us has seen enough.
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(err) => bail!("cannot go on: {err}"),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn lines(out: &mut impl Write, table: &Table) -> io::Result<()> {
+    let mut input = io::stdin().lock();
+    let mut line = Vec::new();
+    while input.read_until(b'\n', &mut line)? > 0 {
+        // Bytes that are no UTF-8 come from servers that speak another charset; the status is readable all the same.
+        write_line(out, String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']), table)?;
+        line.clear();
+    }
+    Ok(())
+}
+
+fn write_line(out: &mut impl Write, raw: &str, table: &Table) -> io::Result<()> {
+    let json = serde_json::to_string(&classify(&Reply::parse(raw), table)).map_err(io::Error::other)?;
+    writeln!(out, "{json}")
+}
+
+fn classify<'t>(reply: &Reply, table: &'t Table) -> Classified<'t> {
+    let (code, status) = (reply.code, reply.status);
+    if reply.is_success() {
+        return Classified { code, status, class: "none", scope: None, delays_s: Vec::new(), r#final: None };
+    }
+    let row = table.row(reply, "", None, "");
+    Classified {
+        code,
+        status,
+        class: row.class().as_str(),
+        scope: Some(row.scope.as_str()),
+        delays_s: row.delays.iter().map(std::time::Duration::as_secs).collect(),
+        r#final: Some(row.end.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(raw: &str) -> String {
+        let mut out = Vec::new();
+        write_line(&mut out, raw, &Table::embedded()).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_reply_is_one_object_per_line() {
+        for (raw, object) in [
+            (
+                "451 4.3.2 System not accepting network messages",
+                r#"{"code":451,"status":"4.3.2","class":"soft","scope":"host","delays_s":[3600,14400,43200,86400],"final":"unavailable"}"#,
+            ),
+            (
+                "550 5.1.1 No such user",
+                r#"{"code":550,"status":"5.1.1","class":"hard","scope":"mailbox","delays_s":[],"final":"inactive"}"#,
+            ),
+            (
+                "554 5.6.0 Content refused",
+                r#"{"code":554,"status":"5.6.0","class":"message","scope":"message","delays_s":[],"final":"message"}"#,
+            ),
+            (
+                "552 5.2.2 Mailbox full",
+                r#"{"code":552,"status":"5.2.2","class":"message","scope":"mailbox","delays_s":[],"final":"unavailable"}"#,
+            ),
+            (
+                "Briefkasten voll",
+                r#"{"code":null,"status":null,"class":"soft","scope":"unknown","delays_s":[1800,7200,28800,86400],"final":"unavailable"}"#,
+            ),
+            ("250 2.0.0 Ok", r#"{"code":250,"status":"2.0.0","class":"none","scope":null,"delays_s":[],"final":null}"#),
+        ] {
+            assert_eq!(line(raw).trim_end(), object, "{raw}");
+        }
+    }
+}

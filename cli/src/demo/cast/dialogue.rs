@@ -1,0 +1,202 @@
+//! One SMTP connection of a member of the cast: lines in, replies out (RFC 5321). It knows the commands; whom to let in is
+//! the server's to say.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::Server;
+
+/// The longest line that a member reads, in octets with its CRLF.
+pub(super) const LINE_MAX: usize = 4096;
+/// The biggest message that a member takes, in octets.
+pub(super) const MESSAGE_MAX: usize = 1 << 20;
+
+/// Holds one connection's dialogue to its end.
+pub(super) async fn converse(stream: TcpStream, server: &Server) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (input, mut output) = stream.into_split();
+    let mut input = BufReader::new(input);
+    let mut line = Vec::new();
+    let mut replies = format!("220 mx.{} ESMTP\r\n", server.role.domain);
+    let mut dialogue = Dialogue { server, greeted: false, over: false, transaction: None };
+    loop {
+        // Replies to pipelined commands go out together, once none of the commands is left (RFC 2920 §3.2).
+        if input.buffer().is_empty() || dialogue.over {
+            output.write_all(replies.as_bytes()).await?;
+            replies.clear();
+        }
+        if dialogue.over || !read_line(&mut input, &mut line).await? {
+            return Ok(());
+        }
+        if let Some(reply) = dialogue.hear(&line) {
+            replies.push_str(&reply);
+            replies.push_str("\r\n");
+        }
+    }
+}
+
+/// Reads one line with its line end, and says whether there was one. Of a line longer than [`LINE_MAX`] it leaves a
+/// piece that has no line end.
+async fn read_line(input: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> io::Result<bool> {
+    let mut too_long = false;
+    loop {
+        line.clear();
+        (&mut *input).take(LINE_MAX as u64).read_until(b'\n', line).await?;
+        if line.ends_with(b"\n") {
+            if too_long {
+                line.pop();
+            }
+            return Ok(true);
+        }
+        if line.len() < LINE_MAX {
+            return Ok(false);
+        }
+        too_long = true;
+    }
+}
+
+/// The server's side of one SMTP connection (RFC 5321): lines in, replies out.
+struct Dialogue<'a> {
+    server: &'a Server,
+    greeted: bool,
+    over: bool,
+    transaction: Option<Transaction>,
+}
+
+/// A mail transaction, from `MAIL` to the end of its data.
+#[derive(Default)]
+pub(super) struct Transaction {
+    pub(super) smtputf8: bool,
+    pub(super) recipients: Vec<String>,
+    /// The message as far as it has come; `None` before `DATA`.
+    content: Option<Vec<u8>>,
+    /// Why the message will be refused once it is all there.
+    fault: Option<&'static str>,
+}
+
+impl Dialogue<'_> {
+    /// Takes the next line and gives the reply to it, if it calls for one.
+    fn hear(&mut self, line: &[u8]) -> Option<String> {
+        if let Some(transaction) = self.transaction.take_if(|transaction| transaction.content.is_some()) {
+            return self.collect(transaction, line);
+        }
+        if !line.ends_with(b"\n") {
+            return Some("500 5.5.2 Line too long".into());
+        }
+        Some(match str::from_utf8(line) {
+            Ok(command) => self.obey(command.trim_end()),
+            Err(_) => "500 5.5.2 Not UTF-8".into(),
+        })
+    }
+
+    /// Carries out a command and gives the reply to it.
+    fn obey(&mut self, command: &str) -> String {
+        let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
+        let verb = verb.to_ascii_uppercase();
+        let reply = match (verb.as_str(), &mut self.transaction) {
+            ("EHLO" | "HELO", _) if argument.trim().is_empty() => "501 5.5.4 Name yourself",
+            ("EHLO" | "HELO", _) => return self.greet(&verb),
+            ("NOOP", _) => "250 2.0.0 OK",
+            ("RSET", transaction) => {
+                *transaction = None;
+                "250 2.0.0 OK"
+            }
+            ("QUIT", _) => {
+                self.over = true;
+                "221 2.0.0 Bye"
+            }
+            ("MAIL" | "RCPT" | "DATA", _) if !self.greeted => "503 5.5.1 EHLO comes first",
+            ("MAIL", Some(_)) => "503 5.5.1 A transaction is open",
+            ("MAIL", transaction) => match open(argument) {
+                Ok(opened) => {
+                    *transaction = Some(opened);
+                    "250 2.1.0 OK"
+                }
+                Err(refusal) => refusal,
+            },
+            ("RCPT" | "DATA", None) => "503 5.5.1 MAIL comes first",
+            ("RCPT", Some(transaction)) => match self.server.admit(transaction, argument) {
+                Ok(recipient) => {
+                    transaction.recipients.push(recipient);
+                    "250 2.1.5 OK"
+                }
+                Err(refusal) => {
+                    self.server.refusals.fetch_add(1, Ordering::Relaxed);
+                    refusal
+                }
+            },
+            ("DATA", Some(_)) if !argument.is_empty() => "501 5.5.4 DATA has no argument",
+            ("DATA", Some(transaction)) if transaction.recipients.is_empty() => "503 5.5.1 No valid recipients",
+            ("DATA", Some(transaction)) => {
+                transaction.content = Some(Vec::new());
+                "354 End data with <CR><LF>.<CR><LF>"
+            }
+            _ => "500 5.5.2 Command not recognized",
+        };
+        reply.into()
+    }
+
+    /// Starts afresh and names the extensions, as `EHLO` asks (RFC 5321 §4.1.4).
+    fn greet(&mut self, verb: &str) -> String {
+        self.greeted = true;
+        self.transaction = None;
+        let name = format!("mx.{}", self.server.role.domain);
+        if verb == "HELO" {
+            return format!("250 {name}");
+        }
+        let extensions = "250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES";
+        format!("250-{name}\r\n{extensions}\r\n250 SIZE {MESSAGE_MAX}")
+    }
+
+    /// Adds a line of the message to its transaction, which stays open until the dot (RFC 5321 §4.5.2).
+    fn collect(&mut self, mut transaction: Transaction, line: &[u8]) -> Option<String> {
+        let content = transaction.content.get_or_insert_default();
+        if line == b".\r\n" {
+            return Some(
+                transaction.fault.map_or_else(|| self.server.take(&transaction.recipients, content), Into::into),
+            );
+        }
+        if !line.ends_with(b"\n") {
+            transaction.fault = Some("500 5.5.2 Line too long");
+        } else if content.len() + line.len() > MESSAGE_MAX {
+            transaction.fault = Some("552 5.3.4 Message too big");
+        } else {
+            content.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
+        }
+        self.transaction = Some(transaction);
+        None
+    }
+}
+
+/// The transaction that `MAIL` opens, or the reply that refuses it.
+fn open(argument: &str) -> Result<Transaction, &'static str> {
+    let (sender, parameters) = path(argument, "FROM:").ok_or("501 5.5.4 Syntax: MAIL FROM:<address>")?;
+    let mut transaction = Transaction::default();
+    for parameter in parameters.to_ascii_uppercase().split_whitespace() {
+        match parameter.split_once('=') {
+            None if parameter == "SMTPUTF8" => transaction.smtputf8 = true,
+            Some(("BODY", "7BIT" | "8BITMIME")) => {}
+            Some(("SIZE", octets)) => match octets.parse::<usize>() {
+                Ok(octets) if octets <= MESSAGE_MAX => {}
+                Ok(_) => return Err("552 5.3.4 Message too big"),
+                Err(_) => return Err("501 5.5.4 SIZE is a number of octets"),
+            },
+            _ => return Err("555 5.5.4 Parameter not recognized"),
+        }
+    }
+    if !sender.is_ascii() && !transaction.smtputf8 {
+        return Err("553 5.6.7 Such a sender needs SMTPUTF8");
+    }
+    Ok(transaction)
+}
+
+/// The address and the parameters in `TO:<address> parameters`. The address ends at the last `>`, because a quoted local
+/// part may hold one and the parameters announced here may not.
+pub(super) fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
+    let (head, rest) = argument.split_at_checked(keyword.len())?;
+    let path = rest.trim_start().strip_prefix('<').filter(|_| head.eq_ignore_ascii_case(keyword))?;
+    path.rsplit_once('>')
+}

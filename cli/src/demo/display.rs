@@ -1,0 +1,119 @@
+//! The schedule at work: a line per status, redrawn in place on a terminal, and a line now and then elsewhere.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+
+use super::report::thousands;
+use super::score::{Label, Score};
+
+/// How often a line is written where nothing can be redrawn.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows how the demo goes.
+pub(crate) struct Display {
+    lines: Option<Lines>,
+    last_line: Instant,
+}
+
+struct Lines {
+    all: MultiProgress,
+    overview: ProgressBar,
+    head: ProgressBar,
+    rows: HashMap<Label, ProgressBar>,
+}
+
+/// How the jobs of one status stand.
+#[derive(Default)]
+struct Counts {
+    waiting: usize,
+    in_flight: usize,
+    delivered: usize,
+    retired: usize,
+    given_up: usize,
+}
+
+impl Display {
+    /// A display for so many messages.
+    pub(crate) fn new(terminal: bool, messages: u64) -> Self {
+        Self { lines: terminal.then(|| Lines::new(messages)), last_line: Instant::now() }
+    }
+
+    /// Shows the score. `leased` are the jobs in flight, `elapsed` is in the demo's time.
+    pub(crate) fn show(&mut self, score: &Score, leased: &[String], elapsed: Duration) {
+        let hours = elapsed.as_secs() / 3_600;
+        let time = format!("day {:>2}, {:02} h", hours / 24, hours % 24);
+        let attempts = thousands(score.attempts());
+        if let Some(lines) = &mut self.lines {
+            lines.overview.set_position(score.ended() as u64);
+            lines.overview.set_message(format!("{time}   {attempts} attempts"));
+            lines.show_rows(score, leased);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            let (ended, open) = (thousands(score.ended() as u64), thousands(score.open() as u64));
+            eprintln!(
+                "{time}: {ended} messages ended, {open} wait, {} jobs in flight, {attempts} attempts",
+                leased.len()
+            );
+        }
+    }
+
+    /// Takes the display away.
+    pub(crate) fn finish(self) {
+        if let Some(lines) = self.lines {
+            let _ = lines.all.clear();
+        }
+    }
+}
+
+impl Lines {
+    fn new(messages: u64) -> Self {
+        let style = |template: &str| ProgressStyle::with_template(template).expect("the template is a constant");
+        let all = MultiProgress::new();
+        let overview = all.add(ProgressBar::new(messages));
+        overview.set_style(style("  {bar:40.green/dim} {human_pos}/{human_len} messages ended   {msg}"));
+        let head = all.add(ProgressBar::new_spinner());
+        head.set_style(style("{msg:.dim}"));
+        Self { all, overview, head, rows: HashMap::new() }
+    }
+
+    fn show_rows(&mut self, score: &Score, leased: &[String]) {
+        let mut in_flight: HashMap<&Label, usize> = HashMap::new();
+        for story in leased.iter().filter_map(|job| score.story(job)) {
+            *in_flight.entry(&story.label).or_default() += 1;
+        }
+        self.head.set_message(format!(
+            "  {:<8}{:<24}{:>9}{:>11}{:>11}{:>9}{:>10}",
+            "status", "policy row", "waiting", "in flight", "delivered", "retired", "given up"
+        ));
+        for (label, stories) in score.by_label() {
+            let mut counts = Counts { in_flight: in_flight.get(label).copied().unwrap_or(0), ..Counts::default() };
+            for story in stories {
+                match (story.over, story.retired, story.delivered_at) {
+                    (false, ..) => counts.waiting += 1,
+                    (_, Some(_), _) => counts.retired += 1,
+                    (.., Some(_)) => counts.delivered += 1,
+                    _ => counts.given_up += 1,
+                }
+            }
+            counts.waiting = counts.waiting.saturating_sub(counts.in_flight);
+            let row = self.rows.entry(label.clone()).or_insert_with(|| {
+                let row = self.all.add(ProgressBar::new_spinner());
+                row.set_style(ProgressStyle::with_template("{msg}").expect("the template is a constant"));
+                row
+            });
+            row.set_message(format!(
+                "  {:<8}{:<24}{:>9}{:>11}{:>11}{:>9}{:>10}",
+                label.status,
+                label.policy,
+                counts.waiting,
+                counts.in_flight,
+                counts.delivered,
+                counts.retired,
+                counts.given_up
+            ));
+        }
+    }
+}

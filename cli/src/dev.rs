@@ -1,0 +1,67 @@
+//! `redeliver dev`: scheduler and worker in one process, over a Redis server that it starts itself and stops with it.
+//! What it holds stays in its folder for the next time.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use scheduler::serve::Scheduler;
+use shared::clock::SystemClock;
+use shared::store::private::PrivateRedis;
+use shared::telemetry;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::run::Worker;
+
+use crate::process;
+use crate::scheduler::listen;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The folder that keeps the data
+    #[arg(long, default_value = ".redeliver", value_name = "FOLDER")]
+    data: PathBuf,
+
+    /// Where to listen, in place of scheduler.listen
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
+    let (mut config, table) = process::configure(config)?;
+    telemetry::start(&config.log);
+    let stop = process::stop_on_signal()?;
+    let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
+    let redis = PrivateRedis::durable(&arguments.data).await?;
+    config.redis.url = redis.url();
+    let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
+    let (routes, contents) = (Routes::from_config(&config), Contents::new(config.content_roots.clone()));
+    let worker = Worker::new(store, routes, contents, table, config.worker.clone());
+    eprint!("{}", welcome(listener.local_addr()?, &arguments.data, &config.worker.route));
+
+    let worker = tokio::spawn(worker.run(stop.clone()));
+    let served = scheduler.serve(listener, stop.clone()).await.context("the scheduler failed");
+    stop.cancel();
+    worker.await.context("the worker failed")?;
+    // Last, for the worker settles what it had under way.
+    redis.stop().await;
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+fn welcome(address: SocketAddr, data: &Path, route: &str) -> String {
+    let data = data.display();
+    format!(
+        "\n  redeliver dev listens on http://{address}, keeps its data in {data}/, sends by route \"{route}\".\n\n  \
+         Tell it of a bounce, then ask for the address:\n\n    \
+         curl -H 'content-type: application/json' http://{address}/v1/bounces \\\n      \
+         -d '{{\"recipient\":\"jo@example.com\",\"reply\":\"452 4.3.1 Insufficient system storage\"}}'\n    \
+         curl http://{address}/v1/addresses/jo@example.com\n    \
+         curl -N 'http://{address}/v1/events?after=start'\n\n  Ctrl-C stops it.\n\n"
+    )
+}

@@ -1,0 +1,68 @@
+//! `redeliver`: the scheduler, the worker and the operator's commands in one binary. Each command is a file of its own.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod classify;
+mod demo;
+mod dev;
+mod policy;
+mod process;
+mod scheduler;
+mod spans;
+mod worker;
+
+/// Retries mail that failed softly.
+///
+/// Redeliver takes over from the first bounce: it keeps one retry job per impaired address in Redis, tries again on the
+/// schedule that the failure's status calls for, and ends each job in one of two ways: the mail got through, or the
+/// address left the active list.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    /// The configuration file; every key has a default
+    #[arg(long, short, global = true, env = "REDELIVER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take bounces in over HTTP, answer for addresses, stream events, run upkeep
+    Scheduler(scheduler::Arguments),
+    /// Claim due jobs, attempt redelivery, settle
+    Worker,
+    /// Run scheduler and worker in one process, over a Redis server of its own
+    Dev(dev::Arguments),
+    /// Play a campaign of bounces against a cast of mail servers, in fast motion
+    Demo(demo::Arguments),
+    /// Say what a reply means: class, scope, and what would be done
+    Classify(classify::Arguments),
+    /// Show the retry policy in force
+    Policy(policy::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = arguments.config.as_deref();
+    let done = match arguments.command {
+        Command::Scheduler(arguments) => scheduler::run(config, &arguments).await,
+        Command::Worker => worker::run(config).await,
+        Command::Dev(arguments) => dev::run(config, &arguments).await,
+        Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Classify(arguments) => classify::run(config, &arguments),
+        Command::Policy(arguments) => policy::run(config, &arguments),
+    };
+    match done {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("redeliver: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `redeliver policy`: the retry policy in force, as a table or row by row.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use shared::policy::{Row, Table};
+use shared::reply::Reply;
+
+use crate::process;
+use crate::spans::spans;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    /// Print JSON, one row per line
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show the row for a status (4.3.1), a reply code (421), a whole reply, or the row of a name
+    Show {
+        /// What to look up
+        status: String,
+    },
+}
+
+pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
+    let (_, table) = process::configure(config)?;
+    match &arguments.action {
+        Some(Action::Show { status }) => {
+            let row = find(&table, status)?;
+            if arguments.json { println!("{}", row_json(row)) } else { print!("{}", row_text(row)) }
+        }
+        None if arguments.json => table.rows().iter().for_each(|row| println!("{}", row_json(row))),
+        None => print!("{}", table_text(&table)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find<'t>(table: &'t Table, text: &str) -> Result<&'t Row> {
+    if let Some(row) = table.rows().iter().find(|row| row.name == text) {
+        return Ok(row);
+    }
+    let reply = Reply::parse(text);
+    if reply.code.is_none() && reply.status.is_none() {
+        let names: Vec<_> = table.rows().iter().map(|row| row.name.as_str()).collect();
+        bail!(
+            "\"{text}\" is neither a status (4.3.1), a reply code (421), a reply, nor the name of a row: {}",
+            names.join(", ")
+        );
+    }
+    if reply.is_success() {
+        bail!("\"{text}\" says that the mail got through; policy is about failures, 4xx and 5xx");
+    }
+    Ok(table.row(&reply, "", None, ""))
+}
+
+fn patterns(row: &Row) -> Vec<String> {
+    row.status.iter().map(ToString::to_string).collect()
+}
+
+fn row_json(row: &Row) -> Value {
+    json!({
+        "name": row.name,
+        "status": patterns(row),
+        "text": row.text.as_ref().map(regex::Regex::as_str),
+        "account": row.account,
+        "stream": row.stream,
+        "destination": row.destination,
+        "class": row.class().as_str(),
+        "scope": row.scope.as_str(),
+        "delays_s": row.delays.iter().map(std::time::Duration::as_secs).collect::<Vec<_>>(),
+        "jitter": row.jitter.to_string(),
+        "hint": row.hint.as_str(),
+        "hold": row.hold,
+        "final": row.end.as_str(),
+    })
+}
+
+fn row_text(row: &Row) -> String {
+    let delays = if row.delays.is_empty() { "none: no retry".to_owned() } else { spans(&row.delays) };
+    let mut lines = vec![
+        ("name", row.name.clone()),
+        ("status", patterns(row).join(" ")),
+        ("class", row.class().as_str().to_owned()),
+        ("scope", row.scope.as_str().to_owned()),
+        ("delays", delays),
+        ("jitter", row.jitter.to_string()),
+        ("hint", row.hint.as_str().to_owned()),
+        ("hold", row.hold.to_string()),
+        ("final", row.end.as_str().to_owned()),
+    ];
+    let conditions = [
+        ("text", row.text.as_ref().map(|text| text.as_str().to_owned())),
+        ("account", row.account.clone()),
+        ("stream", row.stream.clone()),
+        ("destination", row.destination.clone()),
+    ];
+    lines.extend(conditions.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    lines.iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect()
+}
+
+fn table_text(table: &Table) -> String {
+    let mut text = format!("{:<25} {:<9} {:<22} {:<12} STATUS\n", "ROW", "SCOPE", "DELAYS", "FINAL");
+    for row in table.rows() {
+        let delays = match (row.delays.is_empty(), row.hold) {
+            (true, _) => "-".to_owned(),
+            (_, true) => format!("hold {}", spans(&row.delays)),
+            _ => spans(&row.delays),
+        };
+        let mut matches = patterns(row).join(" ");
+        if let Some(pattern) = &row.text {
+            matches.push_str(&format!("  text ~ {}", pattern.as_str()));
+        }
+        for (key, condition) in [("account", &row.account), ("stream", &row.stream), ("destination", &row.destination)]
+        {
+            if let Some(value) = condition {
+                matches.push_str(&format!("  {key} = {value}"));
+            }
+        }
+        let (scope, end) = (row.scope.as_str(), row.end.as_str());
+        text.push_str(&format!("{:<25} {scope:<9} {delays:<22} {end:<12} {matches}\n", row.name));
+    }
+    text
+}

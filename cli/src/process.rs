@@ -1,0 +1,73 @@
+//! What long-running commands share: configuration, the way to the store, and the signals that end them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use shared::clock::Clock;
+use shared::config::Config;
+use shared::policy::Table;
+use shared::store::connection::Connections;
+use shared::store::{Limits, Store, StoreError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait before Redis is asked again at the start.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Reads the configuration and the policy table, with all their faults at once.
+pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
+    let config = Config::load(file).context("the configuration has faults")?;
+    let table = config.policy().context("the policy table has faults")?;
+    Ok((config, table))
+}
+
+/// Opens the store. Waits for a Redis that is not there yet, as at the start of a cluster; `None` where the wait was
+/// ended by `stop`.
+pub(crate) async fn open_store(
+    config: &Config,
+    table: &Table,
+    clock: Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Result<Option<Store>> {
+    let connections = Connections::new(&config.redis.url, config.redis.connections())?;
+    let limits = Limits::of(table, config.job.max_messages);
+    loop {
+        let open =
+            Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;
+        match open {
+            Ok(store) => return Ok(Some(store)),
+            Err(StoreError::Unavailable(why)) => {
+                tracing::warn!(why, "waiting for redis; redis.url says where it should be");
+                if stop.run_until_cancelled(sleep(START_PAUSE)).await.is_none() {
+                    return Ok(None);
+                }
+            }
+            Err(err) => return Err(anyhow!(err)),
+        }
+    }
+}
+
+/// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
+pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be heard")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be heard")?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                token.cancel();
+            } else {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,129 @@
+//! What is known of addresses.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::address::Address;
+use shared::bounce::Account;
+use shared::job::{JobId, Try};
+use shared::policy::Table;
+use shared::reply::Reply;
+use shared::standing::{Standing, StandingRecord};
+use shared::store::address::JobReport;
+
+use super::Api;
+use super::problem::Problem;
+
+/// How many addresses one check takes.
+const CHECK_MAX: usize = 10_000;
+
+/// The query of `GET /v1/addresses/{address}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Of {
+    account: Option<String>,
+}
+
+/// The body of `POST /v1/addresses/check`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    account: Option<String>,
+    addresses: Vec<String>,
+}
+
+/// `GET /v1/addresses/{address}`: its standing, and its job where it has one.
+pub async fn get(
+    State(api): State<Api>,
+    Path(address): Path<String>,
+    query: Result<Query<Of>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(Of { account }) = query?;
+    let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
+    let id = JobId { account: read_account(account.as_deref())?, recipient };
+    let report = api.store.address(&id).await?;
+    let mut wire = describe(&id, report.standing.as_ref(), &api);
+    wire["job"] = report.job.map_or(Value::Null, |job| describe_job(&job, api.accept.table()));
+    Ok(Json(wire))
+}
+
+/// `POST /v1/addresses/check`: which of these addresses are not active, so that a campaign can leave them out.
+pub async fn check(State(api): State<Api>, body: Result<Json<Check>, JsonRejection>) -> Result<Json<Value>, Problem> {
+    let Json(Check { account, addresses }) = body?;
+    if addresses.len() > CHECK_MAX {
+        let detail = format!("{} addresses; one request takes at most {CHECK_MAX}", addresses.len());
+        return Err(Problem::bad_field("addresses", detail));
+    }
+    let account = read_account(account.as_deref())?;
+    let mut ids = Vec::with_capacity(addresses.len());
+    let mut refused = Vec::new();
+    for address in &addresses {
+        match Address::parse(address) {
+            Ok(recipient) => ids.push((address, JobId { account: account.clone(), recipient })),
+            Err(why) => refused.push(json!({"address": address, "reason": why.to_string()})),
+        }
+    }
+    let keys: Vec<JobId> = ids.iter().map(|(_, id)| id.clone()).collect();
+    let standings = api.store.standings(&keys).await?;
+    let now = api.store.clock().now();
+    let not_active: Vec<Value> = ids
+        .iter()
+        .zip(&standings)
+        .filter_map(|((address, id), record)| {
+            let record = record.as_ref().filter(|record| record.at(now) != Standing::Active)?;
+            let mut wire = describe(id, Some(record), &api);
+            // As the platform wrote it, so that it finds it again.
+            wire["address"] = address.as_str().into();
+            Some(wire)
+        })
+        .collect();
+    Ok(Json(json!({"checked": ids.len(), "not_active": not_active, "refused": refused})))
+}
+
+fn read_account(account: Option<&str>) -> Result<Account, Problem> {
+    account.map_or_else(
+        || Ok(Account::default()),
+        |name| Account::parse(name).map_err(|why| Problem::bad_field("account", why.to_string())),
+    )
+}
+
+fn describe(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
+    let standing = record.map_or(Standing::Active, |record| record.at(api.store.clock().now()));
+    let mut wire = json!({"address": id.recipient.as_str(), "account": id.account, "standing": standing});
+    if let Some(record) = record.filter(|_| standing != Standing::Active) {
+        wire["since"] = json!(record.since);
+        wire["until"] = json!(record.until);
+        wire["reason"] = json!(record.reason);
+    }
+    wire
+}
+
+fn describe_job(report: &JobReport, table: &Table) -> Value {
+    let job = &report.job;
+    let last = job.head.history.last().map(|last| Reply::parse(&last.reply)).unwrap_or_default();
+    let row = table.row(&last, job.id.account.as_str(), None, job.head.destination.as_str());
+    let messages: Vec<Value> = job
+        .messages
+        .iter()
+        .map(|message| {
+            json!({
+                "message_id": message.id, "bounced_at": message.bounced_at, "expires_at": message.expires_at.map(|at| at.0),
+                "stream": message.stream, "route": message.route, "metadata": message.metadata,
+            })
+        })
+        .collect();
+    let history: Vec<Value> = job
+        .head
+        .history
+        .iter()
+        .map(|Try { attempt, at, reply }| json!({"attempt": attempt, "at": at, "reply": reply}))
+        .collect();
+    json!({
+        "id": job.id.key(), "destination": job.head.destination, "attempt": job.head.attempt,
+        "max_attempts": row.delays.len(), "due": report.due, "leased_until": report.leased_until,
+        "status": job.head.status, "policy": job.head.policy, "created": job.head.created,
+        "messages": messages, "history": history,
+    })
+}

@@ -1,0 +1,162 @@
+//! `GET /v1/events`: the journal as server-sent events. A client that comes back with the last id that it saw misses
+//! nothing that the journal still holds, and gets nothing twice.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Sse;
+use axum::response::sse;
+use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use shared::event::EventKind;
+use shared::store::journal::{Entry, EntryId};
+use tokio::time::sleep;
+
+use super::Api;
+use super::problem::Problem;
+
+/// How many entries of each shard are read at once.
+const READ_COUNT: usize = 64;
+
+/// How long to wait before a journal without news is read again.
+const POLL: Duration = Duration::from_millis(200);
+
+/// The query of `GET /v1/events`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    /// Names of the kinds wanted, with commas between; all where absent.
+    types: Option<String>,
+    /// Where to start: an id, or `start` for all that the journal holds; from now on where absent.
+    after: Option<String>,
+}
+
+/// Where a client is in the journals of all shards: per shard the last entry that it has seen whole, and how many events
+/// of the entry after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cursor(Vec<(EntryId, usize)>);
+
+/// `GET /v1/events`.
+pub async fn get(
+    State(api): State<Api>,
+    query: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let Query(Wanted { types, after }) = query?;
+    let kinds = read_kinds(types.as_deref())?;
+    let shards = usize::from(api.store.shards());
+    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let cursor = match last_seen.or(after).as_deref() {
+        None => Cursor(api.store.journal_ends().await?.into_iter().map(|end| (end, 0)).collect()),
+        Some("start") => Cursor(vec![(EntryId::default(), 0); shards]),
+        Some(id) => id
+            .parse()
+            .ok()
+            .filter(|cursor: &Cursor| cursor.0.len() == shards)
+            .ok_or_else(|| Problem::bad_field("after", "is no id of an event of this store; use one, or start"))?,
+    };
+    let stop = api.stop.clone();
+    let events = stream::unfold((api, cursor), |(api, mut cursor)| async move {
+        let batch = next_batch(&api, &mut cursor).await;
+        Some((stream::iter(batch), (api, cursor)))
+    })
+    .flatten()
+    .filter(move |(kind, _)| futures::future::ready(kinds.is_empty() || kinds.contains(kind)))
+    .map(|(_, event)| Ok(event))
+    .take_until(stop.cancelled_owned());
+    Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
+}
+
+fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
+    let names = types.unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            EventKind::parse(name).ok_or_else(|| {
+                let known: Vec<String> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+                Problem::bad_field("types", format!("there is no event {name}; there are {}", known.join(", ")))
+            })
+        })
+        .collect()
+}
+
+/// The events after the cursor, which is moved behind them. Waits until there are some, and while the store is away.
+async fn next_batch(api: &Api, cursor: &mut Cursor) -> Vec<(EventKind, sse::Event)> {
+    loop {
+        let after: Vec<EntryId> = cursor.0.iter().map(|(entry, _)| *entry).collect();
+        let journals = match api.store.read_journal(&after, READ_COUNT).await {
+            Ok(journals) => journals,
+            Err(err) => {
+                tracing::warn!(%err, "a stream of events waits");
+                Vec::new()
+            }
+        };
+        let mut entries: Vec<(usize, Entry)> = Vec::new();
+        for (shard, journal) in journals.into_iter().enumerate() {
+            entries.extend(journal.into_iter().map(|entry| (shard, entry)));
+        }
+        entries.sort_by_key(|(_, entry)| entry.id);
+        let batch: Vec<_> = entries.into_iter().flat_map(|(shard, entry)| wire_events(shard, &entry, cursor)).collect();
+        if !batch.is_empty() {
+            return batch;
+        }
+        sleep(POLL).await;
+    }
+}
+
+fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<(EventKind, sse::Event)> {
+    let seen = cursor.0[shard].1;
+    let count = entry.events.len();
+    let mut wired = Vec::with_capacity(count.saturating_sub(seen));
+    for (n, event) in entry.events.iter().enumerate().skip(seen) {
+        cursor.0[shard] = if n + 1 == count { (entry.id, 0) } else { (cursor.0[shard].0, n + 1) };
+        let wire = event.to_wire(&format!("{shard}:{}:{n}", entry.id), entry.time);
+        let sent = sse::Event::default().id(cursor.to_string()).event(event.kind.name()).data(wire.to_string());
+        wired.push((event.kind, sent));
+    }
+    wired
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (entry, seen)) in self.0.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            write!(f, "{comma}{entry}")?;
+            if *seen > 0 {
+                write!(f, "+{seen}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let place = |part: &str| {
+            let (entry, seen) = part.split_once('+').unwrap_or((part, "0"));
+            Ok((entry.parse().map_err(|_| ())?, seen.parse().map_err(|_| ())?))
+        };
+        text.split(',').map(place).collect::<Result<_, ()>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_read_back() {
+        for text in ["1763716200000-0", "0-0,1763716200000-3+2,5-0"] {
+            assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
+        }
+        for text in ["", "x", "1-", "1-2+", "1-2,", "-1-2"] {
+            assert!(text.parse::<Cursor>().is_err(), "{text}");
+        }
+    }
+}

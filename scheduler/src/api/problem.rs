@@ -1,0 +1,103 @@
+//! Problem documents (RFC 9457).
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use shared::store::StoreError;
+
+/// For how long a client shall stay away while the store does, in seconds.
+const RETRY_AFTER_S: u16 = 2;
+
+/// An error, as a client gets it.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    detail: String,
+    field: Option<&'static str>,
+}
+
+impl Problem {
+    /// The request is wrong; `detail` says what is and what is allowed.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, detail: detail.into(), field: None }
+    }
+
+    /// One field or parameter is wrong.
+    pub fn bad_field(field: &'static str, detail: impl Into<String>) -> Self {
+        Self { field: Some(field), ..Self::bad_request(detail) }
+    }
+
+    /// The body is too large.
+    pub fn too_large(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::bad_request(detail) }
+    }
+
+    /// The body is of a kind that nobody here reads.
+    pub fn unsupported(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::bad_request(detail) }
+    }
+
+    /// There is nothing here.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(detail) }
+    }
+
+    /// The path takes other methods.
+    pub fn method_not_allowed() -> Self {
+        let detail = "this path takes another method; the Allow header says which";
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::bad_request(detail) }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(err: StoreError) -> Self {
+        let (status, detail) = match err {
+            StoreError::Unavailable(why) => {
+                tracing::warn!(why, "a request was turned away: the store does not answer");
+                let detail =
+                    "the store does not answer; try again later, nothing of this request is lost by repeating it";
+                (StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
+            err => {
+                tracing::error!(%err, "a request failed");
+                (StatusCode::INTERNAL_SERVER_ERROR, "the store answered something unexpected; the log says more")
+            }
+        };
+        Self { status, detail: detail.to_owned(), field: None }
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self { status: rejection.status(), ..Self::bad_request(rejection.body_text()) }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut document = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Some(field) = self.field {
+            document["field"] = field.into();
+        }
+        let mut response = (self.status, Json(document)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        }
+        response
+    }
+}

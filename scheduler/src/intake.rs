@@ -1,0 +1,6 @@
+//! How bounces come in: adapters make [`Bounce`](shared::bounce::Bounce)s of what others send, and [`accept`] is the one
+//! door that all of them go through.
+
+pub mod accept;
+pub mod json;
+pub mod lines;

@@ -1,0 +1,111 @@
+//! The one door for bounces: policy judges each, and the store takes the batch.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use shared::bounce::Bounce;
+use shared::event::{Event, EventKind};
+use shared::job::Head;
+use shared::outcome::Outcome;
+use shared::placement::Destination;
+use shared::policy::{Case, Table, Verdict, decide};
+use shared::store::schedule::{Answer, Arrival, Purpose};
+use shared::store::{Store, StoreError};
+
+/// Judges bounces and hands them to the store.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    store: Store,
+    table: Arc<Table>,
+}
+
+/// What became of one bounce, as the API says it.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// What the store answered.
+    pub answer: Answer,
+    /// The job that it belongs to.
+    pub job: String,
+    /// The policy row that judged it.
+    pub policy: String,
+}
+
+impl Accept {
+    /// The door to this store, under this policy.
+    pub fn new(store: Store, table: Arc<Table>) -> Self {
+        Self { store, table }
+    }
+
+    /// The policy in force.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Takes in bounces and answers each, in the order given. When it returns, Redis has them.
+    ///
+    /// # Errors
+    /// Those of the store; the call may be made again, and what had been taken in is then a duplicate.
+    pub async fn accept(&self, bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
+        let arrivals: Vec<Arrival> = bounces.into_iter().map(|bounce| self.judge(bounce)).collect();
+        let answers = self.store.schedule(&arrivals).await?;
+        let answered = |(arrival, answer): (Arrival, Answer)| Answered {
+            answer,
+            job: arrival.job.key(),
+            policy: arrival.head.policy,
+        };
+        Ok(arrivals.into_iter().zip(answers).map(answered).collect())
+    }
+
+    /// A bounce is the outcome of attempt 0, and is judged like any other.
+    fn judge(&self, bounce: Bounce) -> Arrival {
+        let now = self.store.clock().now();
+        let job = bounce.job_id();
+        let destination = Destination::of(&bounce.recipient);
+        let id = job.key();
+        let case = Case {
+            job: &id,
+            account: job.account.as_str(),
+            stream: bounce.message.stream.as_deref(),
+            destination: destination.as_str(),
+            attempt: 0,
+            created: now,
+            delivered_there: None,
+        };
+        let decision = decide(&case, &Outcome::Deferred(bounce.reply.clone()), &self.table, now);
+        let purpose = match decision.verdict {
+            Verdict::RetryAfter(delay) | Verdict::Hold(delay) => Purpose::Retry(delay),
+            Verdict::Retire { standing, .. } => Purpose::Retire(standing),
+            Verdict::DropMessage | Verdict::DropAll | Verdict::Close => Purpose::Drop,
+        };
+        let policy = decision.row.map(|row| row.name.as_str()).unwrap_or_default();
+        let mut event = Event::about(EventKind::JobScheduled, &job, &destination);
+        event.attempt = Some(0);
+        event.message = Some(bounce.message.id.clone());
+        event.status = bounce.reply.status;
+        event.policy = Some(policy.to_owned());
+        event.reply = Some(bounce.reply.to_string());
+        event.metadata = bounce.message.metadata.clone();
+        let head = Head::new(destination, policy, &bounce.reply, bounce.message.bounced_at, now);
+        Arrival { job, head, message: bounce.message, occurred_at: bounce.occurred_at, purpose, event }
+    }
+}
+
+impl Answered {
+    /// The answer as the API gives it.
+    pub fn to_wire(&self) -> Value {
+        let mut wire = match &self.answer {
+            Answer::Scheduled { due } => json!({"answer": "scheduled", "due": due}),
+            Answer::Joined { due } => json!({"answer": "joined", "due": due}),
+            Answer::Duplicate => json!({"answer": "duplicate"}),
+            Answer::Stale => json!({"answer": "stale"}),
+            Answer::Retired(record) => json!({
+                "answer": "retired", "standing": record.standing, "since": record.since,
+                "until": record.until, "reason": record.reason,
+            }),
+            Answer::Dropped => json!({"answer": "dropped"}),
+        };
+        wire["job"] = self.job.as_str().into();
+        wire["policy"] = self.policy.as_str().into();
+        wire
+    }
+}

@@ -1,0 +1,81 @@
+//! Splits a stream of bytes into lines, in constant memory: of a line that is too long only the fact is kept.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// One line of input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// Its bytes, without the line end. Empty lines are left out.
+    Whole(Bytes),
+    /// It was longer than allowed, and is gone.
+    TooLong,
+}
+
+/// Collects bytes and gives out lines.
+#[derive(Debug)]
+pub struct Lines {
+    held: BytesMut,
+    max: usize,
+    skipping: bool,
+}
+
+impl Lines {
+    /// Lines of at most `max` bytes.
+    pub fn new(max: usize) -> Self {
+        Self { held: BytesMut::new(), max, skipping: false }
+    }
+
+    /// Adds bytes, and gives each line that they complete to `line`.
+    pub fn push(&mut self, mut chunk: &[u8], mut line: impl FnMut(Line)) {
+        while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
+            self.hold(&chunk[..end]);
+            chunk.advance(end + 1);
+            self.finish(&mut line);
+        }
+        self.hold(chunk);
+    }
+
+    /// Ends the input, and gives the last line to `line` where it had no line end.
+    pub fn finish(&mut self, mut line: impl FnMut(Line)) {
+        let held = self.held.split();
+        if std::mem::take(&mut self.skipping) {
+            line(Line::TooLong);
+        } else if !held.iter().all(u8::is_ascii_whitespace) {
+            line(Line::Whole(held.freeze()));
+        }
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if self.skipping || self.held.len() + bytes.len() > self.max {
+            self.skipping = true;
+            self.held.clear();
+        } else {
+            self.held.extend_from_slice(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_the_same_however_the_bytes_arrive() {
+        let input = b"one\r\n\n  \nlonger than eight\n123456789\ntwo\nlast";
+        for size in 1..=input.len() {
+            let mut found = Vec::new();
+            let mut lines = Lines::new(8);
+            for chunk in input.chunks(size) {
+                lines.push(chunk, |line| found.push(line));
+            }
+            lines.finish(|line| found.push(line));
+            let whole = |text: &'static [u8]| Line::Whole(Bytes::from_static(text));
+            assert_eq!(
+                found,
+                [whole(b"one\r"), Line::TooLong, Line::TooLong, whole(b"two"), whole(b"last")],
+                "in chunks of {size}"
+            );
+            assert!(lines.held.capacity() < 64, "what was skipped is not kept");
+        }
+    }
+}

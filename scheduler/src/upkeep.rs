@@ -1,0 +1,99 @@
+//! Upkeep: periodic tasks, each with a cron expression. It needs no leader: every replica runs the same loop, and each
+//! occurrence of each task is claimed by one of them. A task takes no input but the clock and is idempotent, so one that
+//! was missed or cut short is made good by the next.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::DateTime;
+use cron::Schedule;
+use futures::future::join_all;
+use shared::clock::Timestamp;
+use shared::config::Config;
+use shared::store::{Store, StoreError};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+pub mod reinstate;
+pub mod trim_delivered;
+pub mod trim_journal;
+
+/// How long a claim on an occurrence is kept: longer than the clocks of two replicas can differ.
+const CLAIM_KEPT: Duration = Duration::from_secs(3_600);
+
+/// One periodic task.
+#[async_trait]
+pub trait Task: std::fmt::Debug + Send + Sync {
+    /// Its name, and its key in `[upkeep]`.
+    fn name(&self) -> &'static str;
+
+    /// Runs once, and tells how many things it dealt with.
+    async fn run_once(&self, store: &Store) -> Result<u64, StoreError>;
+}
+
+/// All tasks with their schedules.
+#[derive(Debug)]
+pub struct Upkeep {
+    store: Store,
+    tasks: Vec<(Schedule, Box<dyn Task>)>,
+}
+
+impl Upkeep {
+    /// The tasks as the configuration schedules them.
+    ///
+    /// # Errors
+    /// Where an expression cannot be read; the text names the key.
+    pub fn from_config(store: Store, config: &Config) -> Result<Self, String> {
+        let tasks: [(&str, Box<dyn Task>); 3] = [
+            (&config.upkeep.reinstate, Box::new(reinstate::Reinstate)),
+            (&config.upkeep.trim_journal, Box::new(trim_journal::TrimJournal { keep: config.journal_keep })),
+            (&config.upkeep.trim_delivered, Box::new(trim_delivered::TrimDelivered)),
+        ];
+        let scheduled = tasks.into_iter().map(|(expression, task)| match Schedule::from_str(expression) {
+            Ok(schedule) => Ok((schedule, task)),
+            Err(err) => Err(format!(
+                "upkeep.{}: \"{expression}\" is no cron expression (second minute hour day month weekday): {err}",
+                task.name()
+            )),
+        });
+        Ok(Self { store, tasks: scheduled.collect::<Result<_, _>>()? })
+    }
+
+    /// Runs each task at each of its occurrences that this replica wins, until `stop` is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let loops = self.tasks.iter().map(|(schedule, task)| self.repeat(schedule, task.as_ref()));
+        stop.run_until_cancelled(join_all(loops)).await;
+    }
+
+    async fn repeat(&self, schedule: &Schedule, task: &dyn Task) {
+        let mut last = self.store.clock().now();
+        while let Some(occurrence) = next(schedule, last) {
+            let clock = self.store.clock();
+            sleep(clock.real(occurrence.since(clock.now()))).await;
+            if clock.now() < occurrence {
+                continue;
+            }
+            last = occurrence.max(clock.now());
+            match self.run_occurrence(task, occurrence).await {
+                Ok(Some(count)) if count > 0 => tracing::info!(task = task.name(), count, "upkeep"),
+                Ok(_) => {}
+                Err(err) => {
+                    tracing::warn!(task = task.name(), %err, "upkeep failed; the next occurrence makes it good");
+                }
+            }
+        }
+    }
+
+    async fn run_occurrence(&self, task: &dyn Task, occurrence: Timestamp) -> Result<Option<u64>, StoreError> {
+        if !self.store.claim_occurrence(task.name(), occurrence, CLAIM_KEPT).await? {
+            return Ok(None);
+        }
+        task.run_once(&self.store).await.map(Some)
+    }
+}
+
+fn next(schedule: &Schedule, after: Timestamp) -> Option<Timestamp> {
+    let after = DateTime::from_timestamp_millis(after.ms())?;
+    schedule.after(&after).next().map(|at| Timestamp::from_ms(at.timestamp_millis()))
+}

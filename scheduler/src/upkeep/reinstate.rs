@@ -1,0 +1,21 @@
+//! Makes addresses active again whose unavailable time is over.
+
+use async_trait::async_trait;
+use shared::store::{Store, StoreError};
+
+use super::Task;
+
+/// The task.
+#[derive(Debug)]
+pub struct Reinstate;
+
+#[async_trait]
+impl Task for Reinstate {
+    fn name(&self) -> &'static str {
+        "reinstate"
+    }
+
+    async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
+        store.reinstate().await
+    }
+}

@@ -1,0 +1,26 @@
+//! Forgets events that are older than the journal is to be kept.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use shared::store::{Store, StoreError};
+
+use super::Task;
+
+/// The task.
+#[derive(Debug)]
+pub struct TrimJournal {
+    /// How long events are kept.
+    pub keep: Duration,
+}
+
+#[async_trait]
+impl Task for TrimJournal {
+    fn name(&self) -> &'static str {
+        "trim_journal"
+    }
+
+    async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
+        store.trim_journal(self.keep).await
+    }
+}

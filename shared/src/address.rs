@@ -1,0 +1,356 @@
+//! A mailbox such as `jo@example.com` in the one canonical form that job ids, keys and standings are made of
+//! (RFC 5321, section 4.1.2; RFC 6531). Addresses are personal data: printing one shows it redacted, and only
+//! [`Address::as_str`] gives it whole.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use icu_normalizer::ComposingNormalizer;
+use idna::AsciiDenyList;
+use idna::uts46::{DnsLength, Hyphens, Uts46};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The longest local part, in octets (RFC 5321, section 4.5.3.1.1).
+pub const MAX_LOCAL: usize = 64;
+
+/// The longest address, in octets: a path has 256 with its angle brackets (RFC 5321, section 4.5.3.1.3). It is tighter
+/// than the 255 that section 4.5.3.1.2 allows a domain.
+pub const MAX_ADDRESS: usize = 254;
+
+/// The longest text that is looked at. A domain written in Unicode takes more octets than its ASCII form.
+const MAX_INPUT: usize = 1024;
+
+/// A mailbox in canonical form. Two spellings of one mailbox are equal; cloning is cheap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    text: Arc<str>,
+    /// Where the `@` is that parts local part and domain; a quoted local part may have others.
+    at: usize,
+}
+
+/// Why text is not an [`Address`]. The messages never repeat the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// There is nothing in it, or nothing within its angle brackets.
+    #[error("the address is empty: write local@domain")]
+    Empty,
+    /// It has a control character, such as a line end, which could break out of an SMTP command.
+    #[error("the address has a control character: none is allowed, nor a line break")]
+    ControlCharacter,
+    /// It has no `@`.
+    #[error("the address has no @: write local@domain")]
+    NoAt,
+    /// It is longer than [`MAX_ADDRESS`].
+    #[error("the address is too long: at most {MAX_ADDRESS} octets are allowed")]
+    TooLong,
+    /// The local part is longer than [`MAX_LOCAL`].
+    #[error("the local part is too long: at most {MAX_LOCAL} octets are allowed before the @")]
+    LocalTooLong,
+    /// The local part is neither a dot-string nor a quoted string.
+    #[error(
+        "the local part is not valid: letters, digits and !#$%&'*+-/=?^_`{{|}}~ are allowed, with single dots between \
+         them; anything else needs double quotes around the whole"
+    )]
+    Local,
+    /// The domain is not a host name.
+    #[error(
+        "the domain is not valid: labels of letters, digits and inner hyphens are allowed, with single dots between \
+         them, 63 octets each and 253 in all; an IP address needs square brackets"
+    )]
+    Domain,
+    /// What is in square brackets is not an IP address.
+    #[error("the domain literal is not valid: [192.0.2.1] and [IPv6:2001:db8::1] are allowed")]
+    Literal,
+}
+
+impl Address {
+    /// Reads an address and brings it into canonical form:
+    ///
+    /// - spaces around it and one pair of angle brackets are dropped, and nothing else is repaired;
+    /// - the local part keeps its case (RFC 5321, section 2.4), goes to NFC, and has quotes only where it needs them;
+    /// - the domain goes to lower-case ASCII by UTS 46 without its trailing dot, or is an IP address in brackets.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.len() > MAX_INPUT {
+            return Err(AddressError::TooLong);
+        }
+        if text.contains(char::is_control) {
+            return Err(AddressError::ControlCharacter);
+        }
+        let text = text.trim_matches(' ');
+        let text = text.strip_prefix('<').and_then(|inner| inner.strip_suffix('>')).unwrap_or(text);
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        // A domain has no @, a quoted local part may have some.
+        let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
+        let local = canonical_local(local)?;
+        let domain = match domain.strip_prefix('[') {
+            Some(literal) => canonical_literal(literal).ok_or(AddressError::Literal)?,
+            None => canonical_domain(domain).ok_or(AddressError::Domain)?,
+        };
+        let text = format!("{local}@{domain}");
+        if text.len() > MAX_ADDRESS {
+            return Err(AddressError::TooLong);
+        }
+        Ok(Self { text: text.into(), at: local.len() })
+    }
+
+    /// The whole address, `local@domain`: for SMTP and the store, never for logs.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What is before the `@`, with its quotes where it needs them.
+    pub fn local(&self) -> &str {
+        &self.text[..self.at]
+    }
+
+    /// The domain in lower-case ASCII, or the IP address with its square brackets.
+    pub fn domain(&self) -> &str {
+        &self.text[self.at + 1..]
+    }
+
+    /// Whether the address can be sent to without SMTPUTF8 (RFC 6531).
+    pub fn is_ascii(&self) -> bool {
+        self.text.is_ascii()
+    }
+}
+
+/// The local part as a dot-string where it can be one, else as a quoted string with no more escapes than needed.
+fn canonical_local(local: &str) -> Result<String, AddressError> {
+    let content = match local.strip_prefix('"') {
+        Some(quoted) => Cow::Owned(unquote(quoted).ok_or(AddressError::Local)?),
+        None => Cow::Borrowed(local),
+    };
+    // NFC turns some characters into ASCII (U+037E into a semicolon), so what is allowed is asked after it.
+    let content = ComposingNormalizer::new_nfc().normalize(&content);
+    if content.contains(is_invisible) {
+        return Err(AddressError::Local);
+    }
+    let canonical = if is_dot_string(&content) {
+        content.into_owned()
+    } else if local.starts_with('"') {
+        format!("\"{}\"", content.replace('\\', r"\\").replace('"', r#"\""#))
+    } else {
+        return Err(AddressError::Local);
+    };
+    if canonical.len() > MAX_LOCAL { Err(AddressError::LocalTooLong) } else { Ok(canonical) }
+}
+
+/// What a quoted string holds, given what follows its opening quote; `None` where it does not end with a closing one.
+fn unquote(quoted: &str) -> Option<String> {
+    let mut content = String::with_capacity(quoted.len());
+    let mut chars = quoted.chars();
+    loop {
+        match chars.next()? {
+            '"' => return chars.next().is_none().then_some(content),
+            '\\' => content.push(chars.next().filter(char::is_ascii)?),
+            c => content.push(c),
+        }
+    }
+}
+
+/// Whether `local` is a Dot-string (RFC 5321, section 4.1.2, with the atext of RFC 6531, section 3.3).
+fn is_dot_string(local: &str) -> bool {
+    let is_atext = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+}
+
+/// White space but ASCII's, and the marks that steer text without being seen: RFC 6531 lets them through, but they
+/// would make two addresses look like one, or turn a line on a console around.
+fn is_invisible(c: char) -> bool {
+    let steers = "\u{200b}\u{200e}\u{200f}\u{feff}".contains(c)
+        || ('\u{202a}'..='\u{202e}').contains(&c)
+        || ('\u{2060}'..='\u{206f}').contains(&c);
+    steers || (!c.is_ascii() && c.is_whitespace())
+}
+
+/// The host name in lower-case ASCII (UTS 46, non-transitional), without the dot of the root.
+fn canonical_domain(domain: &str) -> Option<String> {
+    let ascii = Uts46::new()
+        .to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::VerifyAllowRootDot)
+        .ok()?;
+    let host = ascii.strip_suffix('.').unwrap_or(&ascii);
+    // Top-level domains are not numeric (RFC 1123, section 2.1): this is an IP address that lacks its brackets.
+    let last = host.rsplit('.').next()?;
+    (!last.bytes().all(|b| b.is_ascii_digit())).then(|| host.to_owned())
+}
+
+/// The address literal (RFC 5321, section 4.1.3) in the one spelling of its IP address, given what follows its bracket.
+fn canonical_literal(literal: &str) -> Option<String> {
+    const IPV6_TAG: &str = "IPv6:";
+    let ip = literal.strip_suffix(']')?;
+    match ip.split_at_checked(IPV6_TAG.len()) {
+        Some((tag, ip)) if tag.eq_ignore_ascii_case(IPV6_TAG) => {
+            ip.parse().ok().map(|ip: Ipv6Addr| format!("[{IPV6_TAG}{ip}]"))
+        }
+        _ => ip.parse().ok().map(|ip: Ipv4Addr| format!("[{ip}]")),
+    }
+}
+
+/// Redacted, as `j…@example.com`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.local().chars().find(|&c| c != '"').map(String::from).unwrap_or_default();
+        write!(f, "{first}…@{}", self.domain())
+    }
+}
+
+/// Redacted, as `j…@example.com`.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_into_canonical_form() {
+        for (text, canonical) in [
+            ("jo@example.com", "jo@example.com"),
+            ("  <Jo.Doe+tag@EXAMPLE.com.> ", "Jo.Doe+tag@example.com"),
+            ("o'neil!#$%&*/=?^_`{|}~-@a-b.example", "o'neil!#$%&*/=?^_`{|}~-@a-b.example"),
+            ("postmaster@localhost", "postmaster@localhost"),
+            ("jo@xn--bcher-kva.example", "jo@xn--bcher-kva.example"),
+            ("jo@BÜCHER.example", "jo@xn--bcher-kva.example"),
+            ("jo@例え。テスト。", "jo@xn--r8jz45g.xn--zckzah"),
+            ("jo@r3---sn.example", "jo@r3---sn.example"),
+            ("用户@example.com", "用户@example.com"),
+            ("re\u{301}mi@example.com", "rémi@example.com"),
+            (r#""jo"@example.com"#, "jo@example.com"),
+            (r#""j\o.d"@example.com"#, "jo.d@example.com"),
+            (r#""jo doe"@example.com"#, r#""jo doe"@example.com"#),
+            (r#""a@b"@example.com"#, r#""a@b"@example.com"#),
+            (r#""a\"\\\ b"@example.com"#, r#""a\"\\ b"@example.com"#),
+            (r#""jo."@example.com"#, r#""jo."@example.com"#),
+            (r#"""@example.com"#, r#"""@example.com"#),
+            ("jo@[192.0.2.1]", "jo@[192.0.2.1]"),
+            ("jo@[ipv6:2001:0DB8:0:0::1]", "jo@[IPv6:2001:db8::1]"),
+            ("jo@[IPv6:::ffff:192.0.2.1]", "jo@[IPv6:::ffff:192.0.2.1]"),
+        ] {
+            let address = Address::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(address.as_str(), canonical);
+            assert_eq!(format!("{}@{}", address.local(), address.domain()), canonical);
+            assert_eq!(address.is_ascii(), canonical.is_ascii());
+            assert_eq!(Address::parse(canonical), Ok(address.clone()), "{canonical} is not stable");
+            let json = serde_json::to_string(&address).unwrap();
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), canonical);
+            assert_eq!(serde_json::from_str::<Address>(&json).unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        use AddressError::*;
+        for (text, error) in [
+            ("", Empty),
+            (" <> ", Empty),
+            ("jo", NoAt),
+            ("jo@example.com\r\nRCPT TO:<eve@example.com>", ControlCharacter),
+            ("jo@example.com\n", ControlCharacter),
+            ("j\0o@example.com", ControlCharacter),
+            ("j\to@example.com", ControlCharacter),
+            ("\"j\u{85}o\"@example.com", ControlCharacter),
+            ("@example.com", Local),
+            (".jo@example.com", Local),
+            ("jo.@example.com", Local),
+            ("jo..doe@example.com", Local),
+            ("jo doe@example.com", Local),
+            ("Jo <jo@example.com", Local),
+            ("< jo@example.com>", Local),
+            ("a@b@example.com", Local),
+            ("a;b@example.com", Local),
+            ("a\u{37e}b@example.com", Local),
+            ("jo\u{a0}@example.com", Local),
+            ("\"jo\u{202e}\"@example.com", Local),
+            ("\u{feff}jo@example.com", Local),
+            (r#""jo@example.com"#, Local),
+            (r#""jo\"@example.com"#, Local),
+            (r#""jo"doe@example.com"#, Local),
+            (r#"jo"doe"@example.com"#, Local),
+            (r#""j\é"@example.com"#, Local),
+            ("jo@", Domain),
+            ("jo@.", Domain),
+            ("jo@.example", Domain),
+            ("jo@example..com", Domain),
+            ("jo@example.com..", Domain),
+            ("jo@-a.example", Domain),
+            ("jo@a_b.example", Domain),
+            ("jo@exa mple.com", Domain),
+            ("jo@example.com>", Domain),
+            ("<<jo@example.com>>", Local),
+            ("jo@192.0.2.1", Domain),
+            ("jo@xn--a.example", Domain),
+            ("jo@a\u{ff20}b.example", Domain),
+            ("jo@[192.0.2.1", Literal),
+            ("jo@[192.0.2.256]", Literal),
+            ("jo@[192.0.2.01]", Literal),
+            ("jo@[2001:db8::1]", Literal),
+            ("jo@[IPv6:fe80::1%eth0]", Literal),
+            ("jo@[IPv6:]", Literal),
+            ("jo@[éééé]", Literal),
+            ("jo@[x400:c=de]", Literal),
+        ] {
+            assert_eq!(Address::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded_in_octets() {
+        let domain = |len: usize| vec!["a".repeat(59); 4].join(".")[..len].to_owned();
+        for (local, domain, error) in [
+            ("a".repeat(64), domain(189), None),
+            ("a".repeat(65), "example.com".to_owned(), Some(AddressError::LocalTooLong)),
+            ("é".repeat(33), "example.com".to_owned(), Some(AddressError::LocalTooLong)),
+            ("a".repeat(64), domain(190), Some(AddressError::TooLong)),
+            ("a".to_owned(), format!("{}.example", "a".repeat(64)), Some(AddressError::Domain)),
+            ("a".to_owned(), "é.".repeat(9_000), Some(AddressError::TooLong)),
+        ] {
+            assert_eq!(Address::parse(&format!("{local}@{domain}")).err(), error, "{local}@{domain}");
+        }
+    }
+
+    #[test]
+    fn printing_shows_no_more_than_a_first_character_and_the_domain() {
+        for (text, redacted) in [
+            ("jo.doe@example.com", "j…@example.com"),
+            ("用户@example.com", "用…@example.com"),
+            (r#""jo doe"@example.com"#, "j…@example.com"),
+            (r#"""@example.com"#, "…@example.com"),
+            ("jo@[192.0.2.1]", "j…@[192.0.2.1]"),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(format!("{address} {address:?}"), format!("{redacted} {redacted}"));
+        }
+        for text in ["secret", "secret@", "sec ret@example.com", "secret@[1]"] {
+            let error = Address::parse(text).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+}

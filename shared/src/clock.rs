@@ -1,0 +1,208 @@
+//! Instants, and where "now" comes from. Redis's own clock rules in production; tests, simulation and the demo pass
+//! their instants in. Only [`SystemClock`] reads the machine's clock.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An instant, in whole milliseconds since the Unix epoch. In JSON it is RFC 3339 text in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The instant `ms` milliseconds after the Unix epoch.
+    pub const fn from_ms(ms: i64) -> Self {
+        Self(ms)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn ms(self) -> i64 {
+        self.0
+    }
+
+    /// Reads RFC 3339 text with any offset, to the millisecond; `None` where it is not such an instant.
+    pub fn parse(text: &str) -> Option<Self> {
+        DateTime::parse_from_rfc3339(text).ok().map(|t| Self(t.timestamp_millis()))
+    }
+
+    /// The time from `earlier` to here; zero where `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0).try_into().unwrap_or(0))
+    }
+
+    /// This instant moved later by `span`.
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span.as_millis().try_into().unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DateTime::<Utc>::from_timestamp_millis(self.0) {
+            Some(instant) => f.write_str(&instant.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            None => write!(f, "{} ms after the epoch", self.0),
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not an RFC 3339 instant"))
+    }
+}
+
+/// Serializes a [`Timestamp`] as a bare number of milliseconds, as the records in Redis have it.
+pub mod as_ms {
+    use super::{Deserialize, Deserializer, Serializer, Timestamp};
+
+    /// Writes the instant as a number.
+    pub fn serialize<S: Serializer>(instant: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(instant.ms())
+    }
+
+    /// Reads the instant from a number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(deserializer).map(Timestamp::from_ms)
+    }
+}
+
+/// Where the instants of a process come from.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// This clock's present instant.
+    fn now(&self) -> Timestamp;
+
+    /// The instant to hand to the store's scripts, or `None` where Redis shall read its own clock.
+    fn passed_in(&self) -> Option<Timestamp>;
+
+    /// How much real time it takes until `span` has passed on this clock.
+    fn real(&self, span: Duration) -> Duration;
+}
+
+/// The machine's clock; the store's scripts read Redis's own.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_ms(since_epoch.as_millis().try_into().unwrap_or(i64::MAX))
+    }
+
+    fn passed_in(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn real(&self, span: Duration) -> Duration {
+        span
+    }
+}
+
+/// A clock that runs `speed` times as fast as the machine's, from an instant of choice: the demo's. It stands still until
+/// it is started.
+#[derive(Debug)]
+pub struct FastClock {
+    epoch: Timestamp,
+    started: OnceLock<Instant>,
+    speed: u32,
+}
+
+impl FastClock {
+    /// A clock that shows `epoch` until it is started; a speed of 0 counts as 1.
+    pub fn new(epoch: Timestamp, speed: u32) -> Self {
+        Self { epoch, started: OnceLock::new(), speed: speed.max(1) }
+    }
+
+    /// Lets it run. A clock that runs already goes on as it does.
+    pub fn start(&self) {
+        self.started.get_or_init(Instant::now);
+    }
+}
+
+impl Clock for FastClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = self.started.get().map(Instant::elapsed).unwrap_or_default();
+        self.epoch.plus(elapsed * self.speed)
+    }
+
+    fn passed_in(&self) -> Option<Timestamp> {
+        Some(self.now())
+    }
+
+    fn real(&self, span: Duration) -> Duration {
+        span / self.speed
+    }
+}
+
+/// A clock that stands still until it is moved: the tests'.
+#[derive(Debug)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    /// A clock that shows `now` until it is moved.
+    pub fn new(now: Timestamp) -> Self {
+        Self(AtomicI64::new(now.ms()))
+    }
+
+    /// Moves the clock forward by `span`.
+    pub fn advance(&self, span: Duration) {
+        self.set(self.now().plus(span));
+    }
+
+    /// Moves the clock to `now`.
+    pub fn set(&self, now: Timestamp) {
+        self.0.store(now.ms(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.0.load(Ordering::SeqCst))
+    }
+
+    fn passed_in(&self) -> Option<Timestamp> {
+        Some(self.now())
+    }
+
+    fn real(&self, _span: Duration) -> Duration {
+        // Nobody can tell when a standing clock will be moved, so its waiters look again soon.
+        Duration::from_millis(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_read_and_print_as_rfc_3339() {
+        for (text, printed) in [
+            ("2026-11-21T09:30:00Z", "2026-11-21T09:30:00.000Z"),
+            ("2026-11-21T10:30:00.250+01:00", "2026-11-21T09:30:00.250Z"),
+            ("1969-12-31T23:59:59.999Z", "1969-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), printed);
+        }
+        for text in ["", "yesterday", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21T09:30:00"] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_never_go_below_zero_nor_overflow() {
+        let noon = Timestamp::from_ms(1_000);
+        assert_eq!(noon.since(Timestamp::from_ms(4_000)), Duration::ZERO);
+        assert_eq!(noon.since(Timestamp::from_ms(400)), Duration::from_millis(600));
+        assert_eq!(noon.plus(Duration::MAX), Timestamp::from_ms(i64::MAX));
+    }
+}

@@ -1,0 +1,292 @@
+//! The configuration: every key, read from the defaults, a file, and the environment, in this order. All faults are
+//! reported at once.
+
+use std::env;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::policy;
+use crate::settings::{SettingsFault, SettingsFaults};
+use crate::store::connection::ConnectionSettings;
+
+mod read;
+
+/// The defaults' text: reference, documentation and data in one.
+pub const DEFAULT: &str = include_str!("config/default.toml");
+
+const ENVIRONMENT: &str = "environment";
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// `[redis]`
+    pub redis: Redis,
+    /// `[scheduler]`
+    pub scheduler: Scheduler,
+    /// `[job]`
+    pub job: Job,
+    /// `[worker]`
+    pub worker: Worker,
+    /// `[content]` roots
+    pub content_roots: Vec<PathBuf>,
+    /// `[policy]` file
+    pub policy_file: Option<PathBuf>,
+    /// `[journal]` keep
+    pub journal_keep: Duration,
+    /// `[upkeep]`
+    pub upkeep: Upkeep,
+    /// `[log]`
+    pub log: Log,
+    /// `[[route]]`
+    pub routes: Vec<Route>,
+}
+
+/// `[redis]`
+#[derive(Clone, Default)]
+pub struct Redis {
+    /// Where Redis is; may hold a password and so is never printed.
+    pub url: String,
+    /// What all keys start with.
+    pub prefix: String,
+    /// How many shards there are.
+    pub shards: u16,
+    /// How many connections a process has at most.
+    pub pool_max: usize,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long one answer may take.
+    pub response_timeout: Duration,
+}
+
+/// `[scheduler]`
+#[derive(Clone, Debug, Default)]
+pub struct Scheduler {
+    /// Where it listens.
+    pub listen: Option<SocketAddr>,
+    /// Bytes of a request that is one document.
+    pub body_max: usize,
+    /// Bytes of one line of NDJSON.
+    pub line_max: usize,
+    /// Bounces per call to the store.
+    pub batch: usize,
+    /// Bytes of answers kept in memory.
+    pub answers_in_memory: usize,
+}
+
+/// `[job]`
+#[derive(Clone, Debug, Default)]
+pub struct Job {
+    /// Messages that a job holds at most.
+    pub max_messages: usize,
+    /// Bytes of one message's inline content.
+    pub inline_max: usize,
+}
+
+/// `[worker]`
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    /// Attempts under way at once.
+    pub concurrency: usize,
+    /// Jobs per claim.
+    pub batch: usize,
+    /// Jobs of one destination per claim.
+    pub share: usize,
+    /// How long a lease lasts before it has to be lengthened.
+    pub lease: Duration,
+    /// How long an idle worker sleeps at most.
+    pub poll_max: Duration,
+    /// How long a finished attempt waits for others.
+    pub settle_linger: Duration,
+    /// How long attempts under way may go on after SIGTERM.
+    pub grace: Duration,
+    /// The route of messages that name none.
+    pub route: String,
+}
+
+/// `[upkeep]`: a cron expression per task.
+#[derive(Clone, Debug, Default)]
+pub struct Upkeep {
+    /// Lifting `unavailable` where its time is over.
+    pub reinstate: String,
+    /// Forgetting old events.
+    pub trim_journal: String,
+    /// Forgetting old deliveries.
+    pub trim_delivered: String,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Whether lines are JSON.
+    pub json: bool,
+    /// Which lines are written.
+    pub filter: String,
+}
+
+/// `[[route]]`: one way out.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// What sends.
+    pub sender: SenderSettings,
+}
+
+/// The settings of a sender.
+#[derive(Clone, Debug)]
+pub enum SenderSettings {
+    /// Says what it would send.
+    Log,
+    /// Hands mail to a relay.
+    Smtp(SmtpSettings),
+}
+
+/// The settings of an SMTP relay.
+#[derive(Clone, Debug)]
+pub struct SmtpSettings {
+    /// Its host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What we call ourselves.
+    pub helo: String,
+    /// Connections at most.
+    pub connections: usize,
+    /// For connecting, and for each answer.
+    pub timeout: Duration,
+}
+
+impl std::fmt::Debug for Redis {
+    /// Leaves the URL out, for it may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("prefix", &self.prefix).field("shards", &self.shards).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// How connections are made and used.
+    pub fn connections(&self) -> ConnectionSettings {
+        ConnectionSettings {
+            pool_max: self.pool_max,
+            connect_timeout: self.connect_timeout,
+            response_timeout: self.response_timeout,
+        }
+    }
+}
+
+impl Config {
+    /// The defaults alone.
+    pub fn embedded() -> Self {
+        Self::from_layers(&[("default.toml", DEFAULT)], &[]).expect("the tests read the defaults")
+    }
+
+    /// The defaults, then the file where one is named, then the environment's `REDELIVER_SECTION__KEY` variables.
+    pub fn load(file: Option<&Path>) -> Result<Self, SettingsFaults> {
+        let variables: Vec<(String, String)> = env::vars().collect();
+        let Some(path) = file else { return Self::from_layers(&[("default.toml", DEFAULT)], &variables) };
+        let name = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|err| {
+            let text = format!("cannot be read: {err}; name another file with --config or REDELIVER_CONFIG");
+            SettingsFaults(vec![SettingsFault { file: name.clone(), key: "file".to_owned(), text }])
+        })?;
+        Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)
+    }
+
+    /// The policy table in force: the default one, with the rows of `policy.file` over it.
+    pub fn policy(&self) -> Result<std::sync::Arc<policy::Table>, SettingsFaults> {
+        let Some(path) = &self.policy_file else { return Ok(policy::Table::embedded()) };
+        let name = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|err| {
+            let text = format!("cannot be read: {err}");
+            SettingsFaults(vec![SettingsFault { file: name.clone(), key: "policy.file".to_owned(), text }])
+        })?;
+        policy::Table::with_file(&name, &text).map(Into::into)
+    }
+
+    fn from_layers(files: &[(&str, &str)], variables: &[(String, String)]) -> Result<Self, SettingsFaults> {
+        let mut faults = Vec::new();
+        let mut config = Self::default();
+        for (file, text) in files {
+            match toml::from_str(text) {
+                Ok(table) => config.read(file, &table, &mut faults),
+                Err(err) => {
+                    let text = err.to_string().trim_end().to_owned();
+                    faults.push(SettingsFault { file: (*file).to_owned(), key: "syntax".to_owned(), text });
+                }
+            }
+        }
+        config.read(ENVIRONMENT, &read::from_variables(variables), &mut faults);
+        if faults.is_empty() && !config.routes.iter().any(|route| route.name == config.worker.route) {
+            let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
+            let text = format!("\"{}\" is not a route; there are: {}", config.worker.route, names.join(", "));
+            faults.push(SettingsFault { file: "all files".to_owned(), key: "worker.route".to_owned(), text });
+        }
+        if faults.is_empty() { Ok(config) } else { Err(SettingsFaults(faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_defaults_set_every_key() {
+        let config = Config::embedded();
+        assert_eq!(config.redis.prefix, "rd");
+        assert_eq!(config.scheduler.listen.unwrap().port(), 8_025);
+        assert_eq!(config.worker.lease, 60 * SECOND);
+        assert_eq!(config.routes.len(), 1);
+        // A key that the code asks for and the file does not show would stay at zero.
+        assert!(!format!("{config:?}").contains(": 0,"), "{config:?}");
+    }
+
+    #[test]
+    fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
+        let file =
+            "[worker]\nconcurrency = 8\nbatch = 8\n[[route]]\nname = \"relay\"\nsender = \"smtp\"\nhost = \"mx\"";
+        let variables = variables(&[
+            ("REDELIVER_WORKER__BATCH", "9"),
+            ("REDELIVER_REDIS__URL", "redis://:secret@r/1"),
+            ("REDELIVER_SERVICE_HOST", "10.0.0.1"),
+        ]);
+        let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables).unwrap();
+        assert_eq!((config.worker.concurrency, config.worker.batch, config.worker.share), (8, 9, 16));
+        assert_eq!(config.routes.len(), 2);
+        assert_eq!(config.redis.url, "redis://:secret@r/1");
+        assert!(!format!("{config:?}").contains("secret"), "secrets never print");
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once_with_file_and_key() {
+        let file = "[worker]\nlease = \"soon\"\nspeed = 9\n[[route]]\nname = \"r\"\nsender = \"smtp\"\n[reddis]\n";
+        let layers = [("default.toml", DEFAULT), ("mine.toml", file)];
+        let faults = Config::from_layers(&layers, &variables(&[("REDELIVER_REDIS__SHARDS", "none")])).unwrap_err();
+        let places: Vec<_> = faults.0.iter().map(|fault| format!("{} {}", fault.file, fault.key)).collect();
+        assert_eq!(
+            places,
+            [
+                "mine.toml reddis",
+                "mine.toml worker.lease",
+                "mine.toml worker.speed",
+                "mine.toml route.r.host",
+                "environment redis.shards"
+            ],
+            "{faults}"
+        );
+    }
+
+    #[test]
+    fn a_default_route_that_is_not_there_is_a_fault() {
+        let layers = [("default.toml", DEFAULT), ("mine.toml", "[worker]\nroute = \"fast\"")];
+        let faults = Config::from_layers(&layers, &[]).unwrap_err();
+        assert_eq!(faults.0[0].key, "worker.route");
+    }
+}

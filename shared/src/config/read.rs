@@ -1,0 +1,201 @@
+//! Reads one layer of configuration into the settings, with the bounds of every key.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{Config, Job, Log, Redis, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
+use crate::settings::{Section, SettingsFault};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+impl Config {
+    /// Takes over what one layer says.
+    pub(super) fn read(&mut self, file: &str, table: &Table, faults: &mut Vec<SettingsFault>) {
+        let mut top = Section::new(file, "", table, faults);
+        let names = ["redis", "scheduler", "job", "worker", "content", "policy", "journal", "upkeep", "log"];
+        let sections = names.map(|name| (name, top.table(name)));
+        let routes = top.tables("route");
+        top.finish();
+        for (name, table) in sections.into_iter().filter_map(|(name, table)| Some((name, table?))) {
+            let mut section = Section::new(file, name, table, faults);
+            match name {
+                "redis" => self.redis.read(&mut section),
+                "scheduler" => self.scheduler.read(&mut section),
+                "job" => self.job.read(&mut section),
+                "worker" => self.worker.read(&mut section),
+                "upkeep" => self.upkeep.read(&mut section),
+                "log" => self.log.read(&mut section),
+                "content" => {
+                    if table.contains_key("roots") {
+                        self.content_roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
+                    }
+                }
+                "policy" => set(&mut self.policy_file, section.text("file").map(|file| Some(file.into()))),
+                _ => set(&mut self.journal_keep, section.duration("keep", 60 * SECOND..=3_660 * DAY)),
+            }
+            section.finish();
+        }
+        for (n, table) in routes.into_iter().enumerate() {
+            let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
+            let Some(route) = read_route(Section::new(file, format!("route.{label}"), table, faults)) else { continue };
+            match self.routes.iter_mut().find(|known| known.name == route.name) {
+                Some(known) => *known = route,
+                None => self.routes.push(route),
+            }
+        }
+    }
+}
+
+/// Takes a value over, where a layer has one.
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+fn set_number<T: TryFrom<u64>>(target: &mut T, value: Option<u64>) {
+    set(target, value.and_then(|number| T::try_from(number).ok()));
+}
+
+impl Redis {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        set(&mut self.url, section.text("url").map(str::to_owned));
+        if let Some(path) = section.text("url_file") {
+            match fs::read_to_string(path) {
+                Ok(url) => url.trim().clone_into(&mut self.url),
+                Err(err) => section.fault("url_file", format!("\"{path}\" cannot be read: {err}")),
+            }
+        }
+        if let Some(prefix) = section.text("prefix") {
+            if prefix.is_empty() || prefix.contains(['{', '}']) || prefix.chars().any(char::is_whitespace) {
+                section.fault("prefix", "must not be empty, nor hold braces or white space");
+            }
+            prefix.clone_into(&mut self.prefix);
+        }
+        set_number(&mut self.shards, section.number("shards", 1..=1_024));
+        set_number(&mut self.pool_max, section.number("pool_max", 1..=1_024));
+        set(&mut self.connect_timeout, section.duration("connect_timeout", SECOND / 100..=600 * SECOND));
+        set(&mut self.response_timeout, section.duration("response_timeout", SECOND / 100..=600 * SECOND));
+    }
+}
+
+impl Scheduler {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        if let Some(text) = section.text("listen") {
+            match SocketAddr::from_str(text) {
+                Ok(address) => self.listen = Some(address),
+                Err(_) => section.fault("listen", format!("\"{text}\" is not an address like \"127.0.0.1:8025\"")),
+            }
+        }
+        set(&mut self.body_max, section.size("body_max", 1 << 10..=1 << 30));
+        set(&mut self.line_max, section.size("line_max", 1 << 10..=1 << 30));
+        set_number(&mut self.batch, section.number("batch", 1..=crate::store::BATCH_MAX as u64));
+        set(&mut self.answers_in_memory, section.size("answers_in_memory", 1 << 10..=1 << 30));
+    }
+}
+
+impl Job {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        set_number(&mut self.max_messages, section.number("max_messages", 1..=1_000));
+        set(&mut self.inline_max, section.size("inline_max", 1..=16 << 20));
+    }
+}
+
+impl Worker {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        set_number(&mut self.concurrency, section.number("concurrency", 1..=100_000));
+        set_number(&mut self.batch, section.number("batch", 1..=crate::store::BATCH_MAX as u64));
+        set_number(&mut self.share, section.number("share", 1..=crate::store::BATCH_MAX as u64));
+        set(&mut self.lease, section.duration("lease", SECOND..=DAY));
+        set(&mut self.poll_max, section.duration("poll_max", SECOND / 1_000..=60 * SECOND));
+        set(&mut self.settle_linger, section.duration("settle_linger", Duration::ZERO..=SECOND));
+        set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
+        set(&mut self.route, section.text("route").map(str::to_owned));
+    }
+}
+
+impl Upkeep {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        set(&mut self.reinstate, section.text("reinstate").map(str::to_owned));
+        set(&mut self.trim_journal, section.text("trim_journal").map(str::to_owned));
+        set(&mut self.trim_delivered, section.text("trim_delivered").map(str::to_owned));
+    }
+}
+
+impl Log {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        set(&mut self.json, section.choice("format", &[("text", false), ("json", true)]));
+        set(&mut self.filter, section.text("filter").map(str::to_owned));
+    }
+}
+
+#[derive(Clone, Copy)]
+enum SenderKind {
+    Log,
+    Smtp,
+}
+
+fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
+    let name = section.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
+    if name.is_none() {
+        section.fault("name", "every route needs a name");
+    }
+    let kind = section.choice("sender", &[("log", SenderKind::Log), ("smtp", SenderKind::Smtp)]);
+    if kind.is_none() {
+        section.fault("sender", "every route needs a sender: log or smtp");
+    }
+    let sender = match kind {
+        Some(SenderKind::Smtp) => read_smtp(&mut section).map(SenderSettings::Smtp),
+        _ => Some(SenderSettings::Log),
+    };
+    section.finish();
+    kind?;
+    Some(Route { name: name?, sender: sender? })
+}
+
+fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
+    let host = section.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
+    if host.is_none() {
+        section.fault("host", "an smtp route needs the host of its relay");
+    }
+    let mut smtp = SmtpSettings {
+        host: host?,
+        port: 25,
+        helo: section.text("helo").unwrap_or("localhost").to_owned(),
+        connections: 16,
+        timeout: 60 * SECOND,
+    };
+    set_number(&mut smtp.port, section.number("port", 1..=65_535));
+    set_number(&mut smtp.connections, section.number("connections", 1..=10_000));
+    set(&mut smtp.timeout, section.duration("timeout", SECOND / 10..=3_600 * SECOND));
+    if smtp.helo.is_empty() || !smtp.helo.bytes().all(|b| b.is_ascii_graphic()) {
+        section.fault("helo", "must be a host name, or an address in brackets");
+    }
+    Some(smtp)
+}
+
+/// `REDELIVER_REDIS__URL=…` as `[redis] url = …`. A value that reads as TOML is taken so, any other as text. Variables
+/// without a double underscore are not ours: Kubernetes sets some that start like them.
+pub(super) fn from_variables(variables: &[(String, String)]) -> Table {
+    let mut table = Table::new();
+    for (name, value) in variables {
+        let Some((section, key)) = name.strip_prefix("REDELIVER_").and_then(|rest| rest.split_once("__")) else {
+            continue;
+        };
+        let value = toml::from_str::<Table>(&format!("v = {value}"))
+            .ok()
+            .and_then(|mut table| table.remove("v"))
+            .unwrap_or_else(|| Value::String(value.clone()));
+        let section = table.entry(section.to_lowercase()).or_insert_with(|| Value::Table(Table::new()));
+        if let Value::Table(section) = section {
+            section.insert(key.to_lowercase(), value);
+        }
+    }
+    table
+}

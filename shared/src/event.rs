@@ -1,0 +1,230 @@
+//! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports are made of them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::job::{Job, JobId, Message};
+use crate::placement::Destination;
+use crate::standing::Standing;
+use crate::status::EnhancedStatus;
+
+/// The kinds of event, and what each carries beside job and destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A job came to be: message, status, policy, reply, due.
+    JobScheduled,
+    /// A message joined a job that was there: message, status, reply.
+    MessageJoined,
+    /// An attempt failed: attempt, message, status, policy, reply, late; due where another attempt follows.
+    AttemptDeferred,
+    /// Final. A message got through: attempt, message, reply, late.
+    MessageDelivered,
+    /// Final. A message was given up: message, reason, and what led to it.
+    MessageDropped,
+    /// Final. A message's time was over before it could be sent: message.
+    MessageExpired,
+    /// A job ended with nobody retired: attempt.
+    JobClosed,
+    /// An address left the active list: attempt, standing, policy, reply.
+    AddressRetired,
+    /// An address came back to the active list: reason.
+    AddressReinstated,
+    /// A lease ran out unsettled and its job is due again.
+    JobLapsed,
+}
+
+impl EventKind {
+    /// Every kind, in the order of a job's life.
+    pub const ALL: [Self; 10] = [
+        Self::JobScheduled,
+        Self::MessageJoined,
+        Self::AttemptDeferred,
+        Self::MessageDelivered,
+        Self::MessageDropped,
+        Self::MessageExpired,
+        Self::JobClosed,
+        Self::AddressRetired,
+        Self::AddressReinstated,
+        Self::JobLapsed,
+    ];
+
+    /// Whether this ends a message's story. Each accepted message gets exactly one such event.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::MessageDelivered | Self::MessageDropped | Self::MessageExpired)
+    }
+
+    /// The name used in JSON and documents.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// One event as the journal has it; instants are milliseconds there. Fields that a kind does not carry are absent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// To which job, `account/recipient`.
+    pub job: String,
+    /// Where its attempts go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
+    /// The number of the attempt; the platform's own was 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// The message's id within the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The enhanced status of the failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<EnhancedStatus>,
+    /// The policy row that judged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// What the mail system said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// By how much the attempt was claimed after it was due, in milliseconds; below zero would be too early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_ms: Option<i64>,
+    /// Where the address went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+    /// Why: a word of [`DropReason`], or who did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the platform sent with the message.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// Until when the address is unavailable; written by the scripts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+    /// When the next attempt is due; written last, by the scripts, which alone know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<i64>,
+}
+
+/// Why a message was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// The address was retired.
+    Retired,
+    /// The address was not active when the bounce came.
+    NotActive,
+    /// The failure is about this message, or the tries that its policy row allows are used up.
+    GivenUp,
+    /// The job had no room left and a newer message took its place.
+    Replaced,
+    /// Its content could not be read.
+    ContentMissing,
+}
+
+impl DropReason {
+    /// The word used in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retired => "retired",
+            Self::NotActive => "not_active",
+            Self::GivenUp => "given_up",
+            Self::Replaced => "replaced",
+            Self::ContentMissing => "content_missing",
+        }
+    }
+}
+
+impl Event {
+    /// An event about a job, with nothing else said yet.
+    pub fn about(kind: EventKind, id: &JobId, destination: &Destination) -> Self {
+        Self {
+            kind,
+            job: id.key(),
+            destination: Some(destination.clone()),
+            attempt: None,
+            message: None,
+            status: None,
+            policy: None,
+            reply: None,
+            late_ms: None,
+            standing: None,
+            reason: None,
+            metadata: Map::new(),
+            until: None,
+            due: None,
+        }
+    }
+
+    /// An event about one message of a job.
+    pub fn of_message(kind: EventKind, job: &Job, message: &Message) -> Self {
+        let mut event = Self::about(kind, &job.id, &job.head.destination);
+        event.message = Some(message.id.clone());
+        event.metadata = message.metadata.clone();
+        event
+    }
+
+    /// A message given up, and why.
+    pub fn dropped(job: &Job, message: &Message, reason: DropReason) -> Self {
+        let mut event = Self::of_message(EventKind::MessageDropped, job, message);
+        event.reason = Some(reason.as_str().to_owned());
+        event
+    }
+
+    /// The event as the journal has it: one line of JSON.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).expect("text, numbers and maps with text keys always serialize")
+    }
+
+    /// The event without its type and its outer braces, for a script that knows which event it is.
+    pub fn body(&self) -> String {
+        let line = self.line();
+        let start = format!("{{\"type\":\"{}\",", self.kind.name());
+        let body = line.strip_prefix(&start).and_then(|rest| rest.strip_suffix('}'));
+        body.expect("the type is serialized first, and the job always follows").to_owned()
+    }
+
+    /// The event as the API gives it, with its id and time, and every instant as RFC 3339 text.
+    pub fn to_wire(&self, id: &str, time: Timestamp) -> Value {
+        let mut wire = serde_json::to_value(self).expect("text, numbers and maps with text keys always serialize");
+        wire["id"] = id.into();
+        wire["time"] = time.to_string().into();
+        for (key, instant) in [("due", self.due), ("until", self.until)] {
+            if let Some(ms) = instant {
+                wire[key] = Timestamp::from_ms(ms).to_string().into();
+            }
+        }
+        wire
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for kind in EventKind::ALL {
+            assert_eq!(EventKind::parse(&kind.name()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name(), "JSON uses the same name");
+        }
+    }
+
+    #[test]
+    fn the_wire_has_rfc_3339_where_the_journal_has_milliseconds() {
+        let line = r#"{"type":"JobScheduled","job":"acme/jo@example.com","due":1000}"#;
+        let event: Event = serde_json::from_str(line).unwrap();
+        assert_eq!(event.line(), line, "absent stays absent");
+        assert_eq!(
+            event.to_wire("0:1-0:0", Timestamp::from_ms(0)),
+            serde_json::json!({
+                "id": "0:1-0:0", "time": "1970-01-01T00:00:00.000Z", "type": "JobScheduled",
+                "job": "acme/jo@example.com", "due": "1970-01-01T00:00:01.000Z",
+            })
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! What Redeliver's scheduler and worker share: the words of the field, the retry policy, and the store.
+//!
+//! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
+
+pub mod address;
+pub mod bounce;
+pub mod event;
+pub mod job;
+pub mod outcome;
+pub mod placement;
+pub mod policy;
+pub mod reply;
+pub mod settings;
+pub mod standing;
+pub mod status;
+
+pub mod clock;
+
+pub mod config;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,14 @@
+//! Policy: which failures are worth retrying, how often and how far apart, and what becomes of the address when
+//! retrying ends. [`default.toml`](self) is the reference table; [`decide()`] applies it. All of it is pure.
+
+pub mod decide;
+pub mod hint;
+pub mod jitter;
+pub mod load;
+pub mod pattern;
+pub mod row;
+pub mod table;
+
+pub use decide::{Case, Decision, Verdict, decide};
+pub use row::{Class, Final, Row, Scope};
+pub use table::Table;

@@ -1,0 +1,278 @@
+//! What policy makes of a job and an outcome. Ingest asks it too, because a bounce is the outcome of attempt 0.
+
+use std::time::Duration;
+
+use super::hint::hint;
+use super::row::{Final, HintUse, Row, Scope};
+use super::table::Table;
+use crate::clock::Timestamp;
+use crate::outcome::{Outcome, Side};
+use crate::reply::Reply;
+use crate::standing::Standing;
+
+/// What a job's outcome leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The mail got through: the job ends.
+    Close,
+    /// The job waits this long from now for its next attempt.
+    RetryAfter(Duration),
+    /// This message is given up; the next one is the probe.
+    DropMessage,
+    /// All messages are given up; the address stays as it is.
+    DropAll,
+    /// The address leaves the active list, and all its messages are given up.
+    Retire {
+        /// Where it goes.
+        standing: Standing,
+        /// Whether nobody at that destination got through, so that being unavailable again and again must not make
+        /// the address inactive: it is the host that is dead.
+        host_dead: bool,
+    },
+    /// The job waits this long from now and the attempt does not count: the trouble is not the address's.
+    Hold(Duration),
+}
+
+/// What policy looks at of a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The job's id, for its own share of the jitter.
+    pub job: &'a str,
+    /// The tenant.
+    pub account: &'a str,
+    /// The kind of mail that was tried.
+    pub stream: Option<&'a str>,
+    /// Where it was tried.
+    pub destination: &'a str,
+    /// The number of the attempt that ended so; the platform's own was 0.
+    pub attempt: u32,
+    /// When the job came to be.
+    pub created: Timestamp,
+    /// When somebody at that destination last got through, as far as is known.
+    pub delivered_there: Option<Timestamp>,
+}
+
+/// The verdict, and what it rests on.
+#[derive(Clone, Debug)]
+pub struct Decision<'t> {
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// The row that says so; none where no reply of the recipient's mail system was had.
+    pub row: Option<&'t Row>,
+    /// The outcome as a reply; for faults one that stands for them.
+    pub reply: Reply,
+}
+
+/// Judges the outcome of one attempt. Pure: the same input always has the same verdict.
+pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Timestamp) -> Decision<'t> {
+    let without_row = |verdict, reply| Decision { verdict, row: None, reply };
+    let reply = match outcome {
+        Outcome::Delivered(reply) | Outcome::Accepted(reply) => return without_row(Verdict::Close, reply.clone()),
+        Outcome::Unreadable(why) => {
+            let reply = Reply { code: None, status: None, text: why.clone() };
+            return without_row(Verdict::DropMessage, reply);
+        }
+        Outcome::Deferred(reply) | Outcome::Refused(reply) => reply.clone(),
+        Outcome::Unreachable(fault) => Reply { code: None, status: Some(fault.kind.status()), text: fault.to_string() },
+    };
+    if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
+        return without_row(hold_or_end(case, table.hold, Final::Message, table, now), reply);
+    }
+    let row = table.row(&reply, case.account, case.stream, case.destination);
+    Decision { verdict: judge(case, row, &reply, table, now), row: Some(row), reply }
+}
+
+fn judge(case: &Case<'_>, row: &Row, reply: &Reply, table: &Table, now: Timestamp) -> Verdict {
+    let step = usize::try_from(case.attempt).unwrap_or(usize::MAX);
+    if row.hold {
+        let delay = row.delays[step.min(row.delays.len() - 1)];
+        return hold_or_end(case, row.jitter.apply(delay, case.job, case.attempt), row.end, table, now);
+    }
+    let overdue = now.since(case.created) >= table.max_age;
+    match row.delays.get(step).filter(|_| !overdue) {
+        Some(&delay) => {
+            let delay = if step == 0 { with_hint(delay, row, reply, table) } else { delay };
+            Verdict::RetryAfter(row.jitter.apply(delay, case.job, case.attempt))
+        }
+        None if row.scope == Scope::Message => Verdict::DropMessage,
+        None => used_up(case, row),
+    }
+}
+
+/// A wait that spends no attempt has no last attempt either, so the job's age ends it.
+fn hold_or_end(case: &Case<'_>, delay: Duration, end: Final, table: &Table, now: Timestamp) -> Verdict {
+    match (now.since(case.created) < table.max_age, end) {
+        (true, _) => Verdict::Hold(delay),
+        (false, Final::Message) => Verdict::DropAll,
+        (false, end) => Verdict::Retire { standing: end.standing(), host_dead: false },
+    }
+}
+
+fn with_hint(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Duration {
+    let (least, most) = table.hint_bounds;
+    match (row.hint, hint(&reply.text)) {
+        (HintUse::Ignore, _) | (_, None) => delay,
+        (HintUse::Lengthen, Some(hint)) => delay.max(hint.clamp(least, most)),
+        (HintUse::Replace, Some(hint)) => hint.clamp(least, most),
+    }
+}
+
+fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
+    let host_dead = row.scope == Scope::Host && case.delivered_there.is_none_or(|at| at < case.created);
+    match row.end {
+        Final::Message => Verdict::DropAll,
+        Final::Inactive if host_dead => Verdict::Retire { standing: Standing::Unavailable, host_dead },
+        end => Verdict::Retire { standing: end.standing(), host_dead },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Fault, FaultKind};
+
+    const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);
+    const HOUR: u64 = 3_600;
+
+    fn case(attempt: u32) -> Case<'static> {
+        Case {
+            job: "acme/jo@example.com",
+            account: "acme",
+            stream: None,
+            destination: "example.com",
+            attempt,
+            created: T0,
+            delivered_there: None,
+        }
+    }
+
+    fn verdict(attempt: u32, reply: &str) -> Verdict {
+        decide(&case(attempt), &Outcome::Deferred(Reply::parse(reply)), &Table::embedded(), T0).verdict
+    }
+
+    fn within(delay: Duration, hours: f64, least: f64, most: f64) -> bool {
+        let hours = hours * HOUR as f64;
+        (hours * least..=hours * most).contains(&delay.as_secs_f64())
+    }
+
+    #[test]
+    fn the_three_schedules_are_exactly_as_promised() {
+        let long = [24.0, 48.0, 72.0, 168.0];
+        let short = [1.0, 4.0, 12.0, 24.0];
+        for (reply, hours, standing) in [
+            ("450 4.2.1 The account is disabled", long, Standing::Inactive),
+            ("452 4.3.1 Insufficient system storage", long, Standing::Unavailable),
+            ("451 4.3.2 System not accepting network messages", short, Standing::Unavailable),
+        ] {
+            for (attempt, hours) in (0..).zip(hours) {
+                let Verdict::RetryAfter(delay) = verdict(attempt, reply) else { panic!("{reply}: attempt {attempt}") };
+                assert!(within(delay, hours, 1.0, 1.1), "{reply}: attempt {attempt}: {delay:?}");
+            }
+            let Verdict::Retire { standing: last, .. } = verdict(4, reply) else { panic!("{reply} has four tries") };
+            assert_eq!(last, standing, "{reply}");
+        }
+    }
+
+    #[test]
+    fn each_default_row_does_what_the_table_in_the_documents_says() {
+        use Verdict::{DropAll, DropMessage};
+        let retired = |standing| Verdict::Retire { standing, host_dead: false };
+        for (reply, first_hours, tries, end) in [
+            ("450 4.2.1 receiving mail too quickly", 1.0, 4, DropAll),
+            ("452 4.2.2 mailbox full", 24.0, 4, retired(Standing::Unavailable)),
+            ("450 4.2.0 try later", 1.0, 4, retired(Standing::Unavailable)),
+            ("450 4.1.1 no such user for now", 4.0, 3, retired(Standing::Inactive)),
+            ("451 4.7.0 temporary", 1.0, 5, DropAll),
+            ("451 4.7.650 temporary", 1.0, 5, DropAll),
+            ("451 4.7.1 not now", 0.5, 4, DropAll),
+            ("450 4.2.0 Recipient is greylisted", 0.5, 4, DropAll),
+            ("450 Postgrey says wait", 0.5, 4, DropAll),
+            ("452 4.3.4 too big for now", 24.0, 1, DropMessage),
+            ("451 4.5.3 too many recipients", 1.0, 3, DropMessage),
+            ("450 busy", 0.5, 4, retired(Standing::Unavailable)),
+            ("Briefkasten voll", 0.5, 4, retired(Standing::Unavailable)),
+            ("550 5.1.1 no such user", 0.0, 0, retired(Standing::Inactive)),
+            ("552 5.2.2 full", 0.0, 0, retired(Standing::Unavailable)),
+            ("550 5.3.0 no", 0.0, 0, DropAll),
+            ("554 5.6.0 content", 0.0, 0, DropMessage),
+            ("550 no", 0.0, 0, DropMessage),
+        ] {
+            if tries > 0 {
+                let Verdict::RetryAfter(delay) = verdict(0, reply) else { panic!("{reply} is worth a retry") };
+                assert!(within(delay, first_hours, 0.9, 1.1), "{reply}: {delay:?}");
+                assert!(matches!(verdict(tries - 1, reply), Verdict::RetryAfter(_)), "{reply} has {tries} tries");
+            }
+            assert_eq!(verdict(tries, reply), end, "{reply} after {tries} tries");
+        }
+    }
+
+    #[test]
+    fn host_rows_are_never_early() {
+        let table = Table::embedded();
+        for row in table.rows().iter().filter(|row| row.scope == Scope::Host) {
+            for n in 0..200 {
+                let moved = row.jitter.apply(Duration::from_secs(HOUR), &format!("acme/{n}@example.com"), 1);
+                assert!(moved >= Duration::from_secs(HOUR), "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hint_replaces_or_lengthens_the_first_delay_within_bounds() {
+        for (attempt, reply, minutes) in [
+            (0, "451 4.7.1 Greylisted, try again in 300 seconds", 5.0),
+            (0, "451 4.7.1 Greylisted, try again in 5 seconds", 1.0),
+            (0, "451 4.7.1 Greylisted, try again in 500 hours", 24.0 * 60.0),
+            (1, "451 4.7.1 Greylisted, try again in 300 seconds", 60.0),
+            (0, "421 4.4.2 busy, retry in 2 hours", 120.0),
+            (0, "421 4.4.2 busy, retry in 2 minutes", 60.0),
+            (0, "452 4.3.1 full, retry in 26 hours", 24.0 * 60.0),
+        ] {
+            let Verdict::RetryAfter(delay) = verdict(attempt, reply) else { panic!("{reply}") };
+            assert!(within(delay, minutes / 60.0, 0.9, 1.1), "{reply}: {delay:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_trouble_spends_no_attempt_and_ends_by_age() {
+        let fault = Fault { kind: FaultKind::Connect, side: Side::Ours, text: "refused".to_owned() };
+        let outcome = Outcome::Unreachable(fault.clone());
+        let table = Table::embedded();
+        for attempt in [1, 40] {
+            assert_eq!(decide(&case(attempt), &outcome, &table, T0).verdict, Verdict::Hold(table.hold));
+        }
+        assert_eq!(decide(&case(1), &outcome, &table, T0.plus(table.max_age)).verdict, Verdict::DropAll);
+
+        let theirs = Outcome::Unreachable(Fault { side: Side::Theirs, ..fault });
+        assert!(matches!(decide(&case(1), &theirs, &table, T0).verdict, Verdict::RetryAfter(_)));
+        assert!(matches!(verdict(1, "450 4.7.26 route held"), Verdict::Hold(_)));
+    }
+
+    #[test]
+    fn a_job_past_its_age_ends_as_if_its_last_attempt_had_failed() {
+        let reply = Outcome::Deferred(Reply::parse("450 4.2.1 disabled"));
+        let table = Table::embedded();
+        let late = T0.plus(table.max_age);
+        let verdict = decide(&case(1), &reply, &table, late).verdict;
+        assert_eq!(verdict, Verdict::Retire { standing: Standing::Inactive, host_dead: false });
+    }
+
+    #[test]
+    fn a_dead_host_never_makes_an_address_inactive() {
+        let table = Table::with_file(
+            "t",
+            "[[row]]\nname = \"h\"\nstatus = \"4.3.9\"\nscope = \"host\"\ndelays = []\nfinal = \"inactive\"",
+        )
+        .unwrap();
+        let reply = Outcome::Deferred(Reply::parse("451 4.3.9 x"));
+        let before = Some(Timestamp::from_ms(T0.ms() - 1));
+        for (delivered_there, standing, host_dead) in [
+            (None, Standing::Unavailable, true),
+            (before, Standing::Unavailable, true),
+            (Some(T0), Standing::Inactive, false),
+        ] {
+            let case = Case { delivered_there, ..case(1) };
+            assert_eq!(decide(&case, &reply, &table, T0).verdict, Verdict::Retire { standing, host_dead });
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Reads policy tables from TOML: the default one, and a user's over it. Every fault is found, not just the first.
+
+use std::time::Duration;
+
+use regex::RegexBuilder;
+use toml::Table as Toml;
+
+use super::jitter::Jitter;
+use super::pattern::StatusPattern;
+use super::row::{FINALS, HINTS, HintUse, Row, SCOPES};
+use super::table::Table;
+use crate::settings::{Section, SettingsFault, SettingsFaults};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How many delays a row may have.
+const DELAYS_MAX: usize = 32;
+
+/// How large a row's compiled text pattern may grow, in bytes: a bound on what a file can cost us.
+const TEXT_SIZE_MAX: usize = 1 << 20;
+
+/// What `[defaults]` says, file over file.
+struct Defaults {
+    jitter: Jitter,
+    hint: HintUse,
+    hint_min: Duration,
+    hint_max: Duration,
+    hold: Duration,
+    max_age: Duration,
+    unavailable_for: Duration,
+    unavailable_max: Duration,
+    strikes: u32,
+}
+
+/// Reads the files in order; each replaces the rows of the same name, and adds the others behind.
+pub(super) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
+    let mut faults = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut defaults = Defaults {
+        jitter: "±10%".parse().expect("a constant that the tests read"),
+        hint: HintUse::Lengthen,
+        hint_min: MINUTE,
+        hint_max: DAY,
+        hold: 15 * MINUTE,
+        max_age: 30 * DAY,
+        unavailable_for: 30 * DAY,
+        unavailable_max: 180 * DAY,
+        strikes: 3,
+    };
+    for (file, text) in files {
+        let toml: Toml = match toml::from_str(text) {
+            Ok(toml) => toml,
+            Err(err) => {
+                let text = err.to_string().trim_end().to_owned();
+                faults.push(SettingsFault { file: (*file).to_owned(), key: "syntax".to_owned(), text });
+                continue;
+            }
+        };
+        read_file(file, &toml, &mut defaults, &mut rows, &mut faults);
+    }
+    if !rows.iter().any(matches_everything) {
+        let text = "no row matches every reply; one needs status = \"*\" and no other condition".to_owned();
+        let file = files.last().map_or("", |(file, _)| file).to_owned();
+        faults.push(SettingsFault { file, key: "row".to_owned(), text });
+    }
+    if !faults.is_empty() {
+        return Err(SettingsFaults(faults));
+    }
+    Ok(Table {
+        rows,
+        hint_bounds: (defaults.hint_min, defaults.hint_max),
+        hold: defaults.hold,
+        max_age: defaults.max_age,
+        unavailable_for: defaults.unavailable_for,
+        unavailable_max: defaults.unavailable_max,
+        strikes: defaults.strikes,
+    })
+}
+
+fn matches_everything(row: &Row) -> bool {
+    row.status.contains(&StatusPattern::Any)
+        && row.text.is_none()
+        && row.account.is_none()
+        && row.stream.is_none()
+        && row.destination.is_none()
+}
+
+fn read_file(file: &str, toml: &Toml, defaults: &mut Defaults, rows: &mut Vec<Row>, faults: &mut Vec<SettingsFault>) {
+    let mut top = Section::new(file, "", toml, faults);
+    let (section, tables) = (top.table("defaults"), top.tables("row"));
+    top.finish();
+    if let Some(section) = section {
+        read_defaults(Section::new(file, "defaults", section, faults), defaults);
+    }
+    let mut names = Vec::new();
+    for (n, table) in tables.into_iter().enumerate() {
+        let label = table.get("name").and_then(|name| name.as_str()).map_or(format!("#{}", n + 1), str::to_owned);
+        let mut section = Section::new(file, format!("row.{label}"), table, faults);
+        if names.contains(&label) {
+            section.fault("name", "another row of this file has this name");
+        }
+        names.push(label);
+        let Some(row) = read_row(section, defaults) else { continue };
+        match rows.iter_mut().find(|known| known.name == row.name) {
+            Some(known) => *known = row,
+            None => rows.push(row),
+        }
+    }
+}
+
+fn read_defaults(mut section: Section<'_, '_>, defaults: &mut Defaults) {
+    let spans = MINUTE..=366 * DAY;
+    if let Some(jitter) = read_jitter(&mut section) {
+        defaults.jitter = jitter;
+    }
+    if let Some(hint) = section.choice("hint", &HINTS) {
+        defaults.hint = hint;
+    }
+    for (key, target) in [
+        ("hint_min", &mut defaults.hint_min),
+        ("hint_max", &mut defaults.hint_max),
+        ("hold", &mut defaults.hold),
+        ("max_age", &mut defaults.max_age),
+        ("unavailable_for", &mut defaults.unavailable_for),
+        ("unavailable_max", &mut defaults.unavailable_max),
+    ] {
+        if let Some(span) = section.duration(key, spans.clone()) {
+            *target = span;
+        }
+    }
+    if let Some(strikes) = section.number("strikes", 1..=100) {
+        defaults.strikes = u32::try_from(strikes).unwrap_or(u32::MAX);
+    }
+    if defaults.hint_min > defaults.hint_max {
+        section.fault("hint_min", "is longer than hint_max");
+    }
+    if defaults.unavailable_for > defaults.unavailable_max {
+        section.fault("unavailable_for", "is longer than unavailable_max");
+    }
+    section.finish();
+}
+
+/// Reads one row; `None` where it lacks something that a row cannot be without, which is then noted.
+fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
+    let name = section.text("name");
+    if name.is_none_or(str::is_empty) {
+        section.fault("name", "every row needs a name");
+    }
+    let mut status = Vec::new();
+    let patterns = section.texts("status");
+    if patterns.is_empty() {
+        section.fault("status", "every row needs at least one status pattern, \"4.3.1\" or \"*\" say");
+    }
+    for pattern in patterns {
+        match pattern.parse() {
+            Ok(pattern) => status.push(pattern),
+            Err(why) => section.fault("status", format!("\"{pattern}\": {why}")),
+        }
+    }
+    let text = read_text(&mut section);
+    let account = section.text("account").map(str::to_owned);
+    let stream = section.text("stream").map(str::to_owned);
+    let destination = section.text("destination").map(str::to_lowercase);
+    let scope = section.choice("scope", &SCOPES);
+    let delays = section.durations("delays", &(MINUTE..=366 * DAY));
+    if delays.len() > DELAYS_MAX {
+        section.fault("delays", format!("{} delays; at most {DELAYS_MAX} are allowed", delays.len()));
+    }
+    let jitter = read_jitter(&mut section).unwrap_or(defaults.jitter);
+    let hint = section.choice("hint", &HINTS).unwrap_or(defaults.hint);
+    let hold = section.switch("hold").unwrap_or(false);
+    if hold && delays.is_empty() {
+        section.fault("hold", "a row that holds needs a delay to wait for");
+    }
+    let end = section.choice("final", &FINALS);
+    for (key, missing) in [("scope", scope.is_none()), ("final", end.is_none())] {
+        if missing {
+            section.fault(key, format!("every row needs a valid {key}"));
+        }
+    }
+    section.finish();
+    let (scope, end) = (scope?, end?);
+    let jitter = if scope == super::Scope::Host { jitter.never_early() } else { jitter };
+    let name = name?.to_owned();
+    Some(Row { name, status, text, account, stream, destination, scope, delays, jitter, hint, hold, end })
+}
+
+fn read_jitter(section: &mut Section<'_, '_>) -> Option<Jitter> {
+    let text = section.text("jitter")?;
+    text.parse().map_err(|why| section.fault("jitter", format!("\"{text}\": {why}"))).ok()
+}
+
+fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
+    let text = section.text("text")?;
+    let built = RegexBuilder::new(text).case_insensitive(true).size_limit(TEXT_SIZE_MAX).build();
+    built.map_err(|why| section.fault("text", format!("is no regular expression: {why}"))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Reply;
+
+    #[test]
+    fn a_file_replaces_rows_by_name_and_adds_others() {
+        let table = Table::with_file(
+            "mine.toml",
+            r#"
+            [[row]]
+            name = "system-full"
+            status = "4.3.1"
+            scope = "host"
+            delays = ["2h"]
+            final = "unavailable"
+
+            [[row]]
+            name = "acme-at-example"
+            status = "*"
+            account = "acme"
+            destination = "Example.com"
+            scope = "route"
+            delays = ["5m"]
+            final = "message"
+            "#,
+        )
+        .unwrap();
+        let full = Reply::parse("452 4.3.1 full");
+        assert_eq!(table.row(&full, "other", None, "example.com").delays, [Duration::from_secs(7_200)]);
+        assert_eq!(table.row(&full, "acme", None, "example.com").name, "acme-at-example", "conditions beat status");
+        assert_eq!(table.rows().len(), Table::embedded().rows().len() + 1);
+    }
+
+    #[test]
+    fn every_fault_of_a_file_is_named_at_once() {
+        let faults = Table::with_file(
+            "mine.toml",
+            r#"
+            [defaults]
+            jitter = "10"
+            [[row]]
+            name = "a"
+            status = ["4.3.x", "4.3.1"]
+            scope = "planet"
+            delays = ["1h", "soon"]
+            text = "("
+            colour = "red"
+            [[row]]
+            status = "4.3.1"
+            scope = "host"
+            final = "unavailable"
+            "#,
+        )
+        .unwrap_err();
+        let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "defaults.jitter",
+                "row.a.status",
+                "row.a.text",
+                "row.a.scope",
+                "row.a.delays",
+                "row.a.scope",
+                "row.a.final",
+                "row.a.colour",
+                "row.#2.name"
+            ],
+            "{faults}"
+        );
+        assert!(
+            Table::with_file("mine.toml", "[[row]\nname").unwrap_err().to_string().starts_with("mine.toml: syntax")
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Which replies a row is for, by status: one exact status, a family of them, or a bare reply code.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::reply::Reply;
+use crate::status::{EnhancedStatus, StatusClass};
+
+/// A pattern on a reply's status. The variants stand from the least to the most exact, which is how rows are ranked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StatusPattern {
+    /// `*`: every reply.
+    Any,
+    /// `4.*.*`: every reply of the class, also by the first digit of a code without status.
+    Class(StatusClass),
+    /// `421`: this code, where the reply has no status.
+    Code(u16),
+    /// `4.3.*`: every status of the subject.
+    Subject(StatusClass, u16),
+    /// `4.7.500-699`: every status of the subject with a detail from here to there.
+    Details(StatusClass, u16, u16, u16),
+    /// `4.3.1`: this status.
+    Exact(EnhancedStatus),
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a status pattern looks like 4.3.1, 4.3.*, 4.*.*, 4.7.500-699, 421 or *")]
+pub struct NotAPattern;
+
+impl StatusPattern {
+    /// Whether the reply's status is of this kind.
+    pub fn matches(&self, reply: &Reply) -> bool {
+        match *self {
+            Self::Any => true,
+            Self::Class(class) => reply.class() == Some(class),
+            Self::Code(code) => reply.status.is_none() && reply.code == Some(code),
+            Self::Subject(class, subject) => reply.status.is_some_and(|s| s.class() == class && s.subject() == subject),
+            Self::Details(class, subject, from, to) => reply
+                .status
+                .is_some_and(|s| s.class() == class && s.subject() == subject && (from..=to).contains(&s.detail())),
+            Self::Exact(status) => reply.status == Some(status),
+        }
+    }
+}
+
+impl FromStr for StatusPattern {
+    type Err = NotAPattern;
+
+    fn from_str(text: &str) -> Result<Self, NotAPattern> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if let Ok(status) = text.parse() {
+            return Ok(Self::Exact(status));
+        }
+        let number = |part: &str| part.parse::<u16>().ok().filter(|n| *n <= 999).ok_or(NotAPattern);
+        let class = |part: &str| number(part).ok().and_then(class_of).ok_or(NotAPattern);
+        match *text.split('.').collect::<Vec<_>>() {
+            [code] => number(code).ok().filter(|code| (400..=599).contains(code)).map(Self::Code).ok_or(NotAPattern),
+            [c, "*", "*"] => Ok(Self::Class(class(c)?)),
+            [c, subject, "*"] => Ok(Self::Subject(class(c)?, number(subject)?)),
+            [c, subject, details] => {
+                let (from, to) = details.split_once('-').ok_or(NotAPattern)?;
+                let (from, to) = (number(from)?, number(to)?);
+                if from > to {
+                    return Err(NotAPattern);
+                }
+                Ok(Self::Details(class(c)?, number(subject)?, from, to))
+            }
+            _ => Err(NotAPattern),
+        }
+    }
+}
+
+fn class_of(digit: u16) -> Option<StatusClass> {
+    [StatusClass::Success, StatusClass::Transient, StatusClass::Permanent]
+        .into_iter()
+        .find(|class| u16::from(class.digit()) == digit)
+}
+
+impl fmt::Display for StatusPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Class(class) => write!(f, "{}.*.*", class.digit()),
+            Self::Code(code) => write!(f, "{code}"),
+            Self::Subject(class, subject) => write!(f, "{}.{subject}.*", class.digit()),
+            Self::Details(class, subject, from, to) => write!(f, "{}.{subject}.{from}-{to}", class.digit()),
+            Self::Exact(status) => write!(f, "{status}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_what_they_say() {
+        for (pattern, matching, other) in [
+            ("4.3.1", "452 4.3.1 full", "452 4.3.10 full"),
+            ("4.3.*", "451 4.3.9 x", "451 4.4.3 x"),
+            ("4.*.*", "450 busy", "550 4x"),
+            ("4.7.500-699", "451 4.7.650 x", "451 4.7.700 x"),
+            ("421", "421 go away", "421 4.3.2 go away"),
+            ("5.*.*", "554 no", "454 no"),
+        ] {
+            let parsed: StatusPattern = pattern.parse().unwrap();
+            assert!(parsed.matches(&Reply::parse(matching)), "{pattern} matches {matching}");
+            assert!(!parsed.matches(&Reply::parse(other)), "{pattern} does not match {other}");
+            assert_eq!(parsed.to_string(), pattern);
+        }
+        assert!("*".parse::<StatusPattern>().unwrap().matches(&Reply::parse("Briefkasten voll")));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for text in ["", "4", "4.3", "4.*.1", "3.1.1", "4.3.x", "4.7.9-1", "250", "999", "4.3.1.1", "4..", "４.3.1"] {
+            assert_eq!(text.parse::<StatusPattern>(), Err(NotAPattern), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_exact_ranks_above_the_general() {
+        let ranked: Vec<StatusPattern> =
+            ["*", "4.*.*", "421", "4.3.*", "4.7.1-2", "4.3.1"].iter().map(|p| p.parse().unwrap()).collect();
+        assert!(ranked.is_sorted());
+    }
+}

@@ -1,0 +1,182 @@
+//! One row of the policy table.
+
+use std::time::Duration;
+
+use regex::Regex;
+
+use super::jitter::Jitter;
+use super::pattern::StatusPattern;
+use crate::reply::Reply;
+use crate::standing::Standing;
+
+/// What a failure says something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The recipient's mailbox.
+    Mailbox,
+    /// The recipient's mail system.
+    Host,
+    /// Our IP address or reputation there.
+    Route,
+    /// The message itself.
+    Message,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What is left when the tries are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Final {
+    /// The address is retired until an operator or a sign of life says otherwise.
+    Inactive,
+    /// The address is retired for a time.
+    Unavailable,
+    /// The messages are dropped and the address stays active.
+    Message,
+}
+
+/// What a reply means for whoever wants to know only that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Worth retrying.
+    Soft,
+    /// The address is dead.
+    Hard,
+    /// The message failed for good, the address did not.
+    Message,
+}
+
+/// What a hint in the reply does to the first delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HintUse {
+    /// It may only make it longer.
+    Lengthen,
+    /// It takes its place.
+    Replace,
+    /// Nothing.
+    Ignore,
+}
+
+/// One row: which failures it is for, and what is done about them.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its name, unique in the table.
+    pub name: String,
+    /// The statuses that it is for; one of them must match.
+    pub status: Vec<StatusPattern>,
+    /// What the reply's text must match.
+    pub text: Option<Regex>,
+    /// The account that it is for.
+    pub account: Option<String>,
+    /// The stream that it is for.
+    pub stream: Option<String>,
+    /// The destination that it is for.
+    pub destination: Option<String>,
+    /// What the failure says something about.
+    pub scope: Scope,
+    /// The delays, each from the settling of the try before. There are as many tries as delays.
+    pub delays: Vec<Duration>,
+    /// By how much they are moved.
+    pub jitter: Jitter,
+    /// What a hint does to the first of them.
+    pub hint: HintUse,
+    /// Whether the job waits without spending attempts.
+    pub hold: bool,
+    /// What is left at the end.
+    pub end: Final,
+}
+
+/// Scopes by their words.
+pub const SCOPES: [(&str, Scope); 5] = [
+    ("mailbox", Scope::Mailbox),
+    ("host", Scope::Host),
+    ("route", Scope::Route),
+    ("message", Scope::Message),
+    ("unknown", Scope::Unknown),
+];
+
+/// Finals by their words.
+pub const FINALS: [(&str, Final); 3] =
+    [("inactive", Final::Inactive), ("unavailable", Final::Unavailable), ("message", Final::Message)];
+
+/// Uses of a hint by their words.
+pub const HINTS: [(&str, HintUse); 3] =
+    [("lengthen", HintUse::Lengthen), ("replace", HintUse::Replace), ("ignore", HintUse::Ignore)];
+
+/// The word for `value` in one of the lists of words above.
+fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
+}
+
+impl Scope {
+    /// The word used in files and JSON.
+    pub fn as_str(self) -> &'static str {
+        word(&SCOPES, self)
+    }
+}
+
+impl Final {
+    /// The word used in files and JSON.
+    pub fn as_str(self) -> &'static str {
+        word(&FINALS, self)
+    }
+
+    /// The standing that the address is left in.
+    pub const fn standing(self) -> Standing {
+        match self {
+            Self::Inactive => Standing::Inactive,
+            Self::Unavailable => Standing::Unavailable,
+            Self::Message => Standing::Active,
+        }
+    }
+}
+
+impl HintUse {
+    /// The word used in files and JSON.
+    pub fn as_str(self) -> &'static str {
+        word(&HINTS, self)
+    }
+}
+
+impl Class {
+    /// The word used in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+            Self::Message => "message",
+        }
+    }
+}
+
+impl Row {
+    /// What a failure that this row is for means.
+    pub fn class(&self) -> Class {
+        match (self.delays.is_empty(), self.end) {
+            (false, _) => Class::Soft,
+            (true, Final::Inactive) => Class::Hard,
+            (true, _) => Class::Message,
+        }
+    }
+
+    /// How exactly the row matches `reply` of this account, stream and destination; `None` where it does not.
+    /// A larger rank is a more specific match.
+    pub(super) fn rank(
+        &self,
+        reply: &Reply,
+        account: &str,
+        stream: Option<&str>,
+        destination: &str,
+    ) -> Option<(usize, bool, &StatusPattern)> {
+        let status = self.status.iter().filter(|pattern| pattern.matches(reply)).max()?;
+        let conditions = [
+            self.account.as_deref().map(|a| a == account),
+            self.stream.as_deref().map(|s| Some(s) == stream),
+            self.destination.as_deref().map(|d| d == destination),
+        ];
+        if conditions.contains(&Some(false)) || !self.text.as_ref().is_none_or(|text| text.is_match(&reply.text)) {
+            return None;
+        }
+        Some((conditions.iter().flatten().count(), self.text.is_some(), status))
+    }
+}

@@ -1,0 +1,62 @@
+//! The policy table: the rows in force, and which of them a reply falls under.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::load;
+use super::row::Row;
+use crate::reply::Reply;
+use crate::settings::SettingsFaults;
+
+/// The default table's text: reference, documentation and data in one.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+static DEFAULT_TABLE: LazyLock<Arc<Table>> =
+    LazyLock::new(|| Arc::new(load::table(&[("default.toml", DEFAULT)]).expect("the tests load the default table")));
+
+/// The rows in force and the bounds that hold for all of them.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The rows, in the order of their files. The last one matches everything.
+    pub(super) rows: Vec<Row>,
+    /// Bounds for hints.
+    pub hint_bounds: (Duration, Duration),
+    /// How long jobs wait when the trouble is ours.
+    pub hold: Duration,
+    /// The age at which a job ends at its next claim.
+    pub max_age: Duration,
+    /// How long `unavailable` lasts the first time; doubled for each time in a row.
+    pub unavailable_for: Duration,
+    /// How long it lasts at most.
+    pub unavailable_max: Duration,
+    /// The time in a row that makes `unavailable` `inactive`.
+    pub strikes: u32,
+}
+
+impl Table {
+    /// The table that ships with this version.
+    pub fn embedded() -> Arc<Self> {
+        DEFAULT_TABLE.clone()
+    }
+
+    /// The table that ships with this version, with the rows of a file over it. `text` is the file's content and
+    /// `name` what faults call it. Names every fault at once.
+    pub fn with_file(name: &str, text: &str) -> Result<Self, SettingsFaults> {
+        load::table(&[("default.toml", DEFAULT), (name, text)])
+    }
+
+    /// The most specific row for `reply`; the later one where two are equally so.
+    pub fn row(&self, reply: &Reply, account: &str, stream: Option<&str>, destination: &str) -> &Row {
+        self.rows
+            .iter()
+            .filter_map(|row| Some((row.rank(reply, account, stream, destination)?, row)))
+            .max_by(|(a, _), (b, _)| a.cmp(b))
+            .map(|(_, row)| row)
+            .expect("loading refuses a table in which no row matches everything")
+    }
+
+    /// All rows, in the order of their files.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+}

@@ -1,0 +1,409 @@
+//! An SMTP reply as it comes in bounces, logs and conversations: code, enhanced status and text (RFC 5321, section 4.2;
+//! RFC 2034). Reading one never fails, because bad mail is data. What a reply calls for is policy's business.
+
+use std::fmt;
+
+use crate::status::{EnhancedStatus, StatusClass};
+
+/// The most text that a [`Reply`] keeps, in bytes.
+pub const MAX_TEXT: usize = 1024;
+
+/// How much of what is given is read, in bytes: the longest of real replies, with room to spare.
+const MAX_RAW: usize = 16 * 1024;
+
+/// What may open a code or a status: `(#5.1.1)`, `<<< 550`, `'550 5.1.1`.
+const OPENERS: [char; 7] = ['#', '(', '[', '<', '\'', '"', ' '];
+
+/// What may part code, status and text from each other: `550-5.1.1`, `550 : no`, `(5.1.1) no`.
+const SEPARATORS: [char; 8] = [' ', '\n', '-', ':', ';', ',', ')', ']'];
+
+/// What mail systems write between their own words and the reply they quote.
+const LEAD_INS: [&str; 9] =
+    [" said:", "talk to me:", " was:", "reason:", "connection:", "end of data:", "]:", ">:", "<<<"];
+
+/// Answers a command that came out of turn, after the reply that mattered; so it says nothing about the address.
+const BAD_SEQUENCE: u16 = 503;
+
+/// The highest detail in use for each subject 0 to 7: IANA's registry (RFC 5248), and what large providers add.
+const LAST_DETAILS: [u16; 8] = [0, 10, 4, 6, 7, 6, 11, 40];
+
+/// What a mail system answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The three-digit code, 200 to 599.
+    pub code: Option<u16>,
+    /// The enhanced status, as written even where the code is of the other kind of failure (`550 4.2.1`): it is the
+    /// more specific word. Where one says success and the other does not, the code rules (RFC 5321, section 4.2) and
+    /// the status is left out.
+    pub status: Option<EnhancedStatus>,
+    /// What is said to people: one line without the leading code and status, at most [`MAX_TEXT`] bytes.
+    pub text: String,
+}
+
+impl Reply {
+    /// Reads a reply in whatever form it was handed on: bare, of several lines, with a diagnostic type
+    /// (`smtp; 550 …`, RFC 3464, section 2.3.6), or quoted by another mail system (`host mx said: 450 …`).
+    /// Takes time linear in its input, and reads no more than its first 16 KiB.
+    pub fn parse(raw: &str) -> Self {
+        let folded = fold(cut(raw, MAX_RAW));
+        let whole = without_diagnostic_type(&folded).trim_start_matches(SEPARATORS);
+        let head = Head::at_start(whole)
+            .or_else(|| Head::after_lead_in(whole))
+            .or_else(|| Head::in_midst(whole))
+            .unwrap_or(Head { code: None, status: None, rest: whole });
+        let status = head.status.or_else(|| status_in_midst(head.rest, head.code));
+        Self { code: head.code, status, text: human_text(head.rest, head.code, status) }
+    }
+
+    /// How the matter ended: by the status, else by the code's first digit; `None` where neither says.
+    pub fn class(&self) -> Option<StatusClass> {
+        self.status.map(EnhancedStatus::class).or_else(|| self.code.and_then(class_of))
+    }
+
+    /// Whether the reply says that it was done.
+    pub fn is_success(&self) -> bool {
+        self.class() == Some(StatusClass::Success)
+    }
+}
+
+/// One line, as a server would send it: `452 4.3.1 text`, less what is not known.
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let code = self.code.map(|code| code.to_string());
+        let status = self.status.map(|status| status.to_string());
+        let text = Some(self.text.clone()).filter(|text| !text.is_empty());
+        let parts: Vec<_> = [code, status, text].into_iter().flatten().collect();
+        f.write_str(&parts.join(" "))
+    }
+}
+
+/// Where a reply begins: its code, its status or both, and what follows them.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    code: Option<u16>,
+    status: Option<EnhancedStatus>,
+    rest: &'a str,
+}
+
+impl<'a> Head<'a> {
+    /// The head that `text` begins with.
+    fn at_start(text: &'a str) -> Option<Self> {
+        let text = opened(text);
+        let Some((code, rest)) = code_at(text) else {
+            let (status, rest) = status_at(text).filter(|(status, _)| is_in_use(*status))?;
+            return Some(Self { code: None, status: Some(status), rest });
+        };
+        let rest = rest.trim_start_matches(SEPARATORS);
+        match status_at(opened(rest)) {
+            Some((status, rest)) if (status.class() == StatusClass::Success) == (code < 400) => {
+                Some(Self { code: Some(code), status: Some(status), rest })
+            }
+            _ => Some(Self { code: Some(code), status: None, rest }),
+        }
+    }
+
+    /// The first failure that another mail system quotes: `host mx.example.com[192.0.2.1] said: 450 busy`.
+    fn after_lead_in(text: &'a str) -> Option<Self> {
+        LEAD_INS
+            .iter()
+            .flat_map(|lead_in| text.match_indices(lead_in))
+            .filter_map(|(at, lead_in)| text[at + lead_in.len()..].strip_prefix([' ', '\n']))
+            .filter_map(Self::at_start)
+            .filter(|head| head.code.is_some_and(|code| code >= 400))
+            .max_by_key(|head| head.rest.len())
+    }
+
+    /// The first failure whose code and status stand together in other words: `returned '550 5.1.1 no such user'`.
+    fn in_midst(text: &'a str) -> Option<Self> {
+        statuses(text)
+            .filter_map(|(at, _)| code_before(&text[..at]))
+            .find(|(_, code)| *code >= 400 && *code != BAD_SEQUENCE)
+            .and_then(|(at, _)| Self::at_start(&text[at..]))
+    }
+}
+
+/// The first status within `text` that can be this reply's: in use, since versions and dates look alike; of the
+/// code's class; and not beside another code, which would make it the answer to another command.
+fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
+    statuses(text)
+        .filter(|(_, status)| is_in_use(*status))
+        .filter(|(_, status)| match code {
+            Some(code) => class_of(code) == Some(status.class()),
+            None => status.class() != StatusClass::Success,
+        })
+        .find(|(at, _)| code_before(&text[..*at]).is_none_or(|(_, beside)| Some(beside) == code))
+        .map(|(_, status)| status)
+}
+
+/// Every status within `text` that stands for itself, with where it begins.
+fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
+    text.match_indices(['2', '4', '5']).filter_map(|(at, _)| {
+        let before = &text[..at];
+        let part_of_more = before.ends_with(|c| c == '.' || is_word(c)) && code_before(before).is_none();
+        if part_of_more || before.ends_with("version ") {
+            None
+        } else {
+            status_at(&text[at..]).map(|(status, _)| (at, status))
+        }
+    })
+}
+
+/// `text` past what opens a code or a status. It looks at few characters, so that a long run of them, met again from
+/// each of its places, costs no more than a short one.
+fn opened(text: &str) -> &str {
+    (0..4).fold(text, |text, _| text.strip_prefix(OPENERS).unwrap_or(text))
+}
+
+/// The status that `text` begins with, and what follows it.
+fn status_at(text: &str) -> Option<(EnhancedStatus, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let status = text[..end].trim_end_matches('.').parse().ok()?;
+    let rest = &text[end..];
+    (!rest.starts_with(is_word)).then_some((status, rest))
+}
+
+/// The code that `text` begins with, and what follows it. `203.0.113.9`, `500MB` and `512@example.com` are none.
+fn code_at(text: &str) -> Option<(u16, &str)> {
+    let (digits, rest) = text.split_at_checked(3)?;
+    let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
+    let code = digits.parse().ok().filter(|code| all_digits && (200..600).contains(code))?;
+    let more = rest.trim_start_matches('.').starts_with(|c| c != '-' && is_word(c));
+    (!more).then_some((code, rest))
+}
+
+/// The code that `before` ends with, and where it begins.
+fn code_before(before: &str) -> Option<(usize, u16)> {
+    let before = before.trim_end_matches(SEPARATORS).trim_end_matches(OPENERS);
+    let at = before.len().checked_sub(3)?;
+    let (ahead, digits) = before.split_at_checked(at)?;
+    let (code, _) = code_at(digits)?;
+    (!ahead.ends_with(|c| c == '.' || is_word(c))).then_some((at, code))
+}
+
+/// Whether `c` carries on a word such as a number, a domain, a path or a version. Scripts that write without spaces
+/// put a status right beside their letters, so only ASCII's letters count.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '/' | '@' | '_' | '+' | '%')
+}
+
+/// Whether anyone sends such a status. Providers number their own from 100 on (`4.7.650`).
+fn is_in_use(status: EnhancedStatus) -> bool {
+    LAST_DETAILS
+        .get(usize::from(status.subject()))
+        .is_some_and(|last| status.detail() <= *last || status.detail() >= 100)
+}
+
+/// The class that a code's first digit says; `None` for 3xx.
+fn class_of(code: u16) -> Option<StatusClass> {
+    u8::try_from(code / 100).ok().and_then(StatusClass::from_digit)
+}
+
+/// Folds white space and control characters into single spaces, and line ends into single `\n`. Log pipelines write
+/// a line end as backslash and letter, so these count too.
+fn fold(raw: &str) -> String {
+    let raw = raw.replace(r"\r\n", "\n").replace(r"\n", "\n");
+    let lines = raw.split(['\r', '\n']).map(|line| {
+        line.split(|c: char| c.is_whitespace() || c.is_control())
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix; host …`.
+fn without_diagnostic_type(text: &str) -> &str {
+    match text.split_once(';') {
+        Some((kind, rest)) if kind.eq_ignore_ascii_case("smtp") || kind.eq_ignore_ascii_case("lmtp") => rest,
+        Some((kind, rest)) if kind.starts_with(['x', 'X']) && !kind.contains([' ', '\n']) => rest,
+        _ => text,
+    }
+}
+
+/// What `rest` says to people, on one line: without the code and status that each line of a reply repeats (RFC 5321,
+/// section 4.2.1), be it at the start of a line or, where lines were joined on the way, amid it.
+fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
+    let rest = match (code, status) {
+        (Some(code), Some(status)) => {
+            rest.replace(&format!(" {code}-{status} "), "\n").replace(&format!(" {code} {status} "), "\n")
+        }
+        _ => rest.to_owned(),
+    };
+    let repeats =
+        |head: &Head<'_>| head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status);
+    let text = rest.split('\n').map(|line| match Head::at_start(line) {
+        Some(head) if repeats(&head) => head.rest.trim_start_matches(SEPARATORS),
+        _ => line,
+    });
+    let text = text.collect::<Vec<_>>().join(" ");
+    cut(text.trim_start_matches(SEPARATORS), MAX_TEXT).trim_end().to_owned()
+}
+
+/// `text` cut to at most `max` bytes, between characters.
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `raw` and gives what was found as `code status "text"`, with `-` for what is not there.
+    fn read(raw: &str) -> String {
+        let reply = Reply::parse(raw);
+        let code = reply.code.map_or("-".to_owned(), |code| code.to_string());
+        let status = reply.status.map_or("-".to_owned(), |status| status.to_string());
+        format!("{code} {status} {}", reply.text)
+    }
+
+    #[test]
+    fn code_status_and_text_come_apart() {
+        for (raw, expected) in [
+            ("452 4.3.1 Insufficient system storage", "452 4.3.1 Insufficient system storage"),
+            ("250 2.0.0 Ok", "250 2.0.0 Ok"),
+            ("550", "550 - "),
+            ("550 5.1.1", "550 5.1.1 "),
+            ("550-5.1.1 no such user", "550 5.1.1 no such user"),
+            ("550 - no such user", "550 - no such user"),
+            ("550: 5.2.2 over quota", "550 5.2.2 over quota"),
+            ("554 #4.3.2 later", "554 4.3.2 later"),
+            ("550 (#5.1.1) no such user", "550 5.1.1 no such user"),
+            ("550 [5.1.1]: no such user", "550 5.1.1 no such user"),
+            ("4.3.1 system full", "- 4.3.1 system full"),
+            ("451 later", "451 - later"),
+            ("421 421 busy", "421 - busy"),
+            ("Mailbox full", "- - Mailbox full"),
+            ("mailbox is disabled (5.2.1).", "- 5.2.1 mailbox is disabled (5.2.1)."),
+            ("メールボックスがいっぱいです", "- - メールボックスがいっぱいです"),
+            ("宛先エラー5.1.1です", "- 5.1.1 宛先エラー5.1.1です"),
+            ("452 4.2.2 La boîte aux lettres est pleine", "452 4.2.2 La boîte aux lettres est pleine"),
+            ("", "- - "),
+        ] {
+            assert_eq!(read(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_found_behind_other_words() {
+        for (raw, expected) in [
+            (
+                "550-Requested action not taken: 5.1.1 nobody here",
+                "550 5.1.1 Requested action not taken: 5.1.1 nobody here",
+            ),
+            ("452 <jo@example.com>: 4.2.2 over quota", "452 4.2.2 <jo@example.com>: 4.2.2 over quota"),
+            ("550 no such user - 5.1.1.", "550 5.1.1 no such user - 5.1.1."),
+            ("550 host mx said: 550 5.7.1 blocked", "550 5.7.1 host mx said: blocked"),
+        ] {
+            assert_eq!(read(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_is_found_where_another_system_quotes_it() {
+        for (raw, expected) in [
+            ("smtp;550 5.1.1 nobody", "550 5.1.1 nobody"),
+            ("SMTP; 421 busy", "421 - busy"),
+            ("x-local; host mx.example.com[192.0.2.1] said: 450 4.2.1 later", "450 4.2.1 later"),
+            ("host mx.example.com [192.0.2.1]: 451 later", "451 - later"),
+            ("error after RCPT TO:<jo@example.com>:\n 550 nobody", "550 - nobody"),
+            (
+                "host mx[192.0.2.1]: 451 later, its neighbour said: 550 nobody",
+                "451 - later, its neighbour said: 550 nobody",
+            ),
+            ("<<< 552 5.2.2 full", "552 5.2.2 full"),
+            ("the peer returned '550 5.1.1 nobody'", "550 5.1.1 nobody'"),
+            ("they answered [450-4.2.1 later]", "450 4.2.1 later]"),
+            (
+                "connect to mx.example.com[192.0.2.1]:587: refused",
+                "- - connect to mx.example.com[192.0.2.1]:587: refused",
+            ),
+        ] {
+            assert_eq!(read(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_one_reply_become_one() {
+        for (raw, expected) in [
+            ("451-4.3.2 first\r\n451 4.3.2 second\r\n", "451 4.3.2 first second"),
+            (r"451-4.3.2 first\r\n451 4.3.2 second", "451 4.3.2 first second"),
+            (r"451-4.3.2 first\n451 4.3.2 second", "451 4.3.2 first second"),
+            ("451-first\n451-second\n\n451 third", "451 - first second third"),
+            ("451-first\n451 4.3.2 second", "451 4.3.2 first second"),
+            ("451-4.3.2 first\n451 second", "451 4.3.2 first second"),
+            ("451-4.3.2 first\n451 4.7.1 second", "451 4.3.2 first 451 4.7.1 second"),
+            ("550-5.1.1 first 550-5.1.1 second 550 5.1.1 third", "550 5.1.1 first second third"),
+            ("smtp; 550-first\n  550 second", "550 - first second"),
+            ("550 see\n the folded line", "550 - see the folded line"),
+        ] {
+            assert_eq!(read(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_code_or_a_status_is_none() {
+        for (raw, code, status) in [
+            ("550 192.0.2.5.1 is listed", Some(550), None),
+            ("550 client 5.1.1.2 is listed", Some(550), None),
+            ("550 5.1.1.2 is listed", Some(550), None),
+            ("450 v4.3.2.1 of 1.4.3.2", Some(450), None),
+            ("450 Exim 4.94.2 and version 4.2.1 and mta/4.2.1 and mta-4.2.1", Some(450), None),
+            ("450 since 04.05.2024 and 4.5.2024 and 4.5.24", Some(450), None),
+            ("450 <4.2.1@example.com> and jo@4.2.1 and 4.2.1.example", Some(450), None),
+            ("550 http://example.com/5.1.1 and a_5.1.1_b", Some(550), None),
+            ("550 2.0.0 is not what it seems", Some(550), None),
+            ("550 2.0.0 but 5.1.1", Some(550), Some("5.1.1")),
+            ("Postfix 2.7.1 is tired", None, None),
+            ("450 later 554 5.5.1 no valid recipients", Some(450), None),
+            ("550 nobody 503 5.5.1 no recipients", Some(550), None),
+            ("nobody 503-5.5.1 no recipients", None, None),
+            ("5500 messages", None, None),
+            ("500MB is all you get", None, None),
+            ("203.0.113.9 is listed", None, None),
+            ("512@example.com is gone", None, None),
+            ("199 no", None, None),
+            ("600 no", None, None),
+            ("+55 no", None, None),
+            ("４５０ no", None, None),
+        ] {
+            let reply = Reply::parse(raw);
+            assert_eq!((reply.code, reply.status), (code, status.map(|s| s.parse().unwrap())), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn the_status_says_which_failure_and_the_code_whether_it_is_one() {
+        use StatusClass::{Permanent, Success, Transient};
+        for (raw, class) in [
+            ("250 ok", Some(Success)),
+            ("354 go on", None),
+            ("451 later", Some(Transient)),
+            ("550 never", Some(Permanent)),
+            ("550 4.2.1 later", Some(Transient)),
+            ("452 5.3.1 full", Some(Permanent)),
+            ("550 2.0.0 no", Some(Permanent)),
+            ("250 4.7.1 taken all the same", Some(Success)),
+            ("full", None),
+        ] {
+            assert_eq!(Reply::parse(raw).class(), class, "{raw:?}");
+            assert_eq!(Reply::parse(raw).is_success(), class == Some(Success), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_one_clean_line_of_bounded_length() {
+        assert_eq!(read("450\t4.2.1 \u{1b}[31mred\0 \u{3000} x\u{85}y "), "450 4.2.1 [31mred x y");
+        let long = Reply::parse(&format!("450 {}", "é".repeat(MAX_RAW)));
+        assert_eq!(long.text, "é".repeat(MAX_TEXT / 2));
+        assert_eq!(Reply::parse(&format!("450 a{}", "é".repeat(MAX_RAW))).text.len(), MAX_TEXT - 1);
+    }
+
+    #[test]
+    fn a_printed_reply_reads_the_same() {
+        for raw in ["452 4.3.1 full", "451 later", "4.3.1 full", "full", "550", "550 <jo@example.com>: 5.1.1 nobody"] {
+            let reply = Reply::parse(raw);
+            assert_eq!(Reply::parse(&reply.to_string()), reply, "{raw:?}");
+        }
+    }
+}

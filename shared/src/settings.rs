@@ -1,0 +1,260 @@
+//! Typed reading of TOML tables, for the configuration and the policy table alike. A reader goes on past a fault, so
+//! that people see all their faults at once, each with file, key and what is allowed there.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+/// One thing that is wrong in a file of settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsFault {
+    /// The file, or the environment variable, that holds it.
+    pub file: String,
+    /// The key, with its section: `worker.lease`.
+    pub key: String,
+    /// What is wrong with it and what is allowed.
+    pub text: String,
+}
+
+impl fmt::Display for SettingsFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.file, self.key, self.text)
+    }
+}
+
+/// Everything that is wrong in a set of files.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct SettingsFaults(pub Vec<SettingsFault>);
+
+/// Reads one table, notes its faults, and in the end names the keys nobody asked for.
+pub struct Section<'a, 'f> {
+    file: &'a str,
+    path: String,
+    table: &'a Table,
+    asked: BTreeSet<&'static str>,
+    faults: &'f mut Vec<SettingsFault>,
+}
+
+impl<'a, 'f> Section<'a, 'f> {
+    /// Starts to read `table`, which stands at `path` in `file`.
+    pub fn new(file: &'a str, path: impl Into<String>, table: &'a Table, faults: &'f mut Vec<SettingsFault>) -> Self {
+        Self { file, path: path.into(), table, asked: BTreeSet::new(), faults }
+    }
+
+    /// Notes that `key` is wrong, and why.
+    pub fn fault(&mut self, key: &str, text: impl Into<String>) {
+        let key = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        self.faults.push(SettingsFault { file: self.file.to_owned(), key, text: text.into() });
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.asked.insert(key);
+        self.table.get(key)
+    }
+
+    /// Text, if there.
+    pub fn text(&mut self, key: &'static str) -> Option<&'a str> {
+        let value = self.value(key)?;
+        let text = value.as_str();
+        if text.is_none() {
+            self.fault(key, format!("{value} is not text; put it in quotes"));
+        }
+        text
+    }
+
+    /// Text, or a list of texts; none is an empty list.
+    pub fn texts(&mut self, key: &'static str) -> Vec<&'a str> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let list = match value {
+            Value::String(text) => Some(vec![text.as_str()]),
+            Value::Array(items) => items.iter().map(Value::as_str).collect(),
+            _ => None,
+        };
+        list.unwrap_or_else(|| {
+            self.fault(key, format!("{value} is neither text nor a list of texts"));
+            Vec::new()
+        })
+    }
+
+    /// A yes or no, if there.
+    pub fn switch(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.value(key)?;
+        let switch = value.as_bool();
+        if switch.is_none() {
+            self.fault(key, format!("{value} is neither true nor false"));
+        }
+        switch
+    }
+
+    /// A whole number within `allowed`, if there.
+    pub fn number(&mut self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.value(key)?;
+        let number = value.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| allowed.contains(n));
+        if number.is_none() {
+            self.fault(key, format!("{value} is not a whole number from {} to {}", allowed.start(), allowed.end()));
+        }
+        number
+    }
+
+    /// A span of time within `allowed`, if there.
+    pub fn duration(&mut self, key: &'static str, allowed: RangeInclusive<Duration>) -> Option<Duration> {
+        let text = self.text(key)?;
+        match parse_duration(text, &allowed) {
+            Ok(span) => Some(span),
+            Err(why) => {
+                self.fault(key, why);
+                None
+            }
+        }
+    }
+
+    /// A list of spans of time, each within `allowed`; none is an empty list.
+    pub fn durations(&mut self, key: &'static str, allowed: &RangeInclusive<Duration>) -> Vec<Duration> {
+        let mut spans = Vec::new();
+        for text in self.texts(key) {
+            match parse_duration(text, allowed) {
+                Ok(span) => spans.push(span),
+                Err(why) => self.fault(key, why),
+            }
+        }
+        spans
+    }
+
+    /// A size such as `"64KiB"`, in bytes, within `allowed`, if there.
+    pub fn size(&mut self, key: &'static str, allowed: RangeInclusive<usize>) -> Option<usize> {
+        let text = self.text(key)?;
+        let size = parse_size(text).filter(|size| allowed.contains(size));
+        if size.is_none() {
+            let (least, most) = (allowed.start(), allowed.end());
+            self.fault(
+                key,
+                format!("\"{text}\" is not a size from {least}B to {most}B; write it like \"64KiB\" or \"16MiB\""),
+            );
+        }
+        size
+    }
+
+    /// One of the named values, if there.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, allowed: &[(&str, T)]) -> Option<T> {
+        let text = self.text(key)?;
+        let choice = allowed.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if choice.is_none() {
+            let names: Vec<_> = allowed.iter().map(|(name, _)| *name).collect();
+            self.fault(key, format!("\"{text}\" is not one of {}", names.join(", ")));
+        }
+        choice
+    }
+
+    /// A table within this one, if there.
+    pub fn table(&mut self, key: &'static str) -> Option<&'a Table> {
+        let value = self.value(key)?;
+        let table = value.as_table();
+        if table.is_none() {
+            self.fault(key, format!("{value} is not a section; write [{key}]"));
+        }
+        table
+    }
+
+    /// A list of tables (`[[key]]`) within this one; none is an empty list.
+    pub fn tables(&mut self, key: &'static str) -> Vec<&'a Table> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let tables = value.as_array().and_then(|items| items.iter().map(Value::as_table).collect());
+        tables.unwrap_or_else(|| {
+            self.fault(key, format!("not a list of sections; write [[{key}]]"));
+            Vec::new()
+        })
+    }
+
+    /// Ends the reading: each key that nobody asked for is a fault.
+    pub fn finish(mut self) {
+        let unknown: Vec<_> = self.table.keys().filter(|key| !self.asked.contains(key.as_str())).cloned().collect();
+        let known = self.asked.iter().copied().collect::<Vec<_>>().join(", ");
+        for key in unknown {
+            self.fault(&key, format!("there is no such key; allowed here: {known}"));
+        }
+    }
+}
+
+fn parse_duration(text: &str, allowed: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    let example = "write it like \"90s\", \"24h\" or \"7d\"";
+    let span = humantime::parse_duration(text).map_err(|_| format!("\"{text}\" is not a span of time; {example}"))?;
+    if allowed.contains(&span) {
+        return Ok(span);
+    }
+    let [least, most] = [allowed.start(), allowed.end()].map(|span| humantime::format_duration(*span));
+    Err(format!("\"{text}\" is out of bounds; allowed is {least} to {most}"))
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_named_with_its_file_key_and_what_is_allowed() {
+        let table: Table = toml::from_str(
+            r#"
+            lease = "soon"
+            batch = 0
+            size = "64 kilos"
+            mode = "fast"
+            on = "yes"
+            spare = 1
+            "#,
+        )
+        .unwrap();
+        let mut faults = Vec::new();
+        let mut section = Section::new("redeliver.toml", "worker", &table, &mut faults);
+        section.duration("lease", Duration::ZERO..=Duration::from_secs(60));
+        section.number("batch", 1..=500);
+        section.size("size", 1..=1 << 30);
+        section.choice("mode", &[("safe", 1), ("quick", 2)]);
+        section.switch("on");
+        section.finish();
+        assert_eq!(
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "redeliver.toml: worker.lease: \"soon\" is not a span of time; write it like \"90s\", \"24h\" or \"7d\"",
+                "redeliver.toml: worker.batch: 0 is not a whole number from 1 to 500",
+                "redeliver.toml: worker.size: \"64 kilos\" is not a size from 1B to 1073741824B; \
+                 write it like \"64KiB\" or \"16MiB\"",
+                "redeliver.toml: worker.mode: \"fast\" is not one of safe, quick",
+                "redeliver.toml: worker.on: \"yes\" is neither true nor false",
+                "redeliver.toml: worker.spare: there is no such key; allowed here: batch, lease, mode, on, size",
+            ]
+        );
+    }
+
+    #[test]
+    fn values_within_bounds_are_read() {
+        let table: Table =
+            toml::from_str("lease = \"1m\"\nsize = \"2 MiB\"\nnames = \"one\"\nspans = [\"1h\", \"7d\"]").unwrap();
+        let mut faults = Vec::new();
+        let mut section = Section::new("f", "", &table, &mut faults);
+        let year = Duration::from_secs(366 * 86_400);
+        assert_eq!(section.duration("lease", Duration::ZERO..=year), Some(Duration::from_secs(60)));
+        assert_eq!(section.size("size", 1..=usize::MAX), Some(2 << 20));
+        assert_eq!(section.texts("names"), ["one"]);
+        assert_eq!(
+            section.durations("spans", &(Duration::ZERO..=year)),
+            [Duration::from_secs(3_600), Duration::from_secs(604_800)]
+        );
+        section.finish();
+        assert_eq!(faults, []);
+    }
+}

@@ -1,0 +1,102 @@
+//! Claiming: taking due jobs for a bounded time.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{FromRedisValue, Value, from_redis_value};
+
+use super::scripts::{CLAIM, ms};
+use super::{BATCH_MAX, Store, StoreError};
+use crate::clock::Timestamp;
+use crate::job::{CorruptRecord, Job, JobId};
+use crate::placement::Destination;
+
+/// How much one claim may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimBounds {
+    /// How many jobs in all.
+    pub batch: usize,
+    /// How many of one destination, so that none holds up the others.
+    pub share: usize,
+    /// For how long.
+    pub lease: Duration,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Redis's instant of the claim.
+    pub now: Timestamp,
+    /// When the shard is next worth visiting; none where nothing waits in it.
+    pub next_visit: Option<Timestamp>,
+    /// The jobs, leased.
+    pub jobs: Vec<LeasedJob>,
+    /// Records that could not be read: their jobs are leased, come back when the lease lapses, and are worth an alert.
+    pub corrupt: Vec<CorruptRecord>,
+}
+
+/// A job and the lease on it.
+#[derive(Debug)]
+pub struct LeasedJob {
+    /// The job as it was when it was claimed.
+    pub job: Job,
+    /// The lease.
+    pub lease: Lease,
+    /// When it was claimed, by Redis's clock.
+    pub claimed_at: Timestamp,
+    /// When somebody at its destination last got through, as far as is known.
+    pub delivered_there: Option<Timestamp>,
+}
+
+/// The right to attempt and settle one job, until its deadline has passed and the job was put back.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The job.
+    pub job: JobId,
+    /// Where its attempts go.
+    pub destination: Destination,
+    /// The deadline, which is also the fencing token.
+    pub token: Timestamp,
+    /// How many bytes of the record the claim returned; what stands behind them later joined during the lease.
+    pub seen: usize,
+    /// When the job was due.
+    pub due: Timestamp,
+}
+
+impl Store {
+    /// Leases due jobs of one shard, the destinations that have waited longest first. Jobs whose lease ran out are put
+    /// back first. Atomic; never returns a job before it is due by Redis's clock.
+    pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
+        let mut call = self.call(&CLAIM, shard);
+        call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
+        let reply: Vec<Value> = self.connections.script(&call).await?;
+        read_claim(reply).ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))
+    }
+}
+
+fn read<T: FromRedisValue>(value: Value) -> Option<T> {
+    from_redis_value(value).ok()
+}
+
+fn read_claim(reply: Vec<Value>) -> Option<Claimed> {
+    let mut reply = reply.into_iter();
+    let now = Timestamp::from_ms(read(reply.next()?)?);
+    let token = Timestamp::from_ms(read(reply.next()?)?);
+    let next_visit: i64 = read(reply.next()?)?;
+    let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
+    let mut claimed = Claimed { now, next_visit, jobs: Vec::new(), corrupt: Vec::new() };
+    for visit in reply {
+        let mut fields = read::<Vec<String>>(visit)?.into_iter();
+        let destination = Destination::named(fields.next()?);
+        let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
+        while let (Some(id), Some(due), Some(record)) = (fields.next(), fields.next(), fields.next()) {
+            let job = JobId::parse(&id).ok()?;
+            let due = Timestamp::from_ms(due.parse::<f64>().ok()? as i64);
+            let lease = Lease { job: job.clone(), destination: destination.clone(), token, seen: record.len(), due };
+            match Job::from_record(job, &record) {
+                Ok(job) => claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there }),
+                Err(why) => claimed.corrupt.push(why),
+            }
+        }
+    }
+    Some(claimed)
+}

@@ -1,0 +1,107 @@
+//! Connections to Redis: a pool, and the rule that a connection which failed or reached a demoted master is not used
+//! again.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{
+    AsyncConnectionConfig, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
+};
+use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+
+use super::StoreError;
+
+/// A pool of connections. Cloning it is cheap and shares them.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    pool: Pool,
+}
+
+/// How connections are made and used.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionSettings {
+    /// How many there are at most.
+    pub pool_max: usize,
+    /// How long making one may take, and waiting for a free one.
+    pub connect_timeout: Duration,
+    /// How long one answer may take; a batch is one answer.
+    pub response_timeout: Duration,
+}
+
+impl Connections {
+    /// A pool for the server at `url`: `redis://…` or `redis+unix://…`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] where the URL cannot be read.
+    pub fn new(url: &str, settings: ConnectionSettings) -> Result<Self, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(Some(settings.response_timeout));
+        // The error could quote the URL, which may hold a password.
+        let manager = Manager::new_with_config(url, config)
+            .map_err(|_| StoreError::Mismatch("redis.url is not a URL like redis://host:6379/0".to_owned()))?;
+        let pool = Pool::builder(manager)
+            .max_size(settings.pool_max)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(settings.connect_timeout))
+            .create_timeout(Some(settings.connect_timeout))
+            .recycle_timeout(Some(settings.connect_timeout))
+            .build()
+            .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
+        Ok(Self { pool })
+    }
+
+    /// Runs one script.
+    pub(super) async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        let mut connection = self.get().await?;
+        let answer = call.invoke_async(&mut connection).await;
+        finish(connection, answer)
+    }
+
+    /// Runs several commands in one round trip.
+    pub(super) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
+        let mut connection = self.get().await?;
+        let answer = pipeline.query_async(&mut connection).await;
+        finish(connection, answer)
+    }
+
+    async fn get(&self) -> Result<Connection, StoreError> {
+        self.pool.get().await.map_err(|err| match err {
+            PoolError::Backend(err) => sort(&err),
+            other => StoreError::Unavailable(other.to_string()),
+        })
+    }
+}
+
+/// Gives the connection back to the pool, or lets it go where the answer says that it is of no more use.
+fn finish<T>(connection: Connection, answer: Result<T, RedisError>) -> Result<T, StoreError> {
+    answer.map_err(|err| {
+        let err = sort(&err);
+        if matches!(err, StoreError::Unavailable(_)) {
+            drop(Connection::take(connection));
+        }
+        err
+    })
+}
+
+/// What the caller can do about an error. A server that is loading, has lost its master or has become a replica is as
+/// good as away: the next connection finds the new master.
+fn sort(err: &RedisError) -> StoreError {
+    let away = match err.kind() {
+        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound | ErrorKind::MasterNameNotFoundBySentinel => true,
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+        ),
+        _ => err.is_timeout() || err.is_io_error() || err.is_unrecoverable_error(),
+    };
+    // A server error can quote an argument, and arguments name people: only its code is kept.
+    let text = match err.kind() {
+        ErrorKind::Server(_) => err.code().unwrap_or("server error").to_owned(),
+        _ => err.category().to_owned(),
+    };
+    if away { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
+}

@@ -1,0 +1,85 @@
+//! Reading the journal: the events of every shard, in the order in which each shard wrote them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use deadpool_redis::redis::streams::StreamRangeReply;
+use deadpool_redis::redis::{pipe, streams::StreamId};
+
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::event::Event;
+
+/// The id of a journal entry, as Redis gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EntryId {
+    /// When it was written, by Redis's clock, in ms.
+    pub ms: u64,
+    /// Which of that millisecond's entries it is.
+    pub sequence: u64,
+}
+
+/// One entry of a shard's journal: the events of one batch.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its id.
+    pub id: EntryId,
+    /// When the events happened.
+    pub time: Timestamp,
+    /// The events, in order.
+    pub events: Vec<Event>,
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.sequence)
+    }
+}
+
+/// Why a text is no entry id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an entry id looks like 1763716200000-0")]
+pub struct NotAnEntryId;
+
+impl FromStr for EntryId {
+    type Err = NotAnEntryId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEntryId> {
+        let (ms, sequence) = text.split_once('-').ok_or(NotAnEntryId)?;
+        Ok(Self { ms: ms.parse().map_err(|_| NotAnEntryId)?, sequence: sequence.parse().map_err(|_| NotAnEntryId)? })
+    }
+}
+
+impl Store {
+    /// Reads what each shard wrote after the entry named for it, at most `count` entries per shard, in one round trip.
+    pub async fn read_journal(&self, after: &[EntryId], count: usize) -> Result<Vec<Vec<Entry>>, StoreError> {
+        let mut commands = pipe();
+        for (shard, after) in (0..self.shards()).zip(after) {
+            commands.xrange_count(self.keys.shard(shard).journal(), format!("({after}"), "+", count);
+        }
+        let replies: Vec<StreamRangeReply> = self.connections.pipeline(&commands).await?;
+        replies.into_iter().map(|reply| reply.ids.iter().map(read_entry).collect()).collect()
+    }
+
+    /// The id of the last entry of each shard's journal.
+    pub async fn journal_ends(&self) -> Result<Vec<EntryId>, StoreError> {
+        let mut commands = pipe();
+        for shard in 0..self.shards() {
+            commands.xrevrange_count(self.keys.shard(shard).journal(), "+", "-", 1);
+        }
+        let replies: Vec<StreamRangeReply> = self.connections.pipeline(&commands).await?;
+        Ok(replies
+            .iter()
+            .map(|reply| reply.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default())
+            .collect())
+    }
+}
+
+fn read_entry(entry: &StreamId) -> Result<Entry, StoreError> {
+    let unread = |what: &str| StoreError::Refused(format!("journal entry {}: {what}", entry.id));
+    let id = entry.id.parse().map_err(|_| unread("its id is not understood"))?;
+    let time: i64 = entry.get("t").ok_or_else(|| unread("it has no time"))?;
+    let json: String = entry.get("e").ok_or_else(|| unread("it has no events"))?;
+    let events = serde_json::from_str(&json).map_err(|why| unread(&why.to_string()))?;
+    Ok(Entry { id, time: Timestamp::from_ms(time), events })
+}

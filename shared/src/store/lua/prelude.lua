@@ -1,0 +1,127 @@
+-- What every script starts with: names for the shard's keys, the clock, and the few steps that several scripts share.
+--
+-- KEYS     all of one shard, always in this order; `due:<destination>` and `pace:<destination>` are derived from the
+--          shard's prefix, because which destinations a script touches is known only inside it. All share one slot.
+-- ARGV[1]  now in ms, or '' to read the server's clock (only tests, simulation and the demo pass an instant)
+-- ARGV[2]  the shard's prefix, 'rd:{n}:'
+-- ARGV[3]  how many messages a job holds at most
+-- ARGV[4]  how long an address is unavailable the first time, in ms; doubled for each time in a row
+-- ARGV[5]  how long it is so at most, in ms
+-- ARGV[6]  the time in a row that makes it inactive
+
+local AGENDA, JOBS, LEASES, STANDING, UNAVAILABLE, INACTIVE, DELIVERED, JOURNAL = unpack(KEYS)
+local PREFIX = ARGV[2]
+local MAX_MESSAGES = tonumber(ARGV[3])
+local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+assert(#KEYS == 8, 'a script takes the 8 keys of a shard')
+
+local function read_clock()
+  if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local NOW = read_clock()
+
+local function due_key(destination) return PREFIX .. 'due:' .. destination end
+local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
+
+-- Calls a command that takes many values; one with none is no call.
+local function call_many(command, key, values)
+  if #values > 0 then redis.call(command, key, unpack(values)) end
+end
+
+-- Due times are collected while a script runs and written once per destination, the agenda once per call.
+local due_by_destination = {}
+local wake_at = {}
+
+local function put_due(destination, id, due)
+  local entries = due_by_destination[destination]
+  if not entries then
+    entries = {}
+    due_by_destination[destination] = entries
+  end
+  entries[#entries + 1] = due
+  entries[#entries + 1] = id
+  if not wake_at[destination] or due < wake_at[destination] then wake_at[destination] = due end
+end
+
+local function write_due()
+  for destination, entries in pairs(due_by_destination) do call_many('ZADD', due_key(destination), entries) end
+  local wakes = {}
+  for destination, at in pairs(wake_at) do
+    wakes[#wakes + 1] = at
+    wakes[#wakes + 1] = destination
+  end
+  -- LT: a destination that is worth visiting earlier for another reason stays so.
+  if #wakes > 0 then redis.call('ZADD', AGENDA, 'LT', unpack(wakes)) end
+end
+
+-- Events are collected and written as one journal entry. A script gets them as JSON and adds what it alone knows.
+local events = {}
+
+local function add_event(json)
+  if json ~= '' then events[#events + 1] = json end
+end
+
+-- The event with more fields at its end.
+local function with_fields(json, fields) return string.sub(json, 1, -2) .. fields .. '}' end
+
+local function write_journal()
+  if #events > 0 then redis.call('XADD', JOURNAL, '*', 't', NOW, 'e', '[' .. table.concat(events, ',') .. ']') end
+end
+
+-- Each message line of a record, or of a part of one that starts with a line end.
+local function add_dropped_events(lines, id, destination, reason)
+  for line in string.gmatch(lines, '\n([^\n]+)') do
+    add_event(
+      '{"type":"MessageDropped","job":' .. cjson.encode(id)
+        .. ',"destination":' .. cjson.encode(destination)
+        .. ',"message":' .. cjson.encode(cjson.decode(line).i)
+        .. ',"reason":"' .. reason .. '"}'
+    )
+  end
+end
+
+-- Removes the k-th message line (1 is the oldest) from a record, with an event.
+local function replace_line(record, k, id, destination)
+  local from = 0
+  for _ = 1, k do from = string.find(record, '\n', from + 1, true) end
+  local to = string.find(record, '\n', from + 1, true) or #record + 1
+  add_dropped_events(string.sub(record, from, to - 1), id, destination, 'replaced')
+  return string.sub(record, 1, from - 1) .. string.sub(record, to)
+end
+
+local function count_messages(record)
+  local _, lines = string.gsub(record, '\n', '\n')
+  return lines
+end
+
+-- Brings a record down to `room` messages; what goes is the k-th line each time.
+local function trim(record, room, k, id, destination)
+  for _ = room + 1, count_messages(record) do record = replace_line(record, k, id, destination) end
+  return record
+end
+
+-- Writes an address's standing; returns it as JSON, and as fields for its event. An address that becomes unavailable
+-- STRIKES times in a row becomes inactive, unless it is its host that is dead.
+local function retire(id, standing, reason, host_dead)
+  local record = { s = standing, t = NOW, r = reason, n = 0 }
+  if standing == 'unavailable' then
+    local known = redis.call('HGET', STANDING, id)
+    record.n = (known and cjson.decode(known).n or 0) + 1
+    if record.n >= STRIKES and not host_dead then record.s = 'inactive' end
+  end
+  if record.s == 'unavailable' then
+    record.u = NOW + math.min(UNAVAILABLE_FOR * 2 ^ (record.n - 1), UNAVAILABLE_MAX)
+    redis.call('ZADD', UNAVAILABLE, record.u, id)
+  else
+    redis.call('ZREM', UNAVAILABLE, id)
+    redis.call('ZADD', INACTIVE, NOW, id)
+  end
+  local json = cjson.encode(record)
+  redis.call('HSET', STANDING, id, json)
+  local fields = ',"standing":"' .. record.s .. '"'
+  if record.u then fields = fields .. ',"until":' .. string.format('%.0f', record.u) end
+  return json, fields
+end

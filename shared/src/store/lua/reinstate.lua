@@ -1,0 +1,24 @@
+-- Lifts `unavailable` where its time is over: the address is active again. How often in a row it was unavailable stays
+-- known, until a delivery clears it.
+--
+-- ARGV[7]  how many addresses at most
+-- Reply: now, how many were lifted.
+-- Cost: 1 operation where there is nothing to do; else 4 for a batch. Atomic.
+
+local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[7]))
+if #ids == 0 then return { NOW, 0 } end
+
+local writes = {}
+for k, json in ipairs(redis.call('HMGET', STANDING, unpack(ids))) do
+  local record = json and cjson.decode(json)
+  if record and record.s == 'unavailable' and record.u <= NOW then
+    record.s, record.u, record.t = 'active', nil, NOW
+    writes[#writes + 1] = ids[k]
+    writes[#writes + 1] = cjson.encode(record)
+    add_event('{"type":"AddressReinstated","job":' .. cjson.encode(ids[k]) .. ',"reason":"unavailable_over"}')
+  end
+end
+redis.call('ZREM', UNAVAILABLE, unpack(ids))
+call_many('HSET', STANDING, writes)
+write_journal()
+return { NOW, #writes / 2 }

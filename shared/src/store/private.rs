@@ -1,0 +1,189 @@
+//! A Redis server of our own: for `redeliver dev`, the demo, benches and tests. It listens on a Unix socket that only
+//! its user can open, and ends with the value that stands for it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Programs that can serve, in order of preference.
+const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// Where a socket's path would be longer than what the system takes (108 bytes on Linux, 104 on macOS).
+const SOCKET_PATH_MAX: usize = 100;
+
+/// How long a server may take to start, reading its append-only file included.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// How long it may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivateRedisError {
+    /// The program is not installed.
+    #[error(
+        "there is no redis-server on this machine; install it with `apt-get install redis-server` (Debian, Ubuntu) \
+         or `brew install redis` (macOS)"
+    )]
+    NotInstalled,
+    /// Another process uses the folder.
+    #[error("another redeliver is running on {0}; stop it, or name another folder with --data")]
+    InUse(PathBuf),
+    /// It ended while it was starting.
+    #[error("redis-server ended as it started; its last words, from {log}: {tail}")]
+    Ended {
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// It did not answer in time.
+    #[error("redis-server did not answer within {START_MAX:?}; see {0}")]
+    Silent(PathBuf),
+    /// The system said no.
+    #[error("cannot start redis-server in {0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+/// A running server of our own.
+#[derive(Debug)]
+pub struct PrivateRedis {
+    child: Child,
+    socket: PathBuf,
+    // Held for as long as the server runs: the lock tells others that the folder is in use, and the temporary folder
+    // goes with it.
+    _lock: File,
+    _temporary: Option<TempDir>,
+}
+
+impl PrivateRedis {
+    /// Starts a server that keeps an append-only file in `folder`, which is made where it is missing. A server that an
+    /// earlier process left behind there is stopped first.
+    pub async fn durable(folder: &Path) -> Result<Self, PrivateRedisError> {
+        let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
+        fs::create_dir_all(folder).map_err(io)?;
+        let folder = folder.canonicalize().map_err(io)?;
+        let persistence = ["--appendonly", "yes", "--appendfsync", "everysec"];
+        Self::start(&folder, &persistence, None).await
+    }
+
+    /// Starts a server that keeps nothing.
+    pub async fn volatile() -> Result<Self, PrivateRedisError> {
+        let temporary = TempDir::with_prefix("redeliver-").map_err(|err| PrivateRedisError::Io("/tmp".into(), err))?;
+        let folder = temporary.path().to_owned();
+        Self::start(&folder, &["--appendonly", "no"], Some(temporary)).await
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket.display())
+    }
+
+    /// Its process id.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Stops it in order, with everything written.
+    pub async fn stop(mut self) {
+        // A server that does not heed is ended as the value is dropped.
+        let _ = timeout(STOP_MAX, command(&self.socket, "SHUTDOWN")).await;
+        let _ = timeout(STOP_MAX, self.child.wait()).await;
+    }
+
+    async fn start(
+        folder: &Path,
+        persistence: &[&str],
+        mut temporary: Option<TempDir>,
+    ) -> Result<Self, PrivateRedisError> {
+        let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
+        let lock = File::create(folder.join("redis.lock")).map_err(io)?;
+        lock.try_lock().map_err(|err| match err {
+            TryLockError::WouldBlock => PrivateRedisError::InUse(folder.to_owned()),
+            TryLockError::Error(err) => io(err),
+        })?;
+        let mut socket = folder.join("redis.sock");
+        if socket.as_os_str().len() > SOCKET_PATH_MAX {
+            let short = TempDir::with_prefix("redeliver-").map_err(io)?;
+            socket = short.path().join("redis.sock");
+            temporary = Some(short);
+        }
+        stop_left_behind(&socket).await;
+        let log = folder.join("redis.log");
+        let mut child = spawn(folder, &socket, &log, persistence).map_err(|err| match err.kind() {
+            io::ErrorKind::NotFound => PrivateRedisError::NotInstalled,
+            _ => io(err),
+        })?;
+        let deadline = Instant::now() + START_MAX;
+        while !answers(&socket).await {
+            if child.try_wait().map_err(io)?.is_some() {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let tail = text.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
+                return Err(PrivateRedisError::Ended { log, tail });
+            }
+            if Instant::now() > deadline {
+                return Err(PrivateRedisError::Silent(log));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(Self { child, socket, _lock: lock, _temporary: temporary })
+    }
+}
+
+fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::Result<Child> {
+    let mut missing = io::Error::from(io::ErrorKind::NotFound);
+    for program in PROGRAMS {
+        let spawned = Command::new(program)
+            .args(["--port", "0", "--unixsocketperm", "700", "--save", "", "--daemonize", "no"])
+            .arg("--unixsocket")
+            .arg(socket)
+            .arg("--dir")
+            .arg(folder)
+            .arg("--logfile")
+            .arg(log)
+            .args(persistence)
+            // A group of its own: the terminal's Ctrl-C is for us, and the server has to outlive our last settles.
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        match spawned {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => missing = err,
+            other => return other,
+        }
+    }
+    Err(missing)
+}
+
+/// Whoever holds the folder's lock is alone, so a server that still answers has outlived a process that was killed.
+async fn stop_left_behind(socket: &Path) {
+    let deadline = Instant::now() + STOP_MAX;
+    while answers(socket).await && Instant::now() < deadline {
+        let _ = command(socket, "SHUTDOWN").await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    let _ = fs::remove_file(socket);
+}
+
+async fn answers(socket: &Path) -> bool {
+    // A server that is still loading its file answers with an error, and is not ready.
+    matches!(command(socket, "PING").await, Ok(answer) if answer.starts_with("+PONG"))
+}
+
+async fn command(socket: &Path, command: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+    let mut answer = [0; 64];
+    let length = timeout(Duration::from_secs(1), stream.read(&mut answer)).await??;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}

@@ -1,0 +1,130 @@
+//! Taking bounces in: starting jobs, letting messages join, retiring addresses at once.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+
+use super::scripts::{SCHEDULE, ms};
+use super::{BATCH_MAX, Store, StoreError};
+use crate::clock::Timestamp;
+use crate::event::Event;
+use crate::job::{Head, JobId, Message};
+use crate::standing::{Standing, StandingRecord};
+
+/// A bounce that policy has judged, on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The job that it starts or joins.
+    pub job: JobId,
+    /// The head of the job, where it starts one.
+    pub head: Head,
+    /// The message that waits.
+    pub message: Message,
+    /// When it happened, where anybody knows.
+    pub occurred_at: Option<Timestamp>,
+    /// What policy says.
+    pub purpose: Purpose,
+    /// What all its events say; the script knows which event it is.
+    pub event: Event,
+}
+
+/// What a bounce shall lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A job that is due this long after the bounce.
+    Retry(Duration),
+    /// The end of the address, and of its job where it has one.
+    Retire(Standing),
+    /// The end of this message.
+    Drop,
+}
+
+/// What became of a bounce.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A job was started.
+    Scheduled {
+        /// When its first attempt is due.
+        due: Timestamp,
+    },
+    /// The address had a job, which holds this message now.
+    Joined {
+        /// When its next attempt is due; none while one is under way.
+        due: Option<Timestamp>,
+    },
+    /// The job holds this message already.
+    Duplicate,
+    /// It happened before the address's last delivery.
+    Stale,
+    /// The address is not active, be it through this bounce or from before.
+    Retired(StandingRecord),
+    /// The message failed for good; the address stays active.
+    Dropped,
+}
+
+impl Store {
+    /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is answered
+    /// [`Answer::Duplicate`] for what it had taken in, so a call that failed may be made again.
+    pub async fn schedule(&self, arrivals: &[Arrival]) -> Result<Vec<Answer>, StoreError> {
+        let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
+        for (n, arrival) in arrivals.iter().enumerate() {
+            by_shard[usize::from(arrival.head.destination.shard(self.shards()))].push(n);
+        }
+        let calls = (0..self.shards()).zip(&by_shard).flat_map(|(shard, places)| {
+            places.chunks(BATCH_MAX).map(move |places| self.schedule_on(shard, arrivals, places))
+        });
+        let mut answers: Vec<(usize, Answer)> = try_join_all(calls).await?.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(place, _)| *place);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    async fn schedule_on(
+        &self,
+        shard: u16,
+        arrivals: &[Arrival],
+        places: &[usize],
+    ) -> Result<Vec<(usize, Answer)>, StoreError> {
+        let mut call = self.call(&SCHEDULE, shard);
+        for Arrival { job, head, message, occurred_at, purpose, event } in places.iter().map(|n| &arrivals[*n]) {
+            let (op, argument) = match purpose {
+                Purpose::Retry(delay) => ("retry", ms(*delay).to_string()),
+                Purpose::Retire(standing) => ("retire", format!("{} {}", standing.as_str(), head.policy)),
+                Purpose::Drop => ("drop", String::new()),
+            };
+            call.arg(op)
+                .arg(job.key())
+                .arg(head.destination.as_str())
+                .arg(head.line())
+                .arg(message.line())
+                .arg(Message::line_start(&message.id))
+                .arg(occurred_at.map(|at| at.ms().to_string()).unwrap_or_default())
+                .arg(argument)
+                .arg(event.body());
+        }
+        let mut answers: Vec<String> = self.connections.script(&call).await?;
+        // The first is the instant, which nobody needs here.
+        if answers.len() != 1 + 2 * places.len() {
+            return Err(StoreError::Refused("schedule answered in another shape".to_owned()));
+        }
+        let details = answers.split_off(1);
+        places
+            .iter()
+            .zip(details.chunks(2))
+            .map(|(place, pair)| Ok((*place, read_answer(&pair[0], &pair[1])?)))
+            .collect()
+    }
+}
+
+fn read_answer(word: &str, detail: &str) -> Result<Answer, StoreError> {
+    let due = || detail.parse::<f64>().ok().map(|ms| Timestamp::from_ms(ms as i64));
+    let unread = || StoreError::Refused(format!("schedule answered {word} without what belongs to it"));
+    Ok(match word {
+        "scheduled" => Answer::Scheduled { due: due().ok_or_else(unread)? },
+        "joined" => Answer::Joined { due: due() },
+        "duplicate" => Answer::Duplicate,
+        "stale" => Answer::Stale,
+        "retired" => Answer::Retired(serde_json::from_str(detail).map_err(|_| unread())?),
+        "dropped" => Answer::Dropped,
+        _ => return Err(StoreError::Refused(format!("schedule answered {word}"))),
+    })
+}

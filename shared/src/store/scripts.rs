@@ -1,0 +1,46 @@
+//! All scripts, in one list. Each is a file of its own, with the prelude before it.
+
+use std::sync::LazyLock;
+
+use deadpool_redis::redis::{Script, ScriptInvocation};
+
+use super::Store;
+
+macro_rules! script {
+    ($($part:literal),+) => {
+        LazyLock::new(|| Script::new(concat!($(include_str!($part), "\n"),+)))
+    };
+}
+
+pub(super) static SCHEDULE: LazyLock<Script> = script!("lua/prelude.lua", "lua/schedule.lua");
+pub(super) static CLAIM: LazyLock<Script> = script!("lua/prelude.lua", "lua/lapse.lua", "lua/claim.lua");
+pub(super) static SETTLE: LazyLock<Script> = script!("lua/prelude.lua", "lua/settle.lua");
+pub(super) static RELEASE: LazyLock<Script> = script!("lua/prelude.lua", "lua/release.lua");
+pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/extend.lua");
+pub(super) static REINSTATE: LazyLock<Script> = script!("lua/prelude.lua", "lua/reinstate.lua");
+
+impl Store {
+    /// A call of `script` on one shard, with the keys and arguments that `prelude.lua` names.
+    pub(super) fn call<'s>(&self, script: &'s Script, shard: u16) -> ScriptInvocation<'s> {
+        let keys = self.keys.shard(shard);
+        let mut call = script.prepare_invoke();
+        for key in &keys.all {
+            call.key(key);
+        }
+        match self.clock.passed_in() {
+            Some(now) => call.arg(now.ms()),
+            None => call.arg(""),
+        };
+        call.arg(&keys.prefix)
+            .arg(self.limits.max_messages)
+            .arg(ms(self.limits.unavailable_for))
+            .arg(ms(self.limits.unavailable_max))
+            .arg(self.limits.strikes);
+        call
+    }
+}
+
+/// A span in whole milliseconds, as the scripts take it.
+pub(super) fn ms(span: std::time::Duration) -> u64 {
+    span.as_millis().try_into().unwrap_or(u64::MAX)
+}

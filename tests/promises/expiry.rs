@@ -1,0 +1,56 @@
+//! A message past its expiry is dropped with an event when its job is claimed, and is never sent late.
+
+use harness::bounce::{FULL, bounce};
+use harness::world::{HOUR, MS, World};
+use serde_json::Value;
+use shared::clock::Timestamp;
+use shared::event::EventKind;
+use shared::standing::Standing;
+
+const JO: &str = "jo@example.com";
+
+fn expiring(message: &str, at: Timestamp) -> Value {
+    let mut bounce = bounce(JO, message, FULL);
+    bounce["expires_at"] = at.to_string().into();
+    bounce
+}
+
+#[tokio::test]
+async fn an_expired_message_is_dropped_and_the_rest_is_sent() {
+    let world = World::new().await;
+    world.take_in(expiring("old", world.now().plus(HOUR))).await;
+    world.take_in(bounce(JO, "new", FULL)).await;
+    world.clock.set(world.job(JO).await.due.unwrap());
+    world.work().await;
+    assert_eq!(world.mail.messages(), ["new"]);
+    let ends = world.final_events().await;
+    assert_eq!(ends[0], (EventKind::MessageExpired, "old".to_owned(), None));
+    assert_eq!(ends[1], (EventKind::MessageDelivered, "new".to_owned(), None));
+    assert_eq!(ends.len(), 2);
+}
+
+#[tokio::test]
+async fn a_message_expires_at_its_instant_and_not_before() {
+    let world = World::new().await;
+    let due = world.take_in_and_wait(bounce(JO, "first", FULL)).await;
+    world.take_in(expiring("at", due)).await;
+    world.take_in(expiring("after", due.plus(MS))).await;
+    world.work().await;
+    assert_eq!(world.mail.messages(), ["first", "after"]);
+}
+
+#[tokio::test]
+async fn a_job_whose_messages_have_all_expired_closes_and_the_address_keeps_its_standing() {
+    let world = World::new().await;
+    world.take_in_and_wait(expiring("m1", world.now().plus(HOUR))).await;
+    assert_eq!(world.work().await, 1);
+    assert_eq!(world.mail.tried(), []);
+    assert!(world.job_if_any(JO).await.is_none());
+    assert_eq!(world.standing(JO).await, Standing::Active);
+    assert_eq!(world.events_of(EventKind::JobClosed).await.len(), 1);
+
+    // Nothing was delivered, so a bounce from before is no stale evidence.
+    let mut earlier = bounce(JO, "m2", FULL);
+    earlier["occurred_at"] = world.now().to_string().into();
+    world.take_in_and_wait(earlier).await;
+}

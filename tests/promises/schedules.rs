@@ -1,0 +1,145 @@
+//! Every failure is retried on the schedule that its status calls for: never early, and never once too often.
+
+use std::time::Duration;
+
+use harness::bounce::{DISABLED, FULL, MAINTENANCE, OK, bounce};
+use harness::mail::outcome;
+use harness::world::{DAY, HOUR, MS, World};
+use shared::clock::Timestamp;
+use shared::event::{DropReason, EventKind};
+use shared::standing::Standing;
+
+const JO: &str = "jo@example.com";
+
+const LONG: [u32; 4] = [24, 48, 72, 168];
+const SHORT: [u32; 4] = [1, 4, 12, 24];
+
+#[tokio::test]
+async fn a_disabled_mailbox_is_tried_after_24h_48h_72h_and_7d_then_inactive() {
+    let world = World::new().await;
+    fail_every_try(&world, DISABLED, LONG).await;
+    let record = world.standing_record(JO).await.unwrap();
+    assert_eq!((record.standing, record.until), (Standing::Inactive, None));
+    assert_eq!(record.reason, "mailbox-disabled");
+}
+
+#[tokio::test]
+async fn a_full_mail_system_is_tried_after_24h_48h_72h_and_7d_then_unavailable_for_30d() {
+    let world = World::new().await;
+    fail_every_try(&world, FULL, LONG).await;
+    assert_eq!(unavailable_until(&world).await, world.now().plus(30 * DAY));
+}
+
+#[tokio::test]
+async fn a_mail_system_in_maintenance_is_tried_after_1h_4h_12h_and_24h_then_unavailable_for_30d() {
+    let world = World::new().await;
+    fail_every_try(&world, MAINTENANCE, SHORT).await;
+    assert_eq!(unavailable_until(&world).await, world.now().plus(30 * DAY));
+}
+
+#[tokio::test]
+async fn the_first_delay_counts_from_when_the_bounce_happened() {
+    let world = World::new().await;
+    let mut told_late = bounce(JO, "m1", MAINTENANCE);
+    told_late["occurred_at"] = world.now().to_string().into();
+    world.clock.advance(HOUR / 2);
+    let due = world.take_in_and_wait(told_late).await;
+    let told = world.now();
+    assert!(due < told.plus(HOUR), "{due} is within the hour of {told}");
+}
+
+#[tokio::test]
+async fn the_third_time_in_a_row_makes_an_address_inactive_where_others_get_through() {
+    let world = World::new().await;
+    for days in [30, 60] {
+        fail_every_try(&world, MAINTENANCE, SHORT).await;
+        let until = unavailable_until(&world).await;
+        assert_eq!(until, world.now().plus(days * DAY));
+        world.clock.set(until);
+    }
+    // Somebody else at the same mail system gets through while the third job is under way.
+    world.take_in(bounce(JO, "m1", MAINTENANCE)).await;
+    world.take_in(bounce("sam@example.com", "m1", MAINTENANCE)).await;
+    world.mail.answers(|attempt| outcome(if attempt.recipient.as_str() == JO { MAINTENANCE } else { OK }));
+    while world.job_if_any(JO).await.is_some() {
+        world.clock.advance(HOUR);
+        world.work().await;
+    }
+    assert_eq!(world.standing(JO).await, Standing::Inactive);
+    assert_eq!(world.standing("sam@example.com").await, Standing::Active);
+}
+
+#[tokio::test]
+async fn no_number_of_times_in_a_row_makes_an_address_inactive_where_nobody_gets_through() {
+    let world = World::new().await;
+    for days in [30, 60, 120, 180, 180] {
+        fail_every_try(&world, MAINTENANCE, SHORT).await;
+        let until = unavailable_until(&world).await;
+        assert_eq!(until, world.now().plus(days * DAY), "doubled each time, and bounded");
+        world.clock.set(until);
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_clears_the_count_of_times_in_a_row() {
+    let world = World::new().await;
+    fail_every_try(&world, MAINTENANCE, SHORT).await;
+    world.clock.set(unavailable_until(&world).await);
+    world.take_in_and_wait(bounce(JO, "between", MAINTENANCE)).await;
+    world.mail.says(OK);
+    world.work().await;
+    assert_eq!(world.standing_record(JO).await, None);
+
+    fail_every_try(&world, MAINTENANCE, SHORT).await;
+    assert_eq!(unavailable_until(&world).await, world.now().plus(30 * DAY), "this is the first time again");
+}
+
+#[tokio::test]
+async fn a_job_past_its_age_ends_as_if_its_last_try_had_failed_and_sends_nothing() {
+    let world = World::new().await;
+    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.clock.advance(30 * DAY);
+    assert_eq!(world.work().await, 1);
+    assert_eq!(world.mail.tried(), []);
+    assert_eq!(world.standing(JO).await, Standing::Unavailable);
+    assert_eq!(world.final_events().await, [dropped("m1", DropReason::Retired)]);
+}
+
+/// A bounce, and four tries that fail as it did: each is not to be had a millisecond early, and is to be had on time.
+/// After them the address is retired.
+async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
+    let tried_before = world.mail.tried().len();
+    let ended_before = world.final_events().await.len();
+    world.mail.says(reply);
+    let mut last_try = world.now();
+    world.take_in(bounce(JO, "m1", reply)).await;
+    for (attempt, hours) in (1..).zip(hours) {
+        let due = world.job(JO).await.due.unwrap();
+        assert_within_jitter(due.since(last_try), hours * HOUR);
+
+        world.clock.set(Timestamp::from_ms(due.ms() - 1));
+        assert_eq!(world.work().await, 0, "attempt {attempt} is not to be had before it is due");
+        world.clock.advance(MS);
+        assert_eq!(world.work().await, 1, "attempt {attempt} is to be had when it is due");
+        assert_eq!(world.mail.tried().last().unwrap().attempt, attempt);
+        last_try = world.now();
+    }
+    assert_eq!(world.mail.tried().len(), tried_before + 4);
+    assert!(world.job_if_any(JO).await.is_none(), "the job has ended");
+    assert_eq!(world.final_events().await[ended_before..], [dropped("m1", DropReason::Retired)]);
+}
+
+/// These rows are never early, and at most a tenth late.
+fn assert_within_jitter(had: Duration, wanted: Duration) {
+    assert!(had >= wanted && had <= wanted.mul_f64(1.1), "{had:?} is not {wanted:?} and up to a tenth more");
+}
+
+async fn unavailable_until(world: &World) -> Timestamp {
+    let record = world.standing_record(JO).await.unwrap();
+    assert_eq!(record.standing, Standing::Unavailable);
+    record.until.unwrap()
+}
+
+fn dropped(message: &str, reason: DropReason) -> (EventKind, String, Option<String>) {
+    (EventKind::MessageDropped, message.to_owned(), Some(reason.as_str().to_owned()))
+}

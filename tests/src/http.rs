@@ -1,0 +1,88 @@
+//! A scheduler on a port of its own, and a client for it.
+
+use reqwest::{Client, RequestBuilder, Response};
+use scheduler::serve::Scheduler;
+use serde_json::Value;
+use shared::config::Config;
+use shared::policy::Table;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::world::World;
+
+/// NDJSON's content type.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// A running scheduler. It stops when this is dropped.
+pub struct Http {
+    base: String,
+    client: Client,
+    _stop: DropGuard,
+}
+
+impl Http {
+    /// A scheduler on the store of `world`.
+    pub async fn serve(world: &World) -> Self {
+        Self::serve_with(world, &Config::embedded()).await
+    }
+
+    /// A scheduler on the store of `world`, with these bounds and upkeep.
+    pub async fn serve_with(world: &World, config: &Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let base = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let scheduler = Scheduler::new(world.store.clone(), Table::embedded(), config).expect("the config is good");
+        let stop = CancellationToken::new();
+        tokio::spawn(scheduler.serve(listener, stop.clone()));
+        Self { base, client: Client::new(), _stop: stop.drop_guard() }
+    }
+
+    /// A GET request.
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.base))
+    }
+
+    /// A POST request.
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.base))
+    }
+
+    /// Posts bounces as one JSON document.
+    pub async fn post_json(&self, bounces: &Value) -> Response {
+        self.post("/v1/bounces").json(bounces).send().await.expect("the scheduler answers")
+    }
+
+    /// Posts bounces as NDJSON.
+    pub async fn post_lines(&self, lines: impl Into<reqwest::Body>) -> Response {
+        let request = self.post("/v1/bounces").header("content-type", NDJSON).body(lines);
+        request.send().await.expect("the scheduler answers")
+    }
+
+    /// The JSON that is at `path`.
+    pub async fn get_json(&self, path: &str) -> Value {
+        json(self.get(path).send().await.expect("the scheduler answers")).await
+    }
+}
+
+/// The JSON of an answer.
+pub async fn json(response: Response) -> Value {
+    response.json().await.expect("the answer is JSON")
+}
+
+/// The JSON of each line of an answer.
+pub async fn json_lines(response: Response) -> Vec<Value> {
+    let text = response.text().await.expect("the answer is text");
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+/// Checks that an answer is a problem document (RFC 9457) with this status, and gives it.
+pub async fn problem(response: Response, status: u16) -> Value {
+    assert_eq!(response.status(), status);
+    let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    assert_eq!(content_type, Some("application/problem+json"));
+    let problem = json(response).await;
+    assert_eq!(problem["status"], status);
+    for member in ["type", "title", "detail"] {
+        assert!(problem[member].is_string(), "{member} of {problem}");
+    }
+    problem
+}

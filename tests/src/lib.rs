@@ -1,0 +1,14 @@
+//! What the tests are made with: a private Redis, a clock that only the test moves, mail systems that follow a script,
+//! and the real scheduler and worker around them.
+//!
+//! A test asks for what it wants to see and never waits for time to pass: it moves the clock, or waits for a condition
+//! with [`wait::eventually`].
+
+pub mod bounce;
+pub mod http;
+pub mod mail;
+pub mod process;
+pub mod redis;
+pub mod smtp;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,104 @@
+//! A mail system that follows a script: the sender in most tests.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use shared::outcome::Outcome;
+use shared::reply::Reply;
+use tokio::sync::watch;
+use worker::sender::{Attempt, Sender};
+
+use crate::bounce::OK;
+
+type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
+
+/// Answers as it is told, remembers what it was sent, and can be held so that attempts stay in flight.
+pub struct MailSystem {
+    script: Mutex<Script>,
+    tried: watch::Sender<Vec<Tried>>,
+    open: watch::Sender<bool>,
+}
+
+/// One message that a worker tried to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The recipient.
+    pub recipient: String,
+    /// The message's id.
+    pub message: String,
+    /// The number of the attempt.
+    pub attempt: u32,
+}
+
+impl Default for MailSystem {
+    fn default() -> Self {
+        let (tried, open) = (watch::Sender::new(Vec::new()), watch::Sender::new(true));
+        Self { script: Mutex::new(Box::new(|_| outcome(OK))), tried, open }
+    }
+}
+
+impl MailSystem {
+    /// From now on every message is answered with `reply`.
+    pub fn says(&self, reply: &str) {
+        let reply = outcome(reply);
+        self.answers(move |_| reply.clone());
+    }
+
+    /// The next messages are answered with one of `replies` each, in turn, and any after them with a yes.
+    pub fn says_in_turn(&self, replies: &[&str]) {
+        let mut replies: Vec<Outcome> = replies.iter().rev().map(|reply| outcome(reply)).collect();
+        self.answers(move |_| replies.pop().unwrap_or_else(|| outcome(OK)));
+    }
+
+    /// From now on `script` answers.
+    pub fn answers(&self, script: impl FnMut(&Attempt) -> Outcome + Send + 'static) {
+        *self.script.lock().expect("no script panics") = Box::new(script);
+    }
+
+    /// From now on messages stay in flight, until [`Self::let_go`].
+    pub fn hold(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// Answers all messages in flight, and from now on every one at once.
+    pub fn let_go(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// All that was tried so far, in order, that in flight included.
+    pub fn tried(&self) -> Vec<Tried> {
+        self.tried.borrow().clone()
+    }
+
+    /// The ids of the messages that were tried so far, in order.
+    pub fn messages(&self) -> Vec<String> {
+        self.tried().into_iter().map(|tried| tried.message).collect()
+    }
+
+    /// Waits until `count` messages have been tried.
+    pub async fn has_been_tried(&self, count: usize) {
+        let mut tried = self.tried.subscribe();
+        tried.wait_for(|tried| tried.len() >= count).await.expect("this is the sender");
+    }
+}
+
+#[async_trait]
+impl Sender for MailSystem {
+    async fn send(&self, attempt: &Attempt) -> Outcome {
+        let (recipient, message) = (attempt.recipient.as_str().to_owned(), attempt.message_id.clone());
+        self.tried.send_modify(|tried| tried.push(Tried { recipient, message, attempt: attempt.number }));
+        self.open.subscribe().wait_for(|open| *open).await.expect("this is the sender");
+        let mut script = self.script.lock().expect("no script panics");
+        script(attempt)
+    }
+}
+
+/// What a sender sees where the recipient's mail system says `reply`.
+pub fn outcome(reply: &str) -> Outcome {
+    let reply = Reply::parse(reply);
+    match reply.code {
+        Some(..400) => Outcome::Delivered(reply),
+        Some(500..) => Outcome::Refused(reply),
+        _ => Outcome::Deferred(reply),
+    }
+}

@@ -1,0 +1,87 @@
+//! The real program, as a process of its own.
+
+use std::env;
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// A running `redeliver`. It is killed when this is dropped.
+pub struct Redeliver {
+    child: Child,
+    _folder: TempDir,
+}
+
+impl Redeliver {
+    /// Starts `redeliver <command>` with this configuration.
+    ///
+    /// # Panics
+    /// Where the program has not been built.
+    pub fn start(command: &str, config: &str) -> Self {
+        let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
+        let file = folder.path().join("redeliver.toml");
+        fs::write(&file, config).expect("the folder can be written to");
+        let child = Command::new(program())
+            .args([command, "--config"])
+            .arg(file)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("redeliver can be started");
+        Self { child, _folder: folder }
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn process_id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Ends it with SIGKILL, as a crash would, and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it runs, and is ours");
+    }
+
+    /// Ends it with SIGTERM, and waits until it has ended by itself.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let id = self.process_id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("there is a kill command");
+        assert!(sent.success(), "it runs, and is ours");
+        self.child.wait().await.expect("it is ours")
+    }
+
+    /// The most memory that it ever had, in bytes; where the system does not tell (macOS), what it has now.
+    pub async fn peak_memory(&self) -> u64 {
+        let id = self.process_id().to_string();
+        let kibibytes = match fs::read_to_string(format!("/proc/{id}/status")) {
+            Ok(status) => status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(str::to_owned),
+            Err(_) => {
+                let ps = Command::new("ps").args(["-o", "rss=", "-p", &id]).output().await.expect("there is ps");
+                String::from_utf8(ps.stdout).ok()
+            }
+        };
+        let text = kibibytes.expect("the system knows the memory of its processes");
+        let number = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        number.expect("memory is a number of KiB") << 10
+    }
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// The program is built into the folder above the one of the test that runs.
+fn program() -> PathBuf {
+    let test = env::current_exe().expect("a test knows where it is");
+    let program = test.parent().and_then(|folder| folder.parent()).expect("it lies in target/debug/deps");
+    let program = program.join("redeliver").with_extension(env::consts::EXE_EXTENSION);
+    assert!(program.exists(), "{} is missing: run `cargo build` first, or `make test`", program.display());
+    program
+}

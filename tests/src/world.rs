@@ -1,0 +1,273 @@
+//! A small world for one test: a store of its own, a clock that stands until the test moves it, the door that bounces
+//! come in by, and a worker's hands that work one step at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scheduler::intake::accept::Accept;
+use scheduler::intake::json;
+use serde_json::Value;
+use shared::address::Address;
+use shared::bounce::Account;
+use shared::clock::{ManualClock, Timestamp};
+use shared::config::{self, Config};
+use shared::event::{Event, EventKind};
+use shared::job::JobId;
+use shared::policy::Table;
+use shared::standing::{Standing, StandingRecord};
+use shared::store::address::JobReport;
+use shared::store::claim::{ClaimBounds, LeasedJob};
+use shared::store::journal::EntryId;
+use shared::store::schedule::Answer;
+use shared::store::settle::{Settled, Settlement};
+use shared::store::{Limits, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use worker::attempt::Attempter;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::run::Worker;
+
+use crate::mail::MailSystem;
+use crate::redis;
+
+/// How long leases last in tests.
+pub const LEASE: Duration = Duration::from_secs(60);
+
+/// The smallest step of the clock.
+pub const MS: Duration = Duration::from_millis(1);
+
+/// One hour.
+pub const HOUR: Duration = Duration::from_secs(3_600);
+
+/// One day.
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// How many entries of the journal are read at once.
+const JOURNAL_PAGE: usize = 1_000;
+
+/// What a world is made from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where Redis is.
+    pub url: String,
+    /// What its clock shows at first.
+    pub start: Timestamp,
+    /// How many messages a job holds.
+    pub max_messages: usize,
+}
+
+impl Default for Settings {
+    /// The tests' own Redis, 21 November 2026, and 32 messages.
+    fn default() -> Self {
+        Self {
+            url: redis::url(),
+            start: Timestamp::parse("2026-11-21T09:30:00Z").expect("it is an instant"),
+            max_messages: 32,
+        }
+    }
+}
+
+/// The world of one test.
+pub struct World {
+    /// The clock, which stands until it is moved.
+    pub clock: Arc<ManualClock>,
+    /// The store.
+    pub store: Store,
+    /// Where all mail goes.
+    pub mail: Arc<MailSystem>,
+    /// The prefix of its keys.
+    pub prefix: String,
+    accept: Accept,
+    attempter: Attempter,
+}
+
+/// A worker that runs in the background.
+pub struct RunningWorker {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl World {
+    /// A world of its own.
+    pub async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    /// A world of its own, with these settings.
+    pub async fn with(settings: Settings) -> Self {
+        let table = Table::embedded();
+        let clock = Arc::new(ManualClock::new(settings.start));
+        let limits = Limits::of(&table, settings.max_messages);
+        let prefix = redis::unique_prefix();
+        let store = Store::open(redis::connections(&settings.url), &prefix, 4, limits, clock.clone())
+            .await
+            .expect("the tests' own Redis answers, and the prefix is new");
+        let mail = Arc::new(MailSystem::default());
+        let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
+        let accept = Accept::new(store.clone(), table);
+        Self { clock, store, mail, prefix, accept, attempter }
+    }
+
+    /// What the clock shows.
+    pub fn now(&self) -> Timestamp {
+        shared::clock::Clock::now(&*self.clock)
+    }
+
+    /// Takes one bounce in, by the door that all bounces come in by.
+    pub async fn take_in(&self, bounce: Value) -> Answer {
+        let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
+        let mut answered = self.accept.accept(vec![bounce]).await.expect("Redis answers");
+        answered.remove(0).answer
+    }
+
+    /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when that is.
+    pub async fn take_in_and_wait(&self, bounce: Value) -> Timestamp {
+        let Answer::Scheduled { due } = self.take_in(bounce).await else { panic!("the address has a job already") };
+        self.clock.set(due);
+        due
+    }
+
+    /// Leases all jobs that are due.
+    pub async fn claim(&self) -> Vec<LeasedJob> {
+        let bounds = ClaimBounds { batch: 500, share: 500, lease: LEASE };
+        let mut jobs = Vec::new();
+        for shard in 0..self.store.shards() {
+            let claimed = self.store.claim(shard, bounds).await.expect("Redis answers");
+            assert!(claimed.corrupt.is_empty(), "{:?}", claimed.corrupt);
+            jobs.extend(claimed.jobs);
+        }
+        jobs
+    }
+
+    /// Leases the one job that is due.
+    ///
+    /// # Panics
+    /// Where there is none, or more than one.
+    pub async fn claim_one(&self) -> LeasedJob {
+        let mut jobs = self.claim().await;
+        assert_eq!(jobs.len(), 1, "one job is due: {jobs:?}");
+        jobs.remove(0)
+    }
+
+    /// Attempts a leased job; what is to be settled.
+    pub async fn attempt(&self, leased: LeasedJob) -> Settlement {
+        self.attempter.attempt(leased).await
+    }
+
+    /// Settles one attempt.
+    pub async fn settle(&self, settlement: &Settlement) -> Settled {
+        let settled = self.store.settle(std::slice::from_ref(settlement)).await.expect("Redis answers");
+        settled[0]
+    }
+
+    /// Claims, attempts and settles all jobs that are due. Tells how many.
+    pub async fn work(&self) -> usize {
+        let jobs = self.claim().await;
+        let count = jobs.len();
+        for leased in jobs {
+            let settlement = self.attempt(leased).await;
+            assert_eq!(self.settle(&settlement).await, Settled::Done, "the lease has just been taken");
+        }
+        count
+    }
+
+    /// The job of an address that has one.
+    ///
+    /// # Panics
+    /// Where it has none.
+    pub async fn job(&self, address: &str) -> JobReport {
+        self.job_if_any(address).await.expect("the address has a job")
+    }
+
+    /// The job of an address, if it has one.
+    pub async fn job_if_any(&self, address: &str) -> Option<JobReport> {
+        self.store.address(&id(address)).await.expect("Redis answers").job
+    }
+
+    /// The ids of the messages that wait in an address's job, oldest first; empty where it has none.
+    pub async fn waiting(&self, address: &str) -> Vec<String> {
+        let job = self.job_if_any(address).await;
+        job.map(|report| report.job.messages.into_iter().map(|message| message.id).collect()).unwrap_or_default()
+    }
+
+    /// The record of an address's standing; none means active.
+    pub async fn standing_record(&self, address: &str) -> Option<StandingRecord> {
+        self.store.address(&id(address)).await.expect("Redis answers").standing
+    }
+
+    /// An address's standing.
+    pub async fn standing(&self, address: &str) -> Standing {
+        self.standing_record(address).await.map_or(Standing::Active, |record| record.at(self.now()))
+    }
+
+    /// All events so far. Those of one address are in order.
+    pub async fn events(&self) -> Vec<Event> {
+        all_events(&self.store).await
+    }
+
+    /// All events of one kind so far.
+    pub async fn events_of(&self, kind: EventKind) -> Vec<Event> {
+        self.events().await.into_iter().filter(|event| event.kind == kind).collect()
+    }
+
+    /// The final events so far, as kind, message id and reason.
+    pub async fn final_events(&self) -> Vec<(EventKind, String, Option<String>)> {
+        let events = self.events().await.into_iter().filter(|event| event.kind.is_final());
+        events.map(|event| (event.kind, event.message.unwrap_or_default(), event.reason)).collect()
+    }
+
+    /// Starts a worker in the background; `change` its settings before. It looks for work all the time.
+    pub fn start_worker(&self, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
+        let mut settings = Config::embedded().worker;
+        settings.lease = LEASE;
+        settings.poll_max = 2 * MS;
+        change(&mut settings);
+        let worker = Worker::new(self.store.clone(), routes(&self.mail), contents(), Table::embedded(), settings);
+        let stop = CancellationToken::new();
+        RunningWorker { running: tokio::spawn(worker.run(stop.clone())), stop }
+    }
+}
+
+impl RunningWorker {
+    /// Tells it to stop, as SIGTERM would.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub async fn stopped(self) {
+        self.stop();
+        self.running.await.expect("a worker does not panic");
+    }
+}
+
+/// All events of a store so far. Those of one address are in order.
+pub async fn all_events(store: &Store) -> Vec<Event> {
+    let mut cursor = vec![EntryId::default(); usize::from(store.shards())];
+    let mut events = Vec::new();
+    loop {
+        let journals = store.read_journal(&cursor, JOURNAL_PAGE).await.expect("Redis answers");
+        if journals.iter().all(Vec::is_empty) {
+            return events;
+        }
+        for (place, journal) in cursor.iter_mut().zip(journals) {
+            *place = journal.last().map_or(*place, |entry| entry.id);
+            events.extend(journal.into_iter().flat_map(|entry| entry.events));
+        }
+    }
+}
+
+/// The job id of an address of the default account.
+pub fn id(address: &str) -> JobId {
+    let recipient = Address::parse(address).expect("the test's address is one");
+    JobId { account: Account::default(), recipient }
+}
+
+fn routes(mail: &Arc<MailSystem>) -> Routes {
+    Routes::new("default").with("default", mail.clone())
+}
+
+fn contents() -> Contents {
+    Contents::new(Vec::new())
+}

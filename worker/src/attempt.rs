@@ -1,0 +1,239 @@
+//! One attempt of one job, from the lease to the settlement: drop what has expired, try the oldest message, and while
+//! mail gets through let the rest follow.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Map;
+use shared::clock::{Clock, Timestamp};
+use shared::event::{DropReason, Event, EventKind};
+use shared::job::{Job, Message};
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::policy::{Case, Decision, Table, Verdict, decide};
+use shared::reply::Reply;
+use shared::store::claim::LeasedJob;
+use shared::store::settle::{End, Settlement};
+
+use crate::content::{ContentError, Contents};
+use crate::routes::Routes;
+use crate::sender::Attempt;
+
+/// What an attempt needs beside the job.
+pub struct Attempter {
+    routes: Routes,
+    contents: Contents,
+    table: Arc<Table>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The attempt while it goes on.
+struct Progress {
+    leased: LeasedJob,
+    waiting: VecDeque<Message>,
+    /// Which attempt policy is asked about. After a delivery it is 0: a failure then is a new outage, which our own try
+    /// was the first to meet.
+    step: u32,
+    delivered: bool,
+    events: Vec<Event>,
+}
+
+impl Attempter {
+    /// An attempter with these ways out, this content and this policy.
+    pub fn new(routes: Routes, contents: Contents, table: Arc<Table>, clock: Arc<dyn Clock>) -> Self {
+        Self { routes, contents, table, clock }
+    }
+
+    /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too.
+    pub async fn attempt(&self, mut leased: LeasedJob) -> Settlement {
+        let waiting = mem::take(&mut leased.job.messages).into();
+        let step = leased.job.head.attempt + 1;
+        let mut progress = Progress { leased, waiting, step, delivered: false, events: Vec::new() };
+        progress.drop_expired();
+        if let Some(settlement) = self.end_by_age(&mut progress) {
+            return settlement;
+        }
+        while let Some(message) = progress.waiting.front() {
+            let outcome = self.send(&progress, message).await;
+            let decision = self.judge(&progress, message, &outcome);
+            if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
+                return settlement;
+            }
+        }
+        progress.end()
+    }
+
+    /// A job past its age ends as if its last attempt had failed, and nothing is sent.
+    fn end_by_age(&self, progress: &mut Progress) -> Option<Settlement> {
+        let LeasedJob { job, claimed_at, .. } = &progress.leased;
+        if claimed_at.since(job.head.created) < self.table.max_age {
+            return None;
+        }
+        let last_reply = job.head.history.last().map(|last| last.reply.as_str()).unwrap_or_default();
+        let outcome = Outcome::Deferred(Reply::parse(last_reply));
+        while let Some(message) = progress.waiting.front() {
+            let decision = self.judge(progress, message, &outcome);
+            if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
+                return Some(settlement);
+            }
+        }
+        None
+    }
+
+    async fn send(&self, progress: &Progress, message: &Message) -> Outcome {
+        let ours = |kind, text| Outcome::Unreachable(Fault { kind, side: Side::Ours, text });
+        let Some(sender) = self.routes.sender(message.route.as_deref()) else {
+            let route = message.route.as_deref().unwrap_or("the default one");
+            tracing::error!(
+                route,
+                "a message names a route that this worker does not have; add a [[route]] of that name"
+            );
+            return ours(FaultKind::Local, format!("this worker has no route {route}"));
+        };
+        let content = match &message.content {
+            None => None,
+            Some(content) => match self.contents.read(content).await {
+                Ok(content) => Some(content),
+                Err(ContentError::Missing(why)) => return Outcome::Unreadable(why.to_owned()),
+                Err(ContentError::Unread(err)) => return ours(FaultKind::Local, format!("content not read: {err}")),
+            },
+        };
+        let attempt = Attempt {
+            job: progress.leased.job.id.key(),
+            number: progress.attempt(),
+            message_id: message.id.clone(),
+            recipient: progress.leased.job.id.recipient.clone(),
+            envelope_from: message.envelope_from.clone(),
+            content,
+        };
+        sender.send(&attempt).await
+    }
+
+    fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {
+        let LeasedJob { job, delivered_there, .. } = &progress.leased;
+        let id = job.id.key();
+        let case = Case {
+            job: &id,
+            account: job.id.account.as_str(),
+            stream: message.stream.as_deref(),
+            destination: job.head.destination.as_str(),
+            attempt: progress.step,
+            created: job.head.created,
+            delivered_there: *delivered_there,
+        };
+        decide(&case, outcome, &self.table, self.clock.now().max(progress.leased.claimed_at))
+    }
+}
+
+impl Progress {
+    /// The number of this attempt of the job.
+    fn attempt(&self) -> u32 {
+        self.leased.job.head.attempt + 1
+    }
+
+    /// Does what policy says about the message in front. `Some` where that ends the attempt.
+    fn conclude(&mut self, outcome: &Outcome, decision: &Decision<'_>, now: Timestamp) -> Option<Settlement> {
+        let message = self.waiting.front()?;
+        let said = |kind| self.event(kind, message, decision);
+        match &decision.verdict {
+            Verdict::Close => {
+                let delivered = said(EventKind::MessageDelivered);
+                self.events.push(delivered);
+                self.waiting.pop_front();
+                self.delivered = true;
+                self.step = 0;
+                None
+            }
+            Verdict::DropMessage => {
+                let mut dropped = said(EventKind::MessageDropped);
+                let missing = matches!(outcome, Outcome::Unreadable(_));
+                let reason = if missing { DropReason::ContentMissing } else { DropReason::GivenUp };
+                dropped.reason = Some(reason.as_str().to_owned());
+                self.events.push(dropped);
+                self.waiting.pop_front();
+                None
+            }
+            Verdict::RetryAfter(delay) => {
+                let deferred = said(EventKind::AttemptDeferred);
+                let head = &mut self.leased.job.head;
+                head.attempt = self.step;
+                head.status = decision.reply.status;
+                head.remember(self.step, &decision.reply.to_string(), now);
+                if let Some(row) = decision.row {
+                    head.policy.clone_from(&row.name);
+                }
+                Some(self.wait(*delay, deferred))
+            }
+            Verdict::Hold(delay) => {
+                let mut held = said(EventKind::AttemptDeferred);
+                held.reason = Some("held".to_owned());
+                Some(self.wait(*delay, held))
+            }
+            Verdict::DropAll => {
+                let deferred = said(EventKind::AttemptDeferred);
+                self.events.push(deferred);
+                self.drop_all(DropReason::GivenUp);
+                Some(self.end())
+            }
+            Verdict::Retire { standing, host_dead } => {
+                let deferred = said(EventKind::AttemptDeferred);
+                let mut retired = said(EventKind::AddressRetired);
+                (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
+                self.events.push(deferred);
+                self.drop_all(DropReason::Retired);
+                let policy = retired.policy.clone().unwrap_or_default();
+                Some(self.settlement(End::Retire { standing: *standing, policy, host_dead: *host_dead }, retired))
+            }
+        }
+    }
+
+    /// An event about one message, and what was said about it.
+    fn event(&self, kind: EventKind, message: &Message, decision: &Decision<'_>) -> Event {
+        let mut event = Event::of_message(kind, &self.leased.job, message);
+        event.attempt = Some(self.attempt());
+        event.late_ms = Some(self.leased.claimed_at.ms() - self.leased.lease.due.ms());
+        event.reply = Some(decision.reply.to_string());
+        event.status = decision.reply.status;
+        event.policy = decision.row.map(|row| row.name.clone());
+        event
+    }
+
+    fn drop_expired(&mut self) {
+        let now = self.leased.claimed_at;
+        for message in mem::take(&mut self.waiting) {
+            if message.expired(now) {
+                self.events.push(Event::of_message(EventKind::MessageExpired, &self.leased.job, &message));
+            } else {
+                self.waiting.push_back(message);
+            }
+        }
+    }
+
+    fn drop_all(&mut self, reason: DropReason) {
+        for message in mem::take(&mut self.waiting) {
+            self.events.push(Event::dropped(&self.leased.job, &message, reason));
+        }
+    }
+
+    /// The job waits for its next attempt, with what still waits in it.
+    fn wait(&mut self, delay: Duration, last: Event) -> Settlement {
+        let messages = mem::take(&mut self.waiting).into();
+        let job = Job { messages, ..self.leased.job.clone() };
+        self.settlement(End::Retry { job, delay }, last)
+    }
+
+    /// No message is left: the job ends, and the address keeps its standing.
+    fn end(&mut self) -> Settlement {
+        let job = &self.leased.job;
+        let mut last = Event::about(EventKind::JobClosed, &job.id, &job.head.destination);
+        last.attempt = Some(self.attempt());
+        let head = job.head.clone().renewed();
+        self.settlement(End::Close { head }, last)
+    }
+
+    fn settlement(&mut self, end: End, last: Event) -> Settlement {
+        let events = mem::take(&mut self.events);
+        Settlement { lease: self.leased.lease.clone(), end, delivered: self.delivered, events, last }
+    }
+}

@@ -1,0 +1,8 @@
+//! The worker: claims due jobs, attempts redelivery, settles. It meets the scheduler only in Redis.
+
+pub mod attempt;
+pub mod content;
+pub mod routes;
+pub mod run;
+pub mod sender;
+pub mod settler;

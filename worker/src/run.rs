@@ -1,0 +1,179 @@
+//! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a task per attempt; and
+//! sleep until the next instant that any shard named.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::Timestamp;
+use shared::config;
+use shared::policy::Table;
+use shared::store::claim::{ClaimBounds, Claimed};
+use shared::store::{Store, StoreError};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::Attempter;
+use crate::content::Contents;
+use crate::routes::Routes;
+use crate::settler::{self, Notice, SettlerSettings};
+
+/// How long to wait before a store that did not answer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// One worker. Any number of them, in any number of processes, work on one store.
+pub struct Worker {
+    store: Store,
+    attempter: Arc<Attempter>,
+    settings: config::Worker,
+}
+
+/// What the loop keeps while it runs.
+struct Loop {
+    worker: Worker,
+    permits: Arc<Semaphore>,
+    notices: UnboundedSender<Notice>,
+    attempts: TaskTracker,
+    cut: CancellationToken,
+    /// When each shard is next to be visited.
+    visits: Vec<Instant>,
+    store_away: bool,
+}
+
+impl Worker {
+    /// A worker on this store, with these ways out.
+    pub fn new(store: Store, routes: Routes, contents: Contents, table: Arc<Table>, settings: config::Worker) -> Self {
+        let clock = store.clock().clone();
+        let attempter = Arc::new(Attempter::new(routes, contents, table, clock));
+        Self { store, attempter, settings }
+    }
+
+    /// Works until `stop` is cancelled, then drains: claims nothing more, lets attempts under way end within the grace,
+    /// and gives the rest back. Goes on by itself when Redis was away.
+    pub async fn run(self, stop: CancellationToken) {
+        let settings = SettlerSettings { linger: self.settings.settle_linger, lease: self.settings.lease };
+        let (notices, settler) = settler::start(self.store.clone(), settings);
+        let grace = self.settings.grace;
+        let running = Loop {
+            permits: Arc::new(Semaphore::new(self.settings.concurrency)),
+            attempts: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            visits: vec![Instant::now(); usize::from(self.store.shards())],
+            store_away: false,
+            notices,
+            worker: self,
+        };
+        running.run(&stop, grace).await;
+        // With the loop its last sender is gone, so the settler comes to its end; a store that is away holds it up no
+        // longer than the grace, for leases lapse by themselves.
+        if timeout(grace.max(RETRY_PAUSE), settler).await.is_err() {
+            tracing::warn!("the store is away; what was not settled will be repeated when its lease has run out");
+        }
+    }
+}
+
+impl Loop {
+    async fn run(mut self, stop: &CancellationToken, grace: Duration) {
+        while let Some(earliest) = self.visits.iter().min().copied() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = sleep_until(earliest) => {}
+            }
+            for shard in 0..self.worker.store.shards() {
+                let due = self.visits[usize::from(shard)] <= Instant::now();
+                if !due || stop.is_cancelled() {
+                    continue;
+                }
+                let Some(permits) = stop.run_until_cancelled(self.permits(self.worker.settings.batch)).await else {
+                    continue;
+                };
+                // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they lapse.
+                self.visits[usize::from(shard)] = self.visit(shard, permits).await;
+            }
+        }
+        self.drain(grace).await;
+    }
+
+    /// Claims from one shard, and tells when it is next to be visited.
+    async fn visit(&mut self, shard: u16, permits: Vec<OwnedSemaphorePermit>) -> Instant {
+        let config::Worker { share, lease, .. } = self.worker.settings;
+        let bounds = ClaimBounds { batch: permits.len(), share, lease };
+        match self.worker.store.claim(shard, bounds).await {
+            Ok(claimed) => {
+                if self.store_away {
+                    self.store_away = false;
+                    tracing::info!("the store is back");
+                }
+                let full = claimed.jobs.len() == permits.len();
+                let next = self.next_visit(claimed.now, claimed.next_visit, full);
+                self.start(claimed, permits);
+                next
+            }
+            Err(err) => {
+                if !self.store_away {
+                    self.store_away = true;
+                    tracing::warn!(%err, "no jobs can be claimed; trying again until they can");
+                }
+                if matches!(err, StoreError::Refused(_)) {
+                    tracing::error!(%err, shard, "claim failed");
+                }
+                Instant::now() + RETRY_PAUSE
+            }
+        }
+    }
+
+    /// At least one permit, and as many more as are free, up to `most`.
+    async fn permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
+        let Ok(first) = self.permits.clone().acquire_owned().await else { return Vec::new() };
+        let mut permits = vec![first];
+        while permits.len() < most {
+            match self.permits.clone().try_acquire_owned() {
+                Ok(permit) => permits.push(permit),
+                Err(_) => break,
+            }
+        }
+        permits
+    }
+
+    fn next_visit(&self, now: Timestamp, next_visit: Option<Timestamp>, full: bool) -> Instant {
+        let longest = self.worker.settings.poll_max;
+        let wait = match next_visit {
+            _ if full => Duration::ZERO,
+            Some(at) => self.worker.store.clock().real(at.since(now)).min(longest),
+            None => longest,
+        };
+        Instant::now() + wait
+    }
+
+    fn start(&self, claimed: Claimed, permits: Vec<OwnedSemaphorePermit>) {
+        for why in claimed.corrupt {
+            tracing::error!(%why, "a job's record cannot be read");
+        }
+        for (leased, permit) in claimed.jobs.into_iter().zip(permits) {
+            // The settler ends only after this loop and its attempts, so it hears every notice.
+            let _ = self.notices.send(Notice::Claimed(leased.lease.clone()));
+            let (attempter, notices, cut) = (self.worker.attempter.clone(), self.notices.clone(), self.cut.clone());
+            self.attempts.spawn(async move {
+                if let Some(settlement) = cut.run_until_cancelled(attempter.attempt(leased)).await {
+                    let _ = notices.send(Notice::Ended(Box::new(settlement), permit));
+                }
+            });
+        }
+    }
+
+    async fn drain(self, grace: Duration) {
+        self.attempts.close();
+        let under_way = self.attempts.len();
+        if under_way > 0 {
+            tracing::info!(under_way, "stopping: waiting for attempts under way");
+        }
+        if timeout(grace, self.attempts.wait()).await.is_err() {
+            tracing::warn!(under_way = self.attempts.len(), "the grace is over; attempts under way are cut off");
+            self.cut.cancel();
+            self.attempts.wait().await;
+        }
+    }
+}

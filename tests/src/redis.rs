@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, mpsc};
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use shared::store::connection::{ConnectionSettings, Connections};
 use shared::store::private::PrivateRedis;
+use tokio::process::{Child, Command};
 use tokio::runtime;
 
 static URL: LazyLock<String> = LazyLock::new(start);

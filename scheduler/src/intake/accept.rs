@@ -9,6 +9,7 @@ use shared::job::Head;
 use shared::outcome::Outcome;
 use shared::placement::Destination;
 use shared::policy::{Case, Table, Verdict, decide};
+use shared::standing::StandingRecord;
 use shared::store::schedule::{Answer, Arrival, Purpose};
 use shared::store::{Store, StoreError};
 
@@ -93,19 +94,27 @@ impl Accept {
 impl Answered {
     /// The answer as the API gives it.
     pub fn to_wire(&self) -> Value {
-        let mut wire = match &self.answer {
-            Answer::Scheduled { due } => json!({"answer": "scheduled", "due": due}),
-            Answer::Joined { due } => json!({"answer": "joined", "due": due}),
-            Answer::Duplicate => json!({"answer": "duplicate"}),
-            Answer::Stale => json!({"answer": "stale"}),
-            Answer::Retired(record) => json!({
-                "answer": "retired", "standing": record.standing, "since": record.since,
-                "until": record.until, "reason": record.reason,
-            }),
-            Answer::Dropped => json!({"answer": "dropped"}),
+        let word = match &self.answer {
+            Answer::Scheduled { .. } => "scheduled",
+            Answer::Joined { .. } => "joined",
+            Answer::Duplicate => "duplicate",
+            Answer::Stale => "stale",
+            Answer::Retired(_) => "retired",
+            Answer::Dropped => "dropped",
         };
-        wire["job"] = self.job.as_str().into();
-        wire["policy"] = self.policy.as_str().into();
+        let mut wire = json!({"answer": word, "job": self.job});
+        match &self.answer {
+            Answer::Scheduled { due } => wire["due"] = json!(due),
+            Answer::Joined { due } => wire["due"] = json!(due),
+            Answer::Retired(StandingRecord { standing, since, until, reason, .. }) => {
+                wire["standing"] = json!(standing);
+                wire["since"] = json!(since);
+                wire["until"] = json!(until);
+                wire["reason"] = json!(reason);
+            }
+            Answer::Duplicate | Answer::Stale | Answer::Dropped => {}
+        }
+        wire["policy"] = json!(self.policy);
         wire
     }
 }

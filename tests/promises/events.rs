@@ -1,0 +1,150 @@
+//! A client that reads events and comes back with the last id that it saw misses nothing and gets nothing twice.
+
+use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
+use harness::http::{Http, problem};
+use harness::world::World;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+/// One server-sent event.
+#[derive(Clone, Debug, PartialEq)]
+struct Sent {
+    cursor: String,
+    kind: String,
+    event: Value,
+}
+
+/// A stream of events.
+struct Reading {
+    response: Response,
+    text: String,
+}
+
+impl Reading {
+    /// Starts to read from where `query` and `last_seen` say.
+    async fn open(http: &Http, query: &str, last_seen: Option<&str>) -> Self {
+        let mut request = http.get(&format!("/v1/events{query}"));
+        if let Some(last_seen) = last_seen {
+            request = request.header("last-event-id", last_seen);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The next `count` events.
+    async fn next(&mut self, count: usize) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        while sent.len() < count {
+            match self.text.split_once("\n\n") {
+                Some((frame, rest)) => {
+                    sent.extend(parse(frame));
+                    self.text = rest.to_owned();
+                }
+                None => {
+                    let chunk = self.response.chunk().await.unwrap().expect("a stream of events does not end");
+                    self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+                }
+            }
+        }
+        sent
+    }
+}
+
+/// Reads `count` events from where `query` and `last_seen` say, and hangs up.
+async fn read(http: &Http, query: &str, last_seen: Option<&str>, count: usize) -> Vec<Sent> {
+    Reading::open(http, query, last_seen).await.next(count).await
+}
+
+/// One frame; `None` where it is a comment that keeps the connection alive.
+fn parse(frame: &str) -> Option<Sent> {
+    let field =
+        |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+    let event = serde_json::from_str(&field("data:")?).unwrap();
+    Some(Sent { cursor: field("id:").unwrap(), kind: field("event:").unwrap(), event })
+}
+
+/// A world whose journal holds 40 events on all shards, in entries of several each.
+async fn with_forty_events() -> (World, Http) {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    for batch in 0..4 {
+        let bounces: Vec<Value> =
+            (0..10).map(|n| bounce(&format!("user{batch}{n}@host{}.example", n % 3), "m1", FULL)).collect();
+        assert_eq!(http.post_json(&bounces.into()).await.status(), 202);
+    }
+    (world, http)
+}
+
+#[tokio::test]
+async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
+    let (world, http) = with_forty_events().await;
+    let all = read(&http, "?after=start", None, 40).await;
+    let mut jobs: Vec<&Value> = all.iter().map(|sent| &sent.event["job"]).collect();
+    jobs.sort_by_key(|job| job.to_string());
+    jobs.dedup();
+    assert_eq!(jobs.len(), 40, "nothing twice and nothing missed");
+    assert_eq!(world.events().await.len(), 40);
+
+    for seen in 1..40 {
+        let last_seen = Some(all[seen - 1].cursor.as_str());
+        assert_eq!(read(&http, "", last_seen, 40 - seen).await, all[seen..], "after {seen} events");
+    }
+    let by_query = format!("?after={}", all[20].cursor.replace('+', "%2B"));
+    assert_eq!(read(&http, &by_query, None, 19).await, all[21..]);
+}
+
+#[tokio::test]
+async fn what_happens_while_a_client_is_away_waits_for_it() {
+    let (world, http) = with_forty_events().await;
+    let last_seen = read(&http, "?after=start", None, 40).await.pop().unwrap().cursor;
+    world.take_in(bounce("user00@host0.example", "m2", MAINTENANCE)).await;
+    let news = read(&http, "", Some(&last_seen), 1).await;
+    assert_eq!((news[0].kind.as_str(), &news[0].event["message"]), ("MessageJoined", &json!("m2")));
+}
+
+#[tokio::test]
+async fn a_client_that_names_no_place_gets_what_happens_from_now_on() {
+    let (world, http) = with_forty_events().await;
+    let mut reading = Reading::open(&http, "", None).await;
+    world.take_in(bounce("gone@example.com", "m1", UNKNOWN)).await;
+    let news = reading.next(2).await;
+    assert_eq!((news[0].kind.as_str(), news[1].kind.as_str()), ("MessageDropped", "AddressRetired"));
+}
+
+#[tokio::test]
+async fn a_client_gets_only_the_types_that_it_asks_for() {
+    let (world, http) = with_forty_events().await;
+    world.take_in(bounce("gone@example.com", "m1", UNKNOWN)).await;
+    world.take_in(bounce("user00@host0.example", "m2", FULL)).await;
+    let sent = read(&http, "?after=start&types=AddressRetired,MessageJoined", None, 2).await;
+    let mut kinds: Vec<&str> = sent.iter().map(|sent| sent.kind.as_str()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["AddressRetired", "MessageJoined"]);
+}
+
+#[tokio::test]
+async fn an_event_tells_what_happened_to_which_message_and_when() {
+    let (_, http) = with_forty_events().await;
+    let sent = read(&http, "?after=start", None, 1).await.remove(0);
+    assert_eq!(sent.kind, "JobScheduled");
+    let event = sent.event;
+    assert_eq!((&event["type"], &event["status"]), (&json!("JobScheduled"), &json!("4.3.1")));
+    assert_eq!((&event["policy"], &event["reply"]), (&json!("system-full"), &json!(FULL)));
+    assert_eq!((&event["message"], &event["time"]), (&json!("m1"), &json!("2026-11-21T09:30:00.000Z")));
+    assert!(event["due"].as_str().unwrap().starts_with("2026-11-22T"), "{event}");
+}
+
+#[tokio::test]
+async fn a_wrong_place_or_type_is_refused_with_what_is_allowed() {
+    let (_, http) = with_forty_events().await;
+    for (query, field) in [
+        ("?after=yesterday", Some("after")),
+        ("?after=0-0", Some("after")),
+        ("?types=MessageLost", Some("types")),
+        ("?since=start", None),
+    ] {
+        let problem = problem(http.get(&format!("/v1/events{query}")).send().await.unwrap(), 400).await;
+        assert_eq!(problem.get("field").and_then(Value::as_str), field, "{query}");
+    }
+}

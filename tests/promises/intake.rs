@@ -1,0 +1,146 @@
+//! Every bounce that is posted gets its own answer, in the form and order in which it came. What is wrong with one
+//! affects no other.
+
+use harness::bounce::{FULL, TOO_BIG, UNKNOWN, bounce};
+use harness::http::{Http, NDJSON, json, json_lines, problem};
+use harness::world::World;
+use serde_json::{Value, json};
+use shared::config::Config;
+
+const JO: &str = "jo@example.com";
+
+#[tokio::test]
+async fn an_object_is_answered_with_an_object() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let response = http.post_json(&bounce(JO, "m1", FULL)).await;
+    assert_eq!(response.status(), 202);
+    let answer = json(response).await;
+    let due = world.job(JO).await.due.unwrap().to_string();
+    assert_eq!(
+        answer,
+        json!({"answer": "scheduled", "job": "default/jo@example.com", "due": due, "policy": "system-full"})
+    );
+}
+
+#[tokio::test]
+async fn each_item_of_an_array_is_answered_in_its_place() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let bounces = json!([
+        bounce(JO, "m1", FULL),
+        bounce(JO, "m2", FULL),
+        bounce("jo@@example.com", "m1", FULL),
+        bounce(JO, "m1", FULL),
+        bounce("gone@example.net", "m1", UNKNOWN),
+        bounce("big@example.org", "m1", TOO_BIG),
+    ]);
+    let response = http.post_json(&bounces).await;
+    assert_eq!(response.status(), 202);
+    let answers = json(response).await;
+    assert_eq!(
+        words(answers.as_array().unwrap()),
+        ["scheduled", "joined", "refused", "duplicate", "retired", "dropped"]
+    );
+    assert_eq!((&answers[2]["field"], &answers[2]["value"]), (&json!("recipient"), &json!("jo@@example.com")));
+    assert_eq!(answers[4]["standing"], "inactive");
+}
+
+#[tokio::test]
+async fn each_line_is_answered_by_a_line_and_a_wrong_one_affects_no_other() {
+    let world = World::new().await;
+    let mut config = Config::embedded();
+    config.scheduler.line_max = 512;
+    let http = Http::serve_with(&world, &config).await;
+    let good = |n: u32| bounce(&format!("user{n}@example.com"), "m1", FULL).to_string();
+    let lines = [
+        good(1),
+        r#"{"recipient":"jo@example.com","reply""#.to_owned(),
+        good(2),
+        bounce("no address", "m1", FULL).to_string(),
+        r#"{"recipient":7,"reply":"452 full"}"#.to_owned(),
+        r#"{"recipent":"jo@example.com","reply":"452 full"}"#.to_owned(),
+        r#"["jo@example.com"]"#.to_owned(),
+        format!("{{\"recipient\":\"jo@example.com\",\"reply\":\"{}\"}}", "x".repeat(512)),
+        r#"{"recipient":"jo@example.com","reply":"452 full","status":"4.3"}"#.to_owned(),
+        "\u{0}\u{1}".to_owned(),
+        good(3),
+    ];
+    let response = http.post_lines(lines.join("\n")).await;
+    assert_eq!(response.status(), 202);
+    assert_eq!(response.headers()["content-type"], NDJSON);
+    let answers = json_lines(response).await;
+    let mut wanted = vec!["refused"; lines.len()];
+    for place in [0, 2, 10] {
+        wanted[place] = "scheduled";
+    }
+    assert_eq!(words(&answers), wanted);
+    let blamed: Vec<&str> = answers
+        .iter()
+        .filter(|one| one["answer"] == "refused")
+        .map(|one| one["field"].as_str().unwrap_or(""))
+        .collect();
+    assert_eq!(blamed, ["", "recipient", "recipient", "recipent", "", "", "status", ""]);
+    assert!(answers.iter().all(|one| one["answer"] != "refused" || one["reason"].is_string()));
+    for n in 1..=3 {
+        assert_eq!(world.waiting(&format!("user{n}@example.com")).await, ["m1"]);
+    }
+    assert!(world.job_if_any(JO).await.is_none(), "no wrong line started anything");
+}
+
+#[tokio::test]
+async fn lines_of_one_request_see_each_other_across_batches() {
+    let world = World::new().await;
+    let mut config = Config::embedded();
+    config.scheduler.batch = 3;
+    config.scheduler.answers_in_memory = 1 << 10;
+    let http = Http::serve_with(&world, &config).await;
+    let lines: Vec<String> = (0..50).map(|n| bounce(JO, &format!("m{}", n % 10), FULL).to_string()).collect();
+    let answers = json_lines(http.post_lines(lines.join("\r\n") + "\r\n\r\n").await).await;
+    assert_eq!(answers.len(), 50);
+    assert_eq!(words(&answers)[..10], [["scheduled"].as_slice(), &["joined"; 9]].concat());
+    assert!(words(&answers)[10..].iter().all(|word| *word == "duplicate"));
+}
+
+#[tokio::test]
+async fn a_request_of_which_nothing_can_be_read_is_a_400() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let response = http.post_lines("no\njson\n").await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(words(&json_lines(response).await), ["refused", "refused"], "each line still learns why");
+    let response = http.post_json(&bounce("nobody", "m1", FULL)).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(json(response).await["field"], "recipient");
+    for empty in [http.post_json(&json!([])).await, http.post_lines("\n \n").await] {
+        problem(empty, 400).await;
+    }
+    let request = http.post("/v1/bounces").header("content-type", "application/json").body("{");
+    problem(request.send().await.unwrap(), 400).await;
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_a_problem_that_says_what_is_allowed() {
+    let world = World::new().await;
+    let mut config = Config::embedded();
+    config.scheduler.body_max = 1 << 10;
+    let http = Http::serve_with(&world, &config).await;
+
+    let too_large = problem(http.post_json(&bounce(JO, "m1", &"x".repeat(1 << 10))).await, 413).await;
+    assert!(too_large["detail"].as_str().unwrap().contains("1024"), "{too_large}");
+    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+        let mut request = http.post("/v1/bounces").body("{}");
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let unsupported = problem(request.send().await.unwrap(), 415).await;
+        assert!(unsupported["detail"].as_str().unwrap().contains("application/json"), "{unsupported}");
+    }
+    problem(http.get("/v1/nothing").send().await.unwrap(), 404).await;
+    problem(http.get("/v1/bounces").send().await.unwrap(), 405).await;
+}
+
+/// The word that each answer starts with.
+fn words(answers: &[Value]) -> Vec<&str> {
+    answers.iter().map(|answer| answer["answer"].as_str().unwrap_or("none")).collect()
+}

@@ -1,0 +1,73 @@
+//! While Redis is away, bounces are turned away with a 503 and workers wait. When it is back, all goes on by itself.
+
+use harness::bounce::{FULL, bounce};
+use harness::http::{Http, problem};
+use harness::wait::eventually;
+use harness::world::{Settings, World};
+use shared::event::EventKind;
+use shared::store::private::PrivateRedis;
+use tempfile::TempDir;
+
+const JO: &str = "jo@example.com";
+
+/// A Redis for one test, which can be stopped and started again with its data.
+async fn redis(folder: &TempDir) -> PrivateRedis {
+    PrivateRedis::durable(folder.path()).await.expect("redis-server is installed")
+}
+
+async fn world_on(redis: &PrivateRedis) -> World {
+    World::with(Settings { url: redis.url(), ..Settings::default() }).await
+}
+
+#[tokio::test]
+async fn ingest_answers_503_with_retry_after_until_redis_is_back() {
+    let folder = TempDir::new().unwrap();
+    let server = redis(&folder).await;
+    let world = world_on(&server).await;
+    let http = Http::serve(&world).await;
+    let ready = || async { http.get("/readyz").send().await.unwrap().status() };
+    assert_eq!(ready().await, 200);
+
+    server.stop().await;
+    let document = bounce(JO, "m1", FULL);
+    for turned_away in [http.post_json(&document).await, http.post_lines(document.to_string()).await] {
+        let after = turned_away.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+        assert!(after.is_some_and(|seconds| seconds > 0));
+        problem(turned_away, 503).await;
+    }
+    assert_eq!(ready().await, 503);
+    assert_eq!(http.get("/healthz").send().await.unwrap().status(), 200, "the process itself is well");
+
+    let _server = redis(&folder).await;
+    assert_eq!(http.post_json(&document).await.status(), 202);
+    assert_eq!(world.waiting(JO).await, ["m1"]);
+}
+
+#[tokio::test]
+async fn a_worker_waits_and_goes_on_by_itself() {
+    let folder = TempDir::new().unwrap();
+    let server = redis(&folder).await;
+    let world = world_on(&server).await;
+    world.take_in(bounce("sam@example.com", "m2", FULL)).await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.clock.set(world.now().min(world.job("sam@example.com").await.due.unwrap()));
+
+    // One attempt is in flight when Redis goes, and one falls due while it is away.
+    world.mail.hold();
+    let worker = world.start_worker(|_| {});
+    world.mail.has_been_tried(1).await;
+    server.stop().await;
+    world.mail.let_go();
+    world.clock.advance(harness::world::LEASE / 2);
+    world.clock.set(world.now().plus(harness::world::DAY / 4));
+    let _server = redis(&folder).await;
+
+    let finals = eventually("both deliveries", async || {
+        let finals = world.final_events().await;
+        (finals.len() == 2).then_some(finals)
+    })
+    .await;
+    worker.stopped().await;
+    assert!(finals.iter().all(|(kind, ..)| *kind == EventKind::MessageDelivered), "{finals:?}");
+    assert_eq!(world.mail.tried().len(), 2, "no attempt was made twice");
+}

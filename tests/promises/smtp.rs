@@ -1,0 +1,153 @@
+//! The smtp sender turns whatever a relay does into one outcome, and never uses a connection again that could lie.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::bounce::{FULL, UNKNOWN};
+use harness::smtp::{Act, SmtpPeer, agree};
+use shared::address::Address;
+use shared::config::SmtpSettings;
+use shared::outcome::{FaultKind, Outcome, Side};
+use worker::sender::smtp::SmtpSender;
+use worker::sender::{Attempt, Sender};
+
+const PATIENT: Duration = Duration::from_secs(30);
+
+fn sender(peer: &SmtpPeer, timeout: Duration) -> SmtpSender {
+    let (host, port) = (peer.address.ip().to_string(), peer.address.port());
+    SmtpSender::new(SmtpSettings { host, port, helo: "tests.example".to_owned(), connections: 2, timeout })
+}
+
+fn mail(message: &str) -> Attempt {
+    Attempt {
+        job: "default/jo@example.com".to_owned(),
+        number: 1,
+        message_id: message.to_owned(),
+        recipient: Address::parse("jo@example.com").expect("it is one"),
+        envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is one")),
+        content: Some("Subject: hello\r\n\r\n.\r\nbye\r\n".into()),
+    }
+}
+
+#[tokio::test]
+async fn mail_is_handed_over_in_the_order_of_rfc_5321() {
+    let peer = SmtpPeer::agreeable().await;
+    let Outcome::Accepted(reply) = sender(&peer, PATIENT).send(&mail("m1")).await else { panic!("it was taken") };
+    assert_eq!(reply.code, Some(250));
+    let commands: Vec<String> = peer.heard().into_iter().map(|heard| heard.command).collect();
+    assert_eq!(
+        commands,
+        [
+            "",
+            "EHLO tests.example",
+            "MAIL FROM:<bounce@news.example.org>",
+            "RCPT TO:<jo@example.com>",
+            "DATA",
+            // A line of the content that is a dot alone does not end it.
+            "."
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
+    for (command, says, refused) in [
+        ("MAIL", FULL, false),
+        ("RCPT", FULL, false),
+        ("DATA", FULL, false),
+        (".", FULL, false),
+        ("RCPT", UNKNOWN, true),
+    ] {
+        let peer =
+            SmtpPeer::start(
+                move |heard| {
+                    if heard.command.starts_with(command) { Act::Say(says) } else { agree(&heard.command) }
+                },
+            )
+            .await;
+        let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
+        let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else { panic!("{command}: {outcome:?}") };
+        assert_eq!(reply.to_string(), says, "{command}");
+        assert_eq!(matches!(outcome, Outcome::Refused(_)), refused, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
+    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+        "RCPT TO:<jo@example.com>" => Act::Say(FULL),
+        command => agree(command),
+    })
+    .await;
+    let sender = sender(&peer, PATIENT);
+    let to_sam = Attempt { recipient: Address::parse("sam@example.com").unwrap(), ..mail("m1") };
+    for _ in 0..2 {
+        assert!(matches!(sender.send(&to_sam).await, Outcome::Accepted(_)));
+        assert!(matches!(sender.send(&mail("m2")).await, Outcome::Deferred(_)));
+    }
+    assert_eq!(peer.connections_of("MAIL"), [1; 4]);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goes_out() {
+    // A relay that times a connection out may say so on its way (RFC 5321, section 3.8).
+    for farewell in [None, Some("421 4.4.2 idle for too long")] {
+        let peer = SmtpPeer::start(move |heard| match (heard.command.as_str(), heard.connection, farewell) {
+            ("MAIL FROM:<>", 1, None) => Act::Close,
+            ("MAIL FROM:<>", 1, Some(farewell)) => Act::SayAndClose(farewell),
+            (command, ..) => agree(command),
+        })
+        .await;
+        let sender = sender(&peer, PATIENT);
+        assert!(matches!(sender.send(&mail("m1")).await, Outcome::Accepted(_)));
+        let second = Attempt { envelope_from: None, ..mail("m2") };
+        let outcome = sender.send(&second).await;
+        assert!(matches!(outcome, Outcome::Accepted(_)), "{farewell:?}: {outcome:?}");
+        assert_eq!(peer.connections_of("MAIL"), [1, 1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_nobody() {
+    for command in ["", "EHLO", "MAIL", "RCPT", "DATA", "."] {
+        let peer = SmtpPeer::start(move |heard| {
+            let hangs = heard.command.starts_with(command) && (!command.is_empty() || heard.command.is_empty());
+            if hangs { Act::Hang } else { agree(&heard.command) }
+        })
+        .await;
+        let outcome = sender(&peer, Duration::from_millis(100)).send(&mail("m1")).await;
+        let Outcome::Unreachable(fault) = outcome else { panic!("{command:?}: {outcome:?}") };
+        assert_eq!((fault.kind, fault.side), (FaultKind::Lost, Side::Ours), "{command:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_is_down_or_turns_us_away_counts_against_nobody() {
+    let turned_away = SmtpPeer::start(|_| Act::SayAndClose("554 5.7.1 not you")).await;
+    let gone = SmtpPeer::agreeable().await;
+    let nobody = sender(&gone, PATIENT);
+    drop(gone);
+    for sender in [sender(&turned_away, PATIENT), nobody] {
+        let Outcome::Unreachable(fault) = sender.send(&mail("m1")).await else { panic!("nothing was sent") };
+        assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_attempt_was_cut_off_is_not_used_again() {
+    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
+        ("DATA", 1) => Act::Hang,
+        (command, _) => agree(command),
+    })
+    .await;
+    let sender = Arc::new(sender(&peer, PATIENT));
+    let cut_off = tokio::spawn({
+        let sender = sender.clone();
+        async move { sender.send(&mail("m1")).await }
+    });
+    peer.has_heard("DATA", 1).await;
+    cut_off.abort();
+    assert!(cut_off.await.unwrap_err().is_cancelled());
+    assert!(matches!(sender.send(&mail("m2")).await, Outcome::Accepted(_)));
+    assert_eq!(peer.connections_of("MAIL"), [1, 2]);
+}

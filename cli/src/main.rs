@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod classify;
 mod demo;
 mod dev;
@@ -35,7 +36,7 @@ enum Command {
     /// Take bounces in over HTTP, answer for addresses, stream events, run upkeep
     Scheduler(scheduler::Arguments),
     /// Claim due jobs, attempt redelivery, settle
-    Worker,
+    Worker(worker::Arguments),
     /// Run scheduler and worker in one process, over a Redis server of its own
     Dev(dev::Arguments),
     /// Play a campaign of bounces against a cast of mail servers, in fast motion
@@ -44,6 +45,8 @@ enum Command {
     Classify(classify::Arguments),
     /// Show the retry policy in force
     Policy(policy::Arguments),
+    /// Measure the store and the worker on this machine
+    Bench(bench::Arguments),
 }
 
 #[tokio::main]
@@ -52,11 +55,12 @@ async fn main() -> ExitCode {
     let config = arguments.config.as_deref();
     let done = match arguments.command {
         Command::Scheduler(arguments) => scheduler::run(config, &arguments).await,
-        Command::Worker => worker::run(config).await,
+        Command::Worker(arguments) => worker::run(config, &arguments).await,
         Command::Dev(arguments) => dev::run(config, &arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),
+        Command::Bench(arguments) => bench::run(&arguments).await,
     };
     match done {
         Ok(code) => code,

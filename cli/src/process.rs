@@ -33,7 +33,7 @@ pub(crate) async fn open_store(
     stop: &CancellationToken,
 ) -> Result<Option<Store>> {
     let connections = Connections::new(&config.redis.url, config.redis.connections())?;
-    let limits = Limits::of(table, config.job.max_messages);
+    let limits = Limits::of(table, &config.job);
     loop {
         let open =
             Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::Args;
 use shared::clock::SystemClock;
+use shared::config::{Route, SenderSettings};
 use shared::telemetry;
 use worker::content::Contents;
 use worker::routes::Routes;
@@ -13,9 +15,24 @@ use worker::run::Worker;
 
 use crate::process;
 
-pub(crate) async fn run(config: Option<&Path>) -> Result<ExitCode> {
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Work although the default route only logs mail, and so counts as delivered what nobody gets
+    #[arg(long)]
+    allow_log: bool,
+}
+
+pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (config, table) = process::configure(config)?;
     telemetry::start(&config.log);
+    let logs = |route: &Route| matches!(route.sender, SenderSettings::Log);
+    if config.routes.iter().any(|route| route.name == config.worker.route && logs(route)) && !arguments.allow_log {
+        bail!(
+            "the default route \"{}\" only logs mail and counts it as delivered; configure a [[route]] with \
+             sender = \"smtp\" of that name, or start with --allow-log",
+            config.worker.route
+        );
+    }
     let stop = process::stop_on_signal()?;
     let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
         return Ok(ExitCode::SUCCESS);

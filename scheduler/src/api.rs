@@ -1,5 +1,7 @@
 //! The HTTP API. Errors are problem documents (RFC 9457).
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
@@ -43,6 +45,10 @@ pub struct Limits {
     pub batch: usize,
     /// Bytes of answers kept in memory.
     pub answers: usize,
+    /// Bounces of one document.
+    pub items: usize,
+    /// How long a request may stand still.
+    pub idle: Duration,
 }
 
 impl Limits {
@@ -55,6 +61,8 @@ impl Limits {
             inline: config.job.inline_max,
             batch: scheduler.batch,
             answers: scheduler.answers_in_memory,
+            items: scheduler.items_max,
+            idle: scheduler.idle_max,
         }
     }
 }

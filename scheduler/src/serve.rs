@@ -1,12 +1,15 @@
 //! The scheduler as a whole: the API and upkeep, until it is stopped.
 
+use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::config::Config;
 use shared::policy::Table;
 use shared::store::Store;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, Limits};
@@ -20,6 +23,7 @@ pub struct Scheduler {
     table: Arc<Table>,
     limits: Limits,
     upkeep: Upkeep,
+    grace: Duration,
 }
 
 impl Scheduler {
@@ -29,15 +33,23 @@ impl Scheduler {
     /// Where an upkeep task's cron expression cannot be read; the text names the key.
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
-        Ok(Self { store, table, limits: Limits::from_config(config), upkeep })
+        Ok(Self { store, table, limits: Limits::from_config(config), upkeep, grace: config.scheduler.grace })
     }
 
-    /// Serves on `listener` until `stop` is cancelled, then lets requests under way end.
+    /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let accept = Accept::new(self.store.clone(), self.table);
         let api = Api { store: self.store, accept, limits: self.limits, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
-        axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.cancelled_owned()).await?;
+        let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let grace_over = async {
+            stop.cancelled().await;
+            sleep(self.grace).await;
+        };
+        tokio::select! {
+            served = server.into_future() => served?,
+            () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
+        }
         upkeep.await.map_err(io::Error::other)
     }
 }

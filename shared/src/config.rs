@@ -73,6 +73,12 @@ pub struct Scheduler {
     pub batch: usize,
     /// Bytes of answers kept in memory.
     pub answers_in_memory: usize,
+    /// Bounces of one document.
+    pub items_max: usize,
+    /// How long a request may stand still.
+    pub idle_max: Duration,
+    /// How long requests under way may go on after SIGTERM.
+    pub grace: Duration,
 }
 
 /// `[job]`
@@ -80,6 +86,8 @@ pub struct Scheduler {
 pub struct Job {
     /// Messages that a job holds at most.
     pub max_messages: usize,
+    /// Bytes of its record, content included.
+    pub record_max: usize,
     /// Bytes of one message's inline content.
     pub inline_max: usize,
 }
@@ -99,6 +107,8 @@ pub struct Worker {
     pub poll_max: Duration,
     /// How long a finished attempt waits for others.
     pub settle_linger: Duration,
+    /// How long one attempt may take, with all messages that follow its probe.
+    pub attempt_max: Duration,
     /// How long attempts under way may go on after SIGTERM.
     pub grace: Duration,
     /// The route of messages that name none.
@@ -184,7 +194,10 @@ impl Config {
 
     /// The defaults, then the file where one is named, then the environment's `REDELIVER_SECTION__KEY` variables.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsFaults> {
-        let variables: Vec<(String, String)> = env::vars().collect();
+        // Of the others' variables, some may be no text at all.
+        let variables: Vec<(String, String)> = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
         let Some(path) = file else { return Self::from_layers(&[("default.toml", DEFAULT)], &variables) };
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|err| {
@@ -211,13 +224,14 @@ impl Config {
         for (file, text) in files {
             match toml::from_str(text) {
                 Ok(table) => config.read(file, &table, &mut faults),
-                Err(err) => {
-                    let text = err.to_string().trim_end().to_owned();
-                    faults.push(SettingsFault { file: (*file).to_owned(), key: "syntax".to_owned(), text });
-                }
+                Err(err) => faults.push(SettingsFault::syntax(file, text, &err)),
             }
         }
         config.read(ENVIRONMENT, &read::from_variables(variables), &mut faults);
+        if faults.is_empty() && config.job.inline_max > config.job.record_max {
+            let text = "is larger than job.record_max, so that no job could hold such a message".to_owned();
+            faults.push(SettingsFault { file: "all files".to_owned(), key: "job.inline_max".to_owned(), text });
+        }
         if faults.is_empty() && !config.routes.iter().any(|route| route.name == config.worker.route) {
             let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
             let text = format!("\"{}\" is not a route; there are: {}", config.worker.route, names.join(", "));

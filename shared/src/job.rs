@@ -175,6 +175,9 @@ impl fmt::Debug for ContentRef {
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CorruptRecord {
+    /// It is filed under something that is no job id.
+    #[error("it is filed under a wrong id: {0}")]
+    Id(NotAJobId),
     /// A line is not what this version writes.
     #[error("line {line} of the record is not understood: {source}")]
     Line {
@@ -206,8 +209,8 @@ impl Head {
 
     /// The head under which messages go on that joined while the job ended: with all attempts before it.
     #[must_use]
-    pub fn renewed(self) -> Self {
-        Self { attempt: 0, ..self }
+    pub fn renewed(self, now: Timestamp) -> Self {
+        Self { attempt: 0, created: now, ..self }
     }
 
     /// Adds a failed try to the history, within its bounds.
@@ -233,6 +236,14 @@ impl Message {
     /// How the line of any message with this id begins, line end included: what the scripts search a record for.
     pub fn line_start(id: &str) -> String {
         format!("\n{{\"i\":{},", Value::from(id))
+    }
+
+    /// About how many bytes its line has: those of its inline content, and some.
+    pub fn content_len(&self) -> usize {
+        match &self.content {
+            Some(ContentRef::Inline(content)) => content.len() + 512,
+            _ => 512,
+        }
     }
 
     /// Whether it must not be sent any more at `now`.

@@ -42,6 +42,8 @@ pub enum FaultKind {
     Connect,
     /// The connection was lost, or a reply did not come in time.
     Lost,
+    /// The message was sent whole and no reply came: it may have been taken or not.
+    Unanswered,
     /// The peer spoke something that is not SMTP.
     Garbled,
     /// TLS could not be agreed on.
@@ -65,7 +67,7 @@ impl FaultKind {
         let (subject, detail) = match self {
             Self::Lookup => (4, 3),
             Self::Connect => (4, 1),
-            Self::Lost | Self::Garbled => (4, 2),
+            Self::Lost | Self::Unanswered | Self::Garbled => (4, 2),
             Self::Tls => (7, 5),
             Self::Local => (3, 0),
         };
@@ -79,6 +81,7 @@ impl fmt::Display for Fault {
             FaultKind::Lookup => "name lookup failed",
             FaultKind::Connect => "connection failed",
             FaultKind::Lost => "connection lost",
+            FaultKind::Unanswered => "no reply to the message",
             FaultKind::Garbled => "reply not understood",
             FaultKind::Tls => "TLS failed",
             FaultKind::Local => "not sent",

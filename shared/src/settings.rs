@@ -25,6 +25,15 @@ impl fmt::Display for SettingsFault {
     }
 }
 
+impl SettingsFault {
+    /// The text of `file` is no TOML. Says where, and does not show the line, for it may hold a secret.
+    pub fn syntax(file: &str, content: &str, err: &toml::de::Error) -> Self {
+        let line = err.span().map_or(1, |span| 1 + content[..span.start.min(content.len())].matches('\n').count());
+        let text = format!("line {line} is no TOML: {}", err.message());
+        Self { file: file.to_owned(), key: "syntax".to_owned(), text }
+    }
+}
+
 /// Everything that is wrong in a set of files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]

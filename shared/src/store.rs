@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::config;
 use crate::policy::Table;
 
 pub mod address;
@@ -28,6 +29,9 @@ use keys::Keys;
 /// How many jobs one script call takes at most: it bounds how long a call keeps Redis from others.
 pub const BATCH_MAX: usize = 500;
 
+/// How many bytes of messages it takes at most, for the same reason; a single larger item goes alone.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// Why the store did not do what was asked, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -47,6 +51,8 @@ pub enum StoreError {
 pub struct Limits {
     /// How many messages a job holds at most.
     pub max_messages: usize,
+    /// How many bytes its record has at most; twice that while it is leased.
+    pub record_max: usize,
     /// How long an address is unavailable the first time.
     pub unavailable_for: Duration,
     /// How long it is so at most.
@@ -56,10 +62,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits that a policy table sets.
-    pub fn of(table: &Table, max_messages: usize) -> Self {
+    /// The limits that a policy table and the configuration set.
+    pub fn of(table: &Table, job: &config::Job) -> Self {
         Self {
-            max_messages,
+            max_messages: job.max_messages,
+            record_max: job.record_max,
             unavailable_for: table.unavailable_for,
             unavailable_max: table.unavailable_max,
             strikes: table.strikes,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use harness::bounce::{FULL, bounce};
+use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
 use shared::event::EventKind;
@@ -48,6 +48,39 @@ async fn what_is_not_finished_within_the_grace_is_given_back_untried() {
     world.mail.let_go();
     assert_eq!(world.work().await, 1, "another worker has it at once");
     assert_eq!(world.final_events().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_got_through_before_an_attempt_was_cut_off_is_not_sent_again() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.mail.hold_after(1);
+    let worker = world.start_worker(|settings| settings.grace = MS);
+    world.mail.has_been_tried(2).await;
+    worker.stopped().await;
+    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(world.waiting(JO).await, ["m2"]);
+
+    world.mail.let_go();
+    assert_eq!(world.work().await, 1, "another worker has the rest at once");
+    assert_eq!(world.mail.messages(), ["m1", "m2", "m2"]);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_lease_is_lost_is_stopped_and_sends_nothing_more() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.mail.hold();
+    let worker = world.start_worker(|_| {});
+    world.mail.has_been_tried(1).await;
+    world.take_in(bounce(JO, "m3", UNKNOWN)).await;
+    eventually("the end of the attempt", async || (world.mail.in_flight() == 0).then_some(())).await;
+    world.mail.let_go();
+    worker.stopped().await;
+    assert_eq!(world.mail.messages(), ["m1"]);
+    assert_eq!(world.final_events().await.len(), 3, "one per message, by the bounce that retired the address");
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
     let (world, http) = with_forty_events().await;
     let all = read(&http, "?after=start", None, 40).await;
     let mut jobs: Vec<&Value> = all.iter().map(|sent| &sent.event["job"]).collect();
-    jobs.sort_by_key(|job| job.to_string());
+    jobs.sort_by_key(ToString::to_string);
     jobs.dedup();
     assert_eq!(jobs.len(), 40, "nothing twice and nothing missed");
     assert_eq!(world.events().await.len(), 40);

@@ -6,7 +6,8 @@ use futures::future::join_all;
 use harness::bounce::{FULL, OK, bounce};
 use harness::world::{LEASE, MS, World};
 use shared::event::EventKind;
-use shared::store::claim::ClaimBounds;
+use shared::store::claim::{ClaimBounds, LeasedJob};
+use shared::store::lease::Extended;
 use shared::store::settle::Settled;
 
 const JO: &str = "jo@example.com";
@@ -40,14 +41,15 @@ async fn a_stale_token_changes_nothing_and_says_so() {
     world.take_in(bounce(JO, "m2", FULL)).await;
     let (job, events) = (world.job(JO).await, world.events().await);
 
-    let stale = first.lease.clone();
     for reply in [OK, FULL, "550 5.1.1 No such user"] {
         world.mail.says(reply);
         let settlement = world.attempt(copy_of(&first)).await;
         assert_eq!(world.settle(&settlement).await, Settled::Stale, "{reply}");
     }
-    assert_eq!(world.store.release(std::slice::from_ref(&stale)).await.unwrap(), 0);
-    assert_eq!(world.store.extend(&[stale], LEASE).await.unwrap(), [None]);
+    world.clock.advance(MS);
+    let mut stale = first.lease;
+    assert!(!world.release(&stale).await);
+    assert_eq!(world.extend(&mut stale).await, Extended::Stale);
 
     let now = world.job(JO).await;
     assert_eq!((now.job, now.due, now.leased_until), (job.job, job.due, job.leased_until));
@@ -90,17 +92,32 @@ async fn one_batch_settles_a_job_once() {
 async fn an_extended_lease_holds_until_its_new_deadline_and_its_old_token_is_stale() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    let leased = world.claim_one().await;
+    let mut leased = world.claim_one().await;
+    let outdated = copy_of(&leased);
     world.clock.advance(LEASE - MS);
-    let tokens = world.store.extend(std::slice::from_ref(&leased.lease), LEASE).await.unwrap();
-    assert_eq!(tokens, [Some(world.now().plus(LEASE))]);
+    assert_eq!(world.extend(&mut leased.lease).await, Extended::Yes);
     world.clock.advance(LEASE - MS);
     assert_eq!(world.claim().await.len(), 0);
 
-    let mut settlement = world.attempt(leased).await;
+    let settlement = world.attempt(outdated).await;
     assert_eq!(world.settle(&settlement).await, Settled::Stale);
-    settlement.lease.token = tokens[0].unwrap();
+    let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
+}
+
+#[tokio::test]
+async fn a_lease_whose_extension_was_not_heard_back_of_is_still_its_holders() {
+    for heard_by_redis in [true, false] {
+        let world = World::new().await;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        let mut leased = world.claim_one().await;
+        leased.lease.proposed = Some(leased.lease.token.plus(LEASE));
+        if heard_by_redis {
+            world.store.extend(std::slice::from_ref(&leased.lease)).await;
+        }
+        let settlement = world.attempt(leased).await;
+        assert_eq!(world.settle(&settlement).await, Settled::Done, "{heard_by_redis}");
+    }
 }
 
 #[tokio::test]
@@ -119,6 +136,6 @@ async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
 }
 
 /// The same lease again, as a worker has it that does not know that it lapsed.
-fn copy_of(leased: &shared::store::claim::LeasedJob) -> shared::store::claim::LeasedJob {
-    shared::store::claim::LeasedJob { job: leased.job.clone(), lease: leased.lease.clone(), ..*leased }
+fn copy_of(leased: &LeasedJob) -> LeasedJob {
+    LeasedJob { job: leased.job.clone(), lease: leased.lease.clone(), ..*leased }
 }

@@ -5,7 +5,7 @@ use harness::world::{HOUR, Settings, World};
 use shared::event::EventKind;
 use shared::standing::Standing;
 use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use shared::store::settle::{Settled, Settlement};
 
 const JO: &str = "jo@example.com";
 
@@ -65,7 +65,7 @@ async fn what_joined_stays_where_the_job_is_given_back_untried() {
     let due = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     let leased = world.claim_one().await;
     world.take_in(bounce(JO, "joined", FULL)).await;
-    assert_eq!(world.store.release(&[leased.lease]).await.unwrap(), 1);
+    assert!(world.release(&leased.lease).await);
     assert_eq!(world.waiting(JO).await, ["m1", "joined"]);
     assert_eq!(world.job(JO).await.due, Some(due));
 }
@@ -161,7 +161,7 @@ async fn a_permanent_status_during_an_attempt_makes_its_settle_stale() {
 }
 
 /// A job whose first attempt is answered with `reply`, while another message joins it; not settled yet.
-async fn attempt_while_another_joins(world: &World, reply: &str) -> shared::store::settle::Settlement {
+async fn attempt_while_another_joins(world: &World, reply: &str) -> Settlement {
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.mail.says(reply);
     let settlement = world.attempt(world.claim_one().await).await;

@@ -1,14 +1,18 @@
 //! Redeliver's promises, a module each. What a test's name says is what must hold.
 
+#![allow(clippy::unwrap_used, reason = "all of this is tests, the functions that they share too")]
+
 mod addresses;
 mod drain;
 mod events;
 mod expiry;
 mod fencing;
+mod final_events;
 mod intake;
 mod joining;
 mod outage;
 mod probe;
+mod processes;
 mod schedules;
 mod smtp;
 mod stale_bounces;

@@ -4,6 +4,7 @@ use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::wait::eventually;
 use harness::world::{Settings, World};
+use shared::clock::Timestamp;
 use shared::event::EventKind;
 use shared::store::private::PrivateRedis;
 use tempfile::TempDir;
@@ -48,18 +49,19 @@ async fn a_worker_waits_and_goes_on_by_itself() {
     let folder = TempDir::new().unwrap();
     let server = redis(&folder).await;
     let world = world_on(&server).await;
-    world.take_in(bounce("sam@example.com", "m2", FULL)).await;
-    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    world.clock.set(world.now().min(world.job("sam@example.com").await.due.unwrap()));
+    let later = world.take_in_and_wait(bounce("sam@example.com", "m2", FULL)).await;
+    world.clock.set(Timestamp::from_ms(later.ms() - 30_000));
+    let mut long_ago = bounce(JO, "m1", FULL);
+    long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
+    world.take_in_and_wait(long_ago).await;
 
     // One attempt is in flight when Redis goes, and one falls due while it is away.
     world.mail.hold();
     let worker = world.start_worker(|_| {});
     world.mail.has_been_tried(1).await;
     server.stop().await;
+    world.clock.set(later);
     world.mail.let_go();
-    world.clock.advance(harness::world::LEASE / 2);
-    world.clock.set(world.now().plus(harness::world::DAY / 4));
     let _server = redis(&folder).await;
 
     let finals = eventually("both deliveries", async || {

@@ -1,6 +1,6 @@
 //! An attempt tries the oldest message. What that one meets decides about the rest.
 
-use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
+use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, HOUR, World};
 use shared::event::{DropReason, EventKind};
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
@@ -83,6 +83,22 @@ async fn a_permanent_failure_after_a_delivery_retires_the_address_all_the_same()
     assert_eq!(world.standing(JO).await, Standing::Inactive);
     let kinds: Vec<EventKind> = world.final_events().await.into_iter().map(|(kind, ..)| kind).collect();
     assert_eq!(kinds, [EventKind::MessageDelivered, EventKind::MessageDropped, EventKind::MessageDropped]);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_fills_up_after_a_delivery_is_unavailable_for_the_first_time() {
+    let world = World::new().await;
+    world.take_in(bounce(JO, "m0", FULL_FOR_GOOD)).await;
+    world.clock.advance(31 * DAY);
+    for message in ["m1", "m2"] {
+        world.take_in(bounce(JO, message, FULL)).await;
+    }
+    world.clock.set(world.job(JO).await.due.unwrap());
+    world.mail.says_in_turn(&[OK, FULL_FOR_GOOD]);
+    world.work().await;
+    let record = world.standing_record(JO).await.unwrap();
+    assert_eq!((record.standing, record.strikes), (Standing::Unavailable, 1), "the delivery has cleared the count");
+    assert_eq!(record.until, Some(world.now().plus(30 * DAY)));
 }
 
 #[tokio::test]

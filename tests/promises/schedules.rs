@@ -38,6 +38,23 @@ async fn a_mail_system_in_maintenance_is_tried_after_1h_4h_12h_and_24h_then_unav
 }
 
 #[tokio::test]
+async fn a_job_is_not_tried_early_because_another_at_its_destination_is_due() {
+    let world = World::new().await;
+    let due_at_once = |recipient| {
+        let mut bounce = bounce(recipient, "m1", FULL);
+        bounce["occurred_at"] = "2026-11-01T00:00:00Z".into();
+        bounce
+    };
+    let due = world.take_in_and_wait(due_at_once("sam@example.com")).await;
+    world.clock.advance(MS);
+    world.take_in_and_wait(due_at_once(JO)).await;
+    world.clock.set(due);
+    assert_eq!(world.work().await, 1);
+    world.clock.advance(MS);
+    assert_eq!(world.work().await, 1);
+}
+
+#[tokio::test]
 async fn the_first_delay_counts_from_when_the_bounce_happened() {
     let world = World::new().await;
     let mut told_late = bounce(JO, "m1", MAINTENANCE);

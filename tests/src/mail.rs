@@ -16,7 +16,8 @@ type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
 pub struct MailSystem {
     script: Mutex<Script>,
     tried: watch::Sender<Vec<Tried>>,
-    open: watch::Sender<bool>,
+    /// How many messages are answered; those after them stay in flight.
+    answered: watch::Sender<usize>,
 }
 
 /// One message that a worker tried to send.
@@ -32,8 +33,8 @@ pub struct Tried {
 
 impl Default for MailSystem {
     fn default() -> Self {
-        let (tried, open) = (watch::Sender::new(Vec::new()), watch::Sender::new(true));
-        Self { script: Mutex::new(Box::new(|_| outcome(OK))), tried, open }
+        let (tried, answered) = (watch::Sender::new(Vec::new()), watch::Sender::new(usize::MAX));
+        Self { script: Mutex::new(Box::new(|_| outcome(OK))), tried, answered }
     }
 }
 
@@ -57,12 +58,17 @@ impl MailSystem {
 
     /// From now on messages stay in flight, until [`Self::let_go`].
     pub fn hold(&self) {
-        self.open.send_replace(false);
+        self.hold_after(0);
+    }
+
+    /// The next `count` messages are answered. Those after them stay in flight, until [`Self::let_go`].
+    pub fn hold_after(&self, count: usize) {
+        self.answered.send_replace(self.tried.borrow().len() + count);
     }
 
     /// Answers all messages in flight, and from now on every one at once.
     pub fn let_go(&self) {
-        self.open.send_replace(true);
+        self.answered.send_replace(usize::MAX);
     }
 
     /// All that was tried so far, in order, that in flight included.
@@ -73,6 +79,11 @@ impl MailSystem {
     /// The ids of the messages that were tried so far, in order.
     pub fn messages(&self) -> Vec<String> {
         self.tried().into_iter().map(|tried| tried.message).collect()
+    }
+
+    /// How many messages are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.answered.receiver_count()
     }
 
     /// Waits until `count` messages have been tried.
@@ -86,8 +97,13 @@ impl MailSystem {
 impl Sender for MailSystem {
     async fn send(&self, attempt: &Attempt) -> Outcome {
         let (recipient, message) = (attempt.recipient.as_str().to_owned(), attempt.message_id.clone());
-        self.tried.send_modify(|tried| tried.push(Tried { recipient, message, attempt: attempt.number }));
-        self.open.subscribe().wait_for(|open| *open).await.expect("this is the sender");
+        let mut answered = self.answered.subscribe();
+        let mut place = 0;
+        self.tried.send_modify(|tried| {
+            tried.push(Tried { recipient, message, attempt: attempt.number });
+            place = tried.len();
+        });
+        answered.wait_for(|answered| place <= *answered).await.expect("this is the sender");
         let mut script = self.script.lock().expect("no script panics");
         script(attempt)
     }

@@ -15,9 +15,10 @@ use shared::event::{Event, EventKind};
 use shared::job::JobId;
 use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
-use shared::store::address::JobReport;
-use shared::store::claim::{ClaimBounds, LeasedJob};
+use shared::store::address::{AddressReport, JobReport};
+use shared::store::claim::{ClaimBounds, Lease, LeasedJob};
 use shared::store::journal::EntryId;
+use shared::store::lease::Extended;
 use shared::store::schedule::Answer;
 use shared::store::settle::{Settled, Settlement};
 use shared::store::{Limits, Store};
@@ -98,7 +99,8 @@ impl World {
     pub async fn with(settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
-        let limits = Limits::of(&table, settings.max_messages);
+        let job = config::Job { max_messages: settings.max_messages, ..Config::embedded().job };
+        let limits = Limits::of(&table, &job);
         let prefix = redis::unique_prefix();
         let store = Store::open(redis::connections(&settings.url), &prefix, 4, limits, clock.clone())
             .await
@@ -152,7 +154,23 @@ impl World {
 
     /// Attempts a leased job; what is to be settled.
     pub async fn attempt(&self, leased: LeasedJob) -> Settlement {
-        self.attempter.attempt(leased).await
+        let never = CancellationToken::new();
+        self.attempter.attempt(leased, &never).await.expect("an attempt that is not cut off ends in a settlement")
+    }
+
+    /// Lengthens a lease to its full length from now, and keeps the new token in it.
+    pub async fn extend(&self, lease: &mut Lease) -> Extended {
+        lease.proposed = Some(self.now().plus(LEASE));
+        let extended = self.store.extend(std::slice::from_ref(lease)).await[0];
+        if let (Extended::Yes, Some(token)) = (extended, lease.proposed.take()) {
+            lease.token = token;
+        }
+        extended
+    }
+
+    /// Gives a lease back; whether its token was valid.
+    pub async fn release(&self, lease: &Lease) -> bool {
+        self.store.release(std::slice::from_ref(lease)).await.expect("Redis answers") == 1
     }
 
     /// Settles one attempt.
@@ -172,6 +190,11 @@ impl World {
         count
     }
 
+    /// All that is known of an address.
+    pub async fn report(&self, address: &str) -> AddressReport {
+        self.store.address(&id(address)).await.expect("Redis answers")
+    }
+
     /// The job of an address that has one.
     ///
     /// # Panics
@@ -182,7 +205,7 @@ impl World {
 
     /// The job of an address, if it has one.
     pub async fn job_if_any(&self, address: &str) -> Option<JobReport> {
-        self.store.address(&id(address)).await.expect("Redis answers").job
+        self.report(address).await.job
     }
 
     /// The ids of the messages that wait in an address's job, oldest first; empty where it has none.
@@ -193,7 +216,7 @@ impl World {
 
     /// The record of an address's standing; none means active.
     pub async fn standing_record(&self, address: &str) -> Option<StandingRecord> {
-        self.store.address(&id(address)).await.expect("Redis answers").standing
+        self.report(address).await.standing
     }
 
     /// An address's standing.

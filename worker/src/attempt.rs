@@ -16,6 +16,8 @@ use shared::reply::Reply;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::{End, Settlement};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::content::{ContentError, Contents};
 use crate::routes::Routes;
 use crate::sender::Attempt;
@@ -45,23 +47,27 @@ impl Attempter {
         Self { routes, contents, table, clock }
     }
 
-    /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too.
-    pub async fn attempt(&self, mut leased: LeasedJob) -> Settlement {
+    /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
+    /// cancelled it stops at the message that is under way and says what happened until then; `None` where that is
+    /// nothing, and the job can be given back untried.
+    pub async fn attempt(&self, mut leased: LeasedJob, cut: &CancellationToken) -> Option<Settlement> {
         let waiting = mem::take(&mut leased.job.messages).into();
         let step = leased.job.head.attempt + 1;
         let mut progress = Progress { leased, waiting, step, delivered: false, events: Vec::new() };
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
-            return settlement;
+            return Some(settlement);
         }
         while let Some(message) = progress.waiting.front() {
-            let outcome = self.send(&progress, message).await;
+            let Some(outcome) = cut.run_until_cancelled(self.send(&progress, message)).await else {
+                return progress.interrupt(self.clock.now());
+            };
             let decision = self.judge(&progress, message, &outcome);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
-                return settlement;
+                return Some(settlement);
             }
         }
-        progress.end()
+        Some(progress.end(self.clock.now()))
     }
 
     /// A job past its age ends as if its last attempt had failed, and nothing is sent.
@@ -156,6 +162,7 @@ impl Progress {
             }
             Verdict::RetryAfter(delay) => {
                 let deferred = said(EventKind::AttemptDeferred);
+                self.renew_if_delivered(now);
                 let head = &mut self.leased.job.head;
                 head.attempt = self.step;
                 head.status = decision.reply.status;
@@ -168,13 +175,14 @@ impl Progress {
             Verdict::Hold(delay) => {
                 let mut held = said(EventKind::AttemptDeferred);
                 held.reason = Some("held".to_owned());
+                self.renew_if_delivered(now);
                 Some(self.wait(*delay, held))
             }
             Verdict::DropAll => {
                 let deferred = said(EventKind::AttemptDeferred);
                 self.events.push(deferred);
                 self.drop_all(DropReason::GivenUp);
-                Some(self.end())
+                Some(self.end(now))
             }
             Verdict::Retire { standing, host_dead } => {
                 let deferred = said(EventKind::AttemptDeferred);
@@ -223,12 +231,33 @@ impl Progress {
         self.settlement(End::Retry { job, delay }, last)
     }
 
+    /// The attempt was cut off: what has ended has ended, and the rest is due again at once.
+    fn interrupt(mut self, now: Timestamp) -> Option<Settlement> {
+        if self.events.is_empty() {
+            return None;
+        }
+        let job = &self.leased.job;
+        let mut last = Event::about(EventKind::AttemptDeferred, &job.id, &job.head.destination);
+        last.attempt = Some(self.attempt());
+        last.reason = Some("interrupted".to_owned());
+        self.renew_if_delivered(now);
+        Some(self.wait(Duration::ZERO, last))
+    }
+
+    /// After a delivery the address has shown that it is alive: what still waits begins anew.
+    fn renew_if_delivered(&mut self, now: Timestamp) {
+        if self.delivered {
+            let head = &mut self.leased.job.head;
+            *head = head.clone().renewed(now);
+        }
+    }
+
     /// No message is left: the job ends, and the address keeps its standing.
-    fn end(&mut self) -> Settlement {
+    fn end(&mut self, now: Timestamp) -> Settlement {
         let job = &self.leased.job;
         let mut last = Event::about(EventKind::JobClosed, &job.id, &job.head.destination);
         last.attempt = Some(self.attempt());
-        let head = job.head.clone().renewed();
+        let head = job.head.clone().renewed(now);
         self.settlement(End::Close { head }, last)
     }
 

@@ -43,10 +43,6 @@ impl Contents {
     }
 
     async fn read_file(&self, path: &Path) -> Result<Vec<u8>, ContentError> {
-        let sort = |err: io::Error| match err.kind() {
-            io::ErrorKind::NotFound => ContentError::Missing("the content's file is not there"),
-            _ => ContentError::Unread(err),
-        };
         // Both sides are resolved, so that neither `..` nor a link leads out of the roots.
         let resolved = fs::canonicalize(path).await.map_err(sort)?;
         let mut allowed = false;
@@ -56,11 +52,27 @@ impl Contents {
         if !allowed {
             return Err(ContentError::Missing("the content's file lies outside content.roots"));
         }
-        let length = fs::metadata(&resolved).await.map_err(sort)?.len();
-        if length > FILE_MAX_BYTES {
+        let about = fs::metadata(&resolved).await.map_err(sort)?;
+        if !about.is_file() {
+            return Err(ContentError::Missing("the content's file is not a plain file"));
+        }
+        if about.len() > FILE_MAX_BYTES {
             return Err(ContentError::Missing("the content's file is larger than a message may be"));
         }
         fs::read(&resolved).await.map_err(sort)
+    }
+}
+
+/// Only trouble with the machine may pass; a wrong name or a forbidden file stays what it is.
+fn sort(err: io::Error) -> ContentError {
+    match err.kind() {
+        io::ErrorKind::Interrupted
+        | io::ErrorKind::OutOfMemory
+        | io::ErrorKind::TimedOut
+        | io::ErrorKind::StaleNetworkFileHandle
+        | io::ErrorKind::ResourceBusy
+        | io::ErrorKind::Other => ContentError::Unread(err),
+        _ => ContentError::Missing("the content's file is not there, or not ours to read"),
     }
 }
 
@@ -111,7 +123,7 @@ mod tests {
             async move { contents.read(&ContentRef::File(path.display().to_string())).await }
         };
         assert_eq!(&read(root.join("in.eml")).await.unwrap()[..], b"Subject: x\r\n");
-        for outside in ["../out.eml", "nothing.eml"] {
+        for outside in ["../out.eml", "nothing.eml", "."] {
             assert!(matches!(read(root.join(outside)).await, Err(ContentError::Missing(_))), "{outside}");
         }
         std::fs::remove_dir_all(folder).unwrap();

@@ -1,15 +1,18 @@
 //! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a task per attempt; and
 //! sleep until the next instant that any shard named.
 
+use std::mem;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use shared::clock::Timestamp;
 use shared::config;
 use shared::policy::Table;
 use shared::store::claim::{ClaimBounds, Claimed};
 use shared::store::{Store, StoreError};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,10 +21,13 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::Attempter;
 use crate::content::Contents;
 use crate::routes::Routes;
-use crate::settler::{self, Notice, SettlerSettings};
+use crate::settler::{self, Notice, SettlerHandle, SettlerSettings, lease_id};
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long the last settles may take when the worker stops.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// One worker. Any number of them, in any number of processes, work on one store.
 pub struct Worker {
@@ -34,12 +40,13 @@ pub struct Worker {
 struct Loop {
     worker: Worker,
     permits: Arc<Semaphore>,
-    notices: UnboundedSender<Notice>,
+    settler: SettlerHandle,
     attempts: TaskTracker,
     cut: CancellationToken,
     /// When each shard is next to be visited.
     visits: Vec<Instant>,
-    store_away: bool,
+    /// Which shards did not answer the last time.
+    away: Vec<bool>,
 }
 
 impl Worker {
@@ -54,28 +61,28 @@ impl Worker {
     /// and gives the rest back. Goes on by itself when Redis was away.
     pub async fn run(self, stop: CancellationToken) {
         let settings = SettlerSettings { linger: self.settings.settle_linger, lease: self.settings.lease };
-        let (notices, settler) = settler::start(self.store.clone(), settings);
-        let grace = self.settings.grace;
+        let settler = settler::start(self.store.clone(), settings);
         let running = Loop {
             permits: Arc::new(Semaphore::new(self.settings.concurrency)),
             attempts: TaskTracker::new(),
             cut: CancellationToken::new(),
             visits: vec![Instant::now(); usize::from(self.store.shards())],
-            store_away: false,
-            notices,
+            away: vec![false; usize::from(self.store.shards())],
+            settler,
             worker: self,
         };
-        running.run(&stop, grace).await;
-        // With the loop its last sender is gone, so the settler comes to its end; a store that is away holds it up no
-        // longer than the grace, for leases lapse by themselves.
-        if timeout(grace.max(RETRY_PAUSE), settler).await.is_err() {
+        let SettlerHandle { notices, task, .. } = running.run(&stop).await;
+        // Its last sender: now the settler comes to its end. A store that is away holds it up no longer than this, for
+        // leases lapse by themselves.
+        drop(notices);
+        if timeout(SETTLE_MAX, task).await.is_err() {
             tracing::warn!("the store is away; what was not settled will be repeated when its lease has run out");
         }
     }
 }
 
 impl Loop {
-    async fn run(mut self, stop: &CancellationToken, grace: Duration) {
+    async fn run(mut self, stop: &CancellationToken) -> SettlerHandle {
         while let Some(earliest) = self.visits.iter().min().copied() {
             tokio::select! {
                 biased;
@@ -94,18 +101,22 @@ impl Loop {
                 self.visits[usize::from(shard)] = self.visit(shard, permits).await;
             }
         }
-        self.drain(grace).await;
+        self.drain().await
     }
 
     /// Claims from one shard, and tells when it is next to be visited.
     async fn visit(&mut self, shard: u16, permits: Vec<OwnedSemaphorePermit>) -> Instant {
         let config::Worker { share, lease, .. } = self.worker.settings;
+        if self.settler.behind.load(Ordering::Relaxed) {
+            return Instant::now() + RETRY_PAUSE;
+        }
         let bounds = ClaimBounds { batch: permits.len(), share, lease };
-        match self.worker.store.claim(shard, bounds).await {
+        let answer = self.worker.store.claim(shard, bounds).await;
+        let was_away = mem::replace(&mut self.away[usize::from(shard)], answer.is_err());
+        match answer {
             Ok(claimed) => {
-                if self.store_away {
-                    self.store_away = false;
-                    tracing::info!("the store is back");
+                if was_away {
+                    tracing::info!(shard, "the store answers again");
                 }
                 let full = claimed.jobs.len() == permits.len();
                 let next = self.next_visit(claimed.now, claimed.next_visit, full);
@@ -113,12 +124,11 @@ impl Loop {
                 next
             }
             Err(err) => {
-                if !self.store_away {
-                    self.store_away = true;
-                    tracing::warn!(%err, "no jobs can be claimed; trying again until they can");
-                }
-                if matches!(err, StoreError::Refused(_)) {
-                    tracing::error!(%err, shard, "claim failed");
+                if !was_away {
+                    match err {
+                        StoreError::Unavailable(why) => tracing::warn!(why, shard, "no jobs can be claimed for now"),
+                        err => tracing::error!(%err, shard, "no jobs can be claimed"),
+                    }
                 }
                 Instant::now() + RETRY_PAUSE
             }
@@ -149,31 +159,48 @@ impl Loop {
     }
 
     fn start(&self, claimed: Claimed, permits: Vec<OwnedSemaphorePermit>) {
-        for why in claimed.corrupt {
-            tracing::error!(%why, "a job's record cannot be read");
+        for (destination, why) in claimed.corrupt {
+            tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
         for (leased, permit) in claimed.jobs.into_iter().zip(permits) {
+            let cut = self.cut.child_token();
             // The settler ends only after this loop and its attempts, so it hears every notice.
-            let _ = self.notices.send(Notice::Claimed(leased.lease.clone()));
-            let (attempter, notices, cut) = (self.worker.attempter.clone(), self.notices.clone(), self.cut.clone());
+            let _ = self.settler.notices.send(Notice::Claimed(leased.lease.clone(), cut.clone()));
+            let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
+            let longest = self.worker.settings.attempt_max;
             self.attempts.spawn(async move {
-                if let Some(settlement) = cut.run_until_cancelled(attempter.attempt(leased)).await {
-                    let _ = notices.send(Notice::Ended(Box::new(settlement), permit));
-                }
+                let id = lease_id(&leased.lease);
+                let destination = leased.lease.destination.clone();
+                let attempt = AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind();
+                let notice = match timeout(longest, attempt).await {
+                    Ok(Ok(Some(settlement))) => Notice::Ended(Box::new(settlement), permit),
+                    // Cut off before anything happened: the settler gives it back at the end.
+                    Ok(Ok(None)) => return,
+                    Ok(Err(_)) => {
+                        tracing::error!(%destination, "an attempt panicked; its lease is left to lapse");
+                        Notice::Lost(id)
+                    }
+                    Err(_) => {
+                        tracing::error!(%destination, "an attempt did not end; its lease is left to lapse");
+                        Notice::Lost(id)
+                    }
+                };
+                let _ = notices.send(notice);
             });
         }
     }
 
-    async fn drain(self, grace: Duration) {
+    async fn drain(self) -> SettlerHandle {
         self.attempts.close();
         let under_way = self.attempts.len();
         if under_way > 0 {
             tracing::info!(under_way, "stopping: waiting for attempts under way");
         }
-        if timeout(grace, self.attempts.wait()).await.is_err() {
+        if timeout(self.worker.settings.grace, self.attempts.wait()).await.is_err() {
             tracing::warn!(under_way = self.attempts.len(), "the grace is over; attempts under way are cut off");
             self.cut.cancel();
             self.attempts.wait().await;
         }
+        self.settler
     }
 }

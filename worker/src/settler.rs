@@ -3,25 +3,36 @@
 //! all three in turn, a lease is never lengthened and settled at the same time, and its token is always the right one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
+use shared::clock::Timestamp;
 use shared::store::claim::Lease;
+use shared::store::lease::Extended;
 use shared::store::settle::{Settled, Settlement};
 use shared::store::{BATCH_MAX, Store, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
+/// What names one lease as long as it lasts: the job, and the deadline that the claim set.
+pub type LeaseId = (String, Timestamp);
+
 /// What the settler is told. The worker's permits bound how much of it can wait.
 pub enum Notice {
-    /// A job was claimed.
-    Claimed(Lease),
+    /// A job was claimed. The token is cancelled when its lease is lost, so that nothing more is sent.
+    Claimed(Lease, CancellationToken),
     /// Its attempt ended. The permit goes free when the settlement is in the store.
     Ended(Box<Settlement>, OwnedSemaphorePermit),
+    /// Its attempt came to nothing that could be settled: the lease is left to lapse.
+    Lost(LeaseId),
 }
 
 /// How the settler works.
@@ -33,17 +44,42 @@ pub struct SettlerSettings {
     pub lease: Duration,
 }
 
+/// The worker's end of a settler.
+pub struct SettlerHandle {
+    /// Where notices go. The settler ends, with everything settled or given back, when all its senders are gone.
+    pub notices: UnboundedSender<Notice>,
+    /// Whether finished attempts wait for a store that does not answer. To claim meanwhile would let their leases lapse
+    /// and repeat them.
+    pub behind: Arc<AtomicBool>,
+    /// The task.
+    pub task: JoinHandle<()>,
+}
+
+struct Held {
+    lease: Lease,
+    /// When its deadline was set, by this process's clock: the next one is as much later as time has passed since.
+    set_at: Timestamp,
+    lost: CancellationToken,
+}
+
 struct Settler {
     store: Store,
     settings: SettlerSettings,
-    leases: HashMap<String, Lease>,
+    held: HashMap<LeaseId, Held>,
+    behind: Arc<AtomicBool>,
 }
 
-/// Starts a settler. It ends, with everything settled or given back, when all senders are gone.
-pub fn start(store: Store, settings: SettlerSettings) -> (UnboundedSender<Notice>, JoinHandle<()>) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let settler = Settler { store, settings, leases: HashMap::new() };
-    (sender, tokio::spawn(settler.run(receiver)))
+/// The id of a lease.
+pub fn lease_id(lease: &Lease) -> LeaseId {
+    (lease.job.key(), lease.claimed)
+}
+
+/// Starts a settler.
+pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
+    let (notices, receiver) = mpsc::unbounded_channel();
+    let behind = Arc::new(AtomicBool::new(false));
+    let settler = Settler { store, settings, held: HashMap::new(), behind: behind.clone() };
+    SettlerHandle { notices, behind, task: tokio::spawn(settler.run(receiver)) }
 }
 
 impl Settler {
@@ -72,16 +108,21 @@ impl Settler {
         let mut deadline = None;
         while let Some(notice) = next {
             match notice {
-                Notice::Claimed(lease) => {
-                    self.leases.insert(lease.job.key(), lease);
+                Notice::Claimed(lease, lost) => {
+                    let held = Held { set_at: self.store.clock().now(), lost, lease };
+                    self.held.insert(lease_id(&held.lease), held);
                 }
                 Notice::Ended(mut settlement, permit) => {
-                    if let Some(lease) = self.leases.remove(&settlement.lease.job.key()) {
-                        settlement.lease.token = lease.token;
+                    // Without an entry the lease was lost, and the store will find its token stale.
+                    if let Some(held) = self.held.remove(&lease_id(&settlement.lease)) {
+                        settlement.lease = held.lease;
                     }
                     settlements.push(*settlement);
                     permits.push(permit);
                     deadline.get_or_insert_with(|| Instant::now() + self.settings.linger);
+                }
+                Notice::Lost(id) => {
+                    self.held.remove(&id);
                 }
             }
             next = match deadline {
@@ -90,65 +131,88 @@ impl Settler {
                 Some(deadline) => timeout_at(deadline, notices.recv()).await.unwrap_or(None),
             };
         }
-        if !settlements.is_empty() {
-            self.settle(&settlements).await;
+        let mut by_shard: HashMap<u16, Vec<Settlement>> = HashMap::new();
+        for settlement in settlements {
+            by_shard.entry(settlement.lease.destination.shard(self.store.shards())).or_default().push(settlement);
         }
+        join_all(by_shard.into_values().map(|of_shard| self.settle(of_shard))).await;
+        self.behind.store(false, Ordering::Relaxed);
         drop(permits);
     }
 
-    /// Settles until the store has answered. A repeated settle changes nothing twice.
-    async fn settle(&self, settlements: &[Settlement]) {
+    /// Settles attempts of one shard until the store has answered.
+    async fn settle(&self, settlements: Vec<Settlement>) {
+        let mut asked_before = false;
         loop {
-            match self.store.settle(settlements).await {
+            match self.store.settle(&settlements).await {
                 Ok(settled) => {
                     let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
-                    if stale > 0 {
+                    // A repeated question finds stale what the first one settled before its answer was lost.
+                    if stale > 0 && !asked_before {
                         tracing::warn!(
                             stale,
-                            "leases had run out before their attempts were settled; they will be repeated"
+                            "leases had run out before their attempts were settled; those are repeated"
                         );
                     }
                     return;
                 }
                 Err(StoreError::Unavailable(why)) => {
-                    tracing::warn!(why, waiting = settlements.len(), "attempts wait to be settled");
+                    if !asked_before {
+                        tracing::warn!(why, waiting = settlements.len(), "attempts wait to be settled");
+                    }
+                    asked_before = true;
+                    self.behind.store(true, Ordering::Relaxed);
                     sleep(RETRY_PAUSE).await;
                 }
+                // One that cannot be settled must not take the others with it.
+                Err(_) if settlements.len() > 1 => {
+                    for settlement in settlements {
+                        Box::pin(self.settle(vec![settlement])).await;
+                    }
+                    return;
+                }
                 Err(err) => {
-                    tracing::error!(%err, lost = settlements.len(), "attempts could not be settled; their leases will lapse");
+                    tracing::error!(%err, "an attempt could not be settled; it is repeated when its lease has run out");
                     return;
                 }
             }
         }
     }
 
+    /// Lengthens the leases of attempts that are under way.
     async fn extend(&mut self) {
-        let leases: Vec<Lease> = self.leases.values().cloned().collect();
+        let now = self.store.clock().now();
+        let mut ids = Vec::with_capacity(self.held.len());
+        let mut leases = Vec::with_capacity(self.held.len());
+        for (id, held) in &mut self.held {
+            // What was proposed and not heard back of is proposed again.
+            held.lease.proposed.get_or_insert_with(|| held.lease.token.plus(now.since(held.set_at)));
+            ids.push(id.clone());
+            leases.push(held.lease.clone());
+        }
         if leases.is_empty() {
             return;
         }
-        match self.store.extend(&leases, self.settings.lease).await {
-            Ok(tokens) => {
-                for (lease, token) in leases.iter().zip(tokens) {
-                    let key = lease.job.key();
-                    match token {
-                        Some(token) => {
-                            self.leases.entry(key).and_modify(|lease| lease.token = token);
-                        }
-                        None => {
-                            tracing::warn!(destination = %lease.destination, "a lease ran out while its attempt went on");
-                            self.leases.remove(&key);
-                        }
-                    }
+        for (id, extended) in ids.iter().zip(self.store.extend(&leases).await) {
+            match (extended, self.held.get_mut(id)) {
+                (Extended::Yes, Some(held)) => {
+                    held.lease.token = held.lease.proposed.take().unwrap_or(held.lease.token);
+                    held.set_at = now;
                 }
+                (Extended::Stale, Some(held)) => {
+                    let destination = &held.lease.destination;
+                    tracing::warn!(%destination, "a lease ran out while its attempt went on; the attempt is stopped");
+                    held.lost.cancel();
+                    self.held.remove(id);
+                }
+                _ => {}
             }
-            Err(err) => tracing::warn!(%err, leases = leases.len(), "leases could not be lengthened"),
         }
     }
 
     /// Gives back what was claimed and not finished.
     async fn release(self) {
-        let leases: Vec<Lease> = self.leases.into_values().collect();
+        let leases: Vec<Lease> = self.held.into_values().map(|held| held.lease).collect();
         if leases.is_empty() {
             return;
         }

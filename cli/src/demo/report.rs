@@ -60,7 +60,7 @@ fn write_statuses(text: &mut String, score: &Score) {
     for (label, stories) in &groups {
         write_row(text, &label.status, &label.policy, stories);
     }
-    let all: Vec<&Story> = score.stories().collect();
+    let all: Vec<&Story> = score.stories().filter(|story| story.scheduled).collect();
     write_row(text, "all", "", &all);
 }
 
@@ -104,7 +104,7 @@ fn ended_once(score: &Score, answers: &Answers) -> (bool, String) {
     let mut counts = [0_u64; 4];
     let (mut twice, mut messages) = (0_u64, 0_usize);
     for ending in score.messages() {
-        messages += 1;
+        messages += usize::from(ending.waited);
         counts[0] += u64::from(ending.delivered);
         counts[1] += u64::from(ending.dropped);
         counts[2] += u64::from(ending.expired);
@@ -114,7 +114,7 @@ fn ended_once(score: &Score, answers: &Answers) -> (bool, String) {
     let [delivered, dropped, expired, open] = counts.map(thousands);
     let holds = counts[3] == 0 && twice == 0 && messages == answers.waiting();
     let said = format!(
-        "every bounce ended exactly once: {} taken in, {} in the journal: {delivered} delivered, {dropped} dropped, \
+        "every bounce ended exactly once: {} waited, {} of them in the journal: {delivered} delivered, {dropped} dropped, \
          {expired} expired; {open} open, {twice} ended twice",
         thousands(answers.waiting() as u64),
         thousands(messages as u64),

@@ -24,8 +24,9 @@ pub(crate) struct Story {
     pub(crate) delivered_at: Option<u32>,
     /// Where the address went, if it left the active list.
     pub(crate) retired: Option<Standing>,
-    /// Whether the job is over.
+    /// Whether the job is over; a bounce that ended at once started none.
     pub(crate) over: bool,
+    pub(crate) scheduled: bool,
     /// By how much each attempt was claimed after it was due, in ms of the demo's time.
     pub(crate) late_ms: Vec<i64>,
     /// How often each message ended, by its id.
@@ -47,6 +48,8 @@ pub(crate) struct Ending {
     pub(crate) delivered: u32,
     pub(crate) dropped: u32,
     pub(crate) expired: u32,
+    /// Whether it waited in a job at all; a bounce that ended at once did not.
+    pub(crate) waited: bool,
 }
 
 impl Ending {
@@ -69,7 +72,10 @@ impl Score {
                 let code = event.reply.unwrap_or_default().chars().take(3).collect();
                 let status = event.status.map_or(code, |status| status.to_string());
                 story.label = Label { status, policy: event.policy.unwrap_or_default() };
+                story.scheduled = true;
+                ending.waited = true;
             }
+            EventKind::MessageJoined => ending.waited = true,
             EventKind::MessageDelivered => {
                 ending.delivered = 1;
                 story.delivered_at = story.delivered_at.or(event.attempt);
@@ -91,12 +97,13 @@ impl Score {
             known.delivered += ending.delivered;
             known.dropped += ending.dropped;
             known.expired += ending.expired;
+            known.waited |= ending.waited;
         }
     }
 
     /// Whether all of so many messages have ended, and all jobs with them.
     pub(crate) fn all_ended(&self, messages: usize) -> bool {
-        self.ended >= messages && self.jobs.values().all(|story| story.over)
+        self.ended >= messages && self.open() == 0 && self.jobs.values().all(|story| story.over || !story.scheduled)
     }
 
     /// How many messages have ended.
@@ -132,7 +139,7 @@ impl Score {
     /// The stories by what their first bounce said.
     pub(crate) fn by_label(&self) -> BTreeMap<&Label, Vec<&Story>> {
         let mut groups: BTreeMap<&Label, Vec<&Story>> = BTreeMap::new();
-        for story in self.jobs.values() {
+        for story in self.jobs.values().filter(|story| story.scheduled) {
             groups.entry(&story.label).or_default().push(story);
         }
         groups

@@ -1,7 +1,7 @@
 //! What is known of addresses.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,7 +9,6 @@ use shared::address::Address;
 use shared::bounce::Account;
 use shared::job::{JobId, Try};
 use shared::policy::Table;
-use shared::reply::Reply;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::JobReport;
 
@@ -37,9 +36,10 @@ pub struct Check {
 /// `GET /v1/addresses/{address}`: its standing, and its job where it has one.
 pub async fn get(
     State(api): State<Api>,
-    Path(address): Path<String>,
+    address: Result<Path<String>, PathRejection>,
     query: Result<Query<Of>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    let Path(address) = address?;
     let Query(Of { account }) = query?;
     let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
     let id = JobId { account: read_account(account.as_deref())?, recipient };
@@ -102,8 +102,6 @@ fn describe(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
 
 fn describe_job(report: &JobReport, table: &Table) -> Value {
     let job = &report.job;
-    let last = job.head.history.last().map(|last| Reply::parse(&last.reply)).unwrap_or_default();
-    let row = table.row(&last, job.id.account.as_str(), None, job.head.destination.as_str());
     let messages: Vec<Value> = job
         .messages
         .iter()
@@ -122,7 +120,7 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
         .collect();
     json!({
         "id": job.id.key(), "destination": job.head.destination, "attempt": job.head.attempt,
-        "max_attempts": row.delays.len(), "due": report.due, "leased_until": report.leased_until,
+        "max_attempts": table.named(&job.head.policy).map(|row| row.delays.len()), "due": report.due, "leased_until": report.leased_until,
         "status": job.head.status, "policy": job.head.policy, "created": job.head.created,
         "messages": messages, "history": history,
     })

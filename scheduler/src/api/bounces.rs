@@ -1,18 +1,23 @@
 //! `POST /v1/bounces`: one object, an array, or NDJSON of any length. Each bounce gets its own answer, in the form and
 //! order in which it came.
 
+use std::fmt;
 use std::io::{self, Seek, Write};
+use std::mem;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 use shared::bounce::Bounce;
-use shared::store::StoreError;
+use shared::store::{BATCH_BYTES_MAX, StoreError};
 use tempfile::SpooledTempFile;
+use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use super::Api;
@@ -26,6 +31,12 @@ const NDJSON: &str = "application/x-ndjson";
 enum Form {
     Document,
     Lines,
+}
+
+/// A request that is one JSON document.
+enum Document {
+    One(Value),
+    Many(Vec<Value>),
 }
 
 /// Answers to one request.
@@ -48,7 +59,7 @@ fn form(headers: &HeaderMap) -> Result<Form, Problem> {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "application/json" => Ok(Form::Document),
-        NDJSON | "application/ndjson" | "application/jsonl" | "application/json-seq" => Ok(Form::Lines),
+        NDJSON | "application/ndjson" | "application/jsonl" => Ok(Form::Lines),
         other => Err(Problem::unsupported(format!(
             "content type \"{other}\"; send application/json (an object or an array) or {NDJSON} (one object per line)"
         ))),
@@ -56,31 +67,46 @@ fn form(headers: &HeaderMap) -> Result<Form, Problem> {
 }
 
 async fn document(api: &Api, body: Body) -> Result<Response, Problem> {
-    let limit = api.limits.body;
-    let bytes = to_bytes(body, limit)
-        .await
-        .map_err(|_| Problem::too_large(format!("a document may have {limit} bytes; send more as {NDJSON}")))?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|err| {
-        Problem::bad_request(format!("the body is not JSON: {err}; {NDJSON} is another content type"))
-    })?;
+    let bytes = collect(api, body).await?;
+    let document = Document::read(&bytes, api.limits.items)?;
     drop(bytes);
     let mut tally = Tally::default();
-    let wire = match value {
-        Value::Array(items) if items.is_empty() => return Err(Problem::bad_request("the array holds no bounces")),
-        Value::Array(items) => {
+    let wire = match document {
+        Document::Many(items) => {
             let mut answers = Vec::with_capacity(items.len());
-            let mut items = items.into_iter();
-            loop {
-                let batch: Vec<_> = items.by_ref().take(api.limits.batch).map(Ok).collect();
-                if batch.is_empty() {
-                    break Value::Array(answers);
-                }
+            let mut items = items.into_iter().map(|item| read_item(api, item)).peekable();
+            while items.peek().is_some() {
+                let batch = items.by_ref().take(api.limits.batch).collect();
                 answers.extend(answer(api, batch, &mut tally).await?);
             }
+            Value::Array(answers)
         }
-        item => answer(api, vec![Ok(item)], &mut tally).await?.swap_remove(0),
+        Document::One(item) => answer(api, vec![read_item(api, item)], &mut tally).await?.swap_remove(0),
     };
     Ok((tally.status(), Json(wire)).into_response())
+}
+
+/// The next piece of a body; `None` at its end. A client that stands still is not waited for without end.
+async fn next_chunk(api: &Api, chunks: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+    match timeout(api.limits.idle, chunks.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+        Ok(Some(Err(err))) => Err(Problem::bad_request(format!("the body broke off: {err}"))),
+        Err(_) => Err(Problem::timed_out(format!("nothing of the body came for {:?}", api.limits.idle))),
+    }
+}
+
+async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
+    let limit = api.limits.body;
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = next_chunk(api, &mut chunks).await? {
+        if bytes.len() + chunk.len() > limit {
+            return Err(Problem::too_large(format!("a document may have {limit} bytes; send more as {NDJSON}")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 /// Reads the whole stream before it answers, because many clients do not read an answer while they still write: the two
@@ -90,23 +116,23 @@ async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
     let mut lines = Lines::new(api.limits.line);
     let mut tally = Tally::default();
     let mut answers = SpooledTempFile::new(api.limits.answers);
-    let mut batch = Vec::with_capacity(api.limits.batch);
+    let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     loop {
-        let chunk = chunks.next().await;
-        let ended = chunk.is_none();
+        let chunk = next_chunk(api, &mut chunks).await?;
         let mut complete = Vec::new();
-        match chunk {
-            Some(Ok(chunk)) => lines.push(&chunk, |line| complete.push(line)),
-            Some(Err(err)) => return Err(Problem::bad_request(format!("the body broke off: {err}"))),
+        match &chunk {
+            Some(chunk) => lines.push(chunk, |line| complete.push(line)),
             None => lines.finish(|line| complete.push(line)),
         }
         for line in complete {
-            batch.push(read_line(&line, api.limits.line));
-            if batch.len() == api.limits.batch {
-                write_answers(api, std::mem::take(&mut batch), &mut tally, &mut answers).await?;
+            batch_bytes += line.len();
+            batch.push(read_line(api, &line));
+            if batch.len() == api.limits.batch || batch_bytes > BATCH_BYTES_MAX {
+                batch_bytes = 0;
+                write_answers(api, mem::take(&mut batch), &mut tally, &mut answers).await?;
             }
         }
-        if ended {
+        if chunk.is_none() {
             break;
         }
     }
@@ -118,25 +144,29 @@ async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
     Ok((tally.status(), [(header::CONTENT_TYPE, NDJSON)], body).into_response())
 }
 
-fn read_line(line: &Line, max: usize) -> Result<Value, Refusal> {
+fn read_line(api: &Api, line: &Line) -> Result<Bounce, Refusal> {
     match line {
         Line::Whole(bytes) => {
-            serde_json::from_slice(bytes).map_err(|err| Refusal::whole(format!("the line is not JSON: {err}")))
+            let item = serde_json::from_slice(bytes);
+            read_item(api, item.map_err(|err| Refusal::whole(format!("the line is not JSON: {err}")))?)
         }
-        Line::TooLong => Err(Refusal::whole(format!("the line is longer than {max} bytes"))),
+        Line::TooLong => Err(Refusal::whole(format!("the line is longer than {} bytes", api.limits.line))),
     }
+}
+
+fn read_item(api: &Api, item: Value) -> Result<Bounce, Refusal> {
+    read(item, api.store.clock().now(), api.limits.inline)
 }
 
 async fn write_answers(
     api: &Api,
-    items: Vec<Result<Value, Refusal>>,
+    items: Vec<Result<Bounce, Refusal>>,
     tally: &mut Tally,
     answers: &mut SpooledTempFile,
 ) -> Result<(), Problem> {
-    for wire in answer(api, items, tally).await? {
-        writeln!(answers, "{wire}").map_err(|err| spool_failed(&err))?;
-    }
-    Ok(())
+    // One write per batch: beyond the bound the answers go to a file, where each write is a system call.
+    let lines: String = answer(api, items, tally).await?.iter().map(|wire| format!("{wire}\n")).collect();
+    answers.write_all(lines.as_bytes()).map_err(|err| spool_failed(&err))
 }
 
 fn answers_body(mut answers: SpooledTempFile) -> io::Result<Body> {
@@ -154,10 +184,7 @@ fn spool_failed(err: &io::Error) -> Problem {
 }
 
 /// Takes in one batch and answers each item, in order.
-async fn answer(api: &Api, items: Vec<Result<Value, Refusal>>, tally: &mut Tally) -> Result<Vec<Value>, StoreError> {
-    let now = api.store.clock().now();
-    let items: Vec<Result<Bounce, Refusal>> =
-        items.into_iter().map(|item| item.and_then(|value| read(value, now, api.limits.inline))).collect();
+async fn answer(api: &Api, items: Vec<Result<Bounce, Refusal>>, tally: &mut Tally) -> Result<Vec<Value>, StoreError> {
     tally.read += items.len();
     tally.refused += items.iter().filter(|item| item.is_err()).count();
     let mut refusals = Vec::new();
@@ -179,5 +206,62 @@ async fn answer(api: &Api, items: Vec<Result<Value, Refusal>>, tally: &mut Tally
 impl Tally {
     fn status(&self) -> StatusCode {
         if self.refused == self.read { StatusCode::BAD_REQUEST } else { StatusCode::ACCEPTED }
+    }
+}
+
+impl Document {
+    /// Reads a document of at most so many items. The bound is kept while reading, because items of a few bytes become
+    /// many times as large in memory.
+    fn read(bytes: &[u8], items_max: usize) -> Result<Self, Problem> {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        let read = if first == Some(&b'[') {
+            Items { max: items_max }.deserialize(&mut reader).map(Self::Many)
+        } else {
+            Value::deserialize(&mut reader).map(Self::One)
+        };
+        match read.and_then(|document| reader.end().map(|()| document)) {
+            Ok(Self::Many(items)) if items.is_empty() => Err(Problem::bad_request("the array holds no bounces")),
+            Ok(Self::Many(items)) if items.len() > items_max => {
+                Err(Problem::too_large(format!("an array may have {items_max} bounces; send more as {NDJSON}")))
+            }
+            Ok(document) => Ok(document),
+            Err(err) => {
+                Err(Problem::bad_request(format!("the body is not JSON: {err}; {NDJSON} is another content type")))
+            }
+        }
+    }
+}
+
+/// Reads an array, and of what is more than `max` items only that it is there.
+struct Items {
+    max: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Items {
+    type Value = Vec<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Value>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of bounces")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Value>, A::Error> {
+        let mut items = Vec::new();
+        while items.len() <= self.max {
+            match sequence.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok(items),
+            }
+        }
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(items)
     }
 }

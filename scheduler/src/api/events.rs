@@ -36,10 +36,24 @@ pub struct Wanted {
     after: Option<String>,
 }
 
-/// Where a client is in the journals of all shards: per shard the last entry that it has seen whole, and how many events
-/// of the entry after it.
+/// Where a client is in the journals of all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Cursor(Vec<(EntryId, usize)>);
+struct Cursor(Vec<Place>);
+
+/// Where a client is in the journal of one shard: the last entry that it has seen something of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    entry: EntryId,
+    /// How many of its events have been seen; none said means all.
+    seen: Option<usize>,
+}
+
+impl Place {
+    /// The entry behind which to read on.
+    fn after(self) -> EntryId {
+        if self.seen.is_some() { self.entry.before() } else { self.entry }
+    }
+}
 
 /// `GET /v1/events`.
 pub async fn get(
@@ -50,10 +64,13 @@ pub async fn get(
     let Query(Wanted { types, after }) = query?;
     let kinds = read_kinds(types.as_deref())?;
     let shards = usize::from(api.store.shards());
-    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let cursor = match last_seen.or(after).as_deref() {
-        None => Cursor(api.store.journal_ends().await?.into_iter().map(|end| (end, 0)).collect()),
-        Some("start") => Cursor(vec![(EntryId::default(), 0); shards]),
+    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    let cursor = match last_seen.or(after.as_deref()) {
+        None => {
+            let ends = api.store.journal_ends().await?;
+            Cursor(ends.into_iter().map(|entry| Place { entry, seen: None }).collect())
+        }
+        Some("start") => Cursor(vec![Place::default(); shards]),
         Some(id) => id
             .parse()
             .ok()
@@ -77,7 +94,7 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
     names
         .map(|name| {
             EventKind::parse(name).ok_or_else(|| {
-                let known: Vec<String> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+                let known: Vec<String> = EventKind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
                 Problem::bad_field("types", format!("there is no event {name}; there are {}", known.join(", ")))
             })
         })
@@ -87,7 +104,7 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
 /// The events after the cursor, which is moved behind them. Waits until there are some, and while the store is away.
 async fn next_batch(api: &Api, cursor: &mut Cursor) -> Vec<(EventKind, sse::Event)> {
     loop {
-        let after: Vec<EntryId> = cursor.0.iter().map(|(entry, _)| *entry).collect();
+        let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
         let journals = match api.store.read_journal(&after, READ_COUNT).await {
             Ok(journals) => journals,
             Err(err) => {
@@ -108,25 +125,28 @@ async fn next_batch(api: &Api, cursor: &mut Cursor) -> Vec<(EventKind, sse::Even
     }
 }
 
+/// The events of an entry that the client has not seen. Afterwards it has seen the whole entry, whatever was in it.
 fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<(EventKind, sse::Event)> {
-    let seen = cursor.0[shard].1;
+    let place = cursor.0[shard];
+    let seen = if place.entry == entry.id { place.seen.unwrap_or(0) } else { 0 };
     let count = entry.events.len();
     let mut wired = Vec::with_capacity(count.saturating_sub(seen));
     for (n, event) in entry.events.iter().enumerate().skip(seen) {
-        cursor.0[shard] = if n + 1 == count { (entry.id, 0) } else { (cursor.0[shard].0, n + 1) };
+        cursor.0[shard] = Place { entry: entry.id, seen: Some(n + 1).filter(|seen| *seen < count) };
         let wire = event.to_wire(&format!("{shard}:{}:{n}", entry.id), entry.time);
         let sent = sse::Event::default().id(cursor.to_string()).event(event.kind.name()).data(wire.to_string());
         wired.push((event.kind, sent));
     }
+    cursor.0[shard] = Place { entry: entry.id, seen: None };
     wired
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, (entry, seen)) in self.0.iter().enumerate() {
+        for (n, Place { entry, seen }) in self.0.iter().enumerate() {
             let comma = if n == 0 { "" } else { "," };
             write!(f, "{comma}{entry}")?;
-            if *seen > 0 {
+            if let Some(seen) = seen {
                 write!(f, "+{seen}")?;
             }
         }
@@ -139,8 +159,9 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let place = |part: &str| {
-            let (entry, seen) = part.split_once('+').unwrap_or((part, "0"));
-            Ok((entry.parse().map_err(|_| ())?, seen.parse().map_err(|_| ())?))
+            let (entry, seen) = part.split_once('+').map_or((part, None), |(entry, seen)| (entry, Some(seen)));
+            let seen = seen.map(|seen| seen.parse().map_err(|_| ())).transpose()?;
+            Ok(Place { entry: entry.parse().map_err(|_| ())?, seen })
         };
         text.split(',').map(place).collect::<Result<_, ()>>().map(Self)
     }

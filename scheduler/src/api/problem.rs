@@ -1,7 +1,7 @@
 //! Problem documents (RFC 9457).
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -37,6 +37,11 @@ impl Problem {
     /// The body is of a kind that nobody here reads.
     pub fn unsupported(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::bad_request(detail) }
+    }
+
+    /// The client stood still for too long.
+    pub fn timed_out(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::bad_request(detail) }
     }
 
     /// There is nothing here.
@@ -77,6 +82,12 @@ impl From<JsonRejection> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
         Self::bad_request(rejection.body_text())
     }
 }

@@ -58,7 +58,7 @@ impl Refusal {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             text.chars().take(VALUE_CHARS).collect()
         });
-        Self { field: Some(field.to_owned()), value, reason: reason.into() }
+        Self { field: Some(field.chars().take(VALUE_CHARS).collect()), value, reason: reason.into() }
     }
 
     /// The refusal as the API gives it.

@@ -11,6 +11,21 @@ pub enum Line {
     TooLong,
 }
 
+impl Line {
+    /// How many bytes are kept of it.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::TooLong => 0,
+        }
+    }
+
+    /// Whether nothing is kept of it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Collects bytes and gives out lines.
 #[derive(Debug)]
 pub struct Lines {

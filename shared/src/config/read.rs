@@ -97,12 +97,16 @@ impl Scheduler {
         set(&mut self.line_max, section.size("line_max", 1 << 10..=1 << 30));
         set_number(&mut self.batch, section.number("batch", 1..=crate::store::BATCH_MAX as u64));
         set(&mut self.answers_in_memory, section.size("answers_in_memory", 1 << 10..=1 << 30));
+        set_number(&mut self.items_max, section.number("items_max", 1..=1_000_000));
+        set(&mut self.idle_max, section.duration("idle_max", SECOND..=DAY));
+        set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
     }
 }
 
 impl Job {
     fn read(&mut self, section: &mut Section<'_, '_>) {
         set_number(&mut self.max_messages, section.number("max_messages", 1..=1_000));
+        set(&mut self.record_max, section.size("record_max", 16 << 10..=16 << 20));
         set(&mut self.inline_max, section.size("inline_max", 1..=16 << 20));
     }
 }
@@ -115,6 +119,7 @@ impl Worker {
         set(&mut self.lease, section.duration("lease", SECOND..=DAY));
         set(&mut self.poll_max, section.duration("poll_max", SECOND / 1_000..=60 * SECOND));
         set(&mut self.settle_linger, section.duration("settle_linger", Duration::ZERO..=SECOND));
+        set(&mut self.attempt_max, section.duration("attempt_max", SECOND..=7 * DAY));
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
         set(&mut self.route, section.text("route").map(str::to_owned));
     }

@@ -6,7 +6,7 @@ use super::hint::hint;
 use super::row::{Final, HintUse, Row, Scope};
 use super::table::Table;
 use crate::clock::Timestamp;
-use crate::outcome::{Outcome, Side};
+use crate::outcome::{FaultKind, Outcome, Side};
 use crate::reply::Reply;
 use crate::standing::Standing;
 
@@ -75,10 +75,20 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
         Outcome::Deferred(reply) | Outcome::Refused(reply) => reply.clone(),
         Outcome::Unreachable(fault) => Reply { code: None, status: Some(fault.kind.status()), text: fault.to_string() },
     };
-    if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
+    if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours && fault.kind != FaultKind::Unanswered)
+    {
         return without_row(hold_or_end(case, table.hold, Final::Message, table, now), reply);
     }
     let row = table.row(&reply, case.account, case.stream, case.destination);
+    if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
+        // The relay may have taken the message: each such try counts, so that it cannot be sent without end. But nothing
+        // of this is said about the address.
+        let verdict = match judge(case, row, &reply, table, now) {
+            Verdict::RetryAfter(delay) => Verdict::RetryAfter(delay),
+            _ => Verdict::DropAll,
+        };
+        return Decision { verdict, row: Some(row), reply };
+    }
     Decision { verdict: judge(case, row, &reply, table, now), row: Some(row), reply }
 }
 
@@ -91,8 +101,10 @@ fn judge(case: &Case<'_>, row: &Row, reply: &Reply, table: &Table, now: Timestam
     let overdue = now.since(case.created) >= table.max_age;
     match row.delays.get(step).filter(|_| !overdue) {
         Some(&delay) => {
-            let delay = if step == 0 { with_hint(delay, row, reply, table) } else { delay };
-            Verdict::RetryAfter(row.jitter.apply(delay, case.job, case.attempt))
+            let hinted = if step == 0 { hinted(delay, row, reply, table) } else { None };
+            // Whoever names a time means that it is not to be before.
+            let jitter = if hinted.is_some() { row.jitter.never_early() } else { row.jitter };
+            Verdict::RetryAfter(jitter.apply(hinted.unwrap_or(delay), case.job, case.attempt))
         }
         None if row.scope == Scope::Message => Verdict::DropMessage,
         None => used_up(case, row),
@@ -108,12 +120,14 @@ fn hold_or_end(case: &Case<'_>, delay: Duration, end: Final, table: &Table, now:
     }
 }
 
-fn with_hint(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Duration {
+/// The first delay that a hint in the reply asks for, where the row heeds it.
+fn hinted(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
     let (least, most) = table.hint_bounds;
-    match (row.hint, hint(&reply.text)) {
-        (HintUse::Ignore, _) | (_, None) => delay,
-        (HintUse::Lengthen, Some(hint)) => delay.max(hint.clamp(least, most)),
-        (HintUse::Replace, Some(hint)) => hint.clamp(least, most),
+    let hint = hint(&reply.text)?.clamp(least, most);
+    match row.hint {
+        HintUse::Ignore => None,
+        HintUse::Lengthen => Some(hint).filter(|hint| *hint > delay),
+        HintUse::Replace => Some(hint),
     }
 }
 
@@ -129,7 +143,7 @@ fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Fault, FaultKind};
+    use crate::outcome::Fault;
 
     const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);
     const HOUR: u64 = 3_600;
@@ -228,8 +242,17 @@ mod tests {
             (0, "421 4.4.2 busy, retry in 2 minutes", 60.0),
             (0, "452 4.3.1 full, retry in 26 hours", 24.0 * 60.0),
         ] {
-            let Verdict::RetryAfter(delay) = verdict(attempt, reply) else { panic!("{reply}") };
-            assert!(within(delay, minutes / 60.0, 0.9, 1.1), "{reply}: {delay:?}");
+            for n in 0..50 {
+                let job = format!("acme/{n}@example.com");
+                let case = Case { job: &job, ..case(attempt) };
+                let outcome = Outcome::Deferred(Reply::parse(reply));
+                let Verdict::RetryAfter(delay) = decide(&case, &outcome, &Table::embedded(), T0).verdict else {
+                    panic!("{reply}")
+                };
+                // Only the second delay of greylisting is not about a time that somebody named.
+                let least = if attempt == 0 { 1.0 } else { 0.9 };
+                assert!(within(delay, minutes / 60.0, least, 1.1), "{reply}: {delay:?}");
+            }
         }
     }
 
@@ -242,6 +265,14 @@ mod tests {
             assert_eq!(decide(&case(attempt), &outcome, &table, T0).verdict, Verdict::Hold(table.hold));
         }
         assert_eq!(decide(&case(1), &outcome, &table, T0.plus(table.max_age)).verdict, Verdict::DropAll);
+
+        let unanswered = Outcome::Unreachable(Fault { kind: FaultKind::Unanswered, ..fault.clone() });
+        assert!(matches!(decide(&case(1), &unanswered, &table, T0).verdict, Verdict::RetryAfter(_)), "it counts");
+        assert_eq!(
+            decide(&case(4), &unanswered, &table, T0).verdict,
+            Verdict::DropAll,
+            "and never against the address"
+        );
 
         let theirs = Outcome::Unreachable(Fault { side: Side::Theirs, ..fault });
         assert!(matches!(decide(&case(1), &theirs, &table, T0).verdict, Verdict::RetryAfter(_)));

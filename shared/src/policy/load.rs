@@ -52,8 +52,7 @@ pub(super) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
         let toml: Toml = match toml::from_str(text) {
             Ok(toml) => toml,
             Err(err) => {
-                let text = err.to_string().trim_end().to_owned();
-                faults.push(SettingsFault { file: (*file).to_owned(), key: "syntax".to_owned(), text });
+                faults.push(SettingsFault::syntax(file, text, &err));
                 continue;
             }
         };
@@ -144,8 +143,8 @@ fn read_defaults(mut section: Section<'_, '_>, defaults: &mut Defaults) {
 /// Reads one row; `None` where it lacks something that a row cannot be without, which is then noted.
 fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let name = section.text("name");
-    if name.is_none_or(str::is_empty) {
-        section.fault("name", "every row needs a name");
+    if !name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
+        section.fault("name", "every row needs a name, of letters, digits and hyphens");
     }
     let mut status = Vec::new();
     let patterns = section.texts("status");
@@ -163,7 +162,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let stream = section.text("stream").map(str::to_owned);
     let destination = section.text("destination").map(str::to_lowercase);
     let scope = section.choice("scope", &SCOPES);
-    let delays = section.durations("delays", &(MINUTE..=366 * DAY));
+    let delays = section.durations("delays", &(Duration::from_secs(1)..=366 * DAY));
     if delays.len() > DELAYS_MAX {
         section.fault("delays", format!("{} delays; at most {DELAYS_MAX} are allowed", delays.len()));
     }

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use crate::reply::Reply;
 use crate::status::{EnhancedStatus, StatusClass};
 
-/// A pattern on a reply's status. The variants stand from the least to the most exact, which is how rows are ranked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A pattern on a reply's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatusPattern {
     /// `*`: every reply.
     Any,
@@ -29,6 +29,19 @@ pub enum StatusPattern {
 pub struct NotAPattern;
 
 impl StatusPattern {
+    /// How exact the pattern is: of two that match a reply, the one with the larger figure is the more specific.
+    pub fn exactness(&self) -> u16 {
+        match self {
+            Self::Any => 0,
+            Self::Class(_) => 1,
+            Self::Code(_) => 2,
+            Self::Subject(..) => 3,
+            // 1,000 details at most: the fewer, the more exact.
+            Self::Details(_, _, from, to) => 1_004 - (to - from + 1),
+            Self::Exact(_) => 1_004,
+        }
+    }
+
     /// Whether the reply's status is of this kind.
     pub fn matches(&self, reply: &Reply) -> bool {
         match *self {
@@ -124,7 +137,10 @@ mod tests {
     #[test]
     fn the_exact_ranks_above_the_general() {
         let ranked: Vec<StatusPattern> =
-            ["*", "4.*.*", "421", "4.3.*", "4.7.1-2", "4.3.1"].iter().map(|p| p.parse().unwrap()).collect();
-        assert!(ranked.is_sorted());
+            ["*", "4.*.*", "421", "4.3.*", "4.7.0-999", "4.7.500-699", "4.7.500-599", "4.7.1-1", "4.3.1"]
+                .iter()
+                .map(|p| p.parse().unwrap())
+                .collect();
+        assert!(ranked.is_sorted_by_key(StatusPattern::exactness));
     }
 }

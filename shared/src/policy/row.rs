@@ -167,8 +167,9 @@ impl Row {
         account: &str,
         stream: Option<&str>,
         destination: &str,
-    ) -> Option<(usize, bool, &StatusPattern)> {
-        let status = self.status.iter().filter(|pattern| pattern.matches(reply)).max()?;
+    ) -> Option<(usize, bool, u16)> {
+        let matching = self.status.iter().filter(|pattern| pattern.matches(reply));
+        let exactness = matching.map(StatusPattern::exactness).max()?;
         let conditions = [
             self.account.as_deref().map(|a| a == account),
             self.stream.as_deref().map(|s| Some(s) == stream),
@@ -177,6 +178,6 @@ impl Row {
         if conditions.contains(&Some(false)) || !self.text.as_ref().is_none_or(|text| text.is_match(&reply.text)) {
             return None;
         }
-        Some((conditions.iter().flatten().count(), self.text.is_some(), status))
+        Some((conditions.iter().flatten().count(), self.text.is_some(), exactness))
     }
 }

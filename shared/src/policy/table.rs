@@ -55,6 +55,11 @@ impl Table {
             .expect("loading refuses a table in which no row matches everything")
     }
 
+    /// The row of this name.
+    pub fn named(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+
     /// All rows, in the order of their files.
     pub fn rows(&self) -> &[Row] {
         &self.rows

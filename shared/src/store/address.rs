@@ -35,17 +35,22 @@ impl Store {
         for (n, id) in ids.iter().enumerate() {
             by_shard[usize::from(Destination::of(&id.recipient).shard(self.shards()))].push(n);
         }
-        let mut standings = vec![None; ids.len()];
+        let mut commands = pipe();
+        let mut batches = Vec::new();
         for (shard, places) in (0..self.shards()).zip(&by_shard) {
             for places in places.chunks(BATCH_MAX) {
                 let fields: Vec<String> = places.iter().map(|n| ids[*n].key()).collect();
-                let key = self.keys.shard(shard).standing();
-                let (found,): (Vec<Option<String>>,) =
-                    self.connections.pipeline(pipe().cmd("HMGET").arg(key).arg(fields)).await?;
-                for (place, json) in places.iter().zip(found) {
-                    standings[*place] = json.as_deref().map(read_standing).transpose()?;
-                }
+                commands.cmd("HMGET").arg(self.keys.shard(shard).standing()).arg(fields);
+                batches.push(places);
             }
+        }
+        let mut standings = vec![None; ids.len()];
+        if batches.is_empty() {
+            return Ok(standings);
+        }
+        let found: Vec<Vec<Option<String>>> = self.connections.pipeline(&commands).await?;
+        for (place, json) in batches.into_iter().flatten().zip(found.into_iter().flatten()) {
+            standings[*place] = json.as_deref().map(read_standing).transpose()?;
         }
         Ok(standings)
     }

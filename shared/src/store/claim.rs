@@ -31,7 +31,7 @@ pub struct Claimed {
     /// The jobs, leased.
     pub jobs: Vec<LeasedJob>,
     /// Records that could not be read: their jobs are leased, come back when the lease lapses, and are worth an alert.
-    pub corrupt: Vec<CorruptRecord>,
+    pub corrupt: Vec<(Destination, CorruptRecord)>,
 }
 
 /// A job and the lease on it.
@@ -54,8 +54,12 @@ pub struct Lease {
     pub job: JobId,
     /// Where its attempts go.
     pub destination: Destination,
-    /// The deadline, which is also the fencing token.
+    /// The deadline that the claim set: with the job it names this lease for as long as it lasts.
+    pub claimed: Timestamp,
+    /// The deadline now, which is also the fencing token.
     pub token: Timestamp,
+    /// A later deadline that was asked for and not heard back of. It may be in force, so it counts as a token too.
+    pub proposed: Option<Timestamp>,
     /// How many bytes of the record the claim returned; what stands behind them later joined during the lease.
     pub seen: usize,
     /// When the job was due.
@@ -85,16 +89,22 @@ fn read_claim(reply: Vec<Value>) -> Option<Claimed> {
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let mut claimed = Claimed { now, next_visit, jobs: Vec::new(), corrupt: Vec::new() };
     for visit in reply {
-        let mut fields = read::<Vec<String>>(visit)?.into_iter();
+        let mut fields =
+            read::<Vec<Vec<u8>>>(visit)?.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
         while let (Some(id), Some(due), Some(record)) = (fields.next(), fields.next(), fields.next()) {
-            let job = JobId::parse(&id).ok()?;
             let due = Timestamp::from_ms(due.parse::<f64>().ok()? as i64);
-            let lease = Lease { job: job.clone(), destination: destination.clone(), token, seen: record.len(), due };
-            match Job::from_record(job, &record) {
-                Ok(job) => claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there }),
-                Err(why) => claimed.corrupt.push(why),
+            // One record that nobody can read must not keep the others of its batch from being worked on.
+            let job = JobId::parse(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));
+            match job {
+                Ok(job) => {
+                    let (job_id, destination) = (job.id.clone(), destination.clone());
+                    let seen = record.len();
+                    let lease = Lease { job: job_id, destination, claimed: token, token, proposed: None, seen, due };
+                    claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there });
+                }
+                Err(why) => claimed.corrupt.push((destination.clone(), why)),
             }
         }
     }

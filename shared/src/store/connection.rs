@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, ServerErrorKind,
+    AsyncConnectionConfig, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, pipe,
 };
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
 
@@ -50,6 +50,12 @@ impl Connections {
         Ok(Self { pool })
     }
 
+    /// What the server says of itself: one section of INFO.
+    pub async fn info(&self, section: &str) -> Result<String, StoreError> {
+        let (text,): (String,) = self.pipeline(pipe().cmd("INFO").arg(section)).await?;
+        Ok(text)
+    }
+
     /// Runs one script.
     pub(super) async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
         let mut connection = self.get().await?;
@@ -83,25 +89,39 @@ fn finish<T>(connection: Connection, answer: Result<T, RedisError>) -> Result<T,
     })
 }
 
+/// Codes of servers that will take the call later: too little memory or replicas, a disk that cannot be written, a script
+/// that takes long, a failover.
+const PASSING: [&str; 10] = [
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+    "UNKILLABLE",
+];
+
 /// What the caller can do about an error. A server that is loading, has lost its master or has become a replica is as
 /// good as away: the next connection finds the new master.
 fn sort(err: &RedisError) -> StoreError {
-    let away = match err.kind() {
-        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound | ErrorKind::MasterNameNotFoundBySentinel => true,
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::ReadOnly
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::ClusterDown
-        ),
-        _ => err.is_timeout() || err.is_io_error() || err.is_unrecoverable_error(),
-    };
-    // A server error can quote an argument, and arguments name people: only its code is kept.
-    let text = match err.kind() {
-        ErrorKind::Server(_) => err.code().unwrap_or("server error").to_owned(),
-        _ => err.category().to_owned(),
-    };
+    // A server's error can quote an argument, and arguments name people: only its code is kept.
+    if let Some(code) = err.code() {
+        // A fault in a script names a place in it, and no arguments.
+        let place = err.detail().filter(|detail| detail.contains("user_script")).unwrap_or_default();
+        let code = format!("{code} {place}").trim_end().to_owned();
+        return if PASSING.contains(&code.as_str()) {
+            StoreError::Unavailable(code)
+        } else {
+            StoreError::Refused(code)
+        };
+    }
+    let text = err.category().to_owned();
+    let away = err.is_timeout()
+        || err.is_io_error()
+        || err.is_unrecoverable_error()
+        || matches!(err.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
     if away { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
 }

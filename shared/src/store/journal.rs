@@ -36,6 +36,18 @@ impl fmt::Display for EntryId {
     }
 }
 
+impl EntryId {
+    /// The id just before this one.
+    #[must_use]
+    pub fn before(self) -> Self {
+        match (self.ms, self.sequence) {
+            (ms, 1..) => Self { ms, sequence: self.sequence - 1 },
+            (1.., 0) => Self { ms: self.ms - 1, sequence: u64::MAX },
+            (0, 0) => self,
+        }
+    }
+}
+
 /// Why a text is no entry id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an entry id looks like 1763716200000-0")]
@@ -77,9 +89,20 @@ impl Store {
 
 fn read_entry(entry: &StreamId) -> Result<Entry, StoreError> {
     let unread = |what: &str| StoreError::Refused(format!("journal entry {}: {what}", entry.id));
-    let id = entry.id.parse().map_err(|_| unread("its id is not understood"))?;
+    let id: EntryId = entry.id.parse().map_err(|_| unread("its id is not understood"))?;
     let time: i64 = entry.get("t").ok_or_else(|| unread("it has no time"))?;
     let json: String = entry.get("e").ok_or_else(|| unread("it has no events"))?;
-    let events = serde_json::from_str(&json).map_err(|why| unread(&why.to_string()))?;
+    let raw: Vec<serde_json::Value> = serde_json::from_str(&json).map_err(|why| unread(&why.to_string()))?;
+    let events = raw
+        .into_iter()
+        .filter_map(|event| match serde_json::from_value(event) {
+            Ok(event) => Some(event),
+            Err(why) => {
+                // A newer version may write kinds that this one does not know; its readers must not stand still for it.
+                tracing::debug!(entry = %id, %why, "an event is not understood, and left out");
+                None
+            }
+        })
+        .collect();
     Ok(Entry { id, time: Timestamp::from_ms(time), events })
 }

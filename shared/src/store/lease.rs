@@ -1,11 +1,20 @@
 //! Leases between claim and settle: giving one back untried, and lengthening one.
 
-use std::time::Duration;
-
 use super::claim::Lease;
-use super::scripts::{EXTEND, RELEASE, ms};
+use super::scripts::{EXTEND, RELEASE};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
+
+/// What became of a lease that was to be lengthened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extended {
+    /// It ends as proposed.
+    Yes,
+    /// Its token was stale: the job is somebody else's by now.
+    Stale,
+    /// The store did not answer; it may or may not end as proposed.
+    Unknown,
+}
 
 impl Store {
     /// Gives leased jobs back untried, due when they were due before. Tells how many were given back; the others' tokens
@@ -15,7 +24,11 @@ impl Store {
         for (shard, leases) in self.by_shard(leases, |lease| lease) {
             let mut call = self.call(&RELEASE, shard);
             for lease in leases {
-                call.arg(lease.job.key()).arg(lease.destination.as_str()).arg(lease.token.ms()).arg(lease.due.ms());
+                call.arg(lease.job.key())
+                    .arg(lease.destination.as_str())
+                    .arg(lease.token.ms())
+                    .arg(optional_ms(lease.proposed))
+                    .arg(lease.due.ms());
             }
             let reply: Vec<i64> = self.connections.script(&call).await?;
             released += reply.iter().skip(1).filter(|done| **done == 1).count();
@@ -23,23 +36,26 @@ impl Store {
         Ok(released)
     }
 
-    /// Lengthens leases to `lease` from now. Answers each in the order given with its new token, or `None` where the old
-    /// one was stale and the job is somebody else's by now.
-    pub async fn extend(&self, leases: &[Lease], lease: Duration) -> Result<Vec<Option<Timestamp>>, StoreError> {
+    /// Lengthens leases to the deadlines that they propose, and answers each in the order given. The answer for one shard
+    /// says nothing of the others. Repeating it changes nothing.
+    pub async fn extend(&self, leases: &[Lease]) -> Vec<Extended> {
         let places: Vec<usize> = (0..leases.len()).collect();
-        let mut tokens = vec![None; leases.len()];
+        let mut answers = vec![Extended::Unknown; leases.len()];
         for (shard, places) in self.by_shard(&places, |place| &leases[*place]) {
             let mut call = self.call(&EXTEND, shard);
-            call.arg(ms(lease));
-            for place in &places {
-                call.arg(leases[**place].job.key()).arg(leases[**place].token.ms());
+            for lease in places.iter().map(|place| &leases[**place]) {
+                call.arg(lease.job.key()).arg(lease.token.ms()).arg(lease.proposed.unwrap_or(lease.token).ms());
             }
-            let reply: Vec<i64> = self.connections.script(&call).await?;
-            for (place, token) in places.into_iter().zip(reply.into_iter().skip(1)) {
-                tokens[*place] = (token > 0).then(|| Timestamp::from_ms(token));
+            match self.connections.script::<Vec<i64>>(&call).await {
+                Ok(reply) => {
+                    for (place, done) in places.into_iter().zip(reply.into_iter().skip(1)) {
+                        answers[*place] = if done == 1 { Extended::Yes } else { Extended::Stale };
+                    }
+                }
+                Err(err) => tracing::warn!(%err, shard, leases = places.len(), "leases could not be lengthened"),
             }
         }
-        Ok(tokens)
+        answers
     }
 
     /// Groups items by the shard of their lease, in batches that one script call takes.
@@ -53,4 +69,9 @@ impl Store {
             .flat_map(|(shard, items)| items.chunks(BATCH_MAX).map(|batch| (shard, batch.to_vec())).collect::<Vec<_>>())
             .collect()
     }
+}
+
+/// An instant as the scripts take one that may be missing.
+pub(super) fn optional_ms(at: Option<Timestamp>) -> String {
+    at.map(|at| at.ms().to_string()).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Programs that can serve, in order of preference.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
@@ -99,11 +100,7 @@ impl PrivateRedis {
         let _ = timeout(STOP_MAX, self.child.wait()).await;
     }
 
-    async fn start(
-        folder: &Path,
-        persistence: &[&str],
-        mut temporary: Option<TempDir>,
-    ) -> Result<Self, PrivateRedisError> {
+    async fn start(folder: &Path, persistence: &[&str], temporary: Option<TempDir>) -> Result<Self, PrivateRedisError> {
         let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
         let lock = File::create(folder.join("redis.lock")).map_err(io)?;
         lock.try_lock().map_err(|err| match err {
@@ -112,9 +109,9 @@ impl PrivateRedis {
         })?;
         let mut socket = folder.join("redis.sock");
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
-            let short = TempDir::with_prefix("redeliver-").map_err(io)?;
-            socket = short.path().join("redis.sock");
-            temporary = Some(short);
+            // Always the same for one folder, so that a server that was left behind is found again.
+            let name = format!("redeliver-{:016x}.sock", xxh3_64(folder.as_os_str().as_encoded_bytes()));
+            socket = std::env::temp_dir().join(name);
         }
         stop_left_behind(&socket).await;
         let log = folder.join("redis.log");

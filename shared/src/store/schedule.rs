@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 
 use super::scripts::{SCHEDULE, ms};
-use super::{BATCH_MAX, Store, StoreError};
+use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::event::Event;
 use crate::job::{Head, JobId, Message};
@@ -64,14 +64,15 @@ pub enum Answer {
 
 impl Store {
     /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is answered
-    /// [`Answer::Duplicate`] for what it had taken in, so a call that failed may be made again.
+    /// [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that failed may be made again. Only the
+    /// event of a dropped message is then written twice.
     pub async fn schedule(&self, arrivals: &[Arrival]) -> Result<Vec<Answer>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         for (n, arrival) in arrivals.iter().enumerate() {
             by_shard[usize::from(arrival.head.destination.shard(self.shards()))].push(n);
         }
         let calls = (0..self.shards()).zip(&by_shard).flat_map(|(shard, places)| {
-            places.chunks(BATCH_MAX).map(move |places| self.schedule_on(shard, arrivals, places))
+            batches(places, arrivals).into_iter().map(move |places| self.schedule_on(shard, arrivals, places))
         });
         let mut answers: Vec<(usize, Answer)> = try_join_all(calls).await?.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(place, _)| *place);
@@ -113,6 +114,23 @@ impl Store {
             .map(|(place, pair)| Ok((*place, read_answer(&pair[0], &pair[1])?)))
             .collect()
     }
+}
+
+/// Cuts a shard's places into batches that one call may take, by number and by bytes.
+fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
+    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (n, place) in places.iter().enumerate() {
+        let size = arrivals[*place].message.content_len();
+        if n > start && (n - start == BATCH_MAX || bytes + size > BATCH_BYTES_MAX) {
+            batches.push(&places[start..n]);
+            (start, bytes) = (n, 0);
+        }
+        bytes += size;
+    }
+    if start < places.len() {
+        batches.push(&places[start..]);
+    }
+    batches
 }
 
 fn read_answer(word: &str, detail: &str) -> Result<Answer, StoreError> {

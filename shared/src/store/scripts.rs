@@ -35,7 +35,8 @@ impl Store {
             .arg(self.limits.max_messages)
             .arg(ms(self.limits.unavailable_for))
             .arg(ms(self.limits.unavailable_max))
-            .arg(self.limits.strikes);
+            .arg(self.limits.strikes)
+            .arg(self.limits.record_max);
         call
     }
 }

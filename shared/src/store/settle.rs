@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::claim::Lease;
+use super::lease::optional_ms;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
 use crate::event::Event;
@@ -82,6 +83,7 @@ impl Store {
                     .arg(lease.job.key())
                     .arg(lease.destination.as_str())
                     .arg(lease.token.ms())
+                    .arg(optional_ms(lease.proposed))
                     .arg(lease.seen)
                     .arg(u8::from(*delivered))
                     .arg(record)

@@ -38,8 +38,15 @@ impl Store {
         for shard in 0..self.shards() {
             commands.cmd("XTRIM").arg(self.keys.shard(shard).journal()).arg("MINID").arg("~").arg(oldest);
         }
-        let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
-        Ok(trimmed.iter().sum())
+        let mut forgotten = 0;
+        // One XTRIM stops after some thousand entries, so that it does not keep others waiting.
+        loop {
+            let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
+            forgotten += trimmed.iter().sum::<u64>();
+            if trimmed.iter().all(|of_shard| *of_shard == 0) {
+                return Ok(forgotten);
+            }
+        }
     }
 
     /// Forgets deliveries older than `keep`. Tells how many.

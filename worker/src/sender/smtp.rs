@@ -3,6 +3,7 @@
 //! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before that (no connection,
 //! a refused greeting) and lost connections are ours, and never count against the recipient.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -22,6 +23,10 @@ use super::{Attempt, Sender};
 
 /// After so long without use a connection is not trusted any more: servers close idle ones.
 const IDLE_MAX: Duration = Duration::from_secs(15);
+
+/// A relay has at least so long to take a message and answer for it: one that is given up too early is sent again, and
+/// comes twice (RFC 5321, section 4.5.3.2.6).
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Sends by one relay.
 pub struct SmtpSender {
@@ -78,6 +83,11 @@ impl SmtpSender {
         let fresh = managed::Object::metrics(&connection).recycle_count == 0;
         match connection.transact(attempt, content).await {
             Ok(reply) => Ok(Outcome::Accepted(reply)),
+            // A relay's farewell to a kept connection is about the connection (RFC 5321, section 3.8), not the message.
+            Err(Stop::Said(reply)) if reply.code == Some(421) && !fresh => {
+                drop(managed::Object::take(connection));
+                Err(ours(FaultKind::Lost, reply.to_string()))
+            }
             Err(Stop::Said(reply)) => {
                 if reply.code == Some(421) || connection.reset().await.is_err() {
                     drop(managed::Object::take(connection));
@@ -148,15 +158,12 @@ impl Connection {
             mail_send::Error::Timeout => Stop::Broken(fault(&err)),
             _ => Stop::Dead(fault(&err)),
         })?;
-        want(&reply, 250)?;
+        want(&reply, 200..=299)?;
         let rcpt = format!("RCPT TO:<{}>\r\n", attempt.recipient.as_str());
-        let reply = self.command(&rcpt).await?;
-        if reply.code != 251 {
-            want(&reply, 250)?;
-        }
-        want(&self.command("DATA\r\n").await?, 354)?;
-        let reply = self.send_content(content).await.map_err(|err| Stop::Broken(fault(&err)))?;
-        let reply = want(&reply, 250)?;
+        want(&self.command(&rcpt).await?, 200..=299)?;
+        want(&self.command("DATA\r\n").await?, 354..=354)?;
+        let reply = self.send_content(content).await?;
+        let reply = want(&reply, 200..=299)?;
         self.in_transaction = false;
         self.used = Instant::now();
         Ok(reply)
@@ -186,20 +193,34 @@ impl Connection {
         self.client.cmd(command).await.map_err(|err| Stop::Broken(fault(&err)))
     }
 
-    async fn send_content(&mut self, content: &[u8]) -> mail_send::Result<Response<String>> {
-        let limit = self.client.timeout;
-        let exchange = async {
+    async fn send_content(&mut self, content: &[u8]) -> Result<Response<String>, Stop> {
+        let sending = async {
             self.client.stream.write_all(&dot_stuffed(content)).await?;
-            self.client.stream.flush().await?;
-            self.client.read().await
+            self.client.stream.flush().await
         };
-        timeout(limit, exchange).await.unwrap_or(Err(mail_send::Error::Timeout))
+        let limit = self.client.timeout.max(CONTENT_TIMEOUT);
+        match timeout(limit, sending).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => return Err(Stop::Broken(ours(FaultKind::Lost, err.to_string()))),
+            Err(_) => {
+                return Err(Stop::Broken(ours(
+                    FaultKind::Lost,
+                    "the relay did not take the message in time".to_owned(),
+                )));
+            }
+        }
+        // From here on the relay may have the message, whatever we hear.
+        match timeout(limit, self.client.read()).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(err)) => Err(Stop::Broken(Fault { kind: FaultKind::Unanswered, ..fault(&err) })),
+            Err(_) => Err(Stop::Broken(ours(FaultKind::Unanswered, "none in time".to_owned()))),
+        }
     }
 
     /// Makes the connection fit for the next transaction.
     async fn reset(&mut self) -> Result<(), Stop> {
         if self.in_transaction {
-            want(&self.command("RSET\r\n").await?, 250)?;
+            want(&self.command("RSET\r\n").await?, 200..=299)?;
             self.in_transaction = false;
         }
         self.used = Instant::now();
@@ -207,13 +228,17 @@ impl Connection {
     }
 }
 
-/// The reply, where it is the one wanted.
-fn want(response: &Response<String>, code: u16) -> Result<Reply, Stop> {
+/// The reply, where it is one of those wanted. The first digit says yes or no, whatever the others are (RFC 5321, section
+/// 4.2).
+fn want(response: &Response<String>, codes: RangeInclusive<u16>) -> Result<Reply, Stop> {
     let reply = reply_of(response);
     match response.code {
-        had if had == code => Ok(reply),
+        code if codes.contains(&code) => Ok(reply),
         400..=599 => Err(Stop::Said(reply)),
-        had => Err(Stop::Broken(ours(FaultKind::Garbled, format!("the relay said {had} where {code} belongs")))),
+        code => {
+            let text = format!("the relay said {code} where {} belongs", codes.start());
+            Err(Stop::Broken(ours(FaultKind::Garbled, text)))
+        }
     }
 }
 

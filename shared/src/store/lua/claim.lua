@@ -1,15 +1,17 @@
 -- Leases due jobs of one shard: visits the destinations whose time has come, takes from each a bounded share, and
 -- writes back when each is next worth visiting.
 --
--- ARGV[7]  how many jobs at most
--- ARGV[8]  how many of one destination at most, per visit
--- ARGV[9]  length of the lease in ms
+-- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms
 -- Reply: now; the leases' deadline, which is their token; when the shard is next worth visiting (-1: never); then per
 -- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record.
 -- Cost: 5 operations and 3 per destination visited. Atomic.
 
-local batch, share, lease_ms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-assert(#ARGV == 9, 'claim takes 3 values')
+local batch, share, lease_ms = unpack(ARGV, FIRST)
+batch, share, lease_ms = tonumber(batch), tonumber(share), tonumber(lease_ms)
+assert(#ARGV == FIRST + 2, 'claim takes 3 values')
+
+-- An answer larger than this could take longer than its reader waits. The first job is always in it.
+local BYTES_MAX = 8 * 1024 * 1024
 
 lapse(batch)
 
@@ -50,20 +52,24 @@ call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
 if #all_ids > 0 then
-  local leases = {}
+  local leases, bytes = {}, 0
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   for k, id in ipairs(all_ids) do
     local visit, due = unpack(places[k])
     -- An id without a record stands for nothing, and is forgotten.
-    if records[k] then
+    if records[k] and (#leases == 0 or bytes + #records[k] <= BYTES_MAX) then
+      bytes = bytes + #records[k]
       visit[#visit + 1] = id
       visit[#visit + 1] = due
       visit[#visit + 1] = records[k]
       leases[#leases + 1] = deadline
       leases[#leases + 1] = id
+    elseif records[k] then
+      put_due(visit[1], id, tonumber(due))
     end
   end
   call_many('ZADD', LEASES, leases)
+  write_due()
 end
 
 local first = redis.call('ZRANGE', AGENDA, 0, 0, 'WITHSCORES')

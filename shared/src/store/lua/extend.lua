@@ -1,26 +1,26 @@
--- Lengthens leases of one shard whose attempts take long. A stale token is not extended.
+-- Lengthens leases of one shard whose attempts take long. The holder names the new deadline, so that it knows it even
+-- where it does not hear back. A stale token is not extended.
 --
--- ARGV[7]  length of the lease from now on, in ms
--- ARGV from 8, 2 per job: id, token (the lease's deadline)
--- Reply: now, then per job the new token, or 0 where the old one was stale.
--- Cost: 2 operations for a batch. Atomic.
+-- ARGV from FIRST, 3 per job: id, token (the lease's deadline), proposed (its new one, in ms)
+-- Reply: now, then 1 or 0 per job: the lease ends as proposed, or the token was stale.
+-- Cost: 2 operations for a batch. Atomic; repeating it changes nothing.
 
-local FIRST, WIDTH = 8, 2
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'extend takes 2 values per job')
+local WIDTH = 3
+assert((#ARGV - FIRST + 1) % WIDTH == 0, 'extend takes 3 values per job')
 
 local ids = {}
 for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
 if #ids == 0 then return { NOW } end
 
-local deadline = NOW + tonumber(ARGV[7])
 local deadlines = redis.call('ZMSCORE', LEASES, unpack(ids))
 local extended = {}
 local reply = { NOW }
 for k, id in ipairs(ids) do
-  if deadlines[k] and tonumber(deadlines[k]) == tonumber(ARGV[FIRST + (k - 1) * WIDTH + 1]) then
-    extended[#extended + 1] = deadline
+  local _, token, proposed = unpack(ARGV, FIRST + (k - 1) * WIDTH, FIRST + k * WIDTH - 1)
+  if holds(deadlines[k], token, proposed) then
+    extended[#extended + 1] = proposed
     extended[#extended + 1] = id
-    reply[#reply + 1] = deadline
+    reply[#reply + 1] = 1
   else
     reply[#reply + 1] = 0
   end

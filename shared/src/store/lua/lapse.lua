@@ -13,7 +13,7 @@ local function lapse(most)
     local record = records[k]
     if record then
       local destination = cjson.decode(string.match(record, '^[^\n]*')).d
-      local trimmed = trim(record, MAX_MESSAGES, 1, id, destination)
+      local trimmed = trim(record, id, destination)
       if trimmed ~= record then
         writes[#writes + 1] = id
         writes[#writes + 1] = trimmed

@@ -8,11 +8,15 @@
 -- ARGV[4]  how long an address is unavailable the first time, in ms; doubled for each time in a row
 -- ARGV[5]  how long it is so at most, in ms
 -- ARGV[6]  the time in a row that makes it inactive
+-- ARGV[7]  how many bytes a record has at most
+-- What a script takes beside these starts at ARGV[FIRST].
 
 local AGENDA, JOBS, LEASES, STANDING, UNAVAILABLE, INACTIVE, DELIVERED, JOURNAL = unpack(KEYS)
 local PREFIX = ARGV[2]
 local MAX_MESSAGES = tonumber(ARGV[3])
 local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local RECORD_MAX = tonumber(ARGV[7])
+local FIRST = 8
 assert(#KEYS == 8, 'a script takes the 8 keys of a shard')
 
 local function read_clock()
@@ -55,6 +59,7 @@ local function write_due()
   end
   -- LT: a destination that is worth visiting earlier for another reason stays so.
   if #wakes > 0 then redis.call('ZADD', AGENDA, 'LT', unpack(wakes)) end
+  due_by_destination, wake_at = {}, {}
 end
 
 -- Events are collected and written as one journal entry. A script gets them as JSON and adds what it alone knows.
@@ -69,38 +74,53 @@ local function with_fields(json, fields) return string.sub(json, 1, -2) .. field
 
 local function write_journal()
   if #events > 0 then redis.call('XADD', JOURNAL, '*', 't', NOW, 'e', '[' .. table.concat(events, ',') .. ']') end
+  events = {}
 end
 
--- Each message line of a record, or of a part of one that starts with a line end.
+-- Each message line of a record, or of a part of one that starts with a line end, was given up. An id is taken as it
+-- stands there, as JSON, because decoding a line means decoding its content.
 local function add_dropped_events(lines, id, destination, reason)
   for line in string.gmatch(lines, '\n([^\n]+)') do
     add_event(
       '{"type":"MessageDropped","job":' .. cjson.encode(id)
         .. ',"destination":' .. cjson.encode(destination)
-        .. ',"message":' .. cjson.encode(cjson.decode(line).i)
+        .. ',"message":' .. string.match(line, '^{"i":(".-"),"b":%d')
         .. ',"reason":"' .. reason .. '"}'
     )
   end
 end
 
--- Removes the k-th message line (1 is the oldest) from a record, with an event.
-local function replace_line(record, k, id, destination)
+-- Where the k-th message line (1 is the oldest) starts, at its line end; nil where there are fewer.
+local function line_at(record, k)
   local from = 0
-  for _ = 1, k do from = string.find(record, '\n', from + 1, true) end
+  for _ = 1, k do
+    from = string.find(record, '\n', from + 1, true)
+    if not from then return nil end
+  end
+  return from
+end
+
+-- Removes the k-th message line, with an event.
+local function replace_line(record, k, id, destination)
+  local from = line_at(record, k)
   local to = string.find(record, '\n', from + 1, true) or #record + 1
   add_dropped_events(string.sub(record, from, to - 1), id, destination, 'replaced')
   return string.sub(record, 1, from - 1) .. string.sub(record, to)
 end
 
-local function count_messages(record)
-  local _, lines = string.gsub(record, '\n', '\n')
-  return lines
+-- Brings the record of a job that is not leased within its bounds; what goes is the oldest message, and never the last.
+local function trim(record, id, destination)
+  while line_at(record, MAX_MESSAGES + 1) or (#record > RECORD_MAX and line_at(record, 2)) do
+    record = replace_line(record, 1, id, destination)
+  end
+  return record
 end
 
--- Brings a record down to `room` messages; what goes is the k-th line each time.
-local function trim(record, room, k, id, destination)
-  for _ = room + 1, count_messages(record) do record = replace_line(record, k, id, destination) end
-  return record
+-- Whether a lease's deadline is one of those that its holder knows: its token, or the one that it asked for last and
+-- did not hear back of.
+local function holds(deadline, token, proposed)
+  local at = deadline and tonumber(deadline)
+  return at and (at == tonumber(token) or at == tonumber(proposed))
 end
 
 -- Writes an address's standing; returns it as JSON, and as fields for its event. An address that becomes unavailable

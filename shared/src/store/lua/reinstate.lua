@@ -1,11 +1,11 @@
 -- Lifts `unavailable` where its time is over: the address is active again. How often in a row it was unavailable stays
 -- known, until a delivery clears it.
 --
--- ARGV[7]  how many addresses at most
+-- ARGV[FIRST]  how many addresses at most
 -- Reply: now, how many were lifted.
 -- Cost: 1 operation where there is nothing to do; else 4 for a batch. Atomic.
 
-local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[7]))
+local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[FIRST]))
 if #ids == 0 then return { NOW, 0 } end
 
 local writes = {}

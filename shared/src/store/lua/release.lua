@@ -1,12 +1,13 @@
 -- Gives leased jobs of one shard back untried; they are due again when they were due before. A release with a stale
 -- token changes nothing.
 --
--- ARGV from 7, 4 per job: id, destination, token (the lease's deadline), due in ms
+-- ARGV from FIRST, 5 per job: id, destination, token (the lease's deadline), proposed (the one that was asked for and not
+-- heard back of, or ''), due in ms
 -- Reply: now, then 1 or 0 per job: released, or the token was stale.
 -- Cost: 6 operations and 1 per destination for a batch. Atomic.
 
-local FIRST, WIDTH = 7, 4
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 4 values per job')
+local WIDTH = 5
+assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 5 values per job')
 
 local ids = {}
 for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
@@ -18,10 +19,10 @@ local released, written = {}, {}
 local reply = { NOW }
 for k, id in ipairs(ids) do
   local i = FIRST + (k - 1) * WIDTH
-  local _, destination, token, due = unpack(ARGV, i, i + 3)
-  if records[k] and deadlines[k] and tonumber(deadlines[k]) == tonumber(token) then
+  local _, destination, token, proposed, due = unpack(ARGV, i, i + 4)
+  if records[k] and holds(deadlines[k], token, proposed) then
     released[#released + 1] = id
-    local trimmed = trim(records[k], MAX_MESSAGES, 1, id, destination)
+    local trimmed = trim(records[k], id, destination)
     if trimmed ~= records[k] then
       written[#written + 1] = id
       written[#written + 1] = trimmed

@@ -1,6 +1,6 @@
 -- Takes in a batch of bounces of one shard: starts jobs, lets messages join, retires addresses.
 --
--- ARGV from 7, 9 per bounce:
+-- ARGV from FIRST, 9 per bounce:
 --   op           'retry', 'retire' (the address is dead) or 'drop' (the message is)
 --   id           account/recipient
 --   destination
@@ -15,7 +15,7 @@
 -- Cost: 3 operations and one per destination to read and write a batch of new jobs; 1 more per joining message, 5 more
 -- per retired address. Atomic.
 
-local FIRST, WIDTH = 7, 9
+local WIDTH = 9
 assert((#ARGV - FIRST + 1) % WIDTH == 0, 'schedule takes 9 values per bounce')
 
 local ids = {}
@@ -55,16 +55,19 @@ end
 
 local function join_job(id, destination, message, body)
   local record = record_of[id] .. '\n' .. message
-  -- A leased job's worker counts on the bytes that it saw, at most max_messages lines: so what may go is the oldest of
-  -- the lines behind them.
-  local room, oldest = MAX_MESSAGES, 1
-  if count_messages(record) > MAX_MESSAGES and redis.call('ZSCORE', LEASES, id) then
-    room, oldest = 2 * MAX_MESSAGES, MAX_MESSAGES + 1
+  event('MessageJoined', body)
+  if not redis.call('ZSCORE', LEASES, id) then
+    record = trim(record, id, destination)
+  elseif line_at(record, 2 * MAX_MESSAGES + 1) then
+    -- A leased job's worker counts on the bytes that it saw, at most MAX_MESSAGES lines: what may go is behind them.
+    record = replace_line(record, MAX_MESSAGES + 1, id, destination)
+  elseif #record > 2 * RECORD_MAX then
+    -- Nobody knows here how much of it the worker saw, so it is the newcomer that finds no room.
+    add_dropped_events('\n' .. message, id, destination, 'replaced')
+    record = record_of[id]
   end
-  record = trim(record, room, oldest, id, destination)
   record_of[id] = record
   changed[id] = destination
-  event('MessageJoined', body)
   return 'joined', due_of[id] or redis.call('ZSCORE', due_key(destination), id) or ''
 end
 

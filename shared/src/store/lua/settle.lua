@@ -1,10 +1,11 @@
 -- Reports how a batch of attempts of one shard ended. A settle with a stale token changes nothing.
 --
--- ARGV from 7, 11 per job:
+-- ARGV from FIRST, 12 per job:
 --   op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and the address with it)
 --   id           account/recipient
 --   destination
 --   token        the lease's deadline
+--   proposed     the deadline that was asked for and not heard back of; '' where there is none
 --   seen         how many bytes of the record the worker saw; what stands behind them joined during the lease
 --   delivered    1 where a message got through, else 0
 --   record       retry: the new record; close: the head that what joined goes on under; retire: ''
@@ -15,8 +16,8 @@
 -- Reply: now, then 1 or 0 per job: settled, or the token was stale.
 -- Cost: 7 operations and 2 per destination for a batch; 3 more per retired address. Atomic.
 
-local FIRST, WIDTH = 7, 11
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'settle takes 11 values per job')
+local WIDTH = 12
+assert((#ARGV - FIRST + 1) % WIDTH == 0, 'settle takes 12 values per job')
 
 local ids = {}
 for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i + 1] end
@@ -45,7 +46,7 @@ local settle = {}
 
 function settle.retry(id, destination, tail, record, argument, _, last)
   local due = NOW + tonumber(argument)
-  keep(id, trim(record .. tail, MAX_MESSAGES, 1, id, destination))
+  keep(id, tail == '' and record or trim(record .. tail, id, destination))
   put_due(destination, id, due)
   add_event(with_fields(last, ',"due":' .. string.format('%.0f', due)))
 end
@@ -55,7 +56,7 @@ function settle.close(id, destination, tail, head, _, _, last)
     deleted[#deleted + 1] = id
     add_event(last)
   else
-    keep(id, trim(head .. tail, MAX_MESSAGES, 1, id, destination))
+    keep(id, trim(head .. tail, id, destination))
     put_due(destination, id, NOW)
   end
 end
@@ -63,7 +64,8 @@ end
 function settle.retire(id, destination, tail, _, argument, reason, last)
   local name, dead = string.gsub(reason, '^!', '')
   add_dropped_events(tail, id, destination, 'retired')
-  if #cleared > 0 and cleared[#cleared] == id then cleared[#cleared] = nil end
+  -- A delivery in the same attempt has cleared the count of times in a row, which retiring reads.
+  if cleared[#cleared] == id then redis.call('HDEL', STANDING, table.remove(cleared)) end
   local _, fields = retire(id, argument, name, dead > 0)
   deleted[#deleted + 1] = id
   add_event(with_fields(last, fields))
@@ -79,10 +81,9 @@ end
 local reply = { NOW }
 for k, id in ipairs(ids) do
   local i = FIRST + (k - 1) * WIDTH
-  local op, _, destination, token, seen, got_through, record, argument, reason, its_events, last =
+  local op, _, destination, token, proposed, seen, got_through, record, argument, reason, its_events, last =
     unpack(ARGV, i, i + WIDTH - 1)
-  local valid = records[k] and deadlines[k] and tonumber(deadlines[k]) == tonumber(token)
-  if valid and not settled[id] then
+  if records[k] and holds(deadlines[k], token, proposed) and not settled[id] then
     settled[id] = true
     released[#released + 1] = id
     add_event(its_events)

@@ -1,0 +1,133 @@
+//! `redeliver bench`: how fast the store and the worker are on this machine. Each mode starts a Redis of its own, runs
+//! several times with fixed seeds, and gives medians. Redis's own CPU time is the figure to compare, because it does not
+//! depend on who else uses the machine.
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+mod cycle;
+mod lateness;
+mod memory;
+mod rig;
+
+/// How many values of one figure there must be for its median to be worth the name.
+const RUNS_MIN: u32 = 3;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What to measure; everything where nothing is named
+    #[arg(value_enum)]
+    modes: Vec<Mode>,
+
+    /// How many jobs, in place of each mode's own number
+    #[arg(long)]
+    jobs: Option<usize>,
+
+    /// How often each mode runs
+    #[arg(long, default_value_t = RUNS_MIN, value_parser = clap::value_parser!(u32).range(1..=99))]
+    runs: u32,
+
+    /// Print JSON, one object per mode
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Schedule jobs through the store, in batches of 500
+    Ingest,
+    /// Claim, send nothing, settle: all jobs at one destination
+    Cycle,
+    /// The same over 50,000 destinations by Zipf's law
+    CycleZipf,
+    /// The same with each job deferred once, by 0 to 1 s
+    Retry,
+    /// Bytes of Redis memory per waiting job
+    Memory,
+    /// The cycle's rate beside 100 k, 1 M and 5 M waiting jobs
+    Backlog,
+    /// How late jobs are claimed when 5,000 fall due each second
+    Lateness,
+    /// The same beside a backlog of a million due jobs
+    Skew,
+}
+
+/// The figures of one run: name, unit included, and value.
+type Figures = Vec<(&'static str, f64)>;
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let modes = if arguments.modes.is_empty() { Mode::value_variants() } else { &arguments.modes };
+    let machine = machine();
+    if !arguments.json {
+        println!("{machine}; {} runs each, medians (least to most)\n", arguments.runs);
+    }
+    for mode in modes {
+        let name = mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let mut runs = Vec::new();
+        for n in 0..arguments.runs {
+            eprintln!("{name}: run {} of {}", n + 1, arguments.runs);
+            runs.push(run_once(*mode, arguments.jobs).await?);
+        }
+        let medians = medians(&runs);
+        if arguments.json {
+            let figures: Map<String, Value> = medians
+                .iter()
+                .map(|(name, [least, median, most])| {
+                    ((*name).to_owned(), json!({"median": median, "min": least, "max": most}))
+                })
+                .collect();
+            println!("{}", json!({"mode": name, "machine": machine, "runs": arguments.runs, "figures": figures}));
+        } else {
+            for (figure, [least, median, most]) in medians {
+                println!("{name:<12}{figure:<28}{:>12}  ({} to {})", round(median), round(least), round(most));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_once(mode: Mode, jobs: Option<usize>) -> Result<Figures> {
+    match mode {
+        Mode::Ingest => cycle::ingest(jobs.unwrap_or(200_000)).await,
+        Mode::Cycle => cycle::cycle(jobs.unwrap_or(300_000), 1).await,
+        Mode::CycleZipf => cycle::cycle(jobs.unwrap_or(300_000), 50_000).await,
+        Mode::Retry => cycle::retry(jobs.unwrap_or(100_000)).await,
+        Mode::Memory => memory::memory(jobs.unwrap_or(200_000)).await,
+        Mode::Backlog => cycle::backlog(jobs.unwrap_or(200_000)).await,
+        Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000), None).await,
+        Mode::Skew => lateness::lateness(jobs.unwrap_or(50_000), Some(1_000_000)).await,
+    }
+}
+
+/// Least, median and most of each figure.
+fn medians(runs: &[Figures]) -> Vec<(&'static str, [f64; 3])> {
+    let names = runs.first().into_iter().flatten().map(|(name, _)| *name);
+    names
+        .enumerate()
+        .map(|(n, name)| {
+            let mut values: Vec<f64> = runs.iter().map(|run| run[n].1).collect();
+            values.sort_by(f64::total_cmp);
+            (name, [values[0], values[values.len() / 2], values[values.len() - 1]])
+        })
+        .collect()
+}
+
+fn round(value: f64) -> String {
+    if value >= 1_000.0 { crate::demo::thousands(value as u64) } else { format!("{value:.2}") }
+}
+
+/// What this ran on, as far as the system tells.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let build = if cfg!(debug_assertions) { "a debug build: figures mean little" } else { "a release build" };
+    format!("{model}, {cores} cores, {} {}, {build}", std::env::consts::OS, std::env::consts::ARCH)
+}

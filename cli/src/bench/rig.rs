@@ -1,0 +1,239 @@
+//! What every mode is made of: a Redis of its own, a store, jobs to put into it, and the two clocks of CPU time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use nix::sys::resource::{UsageWho, getrusage};
+use shared::address::Address;
+use shared::bounce::Account;
+use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::config::Config;
+use shared::event::{Event, EventKind};
+use shared::job::{Head, JobId, Message};
+use shared::outcome::Outcome;
+use shared::placement::Destination;
+use shared::policy::Table;
+use shared::reply::Reply;
+use shared::store::connection::Connections;
+use shared::store::private::PrivateRedis;
+use shared::store::schedule::{Arrival, Purpose};
+use shared::store::{Limits, Store};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::run::Worker;
+use worker::sender::{Attempt, Sender};
+
+/// Jobs per call to the store.
+pub(crate) const BATCH: usize = 500;
+
+/// A deferral waits for about a second, so that a bench need not.
+const POLICY: &str = r#"
+[[row]]
+name = "system-full"
+status = "4.3.1"
+scope = "host"
+delays = ["1s", "1s"]
+jitter = "+50%"
+final = "unavailable"
+"#;
+
+/// A Redis of our own with a store in it.
+pub(crate) struct Rig {
+    pub(crate) store: Store,
+    connections: Connections,
+    redis: PrivateRedis,
+}
+
+/// What something cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    pub(crate) wall: Duration,
+    pub(crate) redis_cpu: Duration,
+    pub(crate) own_cpu: Duration,
+}
+
+/// The state of the clocks before it.
+pub(crate) struct Start {
+    wall: Instant,
+    redis_cpu: Duration,
+    own_cpu: Duration,
+}
+
+impl Rig {
+    /// A rig with an empty store.
+    pub(crate) async fn new() -> Result<Self> {
+        let redis = PrivateRedis::volatile().await?;
+        let config = Config::embedded();
+        let connections = Connections::new(&redis.url(), config.redis.connections())?;
+        let limits = Limits::of(&Table::embedded(), &config.job);
+        let clock = Arc::new(SystemClock);
+        let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;
+        Ok(Self { store, connections, redis })
+    }
+
+    /// Ends it.
+    pub(crate) async fn end(self) {
+        drop((self.store, self.connections));
+        self.redis.stop().await;
+    }
+
+    /// Schedules jobs in batches.
+    pub(crate) async fn schedule(&self, arrivals: impl Iterator<Item = Arrival>) -> Result<()> {
+        let mut arrivals = arrivals.peekable();
+        while arrivals.peek().is_some() {
+            let batch: Vec<Arrival> = arrivals.by_ref().take(BATCH).collect();
+            self.store.schedule(&batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a worker with this sender on all routes.
+    pub(crate) fn start_worker(&self, sender: Arc<dyn Sender>, stop: &CancellationToken) -> JoinHandle<()> {
+        let mut config = Config::embedded();
+        config.worker.concurrency = 4_096;
+        config.worker.batch = BATCH;
+        config.worker.share = BATCH;
+        let routes = Routes::new("bench").with("bench", sender);
+        let contents = Contents::new(Vec::new());
+        let table = Table::with_file("bench", POLICY).expect("the bench's policy is a constant");
+        let worker = Worker::new(self.store.clone(), routes, contents, table.into(), config.worker);
+        tokio::spawn(worker.run(stop.clone()))
+    }
+
+    /// Starts the clocks.
+    pub(crate) async fn start(&self) -> Result<Start> {
+        Ok(Start { wall: Instant::now(), redis_cpu: self.redis_cpu().await?, own_cpu: own_cpu()? })
+    }
+
+    /// What has been spent since.
+    pub(crate) async fn cost(&self, start: &Start) -> Result<Cost> {
+        Ok(Cost {
+            wall: start.wall.elapsed(),
+            redis_cpu: self.redis_cpu().await?.saturating_sub(start.redis_cpu),
+            own_cpu: own_cpu()?.saturating_sub(start.own_cpu),
+        })
+    }
+
+    /// Bytes that Redis has allocated.
+    pub(crate) async fn memory(&self) -> Result<f64> {
+        number(&self.connections.info("memory").await?, "used_memory:")
+    }
+
+    async fn redis_cpu(&self) -> Result<Duration> {
+        let info = self.connections.info("cpu").await?;
+        let seconds = number(&info, "used_cpu_user:")? + number(&info, "used_cpu_sys:")?;
+        Ok(Duration::from_secs_f64(seconds))
+    }
+}
+
+fn number(info: &str, field: &str) -> Result<f64> {
+    let value =
+        info.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("INFO has no {field}"))?;
+    value.trim().parse().with_context(|| format!("INFO's {field} is no number"))
+}
+
+fn own_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("the system does not tell CPU times")?;
+    let times = [usage.user_time(), usage.system_time()];
+    let micros = times.iter().map(|time| time.tv_sec() * 1_000_000 + time.tv_usec()).sum::<i64>();
+    Ok(Duration::from_micros(micros.unsigned_abs()))
+}
+
+impl Cost {
+    /// Microseconds of a span for each of so many jobs.
+    pub(crate) fn each(span: Duration, jobs: usize) -> f64 {
+        span.as_secs_f64() * 1e6 / jobs as f64
+    }
+
+    /// So many jobs in this time, per second.
+    pub(crate) fn rate(self, jobs: usize) -> f64 {
+        jobs as f64 / self.wall.as_secs_f64()
+    }
+}
+
+/// Job number `n` at `destination`, due `delay` after now. Record and ids are about 300 bytes.
+pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival {
+    let recipient = Address::parse(&format!("firstname.lastname{n}@d{destination}.example")).expect("it is an address");
+    let job = JobId { account: Account::default(), recipient };
+    let reply = Reply::parse("452 4.3.1 Insufficient system storage");
+    let now = SystemClock.now();
+    let place = Destination::of(&job.recipient);
+    let message = Message {
+        id: format!("<c42.{n}@news.example.org>"),
+        bounced_at: now,
+        envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is an address")),
+        route: None,
+        stream: Some("news".to_owned()),
+        expires_at: None,
+        content: None,
+        remote_mta: None,
+        traceparent: None,
+        metadata: serde_json::Map::new(),
+    };
+    let mut event = Event::about(EventKind::JobScheduled, &job, &place);
+    event.message = Some(message.id.clone());
+    event.status = reply.status;
+    event.policy = Some("system-full".to_owned());
+    event.reply = Some(reply.to_string());
+    let head = Head::new(place, "system-full", &reply, now, now);
+    Arrival { job, head, message, occurred_at: None, purpose: Purpose::Retry(delay), event }
+}
+
+/// Sends nothing, and says that it was delivered; or first that it was deferred, and counts.
+#[derive(Debug, Default)]
+pub(crate) struct NoSender {
+    delivered: AtomicU64,
+    defer_first: bool,
+}
+
+impl NoSender {
+    /// One that defers every first attempt.
+    pub(crate) fn deferring() -> Self {
+        Self { defer_first: true, ..Self::default() }
+    }
+
+    /// Waits until so many were delivered.
+    pub(crate) async fn wait_for(&self, jobs: usize) {
+        while self.delivered.load(Ordering::Relaxed) < jobs as u64 {
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Sender for NoSender {
+    async fn send(&self, attempt: &Attempt) -> Outcome {
+        if self.defer_first && attempt.number == 1 {
+            return Outcome::Deferred(Reply::parse("452 4.3.1 Insufficient system storage"));
+        }
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        Outcome::Delivered(Reply::parse("250 2.0.0 Ok"))
+    }
+}
+
+/// A small generator of even numbers in 0..1, the same at every run (xorshift64*).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// Milliseconds of an instant after another, below zero where it lies before it.
+pub(crate) fn ms_after(later: Timestamp, earlier: Timestamp) -> i64 {
+    later.ms() - earlier.ms()
+}

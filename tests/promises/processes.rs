@@ -1,0 +1,155 @@
+//! The real program: a worker that is killed loses nothing, one that is told to stop ends in order, and a scheduler
+//! takes in a stream of any length in bounded memory.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, stream};
+use harness::bounce::{FULL, MAINTENANCE, bounce};
+use harness::http::NDJSON;
+use harness::process::{Redeliver, free_port};
+use harness::redis;
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::eventually;
+use harness::world::{DAY, Settings, World};
+use serde_json::{Value, json};
+use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::event::EventKind;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::io::StreamReader;
+
+const JO: &str = "jo@example.com";
+
+/// A world whose present lies days back, so that its jobs are long due by the clock of a real worker.
+async fn days_ago() -> World {
+    let epoch = Timestamp::default();
+    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
+    World::with(Settings { start, ..Settings::default() }).await
+}
+
+/// A worker on the store of `world` that hands all mail to `peer`.
+fn start_worker(world: &World, peer: &SmtpPeer, settings: &str) -> Redeliver {
+    let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
+    let (host, port) = (peer.address.ip(), peer.address.port());
+    Redeliver::start(
+        "worker",
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\npoll_max = \"10ms\"\n{settings}\n\
+             [log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n"
+        ),
+    )
+}
+
+/// Lets two attempts of Jo's job fail, long ago: the third is due now.
+async fn with_two_attempts_behind_it(world: &World) {
+    let mut bounce = bounce(JO, "m1", MAINTENANCE);
+    bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
+    world.mail.says(MAINTENANCE);
+    world.take_in_and_wait(bounce).await;
+    world.work().await;
+    world.clock.set(world.job(JO).await.due.unwrap());
+    world.work().await;
+    let job = world.job(JO).await;
+    assert_eq!(job.job.head.attempt, 2);
+    assert!(job.due.unwrap() < SystemClock.now());
+}
+
+#[tokio::test]
+async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() {
+    let world = days_ago().await;
+    with_two_attempts_behind_it(&world).await;
+    // The first to say RCPT hears nothing, so that its attempt is in flight when it is killed.
+    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
+        (command, 1) if command.starts_with("RCPT") => Act::Hang,
+        (command, _) => agree(command),
+    })
+    .await;
+    let killed = start_worker(&world, &peer, "lease = \"1s\"");
+    peer.has_heard("RCPT", 1).await;
+    killed.kill().await;
+    let leased = world.job(JO).await;
+    assert!(leased.leased_until.is_some(), "nobody gave it back");
+    assert_eq!(leased.job.head.attempt, 2, "an attempt counts when it is settled");
+
+    let _another = start_worker(&world, &peer, "lease = \"1s\"");
+    let delivered = eventually("the delivery", async || world.events_of(EventKind::MessageDelivered).await.pop()).await;
+    assert_eq!(delivered.attempt, Some(3));
+    assert_eq!(peer.connections_of("RCPT"), [1, 2], "only the attempt in flight was repeated");
+    assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
+    assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn a_worker_ends_in_order_on_sigterm_and_gives_back_what_it_has() {
+    let world = days_ago().await;
+    with_two_attempts_behind_it(&world).await;
+    let due = world.job(JO).await.due;
+    let peer = SmtpPeer::start(|heard| if heard.command == "DATA" { Act::Hang } else { agree(&heard.command) }).await;
+    let worker = start_worker(&world, &peer, "grace = \"50ms\"");
+    peer.has_heard("DATA", 1).await;
+    assert!(worker.terminate().await.success());
+    let job = world.job(JO).await;
+    assert_eq!((job.due, job.leased_until, job.job.head.attempt), (due, None, 2));
+    assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+}
+
+#[tokio::test]
+async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
+    const LINES: usize = 100_000;
+    const ADDRESSES: usize = 60_000;
+    // What came in is 50 MB, what goes out 15 MB: a scheduler that held on to either would show it.
+    const PADDING: &str = "";
+    const GROWTH_MAX: u64 = 8 << 20;
+    let world = World::new().await;
+    let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
+    let base = format!("http://127.0.0.1:{}", free_port());
+    let listen = base.trim_start_matches("http://");
+    let scheduler = Redeliver::start(
+        "scheduler",
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"{listen}\"\n[log]\nfilter = \"error\"\n"
+        ),
+    );
+    let client = reqwest::Client::new();
+    let ready =
+        || async { client.get(format!("{base}/readyz")).send().await.ok().filter(|ready| ready.status() == 200) };
+    eventually("the scheduler", ready).await;
+
+    let post = async |name: &'static str, lines: usize, addresses: usize| {
+        let line = move |n: usize| {
+            let bounce = bounce(&address(name, n % addresses), &format!("m{n}"), FULL);
+            Ok::<_, std::io::Error>(format!("{bounce}{PADDING:400}\n"))
+        };
+        let body = reqwest::Body::wrap_stream(stream::iter((0..lines).map(line)));
+        let request = client.post(format!("{base}/v1/bounces")).header("content-type", NDJSON).body(body);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let bytes = response.bytes_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+        let mut answers = BufReader::new(StreamReader::new(bytes)).lines();
+        let mut count = 0;
+        while let Some(answer) = answers.next_line().await.unwrap() {
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            let wanted = if count < addresses { "scheduled" } else { "joined" };
+            assert_eq!((&answer["answer"], &answer["job"]), (&json!(wanted), &json!(job(name, count % addresses))));
+            count += 1;
+        }
+        assert_eq!(count, lines, "each line has its answer, in order");
+    };
+    post("warm", 2_000, 1_000).await;
+    let before = scheduler.peak_memory().await;
+    post("user", LINES, ADDRESSES).await;
+    let growth = scheduler.peak_memory().await.saturating_sub(before);
+    assert!(growth < GROWTH_MAX, "it grew by {} KiB", growth >> 10);
+
+    let scheduled = world.events_of(EventKind::JobScheduled).await;
+    let jobs: HashSet<&str> = scheduled.iter().map(|event| event.job.as_str()).collect();
+    assert_eq!((scheduled.len(), jobs.len()), (ADDRESSES + 1_000, ADDRESSES + 1_000), "one job per address");
+    assert!(scheduler.terminate().await.success());
+}
+
+fn address(name: &str, n: usize) -> String {
+    format!("{name}{n}@host{}.example", n % 97)
+}
+
+fn job(name: &str, n: usize) -> String {
+    format!("default/{}", address(name, n))
+}

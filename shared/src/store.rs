@@ -30,7 +30,7 @@ use keys::Keys;
 pub const BATCH_MAX: usize = 500;
 
 /// How many bytes of messages it takes at most, for the same reason; a single larger item goes alone.
-pub const BATCH_BYTES_MAX: usize = 4 << 20;
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Why the store did not do what was asked, by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
 use harness::http::{Http, problem};
+use harness::wait::in_time;
 use harness::world::World;
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -42,7 +43,10 @@ impl Reading {
                     self.text = rest.to_owned();
                 }
                 None => {
-                    let chunk = self.response.chunk().await.unwrap().expect("a stream of events does not end");
+                    let chunk = in_time("an event", self.response.chunk())
+                        .await
+                        .unwrap()
+                        .expect("a stream of events does not end");
                     self.text.push_str(std::str::from_utf8(&chunk).unwrap());
                 }
             }

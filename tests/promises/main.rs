@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, the functions that they share too")]
 
 mod addresses;
+mod bounds;
 mod drain;
 mod events;
 mod expiry;

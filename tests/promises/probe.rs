@@ -71,6 +71,7 @@ async fn a_failure_after_a_delivery_is_a_new_outage_with_the_whole_schedule_befo
     let job = world.job(JO).await;
     assert_eq!(world.waiting(JO).await, ["m2", "m3"]);
     assert_eq!((job.job.head.attempt, job.job.head.policy.as_str()), (0, "system-not-accepting"));
+    assert_eq!(job.job.head.created, world.now(), "its age counts from here");
     let wait = job.due.unwrap().since(world.now());
     assert!(wait >= HOUR && wait <= HOUR.mul_f64(1.1), "{wait:?} is the first delay of 4.3.2");
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use worker::sender::{Attempt, Sender};
 
 use crate::bounce::OK;
+use crate::wait::in_time;
 
 type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
 
@@ -89,7 +90,8 @@ impl MailSystem {
     /// Waits until `count` messages have been tried.
     pub async fn has_been_tried(&self, count: usize) {
         let mut tried = self.tried.subscribe();
-        tried.wait_for(|tried| tried.len() >= count).await.expect("this is the sender");
+        let enough = tried.wait_for(|tried| tried.len() >= count);
+        in_time("messages to be tried", enough).await.expect("this is the sender");
     }
 }
 

@@ -60,7 +60,7 @@ fn end_with_this_process(redis: &PrivateRedis) -> io::Result<Child> {
     let url = redis.url();
     let socket = Path::new(url.trim_start_matches("redis+unix://"));
     Command::new("sh")
-        .args(["-c", "trap '' INT TERM HUP; read _; kill \"$1\"; rm -rf \"$2\"", "sh"])
+        .args(["-c", "trap '' INT TERM HUP; read _; kill -KILL \"$1\"; rm -rf \"$2\"", "sh"])
         .arg(redis.process_id().expect("it has just been started").to_string())
         .arg(socket.parent().expect("a socket lies in a folder"))
         .stdin(Stdio::piped())

@@ -8,6 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::wait::in_time;
+
 /// What the peer does when a command has come.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
@@ -71,7 +73,7 @@ impl SmtpPeer {
     pub async fn has_heard(&self, command: &str, count: usize) {
         let enough =
             |heard: &Vec<Heard>| heard.iter().filter(|heard| heard.command.starts_with(command)).count() >= count;
-        self.heard.subscribe().wait_for(enough).await.expect("this is the sender");
+        in_time("a command", self.heard.subscribe().wait_for(enough)).await.expect("this is the sender");
     }
 }
 

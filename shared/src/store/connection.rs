@@ -109,14 +109,12 @@ const PASSING: [&str; 10] = [
 fn sort(err: &RedisError) -> StoreError {
     // A server's error can quote an argument, and arguments name people: only its code is kept.
     if let Some(code) = err.code() {
+        if PASSING.contains(&code) {
+            return StoreError::Unavailable(code.to_owned());
+        }
         // A fault in a script names a place in it, and no arguments.
         let place = err.detail().filter(|detail| detail.contains("user_script")).unwrap_or_default();
-        let code = format!("{code} {place}").trim_end().to_owned();
-        return if PASSING.contains(&code.as_str()) {
-            StoreError::Unavailable(code)
-        } else {
-            StoreError::Refused(code)
-        };
+        return StoreError::Refused(format!("{code} {place}").trim_end().to_owned());
     }
     let text = err.category().to_owned();
     let away = err.is_timeout()

@@ -77,43 +77,59 @@ local function write_journal()
   events = {}
 end
 
--- Each message line of a record, or of a part of one that starts with a line end, was given up. An id is taken as it
--- stands there, as JSON, because decoding a line means decoding its content.
+-- Message lines: the part of a record behind its head. Each line starts with its line end.
+
+-- The message whose line starts at `from` was given up. Its id is taken as it stands there, as JSON, because decoding a
+-- line means decoding its content.
+local function add_dropped_event(lines, from, id, destination, reason)
+  add_event(
+    '{"type":"MessageDropped","job":' .. cjson.encode(id)
+      .. ',"destination":' .. cjson.encode(destination)
+      .. ',"message":' .. string.match(lines, '^\n{"i":(".-"),"b":%d', from)
+      .. ',"reason":"' .. reason .. '"}'
+  )
+end
+
 local function add_dropped_events(lines, id, destination, reason)
-  for line in string.gmatch(lines, '\n([^\n]+)') do
-    add_event(
-      '{"type":"MessageDropped","job":' .. cjson.encode(id)
-        .. ',"destination":' .. cjson.encode(destination)
-        .. ',"message":' .. string.match(line, '^{"i":(".-"),"b":%d')
-        .. ',"reason":"' .. reason .. '"}'
-    )
+  local from = lines ~= '' and 1
+  while from do
+    add_dropped_event(lines, from, id, destination, reason)
+    from = string.find(lines, '\n', from + 1, true)
   end
 end
 
--- Where the k-th message line (1 is the oldest) starts, at its line end; nil where there are fewer.
-local function line_at(record, k)
+-- Where the k-th line (1 is the oldest) starts, at its line end; nil where there are fewer.
+local function line_at(lines, k)
   local from = 0
   for _ = 1, k do
-    from = string.find(record, '\n', from + 1, true)
+    from = string.find(lines, '\n', from + 1, true)
     if not from then return nil end
   end
   return from
 end
 
--- Removes the k-th message line, with an event.
-local function replace_line(record, k, id, destination)
-  local from = line_at(record, k)
-  local to = string.find(record, '\n', from + 1, true) or #record + 1
-  add_dropped_events(string.sub(record, from, to - 1), id, destination, 'replaced')
-  return string.sub(record, 1, from - 1) .. string.sub(record, to)
+-- Brings lines down to `room` of them and to `bytes`, oldest first, with an event each. `spare` lines stay in any case.
+-- One pass and one copy, because copying a large record is what costs.
+local function trim_lines(lines, room, bytes, spare, id, destination)
+  local count, from = 0, 0
+  repeat
+    from = string.find(lines, '\n', from + 1, true)
+    if from then count = count + 1 end
+  until not from
+  from = 1
+  while count > spare and (count > room or #lines - from + 1 > bytes) do
+    add_dropped_event(lines, from, id, destination, 'replaced')
+    from = string.find(lines, '\n', from + 1, true) or #lines + 1
+    count = count - 1
+  end
+  return from == 1 and lines or string.sub(lines, from)
 end
 
--- Brings the record of a job that is not leased within its bounds; what goes is the oldest message, and never the last.
+-- Brings the record of a job that is not leased within its bounds; what goes is the oldest, and never the last.
 local function trim(record, id, destination)
-  while line_at(record, MAX_MESSAGES + 1) or (#record > RECORD_MAX and line_at(record, 2)) do
-    record = replace_line(record, 1, id, destination)
-  end
-  return record
+  if not line_at(record, MAX_MESSAGES + 1) and #record <= RECORD_MAX then return record end
+  local head = string.match(record, '^[^\n]*')
+  return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, RECORD_MAX - #head, 1, id, destination)
 end
 
 -- Whether a lease's deadline is one of those that its holder knows: its token, or the one that it asked for last and

@@ -53,29 +53,46 @@ local function start_job(id, destination, head, message, occurred, delay, body)
   return 'scheduled', due
 end
 
-local function join_job(id, destination, message, body)
-  local record = record_of[id] .. '\n' .. message
-  event('MessageJoined', body)
-  if not redis.call('ZSCORE', LEASES, id) then
-    record = trim(record, id, destination)
-  elseif line_at(record, 2 * MAX_MESSAGES + 1) then
-    -- A leased job's worker counts on the bytes that it saw, at most MAX_MESSAGES lines: what may go is behind them.
-    record = replace_line(record, MAX_MESSAGES + 1, id, destination)
-  elseif #record > 2 * RECORD_MAX then
-    -- Nobody knows here how much of it the worker saw, so it is the newcomer that finds no room.
-    add_dropped_events('\n' .. message, id, destination, 'replaced')
-    record = record_of[id]
+-- Lines that joined in this batch, by job: they are put into its record together.
+local joining = {}
+
+local function holds_message(id, start)
+  if record_of[id] and string.find(record_of[id], start, 1, true) then return true end
+  for _, line in ipairs(joining[id] or {}) do
+    if string.sub(line, 1, #start) == start then return true end
   end
-  record_of[id] = record
+  return false
+end
+
+local function join_job(id, destination, message, body)
+  joining[id] = joining[id] or {}
+  table.insert(joining[id], '\n' .. message)
   changed[id] = destination
+  event('MessageJoined', body)
   return 'joined', due_of[id] or redis.call('ZSCORE', due_key(destination), id) or ''
+end
+
+local function write_joined(id, destination)
+  local joined = table.concat(joining[id])
+  local record = record_of[id]
+  joining[id] = nil
+  if not redis.call('ZSCORE', LEASES, id) then
+    record_of[id] = trim(record .. joined, id, destination)
+    return
+  end
+  -- A leased job's worker counts on the bytes that it saw, at most MAX_MESSAGES lines: what may go is behind them.
+  local free = line_at(record, MAX_MESSAGES + 1) or #record + 1
+  local seen = string.sub(record, 1, free - 1)
+  local behind = string.sub(record, free) .. joined
+  record_of[id] = seen .. trim_lines(behind, MAX_MESSAGES, 2 * RECORD_MAX - #seen, 0, id, destination)
 end
 
 local function retire_address(id, destination, start, standing, reason, body)
   local known, state = not_active(id)
   -- A repeated request must not count as one more time in a row.
   if known and (state ~= 'unavailable' or standing == 'unavailable') then return 'retired', known end
-  local waiting = record_of[id] and string.find(record_of[id], start, 1, true)
+  local waiting = holds_message(id, start)
+  if joining[id] then write_joined(id, destination) end
   if record_of[id] then
     add_dropped_events(string.match(record_of[id], '\n.*'), id, destination, 'retired')
     redis.call('HDEL', JOBS, id)
@@ -101,7 +118,7 @@ local function take_in(i)
   end
   local known = not_active(id)
   if known then return 'retired', known end
-  if record and string.find(record, start, 1, true) then return 'duplicate', '' end
+  if holds_message(id, start) then return 'duplicate', '' end
   if op == 'drop' then
     event('MessageDropped', body, ',"reason":"given_up"')
     return 'dropped', ''
@@ -119,6 +136,7 @@ end
 
 local writes = {}
 for id, destination in pairs(changed) do
+  if joining[id] then write_joined(id, destination) end
   writes[#writes + 1] = id
   writes[#writes + 1] = record_of[id]
   if due_of[id] then put_due(destination, id, due_of[id]) end

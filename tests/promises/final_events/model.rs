@@ -1,0 +1,246 @@
+//! What must be so after any operations: the store's promises once more, in memory and in the plainest way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN};
+use harness::world::{DAY, HOUR, LEASE};
+use shared::clock::Timestamp;
+use shared::standing::Standing;
+
+use super::MAX_MESSAGES;
+
+/// What must be so.
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) jobs: BTreeMap<&'static str, Job>,
+    pub(super) gone: BTreeMap<&'static str, Gone>,
+    pub(super) delivered: BTreeMap<&'static str, Timestamp>,
+    /// When somebody at a destination last got through.
+    pub(super) delivered_there: BTreeMap<&'static str, Timestamp>,
+    /// How often each message was accepted, and how often it ended.
+    pub(super) accepted: BTreeMap<(String, String), usize>,
+    pub(super) ended: BTreeMap<(String, String), usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) created: Timestamp,
+    pub(super) attempt: u32,
+    pub(super) messages: Vec<String>,
+    /// When it is due; while it is leased, when it was.
+    pub(super) due: Timestamp,
+    pub(super) lease: Option<Leased>,
+}
+
+#[derive(Debug)]
+pub(super) struct Leased {
+    pub(super) token: Timestamp,
+    pub(super) claimed: Timestamp,
+    /// How many of its messages the worker saw.
+    pub(super) seen: usize,
+    /// Whether nobody at its destination had got through since the job came to be.
+    pub(super) host_dead: bool,
+}
+
+/// An address's standing.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Gone {
+    pub(super) standing: Standing,
+    pub(super) until: Option<Timestamp>,
+    pub(super) strikes: u32,
+}
+
+impl Model {
+    pub(super) fn take_in(
+        &mut self,
+        address: &'static str,
+        message: &str,
+        reply: &str,
+        occurred: Timestamp,
+        now: Timestamp,
+    ) -> &str {
+        if self.delivered.get(address).is_some_and(|delivered| occurred <= *delivered) {
+            return "stale";
+        }
+        let gone = self.gone.get(address).filter(|gone| gone.is_gone(now)).map(|gone| gone.standing);
+        let waits = self.jobs.get(address).is_some_and(|job| job.messages.iter().any(|one| one == message));
+        if [UNKNOWN, FULL_FOR_GOOD].contains(&reply) {
+            // What is unavailable can still turn out to be dead.
+            if gone.is_none() || (gone == Some(Standing::Unavailable) && reply == UNKNOWN) {
+                if !waits {
+                    self.accept(address, message);
+                    self.end(address, message);
+                }
+                self.retire(address, end(reply), false, now);
+            }
+            return "retired";
+        }
+        if gone.is_some() {
+            return "retired";
+        }
+        if waits {
+            return "duplicate";
+        }
+        self.accept(address, message);
+        if reply == TOO_BIG {
+            self.end(address, message);
+            return "dropped";
+        }
+        let Some(job) = self.jobs.get_mut(address) else {
+            let job = Job { created: now, attempt: 0, messages: vec![message.to_owned()], due: now, lease: None };
+            self.jobs.insert(address, job);
+            return "scheduled";
+        };
+        job.messages.push(message.to_owned());
+        let bound = if job.lease.is_some() { 2 * MAX_MESSAGES } else { MAX_MESSAGES };
+        let replaced = (job.messages.len() > bound).then(|| job.messages.remove(bound - MAX_MESSAGES));
+        if let Some(replaced) = replaced {
+            self.end(address, &replaced);
+        }
+        "joined"
+    }
+
+    /// Who is leased by a claim at `now`, in order.
+    pub(super) fn claim(&mut self, now: Timestamp) -> Vec<&'static str> {
+        let token_of = |job: &Job| job.lease.as_ref().map(|lease| lease.token);
+        let lapsed: Vec<_> = self.jobs.iter().filter_map(|(address, job)| Some((*address, token_of(job)?))).collect();
+        for (address, token) in lapsed.into_iter().filter(|(_, token)| *token <= now) {
+            self.put_back(address, token);
+        }
+        let mut claimed: Vec<_> =
+            self.jobs.iter_mut().filter(|(_, job)| job.lease.is_none() && job.due <= now).collect();
+        for (address, job) in &mut claimed {
+            let host_dead = self.delivered_there.get(domain(address)).is_none_or(|at| *at < job.created);
+            job.lease = Some(Leased { token: now.plus(LEASE), claimed: now, seen: job.messages.len(), host_dead });
+        }
+        claimed.into_iter().map(|(address, _)| *address).collect()
+    }
+
+    pub(super) fn is_valid(&self, address: &str, token: Timestamp) -> bool {
+        let lease = self.jobs.get(address).and_then(|job| job.lease.as_ref());
+        lease.is_some_and(|lease| lease.token == token)
+    }
+
+    /// The job is no longer leased, and due at `due`.
+    pub(super) fn put_back(&mut self, address: &'static str, due: Timestamp) {
+        let job = self.jobs.get_mut(address).unwrap();
+        (job.lease, job.due) = (None, due);
+        self.trim(address);
+    }
+
+    /// What an attempt leads to whose messages are answered with `replies`: the delay until the next one, where the job
+    /// waits for one.
+    pub(super) fn settle(&mut self, address: &'static str, replies: &[&str], now: Timestamp) -> Option<Duration> {
+        let job = self.jobs.get_mut(address).unwrap();
+        let Leased { claimed, seen, host_dead, .. } = job.lease.take().unwrap();
+        let joined = job.messages.split_off(seen);
+        let (mut waiting, mut step) = (std::mem::replace(&mut job.messages, joined), job.attempt + 1);
+        let created = job.created;
+        let overdue = |now: Timestamp| now.since(created) >= 30 * DAY;
+        let mut replies = replies.iter().copied();
+        while !waiting.is_empty() {
+            let reply = if overdue(claimed) { "its last failure again" } else { replies.next().unwrap_or(OK) };
+            match (reply, delays(reply).get(step as usize).filter(|_| !overdue(now))) {
+                (OK, _) => {
+                    // A failure from here on is a new outage.
+                    step = 0;
+                    self.jobs.get_mut(address).unwrap().created = now;
+                    self.delivered.insert(address, now);
+                    self.delivered_there.insert(domain(address), now);
+                    self.gone.remove(address);
+                    self.end(address, &waiting.remove(0));
+                }
+                (TOO_BIG, _) => self.end(address, &waiting.remove(0)),
+                (_, Some(delay)) => {
+                    let job = self.jobs.get_mut(address).unwrap();
+                    job.attempt = step;
+                    job.messages.splice(0..0, waiting);
+                    self.trim(address);
+                    return Some(*delay);
+                }
+                (reply, None) => {
+                    for message in waiting {
+                        self.end(address, &message);
+                    }
+                    // Only a failure of the host says that it is the host that is dead.
+                    let host_dead = host_dead && reply != FULL_FOR_GOOD;
+                    self.retire(address, end(reply), host_dead, now);
+                    return None;
+                }
+            }
+        }
+        // No message is left but what joined, which goes on at once with the whole schedule before it.
+        let job = self.jobs.get_mut(address).unwrap();
+        (job.created, job.attempt, job.due) = (now, 0, now);
+        if job.messages.is_empty() {
+            self.jobs.remove(address);
+        } else {
+            self.trim(address);
+        }
+        None
+    }
+
+    fn retire(&mut self, address: &'static str, standing: Standing, host_dead: bool, now: Timestamp) {
+        for message in self.jobs.remove(address).map(|job| job.messages).unwrap_or_default() {
+            self.end(address, &message);
+        }
+        let before = self.gone.get(address).map_or(0, |gone| gone.strikes);
+        let strikes = before + 1;
+        let gone = match standing {
+            Standing::Unavailable if strikes < 3 || host_dead => {
+                let days = (30 << before.min(8)).min(180);
+                Gone { standing, until: Some(now.plus(days * DAY)), strikes }
+            }
+            Standing::Unavailable => Gone { standing: Standing::Inactive, until: None, strikes },
+            _ => Gone { standing, until: None, strikes: 0 },
+        };
+        self.gone.insert(address, gone);
+    }
+
+    /// Lifts what is over, and tells how many.
+    pub(super) fn reinstate(&mut self, now: Timestamp) -> u64 {
+        let over = self.gone.values_mut().filter(|gone| gone.until.is_some_and(|until| until <= now));
+        over.map(|gone| (gone.standing, gone.until) = (Standing::Active, None)).count() as u64
+    }
+
+    fn trim(&mut self, address: &str) {
+        let messages = &mut self.jobs.get_mut(address).unwrap().messages;
+        let replaced: Vec<String> = messages.drain(..messages.len().saturating_sub(MAX_MESSAGES)).collect();
+        for message in replaced {
+            self.end(address, &message);
+        }
+    }
+
+    fn accept(&mut self, address: &str, message: &str) {
+        *self.accepted.entry((address.to_owned(), message.to_owned())).or_default() += 1;
+    }
+
+    fn end(&mut self, address: &str, message: &str) {
+        *self.ended.entry((address.to_owned(), message.to_owned())).or_default() += 1;
+    }
+}
+
+impl Gone {
+    fn is_gone(&self, now: Timestamp) -> bool {
+        self.standing != Standing::Active && self.until.is_none_or(|until| until > now)
+    }
+}
+
+/// The schedule of a reply; none for those that end something at once.
+pub(super) fn delays(reply: &str) -> Vec<Duration> {
+    match reply {
+        FULL => [24, 48, 72, 168].map(|hours| hours * HOUR).to_vec(),
+        MAINTENANCE => [1, 4, 12, 24].map(|hours| hours * HOUR).to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// Where an address is left that `reply` is the last word about.
+fn end(reply: &str) -> Standing {
+    if reply == UNKNOWN { Standing::Inactive } else { Standing::Unavailable }
+}
+
+fn domain(address: &'static str) -> &'static str {
+    address.rsplit_once('@').unwrap().1
+}

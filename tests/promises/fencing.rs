@@ -46,7 +46,6 @@ async fn a_stale_token_changes_nothing_and_says_so() {
         let settlement = world.attempt(copy_of(&first)).await;
         assert_eq!(world.settle(&settlement).await, Settled::Stale, "{reply}");
     }
-    world.clock.advance(MS);
     let mut stale = first.lease;
     assert!(!world.release(&stale).await);
     assert_eq!(world.extend(&mut stale).await, Extended::Stale);
@@ -111,10 +110,11 @@ async fn a_lease_whose_extension_was_not_heard_back_of_is_still_its_holders() {
         let world = World::new().await;
         world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
         let mut leased = world.claim_one().await;
-        leased.lease.proposed = Some(leased.lease.token.plus(LEASE));
+        let deadline = leased.lease.token.plus(LEASE);
         if heard_by_redis {
-            world.store.extend(std::slice::from_ref(&leased.lease)).await;
+            world.store.extend(&[(copy_of(&leased).lease, deadline)]).await;
         }
+        leased.lease.proposed = Some(deadline);
         let settlement = world.attempt(leased).await;
         assert_eq!(world.settle(&settlement).await, Settled::Done, "{heard_by_redis}");
     }

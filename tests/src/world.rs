@@ -160,10 +160,10 @@ impl World {
 
     /// Lengthens a lease to its full length from now, and keeps the new token in it.
     pub async fn extend(&self, lease: &mut Lease) -> Extended {
-        lease.proposed = Some(self.now().plus(LEASE));
-        let extended = self.store.extend(std::slice::from_ref(lease)).await[0];
-        if let (Extended::Yes, Some(token)) = (extended, lease.proposed.take()) {
-            lease.token = token;
+        let deadline = self.now().plus(LEASE);
+        let extended = self.store.extend(&[(lease.clone(), deadline)]).await[0];
+        if extended == Extended::Yes {
+            (lease.token, lease.proposed) = (deadline, None);
         }
         extended
     }

@@ -184,28 +184,30 @@ impl Settler {
         let now = self.store.clock().now();
         let mut ids = Vec::with_capacity(self.held.len());
         let mut leases = Vec::with_capacity(self.held.len());
-        for (id, held) in &mut self.held {
-            // What was proposed and not heard back of is proposed again.
-            held.lease.proposed.get_or_insert_with(|| held.lease.token.plus(now.since(held.set_at)));
+        for (id, Held { lease, set_at, .. }) in &self.held {
+            // What was asked for and not heard back of is asked for again.
+            let deadline = lease.proposed.unwrap_or_else(|| lease.token.plus(now.since(*set_at)));
             ids.push(id.clone());
-            leases.push(held.lease.clone());
+            leases.push((lease.clone(), deadline));
         }
         if leases.is_empty() {
             return;
         }
-        for (id, extended) in ids.iter().zip(self.store.extend(&leases).await) {
-            match (extended, self.held.get_mut(id)) {
-                (Extended::Yes, Some(held)) => {
-                    held.lease.token = held.lease.proposed.take().unwrap_or(held.lease.token);
+        let answers = self.store.extend(&leases).await;
+        for ((id, (_, deadline)), extended) in ids.into_iter().zip(leases).zip(answers) {
+            let Some(held) = self.held.get_mut(&id) else { continue };
+            match extended {
+                Extended::Yes => {
+                    (held.lease.token, held.lease.proposed) = (deadline, None);
                     held.set_at = now;
                 }
-                (Extended::Stale, Some(held)) => {
+                Extended::Unknown => held.lease.proposed = Some(deadline),
+                Extended::Stale => {
                     let destination = &held.lease.destination;
                     tracing::warn!(%destination, "a lease ran out while its attempt went on; the attempt is stopped");
                     held.lost.cancel();
-                    self.held.remove(id);
+                    self.held.remove(&id);
                 }
-                _ => {}
             }
         }
     }

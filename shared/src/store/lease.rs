@@ -8,11 +8,11 @@ use crate::clock::Timestamp;
 /// What became of a lease that was to be lengthened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extended {
-    /// It ends as proposed.
+    /// It ends at the new deadline.
     Yes,
     /// Its token was stale: the job is somebody else's by now.
     Stale,
-    /// The store did not answer; it may or may not end as proposed.
+    /// The store did not answer; either deadline may be in force.
     Unknown,
 }
 
@@ -36,15 +36,15 @@ impl Store {
         Ok(released)
     }
 
-    /// Lengthens leases to the deadlines that they propose, and answers each in the order given. The answer for one shard
-    /// says nothing of the others. Repeating it changes nothing.
-    pub async fn extend(&self, leases: &[Lease]) -> Vec<Extended> {
+    /// Lengthens leases to new deadlines, and answers each in the order given. The answer for one shard says nothing of the
+    /// others. Whoever gets [`Extended::Unknown`] notes the deadline in [`Lease::proposed`] and may ask for it again.
+    pub async fn extend(&self, leases: &[(Lease, Timestamp)]) -> Vec<Extended> {
         let places: Vec<usize> = (0..leases.len()).collect();
         let mut answers = vec![Extended::Unknown; leases.len()];
-        for (shard, places) in self.by_shard(&places, |place| &leases[*place]) {
+        for (shard, places) in self.by_shard(&places, |place| &leases[*place].0) {
             let mut call = self.call(&EXTEND, shard);
-            for lease in places.iter().map(|place| &leases[**place]) {
-                call.arg(lease.job.key()).arg(lease.token.ms()).arg(lease.proposed.unwrap_or(lease.token).ms());
+            for (lease, deadline) in places.iter().map(|place| &leases[**place]) {
+                call.arg(lease.job.key()).arg(lease.token.ms()).arg(optional_ms(lease.proposed)).arg(deadline.ms());
             }
             match self.connections.script::<Vec<i64>>(&call).await {
                 Ok(reply) => {

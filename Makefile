@@ -3,16 +3,16 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-.PHONY: help demo dev test check fmt tools clean
+.PHONY: help demo dev test check bench fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: tools ## Play a campaign of bounces against a cast of mail servers, in fast motion (ARGS="--keep" and others)
-	cargo run --locked --quiet --bin redeliver -- demo $(ARGS)
+	cargo run --locked --bin redeliver -- demo $(ARGS)
 
 dev: tools ## Run scheduler and worker over a Redis server of their own, until Ctrl-C
-	cargo run --locked --quiet --bin redeliver -- dev $(ARGS)
+	cargo run --locked --bin redeliver -- dev $(ARGS)
 
 test: tools ## Run all tests, against a real Redis
 	cargo build --locked --bin redeliver
@@ -23,6 +23,9 @@ check: tools ## What CI looks at first: format, lints, licences and advisories w
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	scripts/deny
 	scripts/tidy
+
+bench: tools ## Measure the store and the worker on this machine, with a release build (ARGS="cycle --runs 5")
+	cargo run --locked --release --bin redeliver -- bench $(ARGS)
 
 fmt: tools ## Format the code
 	cargo fmt --all

@@ -9,6 +9,8 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use crate::figures::thousands;
+
 mod cycle;
 mod lateness;
 mod memory;
@@ -117,7 +119,7 @@ fn medians(runs: &[Figures]) -> Vec<(&'static str, [f64; 3])> {
 }
 
 fn round(value: f64) -> String {
-    if value >= 1_000.0 { crate::demo::thousands(value as u64) } else { format!("{value:.2}") }
+    if value >= 1_000.0 { thousands(value as u64) } else { format!("{value:.2}") }
 }
 
 /// What this ran on, as far as the system tells.

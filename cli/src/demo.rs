@@ -39,7 +39,6 @@ mod score;
 use campaign::Answers;
 use cast::Cast;
 use display::Display;
-pub(crate) use report::thousands;
 use score::Score;
 
 /// The campaign that comes with the demo.

@@ -9,10 +9,10 @@ mod bench;
 mod classify;
 mod demo;
 mod dev;
+mod figures;
 mod policy;
 mod process;
 mod scheduler;
-mod spans;
 mod worker;
 
 /// Retries mail that failed softly.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use shared::policy::{Row, Table};
 use shared::reply::Reply;
 
+use crate::figures::spans;
 use crate::process;
-use crate::spans::spans;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -9,7 +9,7 @@ use shared::clock::Clock;
 use shared::config::Config;
 use shared::policy::Table;
 use shared::store::connection::Connections;
-use shared::store::{Limits, Store, StoreError};
+use shared::store::{Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ pub(crate) async fn open_store(
     stop: &CancellationToken,
 ) -> Result<Option<Store>> {
     let connections = Connections::new(&config.redis.url, config.redis.connections())?;
-    let limits = Limits::of(table, &config.job);
+    let limits = config.limits(table);
     loop {
         let open =
             Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::policy;
 use crate::settings::{SettingsFault, SettingsFaults};
+use crate::store::Limits;
 use crate::store::connection::ConnectionSettings;
 
 mod read;
@@ -216,6 +217,17 @@ impl Config {
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "policy.file".to_owned(), text }])
         })?;
         policy::Table::with_file(&name, &text).map(Into::into)
+    }
+
+    /// The bounds that the store keeps, by this configuration and a policy table.
+    pub fn limits(&self, table: &policy::Table) -> Limits {
+        Limits {
+            max_messages: self.job.max_messages,
+            record_max: self.job.record_max,
+            unavailable_for: table.unavailable_for,
+            unavailable_max: table.unavailable_max,
+            strikes: table.strikes,
+        }
     }
 
     fn from_layers(files: &[(&str, &str)], variables: &[(String, String)]) -> Result<Self, SettingsFaults> {

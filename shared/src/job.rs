@@ -8,8 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::account::Account;
 use crate::address::Address;
-use crate::bounce::Account;
 use crate::clock::{Timestamp, as_ms};
 use crate::placement::Destination;
 use crate::reply::Reply;

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config;
-use crate::policy::Table;
 
 pub mod address;
 pub mod claim;
@@ -59,19 +57,6 @@ pub struct Limits {
     pub unavailable_max: Duration,
     /// The time in a row that makes it inactive.
     pub strikes: u32,
-}
-
-impl Limits {
-    /// The limits that a policy table and the configuration set.
-    pub fn of(table: &Table, job: &config::Job) -> Self {
-        Self {
-            max_messages: job.max_messages,
-            record_max: job.record_max,
-            unavailable_for: table.unavailable_for,
-            unavailable_max: table.unavailable_max,
-            strikes: table.strikes,
-        }
-    }
 }
 
 /// A handle on the store. Cloning it is cheap and shares the connections.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json;
 use serde_json::Value;
+use shared::account::Account;
 use shared::address::Address;
-use shared::bounce::Account;
 use shared::clock::{ManualClock, Timestamp};
 use shared::config::{self, Config};
 use shared::event::{Event, EventKind};
@@ -99,8 +99,7 @@ impl World {
     pub async fn with(settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
-        let job = config::Job { max_messages: settings.max_messages, ..Config::embedded().job };
-        let limits = Limits::of(&table, &job);
+        let limits = Limits { max_messages: settings.max_messages, ..Config::embedded().limits(&table) };
         let prefix = redis::unique_prefix();
         let store = Store::open(redis::connections(&settings.url), &prefix, 4, limits, clock.clone())
             .await

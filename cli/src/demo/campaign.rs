@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::report::thousands;
+use crate::figures::thousands;
 
 /// How many bounces got which answer.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use super::report::thousands;
 use super::score::{Label, Score};
+use crate::figures::thousands;
 
 /// How often a line is written where nothing can be redrawn.
 const LINE_EVERY: Duration = Duration::from_secs(5);

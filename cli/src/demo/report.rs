@@ -11,6 +11,7 @@ use shared::standing::Standing;
 use super::campaign::Answers;
 use super::cast::Member;
 use super::score::{Score, Story};
+use crate::figures::thousands;
 
 /// Tries beyond this share a column.
 const TRIES_SHOWN: u32 = 4;
@@ -151,26 +152,12 @@ fn arrived(score: &Score, members: &[Member]) -> (bool, String) {
     (taken.len() as u64 == delivered && distinct == taken.len(), said)
 }
 
-/// A number with a comma at each thousand.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_spans_read_well() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    fn an_attempt_before_its_due_time_shows_a_minus() {
         assert_eq!([0, -1_500, 90_000, 7_200_000].map(after_due), ["+0.0 s", "-1.5 s", "+1.5 min", "+2.0 h"]);
     }
 }

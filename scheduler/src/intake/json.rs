@@ -2,8 +2,9 @@
 //! its value, and what is allowed there.
 
 use serde_json::{Map, Value, json};
+use shared::account::Account;
 use shared::address::Address;
-use shared::bounce::{Account, Bounce, derived_message_id};
+use shared::bounce::{Bounce, derived_message_id};
 use shared::clock::Timestamp;
 use shared::job::{ContentRef, ExpiresAt, Message};
 use shared::reply::Reply;

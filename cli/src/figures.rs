@@ -1,4 +1,4 @@
-//! Spans of time as people read them in a schedule: `30m`, `24h`, `7d`.
+//! Numbers and spans of time as people read them: `1,234`, `30m`, `24h`, `7d`.
 
 use std::time::Duration;
 
@@ -21,9 +21,27 @@ pub(crate) fn spans(list: &[Duration]) -> String {
     list.iter().map(|one| span(*one)).collect::<Vec<_>>().join(" ")
 }
 
+/// A number with a comma at each thousand.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_commas() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
 
     #[test]
     fn spans_read_like_the_table() {

@@ -1,7 +1,7 @@
 //! The real program, as a process of its own.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -9,10 +9,13 @@ use std::process::{ExitStatus, Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+/// The file that takes what the program logs.
+const LOG: &str = "log";
+
 /// A running `redeliver`. It is killed when this is dropped.
 pub struct Redeliver {
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Redeliver {
@@ -28,10 +31,16 @@ impl Redeliver {
             .args([command, "--config"])
             .arg(file)
             .stdin(Stdio::null())
+            .stderr(File::create(folder.path().join(LOG)).expect("the folder can be written to"))
             .kill_on_drop(true)
             .spawn()
             .expect("redeliver can be started");
-        Self { child, _folder: folder }
+        Self { child, folder }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join(LOG)).expect("it was made at the start")
     }
 
     /// Its process id.

@@ -1,0 +1,56 @@
+//! Addresses are personal data: whatever happens to them, no log shows one in full.
+
+use harness::bounce::{FULL, UNKNOWN, bounce};
+use harness::process::{Redeliver, free_port};
+use harness::redis;
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::eventually;
+use reqwest::Client;
+use serde_json::{Value, json};
+
+/// A local part that nothing else has in it.
+const SECRET: &str = "very.secret.person";
+
+#[tokio::test]
+async fn no_log_shows_a_full_address() {
+    let redis = redis::url();
+    let prefix = redis::unique_prefix();
+    let port = free_port();
+    // The reply names the address, as many do.
+    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
+        (command, 1) if command.starts_with("RCPT") => {
+            Act::Say("452 4.3.1 no room for <very.secret.person@private.example>")
+        }
+        (command, _) => agree(command),
+    })
+    .await;
+    let config = format!(
+        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+         [log]\nfilter = \"debug\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{}\"\nport = {}\n",
+        peer.address.ip(),
+        peer.address.port()
+    );
+    let scheduler = Redeliver::start("scheduler", &config);
+    let worker = Redeliver::start("worker", &config);
+    let address = |n: u32| format!("{SECRET}{n}@private.example");
+    let mut waiting = bounce(&address(1), "m1", FULL);
+    waiting["occurred_at"] = json!("2020-01-01T00:00:00Z");
+    waiting["content"] = json!({"inline": "Subject: x\r\n\r\nx\r\n"});
+    let mut nowhere = waiting.clone();
+    (nowhere["recipient"], nowhere["route"]) = (json!(address(2)), json!("nowhere"));
+    let wrong = bounce(&format!("{SECRET}@@private.example"), "m1", FULL);
+    let bounces = Value::Array(vec![waiting, nowhere, wrong, bounce(&address(3), "m1", UNKNOWN)]);
+    let post = async || {
+        let request = Client::new().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
+        request.send().await.ok().filter(|response| response.status() == 202)
+    };
+    eventually("the scheduler takes the bounces in", post).await;
+    peer.has_heard("RCPT", 1).await;
+    eventually("the worker says that a route is missing", async || worker.log().contains("route").then_some(())).await;
+
+    for log in [scheduler.log(), worker.log()] {
+        assert!(!log.is_empty(), "there is something to look at");
+        let shown = log.lines().find(|line| line.contains(SECRET));
+        assert_eq!(shown, None);
+    }
+}

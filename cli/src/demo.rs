@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use scheduler::serve::Scheduler;
 use shared::clock::{Clock, FastClock, Timestamp};
-use shared::config::{Config, Log, SmtpSettings};
+use shared::config::{Config, Log, Route, SenderSettings, SmtpSettings};
 use shared::policy::Table;
 use shared::store::Store;
 use shared::store::journal::EntryId;
@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
-use worker::sender::smtp::SmtpSender;
 
 use crate::process;
 
@@ -37,7 +36,7 @@ mod report;
 mod score;
 
 use campaign::Answers;
-use cast::Cast;
+use cast::{Cast, Member};
 use display::Display;
 use score::Score;
 
@@ -158,10 +157,13 @@ fn opening() -> Timestamp {
 fn introduction(stage: &Stage, speed: u32) -> String {
     let mut text = format!(
         "A scheduler and a worker over a Redis of their own; time runs {speed} times as fast.\nThe cast, each a real SMTP \
-         server on loopback:\n\n"
+         server on loopback:\n\n  route        address          domain               story\n"
     );
     for member in stage.cast.members() {
-        text.push_str(&format!("  {:<21} {:<20} {}\n", member.address, member.domain, member.story));
+        text.push_str(&format!(
+            "  {:<12} {:<16} {:<20} {}\n",
+            member.route, member.address, member.domain, member.story
+        ));
     }
     text
 }
@@ -171,14 +173,14 @@ impl Stage {
         let clock = Arc::new(FastClock::new(opening(), speed));
         let cast = Cast::start(clock.clone(), opening()).await.context("the cast cannot listen on loopback")?;
         let redis = PrivateRedis::volatile().await?;
-        let (config, table) = (configuration(&redis, speed), Table::embedded());
+        let (config, table) = (configuration(&redis, speed, &cast), Table::embedded());
         let store =
             process::open_store(&config, &table, clock.clone(), &stop).await?.context("stopped before it began")?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen on loopback")?;
         let api = format!("http://{}", listener.local_addr()?);
         let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
         let contents = Contents::new(Vec::new());
-        let worker = Worker::new(store.clone(), routes(&cast), contents, table, config.worker.clone());
+        let worker = Worker::new(store.clone(), Routes::from_config(&config), contents, table, config.worker.clone());
         let inner = CancellationToken::new();
         let serving = inner.clone();
         let running = vec![tokio::spawn(async move {
@@ -209,25 +211,25 @@ impl Stage {
 
 /// The defaults, but for what fast motion needs: spans that are told in the demo's time and mean real ones are as much
 /// longer as time is faster, and the worker looks oftener, for a moment of real time is an hour here.
-fn configuration(redis: &PrivateRedis, speed: u32) -> Config {
+fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
     let mut config = Config::embedded();
     config.redis.url = redis.url();
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);
     config.worker.settle_linger = Duration::from_millis(1);
+    config.worker.route = "healthy".to_owned();
+    config.routes = cast.members().iter().map(route).collect();
     config
 }
 
-fn routes(cast: &Cast) -> Routes {
-    cast.members().iter().fold(Routes::new("healthy"), |routes, member| {
-        let settings = SmtpSettings {
-            host: member.address.ip().to_string(),
-            port: member.address.port(),
-            helo: "redeliver.example".to_owned(),
-            connections: 16,
-            timeout: Duration::from_secs(10),
-        };
-        routes.with(member.route, Arc::new(SmtpSender::new(settings)))
-    })
+fn route(member: &Member) -> Route {
+    let settings = SmtpSettings {
+        host: member.address.ip().to_string(),
+        port: member.address.port(),
+        helo: "redeliver.example".to_owned(),
+        connections: 16,
+        timeout: Duration::from_secs(10),
+    };
+    Route { name: member.route.to_owned(), sender: SenderSettings::Smtp(settings) }
 }

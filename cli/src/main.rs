@@ -23,7 +23,7 @@ mod worker;
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Arguments {
-    /// The configuration file; every key has a default
+    /// The configuration file; every key has a default [default: redeliver.toml, if there is one here]
     #[arg(long, short, global = true, env = "REDELIVER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 

@@ -33,14 +33,15 @@ enum Action {
 
 pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (_, table) = process::configure(config)?;
-    match &arguments.action {
+    let text = match &arguments.action {
         Some(Action::Show { status }) => {
             let row = find(&table, status)?;
-            if arguments.json { println!("{}", row_json(row)) } else { print!("{}", row_text(row)) }
+            if arguments.json { format!("{}\n", row_json(row)) } else { row_text(row) }
         }
-        None if arguments.json => table.rows().iter().for_each(|row| println!("{}", row_json(row))),
-        None => print!("{}", table_text(&table)),
-    }
+        None if arguments.json => table.rows().iter().map(|row| format!("{}\n", row_json(row))).collect(),
+        None => table_text(&table),
+    };
+    process::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -48,7 +49,10 @@ fn find<'t>(table: &'t Table, text: &str) -> Result<&'t Row> {
     if let Some(row) = table.rows().iter().find(|row| row.name == text) {
         return Ok(row);
     }
-    let reply = Reply::parse(text);
+    let reply = match text.parse() {
+        Ok(status) => Reply { status: Some(status), ..Reply::default() },
+        Err(_) => Reply::parse(text),
+    };
     if reply.code.is_none() && reply.status.is_none() {
         let names: Vec<_> = table.rows().iter().map(|row| row.name.as_str()).collect();
         bail!(

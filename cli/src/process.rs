@@ -1,5 +1,6 @@
 //! What long-running commands share: configuration, the way to the store, and the signals that end them.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +15,27 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+/// The configuration file that is read where none is named.
+const FILE_HERE: &str = "redeliver.toml";
+
 /// How long to wait before Redis is asked again at the start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads the configuration and the policy table, with all their faults at once.
 pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
-    let config = Config::load(file).context("the configuration has faults")?;
-    let table = config.policy().context("the policy table has faults")?;
+    let here = Path::new(FILE_HERE);
+    let file = file.or_else(|| here.is_file().then_some(here));
+    let config = Config::load(file).context("the configuration has faults:\n")?;
+    let table = config.policy().context("the policy table has faults:\n")?;
     Ok((config, table))
+}
+
+/// Writes to standard output. Whoever stops reading has seen enough, and that is no error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(err).context("cannot write to standard output"),
+        _ => Ok(()),
+    }
 }
 
 /// Opens the store. Waits for a Redis that is not there yet, as at the start of a cluster; `None` where the wait was
@@ -34,13 +48,21 @@ pub(crate) async fn open_store(
 ) -> Result<Option<Store>> {
     let connections = Connections::new(&config.redis.url, config.redis.connections())?;
     let limits = config.limits(table);
+    let mut told = false;
     loop {
         let open =
             Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;
         match open {
             Ok(store) => return Ok(Some(store)),
             Err(StoreError::Unavailable(why)) => {
-                tracing::warn!(why, "waiting for redis; redis.url says where it should be");
+                if !told {
+                    tracing::warn!(
+                        why,
+                        redis = config.redis.place(),
+                        "waiting for redis; redis.url says where it should be"
+                    );
+                    told = true;
+                }
                 if stop.run_until_cancelled(sleep(START_PAUSE)).await.is_none() {
                     return Ok(None);
                 }

@@ -4,15 +4,21 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use scheduler::serve::Scheduler;
+use scheduler::serve::{Scheduler, serve_until_ready};
 use shared::clock::SystemClock;
 use shared::telemetry;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::process;
+
+/// How long the last answers may take that say that the store is not there yet.
+const READY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -26,9 +32,16 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     telemetry::start(&config.log);
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
-    let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
-        return Ok(ExitCode::SUCCESS);
-    };
+    let listener = listener.into_std()?;
+    let ready = CancellationToken::new();
+    let waiting = TcpListener::from_std(listener.try_clone()?)?;
+    let waiting = tokio::spawn(serve_until_ready(waiting, ready.clone()));
+    let opened = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await;
+    ready.cancel();
+    // A client that holds its connection open must not hold us up.
+    let _ = timeout(READY_MAX, waiting).await;
+    let Some(store) = opened? else { return Ok(ExitCode::SUCCESS) };
+    let listener = TcpListener::from_std(listener)?;
     let scheduler = Scheduler::new(store, table, &config).map_err(|why| anyhow!(why))?;
     tracing::info!(address = %listener.local_addr()?, "scheduler listens");
     scheduler.serve(listener, stop).await.context("the scheduler failed")?;

@@ -1,5 +1,6 @@
 //! The HTTP API. Errors are problem documents (RFC 9457).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -28,6 +29,8 @@ pub struct Api {
     pub accept: Accept,
     /// Bounds on what comes in.
     pub limits: Limits,
+    /// The routes that a message can name.
+    pub routes: Arc<[String]>,
     /// Cancelled when the process stops: streams end then.
     pub stop: CancellationToken,
 }

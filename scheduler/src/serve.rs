@@ -5,14 +5,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
 use shared::config::Config;
 use shared::policy::Table;
-use shared::store::Store;
+use shared::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api, Limits};
+use crate::api::problem::Problem;
+use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
 use crate::upkeep::Upkeep;
 
@@ -24,6 +27,7 @@ pub struct Scheduler {
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
+    routes: Arc<[String]>,
 }
 
 impl Scheduler {
@@ -33,13 +37,14 @@ impl Scheduler {
     /// Where an upkeep task's cron expression cannot be read; the text names the key.
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
-        Ok(Self { store, table, limits: Limits::from_config(config), upkeep, grace: config.scheduler.grace })
+        let routes = config.routes.iter().map(|route| route.name.clone()).collect();
+        Ok(Self { store, table, limits: Limits::from_config(config), upkeep, grace: config.scheduler.grace, routes })
     }
 
     /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let accept = Accept::new(self.store.clone(), self.table);
-        let api = Api { store: self.store, accept, limits: self.limits, stop: stop.clone() };
+        let api = Api { store: self.store, accept, limits: self.limits, routes: self.routes, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let grace_over = async {
@@ -52,4 +57,12 @@ impl Scheduler {
         }
         upkeep.await.map_err(io::Error::other)
     }
+}
+
+/// Answers in the scheduler's place while the store is not there yet: the process is alive, and not ready. Ends when
+/// `ready` is cancelled.
+pub async fn serve_until_ready(listener: TcpListener, ready: CancellationToken) -> io::Result<()> {
+    let not_ready = async || Problem::from(StoreError::Unavailable("it has not answered yet".to_owned()));
+    let router = Router::new().route("/healthz", get(health::alive)).fallback(not_ready);
+    axum::serve(listener, router).with_graceful_shutdown(ready.cancelled_owned()).await
 }

@@ -177,6 +177,12 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Redis {
+    /// Where it is, without user and password.
+    pub fn place(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        rest.rsplit_once('@').map_or(rest, |(_, place)| place)
+    }
+
     /// How connections are made and used.
     pub fn connections(&self) -> ConnectionSettings {
         ConnectionSettings {
@@ -205,7 +211,12 @@ impl Config {
             let text = format!("cannot be read: {err}; name another file with --config or REDELIVER_CONFIG");
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "file".to_owned(), text }])
         })?;
-        Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)
+        let mut config = Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)?;
+        // A path in a file is meant from where the file is.
+        if let (Some(policy), Some(folder)) = (&mut config.policy_file, path.parent()) {
+            *policy = folder.join(&*policy);
+        }
+        Ok(config)
     }
 
     /// The policy table in force: the default one, with the rows of `policy.file` over it.
@@ -288,6 +299,7 @@ mod tests {
         assert_eq!(config.routes.len(), 2);
         assert_eq!(config.redis.url, "redis://:secret@r/1");
         assert!(!format!("{config:?}").contains("secret"), "secrets never print");
+        assert_eq!(config.redis.place(), "r/1");
     }
 
     #[test]

@@ -93,6 +93,9 @@ pub struct Head {
     /// When the job came to be.
     #[serde(rename = "c", with = "as_ms")]
     pub created: Timestamp,
+    /// Whether the last try failed by trouble that is not the address's, and did not count.
+    #[serde(rename = "o", default, skip_serializing_if = "std::ops::Not::not")]
+    pub held: bool,
     /// The last tries, oldest first.
     #[serde(rename = "h")]
     pub history: Vec<Try>,
@@ -201,6 +204,7 @@ impl Head {
             status: reply.status,
             policy: policy.to_owned(),
             created: now,
+            held: false,
             history: Vec::with_capacity(1),
         };
         head.remember(0, &reply.to_string(), bounced_at);
@@ -213,8 +217,10 @@ impl Head {
         Self { attempt: 0, created: now, ..self }
     }
 
-    /// Adds a failed try to the history, within its bounds.
+    /// Adds a failed try to the history, within its bounds. A try that did not count has the number of the next one, which
+    /// takes its place.
     pub fn remember(&mut self, attempt: u32, reply: &str, at: Timestamp) {
+        self.history.pop_if(|last| last.attempt == attempt);
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(0);
         }

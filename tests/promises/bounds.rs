@@ -75,3 +75,16 @@ async fn command(redis: &PrivateRedis, command: &str) {
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"+OK\r\n", "{command}");
 }
+
+#[tokio::test]
+async fn a_message_for_a_route_that_is_not_configured_is_refused_with_those_that_are() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let mut astray = bounce(JO, "m1", FULL);
+    astray["route"] = json!("defualt");
+    let answers = json_lines(http.post_lines(format!("\n{}\n{astray}\n", bounce(JO, "m2", FULL))).await).await;
+    assert_eq!(answers[0]["answer"], "scheduled");
+    assert_eq!((&answers[1]["answer"], &answers[1]["field"]), (&json!("refused"), &json!("route")));
+    assert_eq!(answers[1]["line"], 3, "blank lines count: {}", answers[1]);
+    assert!(answers[1]["reason"].as_str().unwrap().contains("default"), "{}", answers[1]);
+}

@@ -94,7 +94,7 @@ async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
         let last_seen = Some(all[seen - 1].cursor.as_str());
         assert_eq!(read(&http, "", last_seen, 40 - seen).await, all[seen..], "after {seen} events");
     }
-    let by_query = format!("?after={}", all[20].cursor.replace('+', "%2B"));
+    let by_query = format!("?after={}", all[20].cursor);
     assert_eq!(read(&http, &by_query, None, 19).await, all[21..]);
 }
 

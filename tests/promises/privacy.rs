@@ -30,7 +30,8 @@ async fn no_log_shows_a_full_address() {
         peer.address.ip(),
         peer.address.port()
     );
-    let scheduler = Redeliver::start("scheduler", &config);
+    let more_routes = format!("{config}[[route]]\nname = \"nowhere\"\nsender = \"log\"\n");
+    let scheduler = Redeliver::start("scheduler", &more_routes);
     let worker = Redeliver::start("worker", &config);
     let address = |n: u32| format!("{SECRET}{n}@private.example");
     let mut waiting = bounce(&address(1), "m1", FULL);

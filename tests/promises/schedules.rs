@@ -7,6 +7,7 @@ use harness::mail::outcome;
 use harness::world::{DAY, HOUR, MS, World};
 use shared::clock::Timestamp;
 use shared::event::{DropReason, EventKind};
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
@@ -120,6 +121,23 @@ async fn a_job_past_its_age_ends_as_if_its_last_try_had_failed_and_sends_nothing
     assert_eq!(world.mail.tried(), []);
     assert_eq!(world.standing(JO).await, Standing::Unavailable);
     assert_eq!(world.final_events().await, [dropped("m1", DropReason::Retired)]);
+}
+
+#[tokio::test]
+async fn a_job_that_was_held_past_its_age_gives_its_messages_up_and_says_nothing_of_the_address() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", DISABLED)).await;
+    let relay_down = Fault { kind: FaultKind::Connect, side: Side::Ours, text: "refused".to_owned() };
+    world.mail.answers(move |_| Outcome::Unreachable(relay_down.clone()));
+    assert_eq!(world.work().await, 1);
+    let history = world.job(JO).await.job.head.history;
+    assert!(history.last().unwrap().reply.contains("refused"), "why it waits is to be seen: {history:?}");
+
+    world.clock.advance(30 * DAY);
+    assert_eq!(world.work().await, 1);
+    assert_eq!(world.mail.tried().len(), 1, "nothing more was sent");
+    assert_eq!(world.final_events().await, [dropped("m1", DropReason::GivenUp)]);
+    assert_eq!(world.standing_record(JO).await, None);
 }
 
 /// A bounce, and four tries that fail as it did: each is not to be had a millisecond early, and is to be had on time.

@@ -70,7 +70,8 @@ impl Attempter {
         Some(progress.end(self.clock.now()))
     }
 
-    /// A job past its age ends as if its last attempt had failed, and nothing is sent.
+    /// A job past its age ends as if its last attempt had failed, and nothing is sent. Where the last try did not count,
+    /// because the trouble was ours, it is the messages that are given up, and nothing is said about the address.
     fn end_by_age(&self, progress: &mut Progress) -> Option<Settlement> {
         let LeasedJob { job, claimed_at, .. } = &progress.leased;
         if claimed_at.since(job.head.created) < self.table.max_age {
@@ -78,8 +79,12 @@ impl Attempter {
         }
         let last_reply = job.head.history.last().map(|last| last.reply.as_str()).unwrap_or_default();
         let outcome = Outcome::Deferred(Reply::parse(last_reply));
+        let held = job.head.held;
         while let Some(message) = progress.waiting.front() {
-            let decision = self.judge(progress, message, &outcome);
+            let mut decision = self.judge(progress, message, &outcome);
+            if held {
+                decision.verdict = Verdict::DropAll;
+            }
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
                 return Some(settlement);
             }
@@ -91,10 +96,12 @@ impl Attempter {
         let ours = |kind, text| Outcome::Unreachable(Fault { kind, side: Side::Ours, text });
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
             let route = message.route.as_deref().unwrap_or("the default one");
-            tracing::error!(
-                route,
-                "a message names a route that this worker does not have; add a [[route]] of that name"
-            );
+            if self.routes.is_first_to_miss(route) {
+                tracing::error!(
+                    route,
+                    "messages name a route that this worker does not have, and wait; add such a [[route]]"
+                );
+            }
             return ours(FaultKind::Local, format!("this worker has no route {route}"));
         };
         let content = match &message.content {
@@ -164,7 +171,7 @@ impl Progress {
                 let deferred = said(EventKind::AttemptDeferred);
                 self.renew_if_delivered(now);
                 let head = &mut self.leased.job.head;
-                head.attempt = self.step;
+                (head.attempt, head.held) = (self.step, false);
                 head.status = decision.reply.status;
                 head.remember(self.step, &decision.reply.to_string(), now);
                 if let Some(row) = decision.row {
@@ -176,6 +183,9 @@ impl Progress {
                 let mut held = said(EventKind::AttemptDeferred);
                 held.reason = Some("held".to_owned());
                 self.renew_if_delivered(now);
+                let (number, head) = (self.leased.job.head.attempt + 1, &mut self.leased.job.head);
+                head.held = true;
+                head.remember(number, &decision.reply.to_string(), now);
                 Some(self.wait(*delay, held))
             }
             Verdict::DropAll => {

@@ -1,7 +1,7 @@
 //! Routes: which sender a message leaves by.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::config::{Config, SenderSettings};
 
@@ -9,17 +9,21 @@ use crate::sender::Sender;
 use crate::sender::log::LogSender;
 use crate::sender::smtp::SmtpSender;
 
+/// How many routes that are not there are told apart.
+const MISSED_MAX: usize = 100;
+
 /// The senders, by the name of their route.
 #[derive(Clone)]
 pub struct Routes {
     senders: HashMap<String, Arc<dyn Sender>>,
     default: String,
+    missed: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Routes {
     /// No routes yet; messages that name none take the one called `default`.
     pub fn new(default: impl Into<String>) -> Self {
-        Self { senders: HashMap::new(), default: default.into() }
+        Self { senders: HashMap::new(), default: default.into(), missed: Arc::default() }
     }
 
     /// The routes that the configuration names.
@@ -45,5 +49,11 @@ impl Routes {
     /// The sender of a route; the default route's where none is named, and `None` where there is no such route.
     pub fn sender(&self, route: Option<&str>) -> Option<&Arc<dyn Sender>> {
         self.senders.get(route.unwrap_or(&self.default))
+    }
+
+    /// Notes that there is no such route; whether that is news.
+    pub(crate) fn is_first_to_miss(&self, route: &str) -> bool {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        missed.len() < MISSED_MAX && missed.insert(route.to_owned())
     }
 }

@@ -112,11 +112,14 @@ impl Loop {
         }
         let bounds = ClaimBounds { batch: permits.len(), share, lease };
         let answer = self.worker.store.claim(shard, bounds).await;
+        // All shards are on one Redis, or on few: the first that is away is news, and the last that comes back.
+        let all_were_there = !self.away.contains(&true);
         let was_away = mem::replace(&mut self.away[usize::from(shard)], answer.is_err());
+        let all_are_there = !self.away.contains(&true);
         match answer {
             Ok(claimed) => {
-                if was_away {
-                    tracing::info!(shard, "the store answers again");
+                if was_away && all_are_there {
+                    tracing::info!("the store answers again");
                 }
                 let full = claimed.jobs.len() == permits.len();
                 let next = self.next_visit(claimed.now, claimed.next_visit, full);
@@ -124,9 +127,9 @@ impl Loop {
                 next
             }
             Err(err) => {
-                if !was_away {
+                if all_were_there {
                     match err {
-                        StoreError::Unavailable(why) => tracing::warn!(why, shard, "no jobs can be claimed for now"),
+                        StoreError::Unavailable(why) => tracing::warn!(why, "no jobs can be claimed for now"),
                         err => tracing::error!(%err, shard, "no jobs can be claimed"),
                     }
                 }

@@ -54,7 +54,7 @@ pub async fn check(State(api): State<Api>, body: Result<Json<Check>, JsonRejecti
     let Json(Check { account, addresses }) = body?;
     if addresses.len() > CHECK_MAX {
         let detail = format!("{} addresses; one request takes at most {CHECK_MAX}", addresses.len());
-        return Err(Problem::bad_field("addresses", detail));
+        return Err(Problem::too_large(detail));
     }
     let account = read_account(account.as_deref())?;
     let mut ids = Vec::with_capacity(addresses.len());

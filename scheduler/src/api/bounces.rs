@@ -124,9 +124,9 @@ async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
             Some(chunk) => lines.push(chunk, |line| complete.push(line)),
             None => lines.finish(|line| complete.push(line)),
         }
-        for line in complete {
+        for (number, line) in complete {
             batch_bytes += line.len();
-            batch.push(read_line(api, &line));
+            batch.push(read_line(api, &line).map_err(|refusal| Refusal { line: Some(number), ..refusal }));
             if batch.len() == api.limits.batch || batch_bytes > BATCH_BYTES_MAX {
                 batch_bytes = 0;
                 write_answers(api, mem::take(&mut batch), &mut tally, &mut answers).await?;
@@ -155,7 +155,11 @@ fn read_line(api: &Api, line: &Line) -> Result<Bounce, Refusal> {
 }
 
 fn read_item(api: &Api, item: Value) -> Result<Bounce, Refusal> {
-    read(item, api.store.clock().now(), api.limits.inline)
+    let bounce = read(item, api.store.clock().now(), api.limits.inline)?;
+    match &bounce.message.route {
+        Some(route) if !api.routes.contains(route) => Err(Refusal::unknown_route(route, &api.routes)),
+        _ => Ok(bounce),
+    }
 }
 
 async fn write_answers(

@@ -1,6 +1,7 @@
 //! `GET /v1/events`: the journal as server-sent events. A client that comes back with the last id that it saw misses
 //! nothing that the journal still holds, and gets nothing twice.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +22,7 @@ use super::Api;
 use super::problem::Problem;
 
 /// How many entries of each shard are read at once.
-const READ_COUNT: usize = 64;
+const READ_COUNT: usize = 8;
 
 /// How long to wait before a journal without news is read again.
 const POLL: Duration = Duration::from_millis(200);
@@ -65,22 +66,29 @@ pub async fn get(
     let kinds = read_kinds(types.as_deref())?;
     let shards = usize::from(api.store.shards());
     let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    let field = if last_seen.is_some() { "Last-Event-ID" } else { "after" };
     let cursor = match last_seen.or(after.as_deref()) {
         None => {
             let ends = api.store.journal_ends().await?;
             Cursor(ends.into_iter().map(|entry| Place { entry, seen: None }).collect())
         }
         Some("start") => Cursor(vec![Place::default(); shards]),
-        Some(id) => id
-            .parse()
-            .ok()
-            .filter(|cursor: &Cursor| cursor.0.len() == shards)
-            .ok_or_else(|| Problem::bad_field("after", "is no id of an event of this store; use one, or start"))?,
+        Some(id) => id.parse().ok().filter(|cursor: &Cursor| cursor.0.len() == shards).ok_or_else(|| {
+            Problem::bad_field(
+                field,
+                "this is no id of the stream of this store; use one that came with an event, or start",
+            )
+        })?,
     };
     let stop = api.stop.clone();
-    let events = stream::unfold((api, cursor), |(api, mut cursor)| async move {
-        let batch = next_batch(&api, &mut cursor).await;
-        Some((stream::iter(batch), (api, cursor)))
+    let events = stream::unfold((api, cursor, VecDeque::new()), |(api, mut cursor, mut entries)| async move {
+        while entries.is_empty() {
+            entries = next_entries(&api, &cursor).await;
+        }
+        let batch = entries.pop_front().map(|(shard, entry)| wire_events(shard, &entry, &mut cursor));
+        // A long journal is read to many; between its entries it is others' turn.
+        tokio::task::yield_now().await;
+        Some((stream::iter(batch.unwrap_or_default()), (api, cursor, entries)))
     })
     .flatten()
     .filter(move |(kind, _)| futures::future::ready(kinds.is_empty() || kinds.contains(kind)))
@@ -101,25 +109,22 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
         .collect()
 }
 
-/// The events after the cursor, which is moved behind them. Waits until there are some, and while the store is away.
-async fn next_batch(api: &Api, cursor: &mut Cursor) -> Vec<(EventKind, sse::Event)> {
+/// Entries after the cursor, with their shards. Waits until there are some, and while the store is away.
+async fn next_entries(api: &Api, cursor: &Cursor) -> VecDeque<(usize, Entry)> {
+    let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
     loop {
-        let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
-        let journals = match api.store.read_journal(&after, READ_COUNT).await {
-            Ok(journals) => journals,
-            Err(err) => {
-                tracing::warn!(%err, "a stream of events waits");
-                Vec::new()
+        match api.store.read_journal(&after, READ_COUNT).await {
+            Ok(journals) => {
+                let mut entries: Vec<(usize, Entry)> = Vec::new();
+                for (shard, journal) in journals.into_iter().enumerate() {
+                    entries.extend(journal.into_iter().map(|entry| (shard, entry)));
+                }
+                if !entries.is_empty() {
+                    entries.sort_by_key(|(_, entry)| entry.id);
+                    return entries.into();
+                }
             }
-        };
-        let mut entries: Vec<(usize, Entry)> = Vec::new();
-        for (shard, journal) in journals.into_iter().enumerate() {
-            entries.extend(journal.into_iter().map(|entry| (shard, entry)));
-        }
-        entries.sort_by_key(|(_, entry)| entry.id);
-        let batch: Vec<_> = entries.into_iter().flat_map(|(shard, entry)| wire_events(shard, &entry, cursor)).collect();
-        if !batch.is_empty() {
-            return batch;
+            Err(err) => tracing::warn!(%err, "a stream of events waits"),
         }
         sleep(POLL).await;
     }
@@ -147,7 +152,7 @@ impl fmt::Display for Cursor {
             let comma = if n == 0 { "" } else { "," };
             write!(f, "{comma}{entry}")?;
             if let Some(seen) = seen {
-                write!(f, "+{seen}")?;
+                write!(f, "~{seen}")?;
             }
         }
         Ok(())
@@ -159,7 +164,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let place = |part: &str| {
-            let (entry, seen) = part.split_once('+').map_or((part, None), |(entry, seen)| (entry, Some(seen)));
+            let (entry, seen) = part.split_once('~').map_or((part, None), |(entry, seen)| (entry, Some(seen)));
             let seen = seen.map(|seen| seen.parse().map_err(|_| ())).transpose()?;
             Ok(Place { entry: entry.parse().map_err(|_| ())?, seen })
         };
@@ -173,10 +178,10 @@ mod tests {
 
     #[test]
     fn cursors_read_back() {
-        for text in ["1763716200000-0", "0-0,1763716200000-3+2,5-0"] {
+        for text in ["1763716200000-0", "0-0,1763716200000-3~2,5-0"] {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }
-        for text in ["", "x", "1-", "1-2+", "1-2,", "-1-2"] {
+        for text in ["", "x", "1-", "1-2~", "1-2,", "-1-2"] {
             assert!(text.parse::<Cursor>().is_err(), "{text}");
         }
     }

@@ -76,7 +76,11 @@ impl From<StoreError> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Self { status: rejection.status(), ..Self::bad_request(rejection.body_text()) }
+        match rejection {
+            // Its own text speaks of our types.
+            JsonRejection::JsonDataError(_) => Self::bad_request("the body has not the fields that are documented"),
+            other => Self { status: other.status(), ..Self::bad_request(other.body_text()) },
+        }
     }
 }
 

@@ -46,12 +46,20 @@ pub struct Refusal {
     pub value: Option<String>,
     /// What is wrong, and what is allowed.
     pub reason: String,
+    /// The line that it stood on, where it came as one of many lines.
+    pub line: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal of a whole item.
     pub fn whole(reason: impl Into<String>) -> Self {
-        Self { field: None, value: None, reason: reason.into() }
+        Self { field: None, value: None, reason: reason.into(), line: None }
+    }
+
+    /// A refusal of a message whose route is not one of those configured.
+    pub fn unknown_route(route: &str, routes: &[String]) -> Self {
+        let reason = format!("there is no such route; configured are: {}", routes.join(", "));
+        Self::of("route", Some(&Value::from(route)), reason)
     }
 
     fn of(field: &str, value: Option<&Value>, reason: impl Into<String>) -> Self {
@@ -59,7 +67,7 @@ impl Refusal {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             text.chars().take(VALUE_CHARS).collect()
         });
-        Self { field: Some(field.chars().take(VALUE_CHARS).collect()), value, reason: reason.into() }
+        Self { field: Some(field.chars().take(VALUE_CHARS).collect()), value, reason: reason.into(), line: None }
     }
 
     /// The refusal as the API gives it.
@@ -69,6 +77,9 @@ impl Refusal {
             if let Some(text) = part {
                 wire[key] = text.as_str().into();
             }
+        }
+        if let Some(line) = self.line {
+            wire["line"] = line.into();
         }
         wire
     }
@@ -172,6 +183,9 @@ impl Fields {
             None => None,
             Some(value) => Some(value.as_str().ok_or_else(|| self.refuse("reply", "must be text"))?),
         };
+        if status.is_none() && raw.is_some_and(|raw| raw.trim().is_empty()) {
+            return Err(self.refuse("reply", "is empty; say what the mail system said, or give a status"));
+        }
         let mut reply = match (raw, status) {
             (None, None) => return Err(Refusal::of("reply", None, "every bounce needs a reply, or at least a status")),
             (raw, _) => Reply::parse(raw.unwrap_or_default()),
@@ -215,6 +229,9 @@ fn content(value: Option<Value>, inline_max: usize) -> Result<Option<ContentRef>
         Some(Value::Object(mut map)) if map.len() == 1 => match (map.remove("inline"), map.remove("file")) {
             (Some(Value::String(text)), _) if text.len() > inline_max => {
                 refuse("content.inline", format!("is longer than {inline_max} bytes; put it into a file"))
+            }
+            (Some(Value::String(text)), _) if text.trim().is_empty() => {
+                refuse("content.inline", "is empty; leave content out where the platform holds it".to_owned())
             }
             (Some(Value::String(text)), _) => Ok(Some(ContentRef::Inline(text))),
             (_, Some(Value::String(path)))
@@ -291,6 +308,8 @@ mod tests {
             (ok("recipient", json!("jo@example.com\r\nRCPT TO:<x@y>")), "recipient"),
             (ok("recipient", json!(7)), "recipient"),
             (ok("reply", json!("250 2.0.0 ok")), "reply"),
+            (ok("reply", json!(" ")), "reply"),
+            (ok("content", json!({"inline": ""})), "content.inline"),
             (ok("status", json!("4.3")), "status"),
             (ok("status", json!("2.0.0")), "status"),
             (ok("message_id", json!("a\nb")), "message_id"),

@@ -2,10 +2,13 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// One line of input.
+/// One line of input, with its number from 1. Blank lines count and are left out.
+pub type Numbered = (u64, Line);
+
+/// What a line holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Its bytes, without the line end. Empty lines are left out.
+    /// Its bytes, without the line end.
     Whole(Bytes),
     /// It was longer than allowed, and is gone.
     TooLong,
@@ -32,16 +35,17 @@ pub struct Lines {
     held: BytesMut,
     max: usize,
     skipping: bool,
+    number: u64,
 }
 
 impl Lines {
     /// Lines of at most `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { held: BytesMut::new(), max, skipping: false }
+        Self { held: BytesMut::new(), max, skipping: false, number: 0 }
     }
 
     /// Adds bytes, and gives each line that they complete to `line`.
-    pub fn push(&mut self, mut chunk: &[u8], mut line: impl FnMut(Line)) {
+    pub fn push(&mut self, mut chunk: &[u8], mut line: impl FnMut(Numbered)) {
         while let Some(end) = chunk.iter().position(|byte| *byte == b'\n') {
             self.hold(&chunk[..end]);
             chunk.advance(end + 1);
@@ -51,12 +55,13 @@ impl Lines {
     }
 
     /// Ends the input, and gives the last line to `line` where it had no line end.
-    pub fn finish(&mut self, mut line: impl FnMut(Line)) {
+    pub fn finish(&mut self, mut line: impl FnMut(Numbered)) {
         let held = self.held.split();
+        self.number += 1;
         if std::mem::take(&mut self.skipping) {
-            line(Line::TooLong);
+            line((self.number, Line::TooLong));
         } else if !held.iter().all(u8::is_ascii_whitespace) {
-            line(Line::Whole(held.freeze()));
+            line((self.number, Line::Whole(held.freeze())));
         }
     }
 
@@ -87,7 +92,7 @@ mod tests {
             let whole = |text: &'static [u8]| Line::Whole(Bytes::from_static(text));
             assert_eq!(
                 found,
-                [whole(b"one\r"), Line::TooLong, Line::TooLong, whole(b"two"), whole(b"last")],
+                [(1, whole(b"one\r")), (4, Line::TooLong), (5, Line::TooLong), (6, whole(b"two")), (7, whole(b"last"))],
                 "in chunks of {size}"
             );
             assert!(lines.held.capacity() < 64, "what was skipped is not kept");

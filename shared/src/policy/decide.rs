@@ -210,6 +210,8 @@ mod tests {
             ("550 5.3.0 no", 0.0, 0, DropAll),
             ("554 5.6.0 content", 0.0, 0, DropMessage),
             ("550 no", 0.0, 0, DropMessage),
+            ("450 5.1.1 code and status contradict each other", 4.0, 3, retired(Standing::Inactive)),
+            ("550 4.2.2 code and status contradict each other", 24.0, 4, retired(Standing::Unavailable)),
         ] {
             if tries > 0 {
                 let Verdict::RetryAfter(delay) = verdict(0, reply) else { panic!("{reply} is worth a retry") };

@@ -7,6 +7,7 @@ use super::load;
 use super::row::Row;
 use crate::reply::Reply;
 use crate::settings::SettingsFaults;
+use crate::status::{EnhancedStatus, StatusClass};
 
 /// The default table's text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -45,8 +46,17 @@ impl Table {
         load::table(&[("default.toml", DEFAULT), (name, text)])
     }
 
-    /// The most specific row for `reply`; the later one where two are equally so.
+    /// The most specific row for `reply`; the later one where two are equally so. Where code and status contradict each
+    /// other, the milder counts: to give up a live address is the worse mistake.
     pub fn row(&self, reply: &Reply, account: &str, stream: Option<&str>, destination: &str) -> &Row {
+        let milder = match (reply.code, reply.status) {
+            (Some(400..=499), Some(status)) if status.class() == StatusClass::Permanent => {
+                let status = EnhancedStatus::new(StatusClass::Transient, status.subject(), status.detail());
+                Some(Reply { status: Some(status), ..reply.clone() })
+            }
+            _ => None,
+        };
+        let reply = milder.as_ref().unwrap_or(reply);
         self.rows
             .iter()
             .filter_map(|row| Some((row.rank(reply, account, stream, destination)?, row)))

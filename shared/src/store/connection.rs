@@ -116,7 +116,8 @@ fn sort(err: &RedisError) -> StoreError {
         let place = err.detail().filter(|detail| detail.contains("user_script")).unwrap_or_default();
         return StoreError::Refused(format!("{code} {place}").trim_end().to_owned());
     }
-    let text = err.category().to_owned();
+    // What the system says of a connection names no argument either.
+    let text = if err.is_io_error() { err.to_string() } else { err.category().to_owned() };
     let away = err.is_timeout()
         || err.is_io_error()
         || err.is_unrecoverable_error()

@@ -4,6 +4,7 @@
 //! a refused greeting) and lost connections are ours, and never count against the recipient.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -31,6 +32,9 @@ const CONTENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Sends by one relay.
 pub struct SmtpSender {
     pool: Pool<Relay>,
+    /// Whether the last connection could not be made, so that the log says once that it is so.
+    down: AtomicBool,
+    relay: String,
 }
 
 /// Makes connections to the relay.
@@ -66,18 +70,29 @@ impl SmtpSender {
     /// Outside a tokio runtime.
     pub fn new(settings: SmtpSettings) -> Self {
         let connections = settings.connections;
+        let relay = format!("{}:{}", settings.host, settings.port);
         let pool = Pool::builder(Relay { settings })
             .max_size(connections)
             .build()
             .expect("a pool without time limits of its own needs no runtime");
-        Self { pool }
+        Self { pool, relay, down: AtomicBool::new(false) }
     }
 
     /// One transaction on one connection. `Err` where a connection that had been used before turned out to be dead.
     async fn attempt(&self, attempt: &Attempt, content: &[u8]) -> Result<Outcome, Fault> {
         let mut connection = match self.pool.get().await {
-            Ok(connection) => connection,
-            Err(managed::PoolError::Backend(fault)) => return Ok(Outcome::Unreachable(fault)),
+            Ok(connection) => {
+                if self.down.swap(false, Ordering::Relaxed) {
+                    tracing::info!(relay = self.relay, "the relay answers again");
+                }
+                connection
+            }
+            Err(managed::PoolError::Backend(fault)) => {
+                if !self.down.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(relay = self.relay, %fault, "the relay cannot be used; jobs of its route wait");
+                }
+                return Ok(Outcome::Unreachable(fault));
+            }
             Err(other) => return Ok(Outcome::Unreachable(ours(FaultKind::Connect, other.to_string()))),
         };
         let fresh = managed::Object::metrics(&connection).recycle_count == 0;

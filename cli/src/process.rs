@@ -25,8 +25,8 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
     let here = Path::new(FILE_HERE);
     let file = file.or_else(|| here.is_file().then_some(here));
-    let config = Config::load(file).context("the configuration has faults:\n")?;
-    let table = config.policy().context("the policy table has faults:\n")?;
+    let config = Config::load(file).map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
+    let table = config.policy().map_err(|faults| anyhow!("the policy table has faults:\n{faults}"))?;
     Ok((config, table))
 }
 
@@ -92,4 +92,22 @@ pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
         }
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn each_fault_of_the_configuration_is_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("redeliver.toml");
+        fs::write(&file, "[worker]\nlease = \"soon\"\nbatch = 0\n").unwrap();
+        let text = format!("{:#}", configure(Some(&file)).unwrap_err());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(lines[1..].iter().all(|line| line.starts_with(&file.display().to_string())), "{text}");
+    }
 }

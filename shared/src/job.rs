@@ -214,7 +214,7 @@ impl Head {
     /// The head under which messages go on that joined while the job ended: with all attempts before it.
     #[must_use]
     pub fn renewed(self, now: Timestamp) -> Self {
-        Self { attempt: 0, created: now, ..self }
+        Self { attempt: 0, created: now, held: false, ..self }
     }
 
     /// Adds a failed try to the history, within its bounds. A try that did not count has the number of the next one, which

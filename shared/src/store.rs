@@ -37,7 +37,7 @@ pub enum StoreError {
     #[error("redis does not answer: {0}")]
     Unavailable(String),
     /// Redis refused the call, or answered what this version does not understand: trying again does not help.
-    #[error("redis refused: {0}; this is a fault in redeliver or in the data of this prefix")]
+    #[error("redis refused: {0}; look at the user and password in redis.url, and at the data of this prefix")]
     Refused(String),
     /// The data belongs to a store of another shape.
     #[error("{0}")]

@@ -125,7 +125,7 @@ async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
             None => lines.finish(|line| complete.push(line)),
         }
         for (number, line) in complete {
-            batch_bytes += line.len();
+            batch_bytes += line.size();
             batch.push(read_line(api, &line).map_err(|refusal| Refusal { line: Some(number), ..refusal }));
             if batch.len() == api.limits.batch || batch_bytes > BATCH_BYTES_MAX {
                 batch_bytes = 0;

@@ -16,16 +16,11 @@ pub enum Line {
 
 impl Line {
     /// How many bytes are kept of it.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
             Self::TooLong => 0,
         }
-    }
-
-    /// Whether nothing is kept of it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

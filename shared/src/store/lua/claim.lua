@@ -4,7 +4,7 @@
 -- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms
 -- Reply: now; the leases' deadline, which is their token; when the shard is next worth visiting (-1: never); then per
 -- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record.
--- Cost: 5 operations and 3 per destination visited. Atomic.
+-- Cost: 7 operations and 3 per destination visited. Atomic.
 
 local batch, share, lease_ms = unpack(ARGV, FIRST)
 batch, share, lease_ms = tonumber(batch), tonumber(share), tonumber(lease_ms)

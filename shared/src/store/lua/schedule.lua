@@ -12,8 +12,8 @@
 --   event        body of its events: JSON without type and outer braces
 -- Reply: now, then 2 per bounce: answer ('scheduled', 'joined', 'duplicate', 'stale', 'retired', 'dropped') and detail
 -- (scheduled, joined: due in ms, '' while leased; retired: the standing's JSON; else '').
--- Cost: 3 operations and one per destination to read and write a batch of new jobs; 1 more per joining message, 5 more
--- per retired address. Atomic.
+-- Cost: 6 operations and 1 per destination for a batch; 1 more per joining message and per job joined, 6 more per retired
+-- address. Atomic.
 
 local WIDTH = 9
 assert((#ARGV - FIRST + 1) % WIDTH == 0, 'schedule takes 9 values per bounce')

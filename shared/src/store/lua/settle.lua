@@ -14,7 +14,7 @@
 --   events       JSON objects, joined by commas; '' where there are none
 --   last         one more event: retry: it gets `due`; close: left out where the job goes on; retire: gets the standing
 -- Reply: now, then 1 or 0 per job: settled, or the token was stale.
--- Cost: 7 operations and 2 per destination for a batch; 3 more per retired address. Atomic.
+-- Cost: 9 operations and 2 per destination for a batch; 4 more per retired address. Atomic.
 
 local WIDTH = 12
 assert((#ARGV - FIRST + 1) % WIDTH == 0, 'settle takes 12 values per job')

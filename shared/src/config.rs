@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::pace::{DestinationRule, Pace};
 use crate::policy;
 use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
@@ -30,6 +31,10 @@ pub struct Config {
     pub job: Job,
     /// `[worker]`
     pub worker: Worker,
+    /// `[pace]` and `[breaker]`
+    pub pace: Pace,
+    /// `[[destination]]`
+    pub destinations: Vec<DestinationRule>,
     /// `[content]` roots
     pub content_roots: Vec<PathBuf>,
     /// `[policy]` file
@@ -91,6 +96,8 @@ pub struct Job {
     pub record_max: usize,
     /// Bytes of one message's inline content.
     pub inline_max: usize,
+    /// Lapses in a row that put it into quarantine.
+    pub max_lapses: u32,
 }
 
 /// `[worker]`
@@ -238,6 +245,8 @@ impl Config {
             unavailable_for: table.unavailable_for,
             unavailable_max: table.unavailable_max,
             strikes: table.strikes,
+            max_lapses: self.job.max_lapses,
+            pace: self.pace,
         }
     }
 

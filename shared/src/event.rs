@@ -1,5 +1,7 @@
 //! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports are made of them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -32,11 +34,21 @@ pub enum EventKind {
     AddressReinstated,
     /// A lease ran out unsettled and its job is due again.
     JobLapsed,
+    /// A job lapsed too often in a row and waits for an operator.
+    JobQuarantined,
+    /// A destination failed too often and gets no attempts for a time: until.
+    BreakerOpened,
+    /// A probe got through and the destination gets attempts again, few at first.
+    BreakerClosed,
+    /// An operator keeps attempts from a destination: reason, until where there is an end.
+    DestinationHeld,
+    /// An operator lets attempts through again.
+    DestinationReleased,
 }
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -47,6 +59,11 @@ impl EventKind {
         Self::AddressRetired,
         Self::AddressReinstated,
         Self::JobLapsed,
+        Self::JobQuarantined,
+        Self::BreakerOpened,
+        Self::BreakerClosed,
+        Self::DestinationHeld,
+        Self::DestinationReleased,
     ];
 
     /// Whether this ends a message's story. Each accepted message gets exactly one such event.
@@ -67,6 +84,11 @@ impl EventKind {
             Self::AddressRetired => "AddressRetired",
             Self::AddressReinstated => "AddressReinstated",
             Self::JobLapsed => "JobLapsed",
+            Self::JobQuarantined => "JobQuarantined",
+            Self::BreakerOpened => "BreakerOpened",
+            Self::BreakerClosed => "BreakerClosed",
+            Self::DestinationHeld => "DestinationHeld",
+            Self::DestinationReleased => "DestinationReleased",
         }
     }
 
@@ -82,7 +104,8 @@ pub struct Event {
     /// What happened.
     #[serde(rename = "type")]
     pub kind: EventKind,
-    /// To which job, `account/recipient`.
+    /// To which job, `account/recipient`; empty for what happens to a destination.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub job: String,
     /// Where its attempts go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,9 +140,15 @@ pub struct Event {
     /// Until when the address is unavailable; written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
-    /// When the next attempt is due; written last, by the scripts, which alone know it.
+    /// When the next attempt is due. The journal has `delay` in its place, for its entry has the instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<i64>,
+    /// How long the job waits from when this was written, or from `occurred` where that is earlier, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<u64>,
+    /// When the bounce happened that the delay counts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occurred: Option<i64>,
 }
 
 /// Why a message was given up.
@@ -165,6 +194,8 @@ impl Event {
             metadata: Map::new(),
             until: None,
             due: None,
+            delay: None,
+            occurred: None,
         }
     }
 
@@ -188,12 +219,15 @@ impl Event {
         serde_json::to_string(self).expect("text, numbers and maps with text keys always serialize")
     }
 
-    /// The event without its type and its outer braces, for a script that knows which event it is.
-    pub fn body(&self) -> String {
-        let line = self.line();
-        let start = format!("{{\"type\":\"{}\",", self.kind.name());
-        let body = line.strip_prefix(&start).and_then(|rest| rest.strip_suffix('}'));
-        body.expect("the type is serialized first, and the job always follows").to_owned()
+    /// Puts the instant that the job is due in the place of what it is computed from, for an event that was written at
+    /// `time`.
+    #[must_use]
+    pub fn with_due(mut self, time: Timestamp) -> Self {
+        if let Some(delay) = self.delay.take() {
+            let from = self.occurred.take().map_or(time, |at| Timestamp::from_ms(at).min(time));
+            self.due = Some(from.plus(Duration::from_millis(delay)).max(time).ms());
+        }
+        self
     }
 
     /// The event as the API gives it, with its id and time, and every instant as RFC 3339 text.

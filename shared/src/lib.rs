@@ -8,12 +8,14 @@ pub mod bounce;
 pub mod event;
 pub mod job;
 pub mod outcome;
+pub mod pace;
 pub mod placement;
 pub mod policy;
 pub mod reply;
 pub mod settings;
 pub mod standing;
 pub mod status;
+pub mod tally;
 
 pub mod clock;
 

@@ -109,6 +109,17 @@ impl<'a, 'f> Section<'a, 'f> {
         number
     }
 
+    /// A number within `allowed` that need not be whole, if there.
+    pub fn fraction(&mut self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
+        let value = self.value(key)?;
+        let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
+        let number = number.filter(|n| allowed.contains(n));
+        if number.is_none() {
+            self.fault(key, format!("{value} is not a number from {} to {}", allowed.start(), allowed.end()));
+        }
+        number
+    }
+
     /// A span of time within `allowed`, if there.
     pub fn duration(&mut self, key: &'static str, allowed: RangeInclusive<Duration>) -> Option<Duration> {
         let text = self.text(key)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::pace::{DestinationRule, Pace};
 
 pub mod address;
 pub mod claim;
@@ -57,6 +58,10 @@ pub struct Limits {
     pub unavailable_max: Duration,
     /// The time in a row that makes it inactive.
     pub strikes: u32,
+    /// How often in a row a job may lapse before it is quarantined.
+    pub max_lapses: u32,
+    /// Pace and breaker of destinations that have no limits of their own.
+    pub pace: Pace,
 }
 
 /// A handle on the store. Cloning it is cheap and shares the connections.
@@ -65,6 +70,7 @@ pub struct Store {
     connections: Connections,
     keys: Arc<Keys>,
     limits: Limits,
+    rules: Arc<[DestinationRule]>,
     clock: Arc<dyn Clock>,
 }
 
@@ -80,9 +86,16 @@ impl Store {
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let store = Self { connections, keys: Arc::new(Keys::new(prefix, shards)), limits, clock };
+        let store =
+            Self { connections, keys: Arc::new(Keys::new(prefix, shards)), limits, rules: Arc::default(), clock };
         store.check_meta().await?;
         Ok(store)
+    }
+
+    /// The same store, which gives destinations that these rules cover their own limits as jobs are scheduled there.
+    #[must_use]
+    pub fn with_rules(self, rules: &[DestinationRule]) -> Self {
+        Self { rules: rules.into(), ..self }
     }
 
     /// How many shards there are.

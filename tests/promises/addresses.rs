@@ -3,7 +3,7 @@
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
 use harness::wait::eventually;
-use harness::world::{DAY, HOUR, MS, World};
+use harness::world::{DAY, HOUR, LEASE, MS, World};
 use serde_json::json;
 use shared::event::EventKind;
 use shared::standing::Standing;
@@ -57,7 +57,7 @@ async fn an_address_tells_its_job_with_due_messages_and_history() {
     world.clock.set(world.job(JO).await.due.unwrap());
     let leased = world.claim_one().await;
     let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
-    assert_eq!(told["job"]["leased_until"], leased.lease.token.to_string());
+    assert_eq!(told["job"]["leased_until"], leased.claimed_at.plus(LEASE).to_string());
     assert_eq!(told["job"]["due"], json!(null));
 }
 

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use futures::future::join_all;
 use harness::bounce::{FULL, OK, bounce};
-use harness::world::{LEASE, MS, World};
+use harness::world::{DAY, LEASE, MS, Settings, World};
 use shared::event::EventKind;
+use shared::pace::{Pace, PaceLimits};
 use shared::store::claim::{ClaimBounds, LeasedJob};
 use shared::store::lease::Extended;
-use shared::store::settle::Settled;
+use shared::store::settle::{SettleCall, Settled};
 
 const JO: &str = "jo@example.com";
 
@@ -46,9 +47,8 @@ async fn a_stale_token_changes_nothing_and_says_so() {
         let settlement = world.attempt(copy_of(&first)).await;
         assert_eq!(world.settle(&settlement).await, Settled::Stale, "{reply}");
     }
-    let mut stale = first.lease;
-    assert!(!world.release(&stale).await);
-    assert_eq!(world.extend(&mut stale).await, Extended::Stale);
+    assert!(!world.release(&first.lease).await);
+    assert_eq!(world.extend(&first.lease).await, Extended::Lapsed);
 
     let now = world.job(JO).await;
     assert_eq!((now.job, now.due, now.leased_until), (job.job, job.due, job.leased_until));
@@ -61,17 +61,20 @@ async fn a_stale_token_changes_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_repeated_settle_is_stale_and_changes_nothing() {
-    for reply in [OK, FULL] {
+async fn a_repeated_settle_call_is_answered_the_same_and_changes_nothing() {
+    for reply in [OK, FULL, "550 5.1.1 No such user"] {
         let world = World::new().await;
         world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
         world.mail.says(reply);
         let settlement = world.attempt(world.claim_one().await).await;
-        assert_eq!(world.settle(&settlement).await, Settled::Done);
+        let call = SettleCall::unique();
+        let batch = [settlement.clone()];
+        assert_eq!(world.store.settle(call, &batch).await.unwrap(), [Settled::Done]);
         let (due, events) = (world.job_if_any(JO).await.map(|job| job.due), world.events().await);
 
-        let twice = [settlement.clone(), settlement.clone()];
-        assert_eq!(world.store.settle(&twice).await.unwrap(), [Settled::Stale; 2], "{reply}");
+        assert_eq!(world.store.settle(call, &batch).await.unwrap(), [Settled::Done], "{reply}: the same call");
+        let another = [settlement.clone(), settlement];
+        assert_eq!(world.settle_all(&another).await, [Settled::Stale; 2], "{reply}: another call");
         assert_eq!(world.job_if_any(JO).await.map(|job| job.due), due);
         assert_eq!(world.events().await, events);
     }
@@ -82,47 +85,69 @@ async fn one_batch_settles_a_job_once() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     let settlement = world.attempt(world.claim_one().await).await;
-    let settled = world.store.settle(&[settlement.clone(), settlement]).await.unwrap();
+    let settled = world.settle_all(&[settlement.clone(), settlement]).await;
     assert_eq!(settled, [Settled::Done, Settled::Stale]);
     assert_eq!(world.final_events().await.len(), 1);
 }
 
 #[tokio::test]
-async fn an_extended_lease_holds_until_its_new_deadline_and_its_old_token_is_stale() {
+async fn an_extended_lease_holds_until_its_new_deadline() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    let mut leased = world.claim_one().await;
-    let outdated = copy_of(&leased);
+    let leased = world.claim_one().await;
     world.clock.advance(LEASE - MS);
-    assert_eq!(world.extend(&mut leased.lease).await, Extended::Yes);
+    for _ in 0..2 {
+        assert_eq!(world.extend(&leased.lease).await, Extended::Yes(Vec::new()), "repeating it changes nothing");
+    }
     world.clock.advance(LEASE - MS);
     assert_eq!(world.claim().await.len(), 0);
-
-    let settlement = world.attempt(outdated).await;
-    assert_eq!(world.settle(&settlement).await, Settled::Stale);
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
 }
 
 #[tokio::test]
-async fn a_lease_whose_extension_was_not_heard_back_of_is_still_its_holders() {
-    for heard_by_redis in [true, false] {
-        let world = World::new().await;
-        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-        let mut leased = world.claim_one().await;
-        let deadline = leased.lease.token.plus(LEASE);
-        if heard_by_redis {
-            world.store.extend(&[(copy_of(&leased).lease, deadline)]).await;
-        }
-        leased.lease.proposed = Some(deadline);
-        let settlement = world.attempt(leased).await;
-        assert_eq!(world.settle(&settlement).await, Settled::Done, "{heard_by_redis}");
+async fn what_one_claim_took_is_settled_job_by_job() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        world.take_in(bounce(&format!("{name}@example.com"), "m1", FULL)).await;
     }
+    world.clock.advance(3 * DAY);
+    let mut jobs = world.claim().await;
+    let crashed = jobs.pop().unwrap();
+    let settlement = world.attempt(jobs.pop().unwrap()).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    assert!(world.release(&jobs[0].lease).await);
+    assert_eq!(world.settle(&settlement).await, Settled::Stale);
+    assert!(!world.release(&jobs[0].lease).await);
+
+    world.clock.advance(LEASE);
+    let ids: HashSet<_> = world.claim().await.into_iter().map(|leased| leased.job.id.key()).collect();
+    assert_eq!(ids, HashSet::from([crashed.job.id.key(), jobs[0].job.id.key()]), "one lapsed, one was given back");
+}
+
+#[tokio::test]
+async fn a_retired_address_that_comes_back_is_out_of_reach_of_its_old_lease() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    let old = world.claim_one().await;
+    world.take_in(bounce(JO, "m2", "552 5.2.2 Mailbox full")).await;
+    world.clock.advance(31 * DAY);
+    world.take_in_and_wait(bounce(JO, "m3", FULL)).await;
+    let (job, events) = (world.job(JO).await, world.events().await);
+
+    let settlement = world.attempt(copy_of(&old)).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Stale);
+    assert!(!world.release(&old.lease).await);
+    assert_eq!(world.events().await, events);
+    assert_eq!((world.job(JO).await.due, world.waiting(JO).await), (job.due, vec!["m3".to_owned()]));
+    assert_eq!(world.work().await, 1, "the new job is claimed once");
 }
 
 #[tokio::test]
 async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
-    let world = World::new().await;
+    let pace =
+        Pace { window: 1_000, limits: PaceLimits { window: 1_000, ..Pace::default().limits }, ..Pace::default() };
+    let world = World::with(Settings { pace, ..Settings::default() }).await;
     for n in 0..200 {
         world.take_in(bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL)).await;
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
+use shared::pace::{Breaker, Pace, PaceLimits};
 use shared::store::claim::{Lease, LeasedJob};
 use shared::store::lease::Extended;
 use shared::store::schedule::Answer;
@@ -43,7 +44,9 @@ async fn random_operations_match_a_model_and_end_every_message_once() {
     for seed in 0..SEEDS {
         // Shown where the test fails.
         println!("seed {seed}");
-        let world = World::with(Settings { max_messages: MAX_MESSAGES, ..Settings::default() }).await;
+        let settings =
+            Settings { max_messages: MAX_MESSAGES, max_lapses: 1_000, pace: without_pace(), ..Settings::default() };
+        let world = World::with(settings).await;
         let mut play = Play { world, random: Random(seed), model: Model::default(), hands: Vec::new() };
         for n in 0..OPERATIONS {
             play.operate().await;
@@ -108,8 +111,9 @@ impl Play {
     async fn claim(&mut self) {
         let mut claimed = self.world.claim().await;
         claimed.sort_by(|a, b| a.job.id.cmp(&b.job.id));
-        let had: Vec<_> = claimed.iter().map(|leased| leased.job.id.recipient.as_str()).collect();
-        assert_eq!(had, self.model.claim(self.world.now()));
+        let keys = claimed.iter().map(|leased| (known(&leased.lease), leased.lease.key())).collect();
+        let had: Vec<_> = claimed.iter().map(|leased| known(&leased.lease)).collect();
+        assert_eq!(had, self.model.claim(self.world.now(), &keys));
         self.hands.extend(claimed);
     }
 
@@ -122,7 +126,7 @@ impl Play {
         let settlement = self.world.attempt(leased).await;
         let settled = self.world.settle(&settlement).await;
         let address = known(&lease);
-        let valid = self.model.is_valid(address, lease.token);
+        let valid = self.model.end_lease(address, lease.key());
         assert_eq!(settled == Settled::Done, valid, "{address} {replies:?}");
         if !valid {
             return;
@@ -139,7 +143,7 @@ impl Play {
         let Some(leased) = self.take_a_hand() else { return };
         let released = self.world.release(&leased.lease).await;
         let address = known(&leased.lease);
-        let valid = self.model.is_valid(address, leased.lease.token);
+        let valid = self.model.end_lease(address, leased.lease.key());
         assert_eq!(released, valid);
         if valid {
             self.model.put_back(address, leased.lease.due);
@@ -147,14 +151,10 @@ impl Play {
     }
 
     async fn extend(&mut self) {
-        let Some(mut leased) = self.take_a_hand() else { return };
-        let address = known(&leased.lease);
-        let valid = self.model.is_valid(address, leased.lease.token);
-        let extended = self.world.extend(&mut leased.lease).await;
-        assert_eq!(extended == Extended::Yes, valid);
-        if valid {
-            self.model.jobs.get_mut(address).unwrap().lease.as_mut().unwrap().token = leased.lease.token;
-        }
+        let Some(leased) = self.take_a_hand() else { return };
+        let extended = self.world.extend(&leased.lease).await;
+        let lasts = self.model.extend(leased.lease.key(), self.world.now().plus(LEASE));
+        assert_eq!(matches!(extended, Extended::Yes(_)), lasts);
         self.hands.push(leased);
     }
 
@@ -171,8 +171,8 @@ impl Play {
                 (had.job.head.attempt, messages, had.due, had.leased_until)
             });
             let wanted = self.model.jobs.get(address).map(|job| {
-                let token = job.lease.as_ref().map(|lease| lease.token);
-                (job.attempt, job.messages.clone(), token.is_none().then_some(job.due), token)
+                let until = self.model.leased_until(job);
+                (job.attempt, job.messages.clone(), until.is_none().then_some(job.due), until)
             });
             assert_eq!(had, wanted, "{address}");
             let had =
@@ -190,8 +190,10 @@ impl Play {
             self.claim().await;
             for leased in self.hands.split_off(0) {
                 let address = known(&leased.lease);
+                let key = leased.lease.key();
                 let settlement = self.world.attempt(leased).await;
                 assert_eq!(self.world.settle(&settlement).await, Settled::Done);
+                assert!(self.model.end_lease(address, key));
                 assert_eq!(self.model.settle(address, &[OK; MAX_MESSAGES], self.world.now()), None);
             }
             self.compare().await;
@@ -203,6 +205,13 @@ impl Play {
         }
         assert_eq!(ended, self.model.accepted, "each accepted message has one final event");
     }
+}
+
+/// Neither window nor breaker says no.
+fn without_pace() -> Pace {
+    let pace = Pace::default();
+    let breaker = Breaker { failures: 1_000_000, samples: 1_000_000, ..pace.breaker };
+    Pace { breaker, window: 1_000, window_min: 1_000, limits: PaceLimits { window: 1_000, ..pace.limits } }
 }
 
 fn known(lease: &Lease) -> &'static str {

@@ -13,14 +13,15 @@ use shared::clock::{ManualClock, Timestamp};
 use shared::config::{self, Config};
 use shared::event::{Event, EventKind};
 use shared::job::JobId;
+use shared::pace::{DestinationRule, Pace};
 use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::{AddressReport, JobReport};
 use shared::store::claim::{ClaimBounds, Lease, LeasedJob};
 use shared::store::journal::EntryId;
-use shared::store::lease::Extended;
+use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
-use shared::store::settle::{Settled, Settlement};
+use shared::store::settle::{SettleCall, Settled, Settlement};
 use shared::store::{Limits, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,12 @@ pub struct Settings {
     pub start: Timestamp,
     /// How many messages a job holds.
     pub max_messages: usize,
+    /// How often in a row a job may lapse.
+    pub max_lapses: u32,
+    /// Pace and breaker of all destinations.
+    pub pace: Pace,
+    /// Limits of destinations of their own.
+    pub rules: Vec<DestinationRule>,
 }
 
 impl Default for Settings {
@@ -65,6 +72,9 @@ impl Default for Settings {
             url: redis::url(),
             start: Timestamp::parse("2026-11-21T09:30:00Z").expect("it is an instant"),
             max_messages: 32,
+            max_lapses: 5,
+            pace: Pace::default(),
+            rules: Vec::new(),
         }
     }
 }
@@ -99,11 +109,13 @@ impl World {
     pub async fn with(settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
-        let limits = Limits { max_messages: settings.max_messages, ..Config::embedded().limits(&table) };
+        let Settings { max_messages, max_lapses, pace, .. } = settings;
+        let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&table) };
         let prefix = redis::unique_prefix();
         let store = Store::open(redis::connections(&settings.url), &prefix, 4, limits, clock.clone())
             .await
-            .expect("the tests' own Redis answers, and the prefix is new");
+            .expect("the tests' own Redis answers, and the prefix is new")
+            .with_rules(&settings.rules);
         let mail = Arc::new(MailSystem::default());
         let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
         let accept = Accept::new(store.clone(), table);
@@ -157,25 +169,24 @@ impl World {
         self.attempter.attempt(leased, &never).await.expect("an attempt that is not cut off ends in a settlement")
     }
 
-    /// Lengthens a lease to its full length from now, and keeps the new token in it.
-    pub async fn extend(&self, lease: &mut Lease) -> Extended {
-        let deadline = self.now().plus(LEASE);
-        let extended = self.store.extend(&[(lease.clone(), deadline)]).await[0];
-        if extended == Extended::Yes {
-            (lease.token, lease.proposed) = (deadline, None);
-        }
-        extended
+    /// Lengthens a lease to its full length from now.
+    pub async fn extend(&self, lease: &Lease) -> Extended {
+        self.store.extend(&[(lease.key(), self.now().plus(LEASE))]).await.remove(0)
     }
 
     /// Gives a lease back; whether its token was valid.
     pub async fn release(&self, lease: &Lease) -> bool {
-        self.store.release(std::slice::from_ref(lease)).await.expect("Redis answers") == 1
+        self.store.release(std::slice::from_ref(lease), GivenBack::Untried).await.expect("Redis answers") == 1
     }
 
     /// Settles one attempt.
     pub async fn settle(&self, settlement: &Settlement) -> Settled {
-        let settled = self.store.settle(std::slice::from_ref(settlement)).await.expect("Redis answers");
-        settled[0]
+        self.settle_all(std::slice::from_ref(settlement)).await[0]
+    }
+
+    /// Settles attempts, in one call.
+    pub async fn settle_all(&self, settlements: &[Settlement]) -> Vec<Settled> {
+        self.store.settle(SettleCall::unique(), settlements).await.expect("Redis answers")
     }
 
     /// Claims, attempts and settles all jobs that are due. Tells how many.

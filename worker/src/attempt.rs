@@ -11,10 +11,13 @@ use shared::clock::{Clock, Timestamp};
 use shared::event::{DropReason, Event, EventKind};
 use shared::job::{Job, Message};
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
-use shared::policy::{Case, Decision, Table, Verdict, decide};
+use shared::pace::Feedback;
+use shared::policy::{Case, Decision, Scope, Table, Verdict, decide};
 use shared::reply::Reply;
+use shared::status::EnhancedStatus;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::{End, Settlement};
+use shared::tally::{Tally, TallyResult};
 
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +41,8 @@ struct Progress {
     /// was the first to meet.
     step: u32,
     delivered: bool,
+    /// What the last outcome says about the destination.
+    feedback: Feedback,
     events: Vec<Event>,
 }
 
@@ -53,7 +58,8 @@ impl Attempter {
     pub async fn attempt(&self, mut leased: LeasedJob, cut: &CancellationToken) -> Option<Settlement> {
         let waiting = mem::take(&mut leased.job.messages).into();
         let step = leased.job.head.attempt + 1;
-        let mut progress = Progress { leased, waiting, step, delivered: false, events: Vec::new() };
+        let mut progress =
+            Progress { leased, waiting, step, delivered: false, feedback: Feedback::Nothing, events: Vec::new() };
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
             return Some(settlement);
@@ -63,6 +69,7 @@ impl Attempter {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
+            progress.feedback = feedback(&outcome, &decision);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
                 return Some(settlement);
             }
@@ -169,6 +176,7 @@ impl Progress {
             }
             Verdict::RetryAfter(delay) => {
                 let deferred = said(EventKind::AttemptDeferred);
+                let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
                 self.renew_if_delivered(now);
                 let head = &mut self.leased.job.head;
                 (head.attempt, head.held) = (self.step, false);
@@ -177,16 +185,17 @@ impl Progress {
                 if let Some(row) = decision.row {
                     head.policy.clone_from(&row.name);
                 }
-                Some(self.wait(*delay, deferred))
+                Some(self.wait(*delay, tally, deferred))
             }
             Verdict::Hold(delay) => {
                 let mut held = said(EventKind::AttemptDeferred);
                 held.reason = Some("held".to_owned());
+                let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
                 self.renew_if_delivered(now);
                 let (number, head) = (self.leased.job.head.attempt + 1, &mut self.leased.job.head);
                 head.held = true;
                 head.remember(number, &decision.reply.to_string(), now);
-                Some(self.wait(*delay, held))
+                Some(self.wait(*delay, tally, held))
             }
             Verdict::DropAll => {
                 let deferred = said(EventKind::AttemptDeferred);
@@ -201,7 +210,9 @@ impl Progress {
                 self.events.push(deferred);
                 self.drop_all(DropReason::Retired);
                 let policy = retired.policy.clone().unwrap_or_default();
-                Some(self.settlement(End::Retire { standing: *standing, policy, host_dead: *host_dead }, retired))
+                let end = End::Retire { standing: *standing, policy, host_dead: *host_dead };
+                let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
+                Some(self.settlement(end, tally, retired))
             }
         }
     }
@@ -235,10 +246,11 @@ impl Progress {
     }
 
     /// The job waits for its next attempt, with what still waits in it.
-    fn wait(&mut self, delay: Duration, last: Event) -> Settlement {
+    fn wait(&mut self, delay: Duration, tally: Tally, mut last: Event) -> Settlement {
+        last.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
         let messages = mem::take(&mut self.waiting).into();
         let job = Job { messages, ..self.leased.job.clone() };
-        self.settlement(End::Retry { job, delay }, last)
+        self.settlement(End::Retry { job, delay }, tally, last)
     }
 
     /// The attempt was cut off: what has ended has ended, and the rest is due again at once.
@@ -250,8 +262,10 @@ impl Progress {
         let mut last = Event::about(EventKind::AttemptDeferred, &job.id, &job.head.destination);
         last.attempt = Some(self.attempt());
         last.reason = Some("interrupted".to_owned());
+        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
+        let tally = self.tally(result, job.head.status, now);
         self.renew_if_delivered(now);
-        Some(self.wait(Duration::ZERO, last))
+        Some(self.wait(Duration::ZERO, tally, last))
     }
 
     /// After a delivery the address has shown that it is alive: what still waits begins anew.
@@ -267,12 +281,35 @@ impl Progress {
         let job = &self.leased.job;
         let mut last = Event::about(EventKind::JobClosed, &job.id, &job.head.destination);
         last.attempt = Some(self.attempt());
-        let head = job.head.clone().renewed(now);
-        self.settlement(End::Close { head }, last)
+        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
+        let tally = self.tally(result, job.head.status, now);
+        self.settlement(End::Close, tally, last)
     }
 
-    fn settlement(&mut self, end: End, last: Event) -> Settlement {
+    fn tally(&self, result: TallyResult, status: Option<EnhancedStatus>, now: Timestamp) -> Tally {
+        Tally::new(result, status, self.attempt(), self.leased.job.head.created, now)
+    }
+
+    fn settlement(&mut self, end: End, tally: Tally, last: Event) -> Settlement {
         let events = mem::take(&mut self.events);
-        Settlement { lease: self.leased.lease.clone(), end, delivered: self.delivered, events, last }
+        let lease = self.leased.lease.clone();
+        Settlement { lease, end, delivered: self.delivered, feedback: self.feedback, tally, events, last }
+    }
+}
+
+/// What an outcome says about the destination. Our own trouble says nothing, and a mail system that finds fault with a
+/// mailbox or a message works.
+fn feedback(outcome: &Outcome, decision: &Decision<'_>) -> Feedback {
+    match outcome {
+        Outcome::Delivered(_) | Outcome::Accepted(_) => Feedback::Good,
+        Outcome::Unreadable(_) => Feedback::Nothing,
+        Outcome::Unreachable(fault) if fault.side == Side::Ours => Feedback::Nothing,
+        Outcome::Deferred(_) | Outcome::Refused(_) | Outcome::Unreachable(_) => match decision.row.map(|row| row.scope)
+        {
+            Some(Scope::Host) => Feedback::HostFailed,
+            Some(Scope::Route) => Feedback::RouteFailed,
+            Some(Scope::Mailbox | Scope::Message) => Feedback::Good,
+            Some(Scope::Unknown) | None => Feedback::Nothing,
+        },
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::Attempter;
 use crate::content::Contents;
 use crate::routes::Routes;
-use crate::settler::{self, Notice, SettlerHandle, SettlerSettings, lease_id};
+use crate::settler::{self, HeldLease, Notice, SettlerHandle, SettlerSettings, Slot};
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -165,27 +165,31 @@ impl Loop {
         for (destination, why) in claimed.corrupt {
             tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
-        for (leased, permit) in claimed.jobs.into_iter().zip(permits) {
-            let cut = self.cut.child_token();
-            // The settler ends only after this loop and its attempts, so it hears every notice.
-            let _ = self.settler.notices.send(Notice::Claimed(leased.lease.clone(), cut.clone()));
+        let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else { return };
+        let jobs: Vec<_> = claimed.jobs.iter().map(|leased| (leased.lease.clone(), self.cut.child_token())).collect();
+        let cuts: Vec<_> = jobs.iter().map(|(_, cut)| cut.clone()).collect();
+        let deadline = claimed.now.plus(self.worker.settings.lease);
+        let held = HeldLease::new(lease, jobs, deadline, self.worker.store.clock().now());
+        // The settler ends only after this loop and its attempts, so it hears every notice.
+        let _ = self.settler.notices.send(Notice::Claimed(held));
+        for (number, ((leased, cut), permit)) in claimed.jobs.into_iter().zip(cuts).zip(permits).enumerate() {
+            let slot = Slot { lease, number };
             let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
             let longest = self.worker.settings.attempt_max;
             self.attempts.spawn(async move {
-                let id = lease_id(&leased.lease);
                 let destination = leased.lease.destination.clone();
                 let attempt = AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind();
                 let notice = match timeout(longest, attempt).await {
-                    Ok(Ok(Some(settlement))) => Notice::Ended(Box::new(settlement), permit),
+                    Ok(Ok(Some(settlement))) => Notice::Ended(slot, Box::new(settlement), permit),
                     // Cut off before anything happened: the settler gives it back at the end.
                     Ok(Ok(None)) => return,
                     Ok(Err(_)) => {
-                        tracing::error!(%destination, "an attempt panicked; its lease is left to lapse");
-                        Notice::Lost(id)
+                        tracing::error!(%destination, "an attempt panicked; its job lapses");
+                        Notice::Lost(slot)
                     }
                     Err(_) => {
-                        tracing::error!(%destination, "an attempt did not end; its lease is left to lapse");
-                        Notice::Lost(id)
+                        tracing::error!(%destination, "an attempt did not end; its job lapses");
+                        Notice::Lost(slot)
                     }
                 };
                 let _ = notices.send(notice);

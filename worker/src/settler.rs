@@ -1,17 +1,17 @@
 //! The settler: one task per worker that holds its leases. It groups finished attempts and settles them together,
-//! lengthens the leases of those that take long, and at the end gives back what was not finished. Because one task does
-//! all three in turn, a lease is never lengthened and settled at the same time, and its token is always the right one.
+//! lengthens the leases of those that take long, and at the end gives back what was not finished.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use shared::clock::Timestamp;
-use shared::store::claim::Lease;
-use shared::store::lease::Extended;
-use shared::store::settle::{Settled, Settlement};
+use shared::store::claim::{Lease, LeaseKey};
+use shared::store::lease::{Extended, GivenBack};
+use shared::store::settle::{SettleCall, Settled, Settlement};
 use shared::store::{BATCH_MAX, Store, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -22,17 +22,42 @@ use tokio_util::sync::CancellationToken;
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// What names one lease as long as it lasts: the job, and the deadline that the claim set.
-pub type LeaseId = (String, Timestamp);
-
 /// What the settler is told. The worker's permits bound how much of it can wait.
 pub enum Notice {
-    /// A job was claimed. The token is cancelled when its lease is lost, so that nothing more is sent.
-    Claimed(Lease, CancellationToken),
-    /// Its attempt ended. The permit goes free when the settlement is in the store.
-    Ended(Box<Settlement>, OwnedSemaphorePermit),
-    /// Its attempt came to nothing that could be settled: the lease is left to lapse.
-    Lost(LeaseId),
+    /// Jobs were claimed, under one lease.
+    Claimed(HeldLease),
+    /// An attempt ended. The permit goes free when the settlement is in the store.
+    Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
+    /// An attempt came to nothing that could be settled: the job lapses.
+    Lost(Slot),
+}
+
+/// Which of the jobs of a lease: its number in the claim.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// The lease.
+    pub lease: LeaseKey,
+    /// The job's number.
+    pub number: usize,
+}
+
+/// A lease while it is held.
+pub struct HeldLease {
+    key: LeaseKey,
+    /// The jobs whose attempts have not ended, by their number, and what stops each.
+    open: Vec<Option<(Lease, CancellationToken)>>,
+    left: usize,
+    deadline: Timestamp,
+    /// When the deadline was set, by this process's clock: the next one is as much later as time has passed since.
+    set_at: Timestamp,
+}
+
+impl HeldLease {
+    /// The lease on these jobs. A job's token is cancelled when the lease is lost for it, so that nothing more is sent.
+    pub fn new(key: LeaseKey, jobs: Vec<(Lease, CancellationToken)>, deadline: Timestamp, set_at: Timestamp) -> Self {
+        let left = jobs.len();
+        Self { key, open: jobs.into_iter().map(Some).collect(), left, deadline, set_at }
+    }
 }
 
 /// How the settler works.
@@ -55,23 +80,11 @@ pub struct SettlerHandle {
     pub task: JoinHandle<()>,
 }
 
-struct Held {
-    lease: Lease,
-    /// When its deadline was set, by this process's clock: the next one is as much later as time has passed since.
-    set_at: Timestamp,
-    lost: CancellationToken,
-}
-
 struct Settler {
     store: Store,
     settings: SettlerSettings,
-    held: HashMap<LeaseId, Held>,
+    held: HashMap<LeaseKey, HeldLease>,
     behind: Arc<AtomicBool>,
-}
-
-/// The id of a lease.
-pub fn lease_id(lease: &Lease) -> LeaseId {
-    (lease.job.key(), lease.claimed)
 }
 
 /// Starts a settler.
@@ -102,28 +115,21 @@ impl Settler {
 
     /// Takes a notice and those that follow within the linger, and settles what has ended.
     async fn take_and_settle(&mut self, notice: Notice, notices: &mut UnboundedReceiver<Notice>) {
-        let mut settlements = Vec::new();
-        let mut permits = Vec::new();
+        let (mut settlements, mut permits, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(notice);
         let mut deadline = None;
         while let Some(notice) = next {
             match notice {
-                Notice::Claimed(lease, lost) => {
-                    let held = Held { set_at: self.store.clock().now(), lost, lease };
-                    self.held.insert(lease_id(&held.lease), held);
+                Notice::Claimed(held) => {
+                    self.held.insert(held.key, held);
                 }
-                Notice::Ended(mut settlement, permit) => {
-                    // Without an entry the lease was lost, and the store will find its token stale.
-                    if let Some(held) = self.held.remove(&lease_id(&settlement.lease)) {
-                        settlement.lease = held.lease;
-                    }
+                Notice::Ended(slot, settlement, permit) => {
+                    self.close(slot);
                     settlements.push(*settlement);
                     permits.push(permit);
                     deadline.get_or_insert_with(|| Instant::now() + self.settings.linger);
                 }
-                Notice::Lost(id) => {
-                    self.held.remove(&id);
-                }
+                Notice::Lost(slot) => lost.extend(self.close(slot)),
             }
             next = match deadline {
                 _ if settlements.len() >= BATCH_MAX => None,
@@ -133,22 +139,39 @@ impl Settler {
         }
         let mut by_shard: HashMap<u16, Vec<Settlement>> = HashMap::new();
         for settlement in settlements {
-            by_shard.entry(settlement.lease.destination.shard(self.store.shards())).or_default().push(settlement);
+            by_shard.entry(settlement.lease.shard).or_default().push(settlement);
         }
         join_all(by_shard.into_values().map(|of_shard| self.settle(of_shard))).await;
         self.behind.store(false, Ordering::Relaxed);
         drop(permits);
+        if !lost.is_empty()
+            && let Err(err) = self.store.release(&lost, GivenBack::Crashed).await
+        {
+            tracing::warn!(%err, jobs = lost.len(), "jobs whose attempts came to nothing stay leased until they lapse");
+        }
+    }
+
+    /// The attempt in this slot has ended; its lease, if it is still held.
+    fn close(&mut self, slot: Slot) -> Option<Lease> {
+        let held = self.held.get_mut(&slot.lease)?;
+        let (lease, _) = held.open.get_mut(slot.number)?.take()?;
+        held.left -= 1;
+        if held.left == 0 {
+            self.held.remove(&slot.lease);
+        }
+        Some(lease)
     }
 
     /// Settles attempts of one shard until the store has answered.
     async fn settle(&self, settlements: Vec<Settlement>) {
+        // The same name at each try: where an answer was lost, the next one is the same.
+        let call = SettleCall::unique();
         let mut asked_before = false;
         loop {
-            match self.store.settle(&settlements).await {
+            match self.store.settle(call, &settlements).await {
                 Ok(settled) => {
                     let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
-                    // A repeated question finds stale what the first one settled before its answer was lost.
-                    if stale > 0 && !asked_before {
+                    if stale > 0 {
                         tracing::warn!(
                             stale,
                             "leases had run out before their attempts were settled; those are repeated"
@@ -157,10 +180,9 @@ impl Settler {
                     return;
                 }
                 Err(StoreError::Unavailable(why)) => {
-                    if !asked_before {
+                    if !mem::replace(&mut asked_before, true) {
                         tracing::warn!(why, waiting = settlements.len(), "attempts wait to be settled");
                     }
-                    asked_before = true;
                     self.behind.store(true, Ordering::Relaxed);
                     sleep(RETRY_PAUSE).await;
                 }
@@ -182,31 +204,32 @@ impl Settler {
     /// Lengthens the leases of attempts that are under way.
     async fn extend(&mut self) {
         let now = self.store.clock().now();
-        let mut ids = Vec::with_capacity(self.held.len());
-        let mut leases = Vec::with_capacity(self.held.len());
-        for (id, Held { lease, set_at, .. }) in &self.held {
-            // What was asked for and not heard back of is asked for again.
-            let deadline = lease.proposed.unwrap_or_else(|| lease.token.plus(now.since(*set_at)));
-            ids.push(id.clone());
-            leases.push((lease.clone(), deadline));
-        }
+        let later = |held: &HeldLease| (held.key, held.deadline.plus(now.since(held.set_at)));
+        let leases: Vec<(LeaseKey, Timestamp)> = self.held.values().map(later).collect();
         if leases.is_empty() {
             return;
         }
         let answers = self.store.extend(&leases).await;
-        for ((id, (_, deadline)), extended) in ids.into_iter().zip(leases).zip(answers) {
-            let Some(held) = self.held.get_mut(&id) else { continue };
+        for ((key, deadline), extended) in leases.into_iter().zip(answers) {
             match extended {
-                Extended::Yes => {
-                    (held.lease.token, held.lease.proposed) = (deadline, None);
-                    held.set_at = now;
+                Extended::Yes(void) => {
+                    let Some(held) = self.held.get_mut(&key) else { continue };
+                    (held.deadline, held.set_at) = (deadline, now);
+                    let retired = |lease: &Lease| !void.is_empty() && void.contains(&lease.job.key());
+                    for (_, cut) in held.open.iter().flatten().filter(|(lease, _)| retired(lease)) {
+                        cut.cancel();
+                    }
                 }
-                Extended::Unknown => held.lease.proposed = Some(deadline),
-                Extended::Stale => {
-                    let destination = &held.lease.destination;
-                    tracing::warn!(%destination, "a lease ran out while its attempt went on; the attempt is stopped");
-                    held.lost.cancel();
-                    self.held.remove(&id);
+                // It is asked for again at the next beat.
+                Extended::Unknown => {}
+                Extended::Lapsed => {
+                    if let Some(held) = self.held.remove(&key) {
+                        tracing::warn!(
+                            attempts = held.left,
+                            "a lease ran out while its attempts went on; they are stopped"
+                        );
+                        held.open.iter().flatten().for_each(|(_, cut)| cut.cancel());
+                    }
                 }
             }
         }
@@ -214,11 +237,12 @@ impl Settler {
 
     /// Gives back what was claimed and not finished.
     async fn release(self) {
-        let leases: Vec<Lease> = self.held.into_values().map(|held| held.lease).collect();
+        let leases: Vec<Lease> =
+            self.held.into_values().flat_map(|held| held.open.into_iter().flatten()).map(|(lease, _)| lease).collect();
         if leases.is_empty() {
             return;
         }
-        match self.store.release(&leases).await {
+        match self.store.release(&leases, GivenBack::Untried).await {
             Ok(released) => tracing::info!(released, "gave back jobs that were not finished"),
             Err(err) => {
                 tracing::warn!(%err, jobs = leases.len(), "jobs could not be given back; their leases will lapse");

@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use shared::config::Config;
 use shared::event::{Event, EventKind};
+use shared::pace::Feedback;
 use shared::store::claim::ClaimBounds;
-use shared::store::settle::{End, Settlement};
+use shared::store::settle::{End, SettleCall, Settlement};
+use shared::tally::{Tally, TallyResult};
 use tokio::time::{Instant, sleep};
 
 use super::Figures;
@@ -58,12 +60,20 @@ pub(crate) async fn lateness(jobs: usize, backlog: Option<usize>) -> Result<Figu
                         }
                         let job = &leased.job;
                         let last = Event::about(EventKind::JobClosed, &job.id, &job.head.destination);
-                        let end = End::Close { head: job.head.clone() };
-                        Settlement { lease: leased.lease, end, delivered: true, events: Vec::new(), last }
+                        let tally = Tally::new(TallyResult::Delivered, None, 1, job.head.created, leased.claimed_at);
+                        Settlement {
+                            lease: leased.lease,
+                            end: End::Close,
+                            delivered: true,
+                            feedback: Feedback::Good,
+                            tally,
+                            events: Vec::new(),
+                            last,
+                        }
                     })
                     .collect();
                 if !settlements.is_empty() {
-                    rig.store.settle(&settlements).await?;
+                    rig.store.settle(SettleCall::unique(), &settlements).await?;
                 }
             }
             next = next.min(*visit);

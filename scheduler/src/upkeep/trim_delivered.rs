@@ -1,16 +1,11 @@
 //! Forgets deliveries that no bounce can be older than: their use is to recognise bounces that come late.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use shared::store::{Store, StoreError};
 
 use super::Task;
 
-/// How long a delivery is remembered: a bounce that is told later than this counts as news.
-const KEEP: Duration = Duration::from_secs(7 * 86_400);
-
-/// The task.
+/// The task. A delivery is remembered for a week at least; a bounce that is told later counts as news.
 #[derive(Debug)]
 pub struct TrimDelivered;
 
@@ -21,6 +16,6 @@ impl Task for TrimDelivered {
     }
 
     async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
-        store.trim_delivered(store.clock().now(), KEEP).await
+        store.trim_delivered(store.clock().now()).await
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+mod pace;
+
 use super::{Config, Job, Log, Redis, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
@@ -18,9 +20,11 @@ impl Config {
     /// Takes over what one layer says.
     pub(super) fn read(&mut self, file: &str, table: &Table, faults: &mut Vec<SettingsFault>) {
         let mut top = Section::new(file, "", table, faults);
-        let names = ["redis", "scheduler", "job", "worker", "content", "policy", "journal", "upkeep", "log"];
+        let names =
+            ["redis", "scheduler", "job", "worker", "pace", "breaker", "content", "policy", "journal", "upkeep", "log"];
         let sections = names.map(|name| (name, top.table(name)));
         let routes = top.tables("route");
+        let destinations = top.tables("destination");
         top.finish();
         for (name, table) in sections.into_iter().filter_map(|(name, table)| Some((name, table?))) {
             let mut section = Section::new(file, name, table, faults);
@@ -29,6 +33,8 @@ impl Config {
                 "scheduler" => self.scheduler.read(&mut section),
                 "job" => self.job.read(&mut section),
                 "worker" => self.worker.read(&mut section),
+                "pace" => pace::read_pace(&mut self.pace, &mut section),
+                "breaker" => pace::read_breaker(&mut self.pace.breaker, &mut section),
                 "upkeep" => self.upkeep.read(&mut section),
                 "log" => self.log.read(&mut section),
                 "content" => {
@@ -40,6 +46,9 @@ impl Config {
                 _ => set(&mut self.journal_keep, section.duration("keep", 60 * SECOND..=3_660 * DAY)),
             }
             section.finish();
+        }
+        for table in destinations {
+            pace::read_destination(&mut self.destinations, &self.pace, file, table, faults);
         }
         for (n, table) in routes.into_iter().enumerate() {
             let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
@@ -108,6 +117,7 @@ impl Job {
         set_number(&mut self.max_messages, section.number("max_messages", 1..=1_000));
         set(&mut self.record_max, section.size("record_max", 16 << 10..=16 << 20));
         set(&mut self.inline_max, section.size("inline_max", 1..=16 << 20));
+        set_number(&mut self.max_lapses, section.number("max_lapses", 1..=1_000));
     }
 }
 

@@ -8,6 +8,9 @@ use crate::job::{Job, JobId};
 use crate::placement::Destination;
 use crate::standing::StandingRecord;
 
+/// How many leases are looked through for the one that holds a job.
+const LEASES_READ: usize = 1_000;
+
 /// What is known of one address.
 #[derive(Debug)]
 pub struct AddressReport {
@@ -26,6 +29,8 @@ pub struct JobReport {
     pub due: Option<Timestamp>,
     /// Until when it is leased; none while it waits.
     pub leased_until: Option<Timestamp>,
+    /// Since when it is in quarantine; none where it is not.
+    pub quarantined_since: Option<Timestamp>,
 }
 
 impl Store {
@@ -55,22 +60,49 @@ impl Store {
         Ok(standings)
     }
 
-    /// The ids of jobs that are leased now, at most `most` of each shard.
+    /// The ids of jobs that are leased now, of at most `most` leases of each shard.
     pub async fn leased(&self, most: usize) -> Result<Vec<String>, StoreError> {
-        let mut commands = pipe();
+        let mut ids = Vec::new();
         for shard in 0..self.shards() {
-            commands.cmd("ZRANGE").arg(self.keys.shard(shard).leases()).arg(0).arg(most.saturating_sub(1));
+            for (token, _) in self.leases(shard, most).await? {
+                let (of_lease,): (Vec<String>,) =
+                    self.connections.pipeline(pipe().smembers(self.keys.shard(shard).lease(token))).await?;
+                ids.extend(of_lease);
+            }
         }
-        let ids: Vec<Vec<String>> = self.connections.pipeline(&commands).await?;
-        Ok(ids.into_iter().flatten().collect())
+        Ok(ids)
     }
 
-    /// All that is known of one address, as of one instant.
+    /// The leases of one shard, at most `most`, as token and deadline, those first that end first.
+    async fn leases(&self, shard: u16, most: usize) -> Result<Vec<(u64, Timestamp)>, StoreError> {
+        let key = self.keys.shard(shard).leases();
+        let last = isize::try_from(most).unwrap_or(isize::MAX) - 1;
+        let (leases,): (Vec<(u64, f64)>,) = self.connections.pipeline(pipe().zrange_withscores(key, 0, last)).await?;
+        Ok(leases.into_iter().map(|(token, at)| (token, Timestamp::from_ms(at as i64))).collect())
+    }
+
+    /// Until when a job is leased, if it is. Looks at a bounded number of leases.
+    async fn leased_until(&self, shard: u16, field: &str) -> Result<Option<Timestamp>, StoreError> {
+        let leases = self.leases(shard, LEASES_READ).await?;
+        if leases.is_empty() {
+            return Ok(None);
+        }
+        let mut commands = pipe();
+        for (token, _) in &leases {
+            commands.sismember(self.keys.shard(shard).lease(*token), field);
+        }
+        let member: Vec<bool> = self.connections.pipeline(&commands).await?;
+        Ok(leases.into_iter().zip(member).find(|(_, is)| *is).map(|((_, until), _)| until))
+    }
+
+    /// All that is known of one address.
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
         let destination = Destination::of(&id.recipient);
-        let keys = self.keys.shard(destination.shard(self.shards()));
+        let shard = destination.shard(self.shards());
+        let keys = self.keys.shard(shard);
         let field = id.key();
-        let (standing, record, due, leased): (Option<String>, Option<String>, Option<f64>, Option<f64>) = self
+        type Found = (Option<String>, Option<String>, Option<f64>, Option<f64>);
+        let (standing, record, due, quarantined): Found = self
             .connections
             .pipeline(
                 pipe()
@@ -78,16 +110,20 @@ impl Store {
                     .hget(keys.standing(), &field)
                     .hget(keys.jobs(), &field)
                     .zscore(keys.due(destination.as_str()), &field)
-                    .zscore(keys.leases(), &field),
+                    .zscore(keys.quarantine(), &field),
             )
             .await?;
         let instant = |ms: f64| Timestamp::from_ms(ms as i64);
-        let job = record
-            .map(|record| {
+        let job = match record {
+            None => None,
+            Some(record) => {
+                let waits = due.is_some() || quarantined.is_some();
+                let leased_until = if waits { None } else { self.leased_until(shard, &field).await? };
                 let job = Job::from_record(id.clone(), &record).map_err(|why| StoreError::Refused(why.to_string()))?;
-                Ok(JobReport { job, due: due.map(instant), leased_until: leased.map(instant) })
-            })
-            .transpose()?;
+                let (due, quarantined_since) = (due.map(instant), quarantined.map(instant));
+                Some(JobReport { job, due, leased_until, quarantined_since })
+            }
+        };
         Ok(AddressReport { standing: standing.as_deref().map(read_standing).transpose()?, job })
     }
 }

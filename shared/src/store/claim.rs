@@ -47,33 +47,45 @@ pub struct LeasedJob {
     pub delivered_there: Option<Timestamp>,
 }
 
-/// The right to attempt and settle one job, until its deadline has passed and the job was put back.
+/// The right to attempt and settle one job. What one claim took shares one lease: its token, and its deadline.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// The job.
     pub job: JobId,
     /// Where its attempts go.
     pub destination: Destination,
-    /// The deadline that the claim set: with the job it names this lease for as long as it lasts.
-    pub claimed: Timestamp,
-    /// The deadline now, which is also the fencing token.
-    pub token: Timestamp,
-    /// A later deadline that was asked for and not heard back of. It may be in force, so it counts as a token too.
-    pub proposed: Option<Timestamp>,
-    /// How many bytes of the record the claim returned; what stands behind them later joined during the lease.
-    pub seen: usize,
+    /// The shard that it is in.
+    pub shard: u16,
+    /// The number of the claim within its shard, which no other claim ever has: the fencing token.
+    pub token: u64,
     /// When the job was due.
     pub due: Timestamp,
 }
 
+impl Lease {
+    /// What names the lease that this is a part of.
+    pub fn key(&self) -> LeaseKey {
+        LeaseKey { shard: self.shard, token: self.token }
+    }
+}
+
+/// What names a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseKey {
+    /// The shard that its jobs are in.
+    pub shard: u16,
+    /// The fencing token.
+    pub token: u64,
+}
+
 impl Store {
-    /// Leases due jobs of one shard, the destinations that have waited longest first. Jobs whose lease ran out are put
-    /// back first. Atomic; never returns a job before it is due by Redis's clock.
+    /// Leases due jobs of one shard, the destinations that have waited longest first, and of each no more than its pace
+    /// allows. Jobs whose lease ran out are put back first. Atomic; never returns a job before it is due by Redis's clock.
     pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
         let mut call = self.call(&CLAIM, shard);
         call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
         let reply: Vec<Value> = self.connections.script(&call).await?;
-        read_claim(reply).ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))
+        read_claim(shard, reply).ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))
     }
 }
 
@@ -81,27 +93,35 @@ fn read<T: FromRedisValue>(value: Value) -> Option<T> {
     from_redis_value(value).ok()
 }
 
-fn read_claim(reply: Vec<Value>) -> Option<Claimed> {
+fn read_text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => {
+            Some(String::from_utf8(bytes).unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
+        }
+        other => read(other),
+    }
+}
+
+fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
-    let token = Timestamp::from_ms(read(reply.next()?)?);
+    let token = read_text(reply.next()?)?;
     let next_visit: i64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let mut claimed = Claimed { now, next_visit, jobs: Vec::new(), corrupt: Vec::new() };
     for visit in reply {
-        let mut fields =
-            read::<Vec<Vec<u8>>>(visit)?.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let Value::Array(fields) = visit else { return None };
+        let mut fields = fields.into_iter().map_while(read_text);
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
         while let (Some(id), Some(due), Some(record)) = (fields.next(), fields.next(), fields.next()) {
             let due = Timestamp::from_ms(due.parse::<f64>().ok()? as i64);
             // One record that nobody can read must not keep the others of its batch from being worked on.
-            let job = JobId::parse(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));
+            let job = JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));
             match job {
                 Ok(job) => {
                     let (job_id, destination) = (job.id.clone(), destination.clone());
-                    let seen = record.len();
-                    let lease = Lease { job: job_id, destination, claimed: token, token, proposed: None, seen, due };
+                    let lease = Lease { job: job_id, destination, shard, token: token.parse().ok()?, due };
                     claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there });
                 }
                 Err(why) => claimed.corrupt.push((destination.clone(), why)),

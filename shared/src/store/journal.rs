@@ -95,8 +95,8 @@ fn read_entry(entry: &StreamId) -> Result<Entry, StoreError> {
     let raw: Vec<serde_json::Value> = serde_json::from_str(&json).map_err(|why| unread(&why.to_string()))?;
     let events = raw
         .into_iter()
-        .filter_map(|event| match serde_json::from_value(event) {
-            Ok(event) => Some(event),
+        .filter_map(|event| match serde_json::from_value::<Event>(event) {
+            Ok(event) => Some(event.with_due(Timestamp::from_ms(time))),
             Err(why) => {
                 // A newer version may write kinds that this one does not know; its readers must not stand still for it.
                 tracing::debug!(entry = %id, %why, "an event is not understood, and left out");

@@ -1,5 +1,20 @@
 //! The names of all keys, made in one place. All keys of a shard carry its number as hash tag, so they share a slot.
 
+/// The keys that a shard has once, in the order that `prelude.lua` names them.
+const SHARED: [&str; 11] = [
+    "agenda",
+    "jobs",
+    "leases",
+    "meanwhile",
+    "lapses",
+    "quarantine",
+    "standing",
+    "unavailable",
+    "inactive",
+    "journal",
+    "serial",
+];
+
 /// Makes keys.
 #[derive(Debug)]
 pub struct Keys {
@@ -13,15 +28,19 @@ pub struct Shard {
     /// What every key of the shard starts with: `rd:{n}:`.
     pub prefix: String,
     /// What every script gets, in the order that `prelude.lua` names them.
-    pub all: [String; 8],
+    pub all: [String; 11],
 }
 
 impl Shard {
     fn new(prefix: &str, n: u16) -> Self {
         let prefix = format!("{prefix}:{{{n}}}:");
-        let names = ["agenda", "jobs", "leases", "standing", "unavailable", "inactive", "delivered", "journal"];
-        let all = names.map(|name| format!("{prefix}{name}"));
+        let all = SHARED.map(|name| format!("{prefix}{name}"));
         Self { prefix, all }
+    }
+
+    /// destination → ms from which it is worth visiting.
+    pub fn agenda(&self) -> &str {
+        &self.all[0]
     }
 
     /// job id → record.
@@ -29,29 +48,54 @@ impl Shard {
         &self.all[1]
     }
 
-    /// job id → the lease's deadline in ms.
+    /// token → the lease's deadline in ms.
     pub fn leases(&self) -> &str {
         &self.all[2]
     }
 
-    /// address → JSON.
-    pub fn standing(&self) -> &str {
+    /// job id → what happened to it while it was leased.
+    pub fn meanwhile(&self) -> &str {
         &self.all[3]
     }
 
-    /// address → when we last delivered to it, in ms.
-    pub fn delivered(&self) -> &str {
+    /// job id → since when it is in quarantine, in ms.
+    pub fn quarantine(&self) -> &str {
+        &self.all[5]
+    }
+
+    /// address → JSON.
+    pub fn standing(&self) -> &str {
         &self.all[6]
     }
 
     /// The stream of events.
     pub fn journal(&self) -> &str {
-        &self.all[7]
+        &self.all[9]
     }
 
     /// job id → due in ms, for one destination.
     pub fn due(&self, destination: &str) -> String {
         format!("{}due:{destination}", self.prefix)
+    }
+
+    /// One destination's pace.
+    pub fn pace(&self, destination: &str) -> String {
+        format!("{}pace:{destination}", self.prefix)
+    }
+
+    /// The jobs of one lease.
+    pub fn lease(&self, token: u64) -> String {
+        format!("{}lease:{token}", self.prefix)
+    }
+
+    /// address → ms of its last delivery by us in one week, counted from the Unix epoch.
+    pub fn delivered(&self, week: i64) -> String {
+        format!("{}delivered:{week}", self.prefix)
+    }
+
+    /// What was tried at one destination on one day, counted from the Unix epoch.
+    pub fn tally(&self, day: i64, destination: &str) -> String {
+        format!("{}tally:{day}:{destination}", self.prefix)
     }
 }
 
@@ -96,8 +140,14 @@ mod tests {
         assert_eq!(shard.jobs(), "rd:{3}:jobs");
         assert_eq!(shard.leases(), "rd:{3}:leases");
         assert_eq!(shard.standing(), "rd:{3}:standing");
-        assert_eq!(shard.delivered(), "rd:{3}:delivered");
+        assert_eq!(shard.delivered(2951), "rd:{3}:delivered:2951");
         assert_eq!(shard.journal(), "rd:{3}:journal");
+        assert_eq!(shard.agenda(), "rd:{3}:agenda");
+        assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");
+        assert_eq!(shard.quarantine(), "rd:{3}:quarantine");
+        assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
+        assert_eq!(shard.lease(7), "rd:{3}:lease:7");
+        assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");
         assert_eq!(keys.meta(), "rd:meta");
         assert_eq!(keys.upkeep("reinstate", 60_000), "rd:upkeep:reinstate:60000");

@@ -1,34 +1,43 @@
 //! Leases between claim and settle: giving one back untried, and lengthening one.
 
-use super::claim::Lease;
+use super::claim::{Lease, LeaseKey};
 use super::scripts::{EXTEND, RELEASE};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 
 /// What became of a lease that was to be lengthened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extended {
-    /// It ends at the new deadline.
-    Yes,
-    /// Its token was stale: the job is somebody else's by now.
-    Stale,
+    /// It lasts at least until the new deadline; but not for these jobs, by their ids in full, whose addresses were retired
+    /// meanwhile.
+    Yes(Vec<String>),
+    /// It has lapsed: its jobs are somebody else's by now.
+    Lapsed,
     /// The store did not answer; either deadline may be in force.
     Unknown,
 }
 
+/// Why a job is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenBack {
+    /// It was not tried: it is due when it was due before.
+    Untried,
+    /// Its attempt crashed: it lapses at once, which counts towards quarantine.
+    Crashed,
+}
+
 impl Store {
-    /// Gives leased jobs back untried, due when they were due before. Tells how many were given back; the others' tokens
-    /// were stale, and nothing changed for them.
-    pub async fn release(&self, leases: &[Lease]) -> Result<usize, StoreError> {
+    /// Gives leased jobs back. Tells how many were given back; the others' tokens were stale, and nothing changed for them.
+    pub async fn release(&self, leases: &[Lease], why: GivenBack) -> Result<usize, StoreError> {
         let mut released = 0;
-        for (shard, leases) in self.by_shard(leases, |lease| lease) {
+        for (shard, leases) in self.by_shard(leases, |lease| lease.shard) {
             let mut call = self.call(&RELEASE, shard);
             for lease in leases {
                 call.arg(lease.job.key())
+                    .arg(lease.token)
                     .arg(lease.destination.as_str())
-                    .arg(lease.token.ms())
-                    .arg(optional_ms(lease.proposed))
-                    .arg(lease.due.ms());
+                    .arg(lease.due.ms())
+                    .arg(if why == GivenBack::Crashed { "crashed" } else { "" });
             }
             let reply: Vec<i64> = self.connections.script(&call).await?;
             released += reply.iter().skip(1).filter(|done| **done == 1).count();
@@ -37,19 +46,21 @@ impl Store {
     }
 
     /// Lengthens leases to new deadlines, and answers each in the order given. The answer for one shard says nothing of the
-    /// others. Whoever gets [`Extended::Unknown`] notes the deadline in [`Lease::proposed`] and may ask for it again.
-    pub async fn extend(&self, leases: &[(Lease, Timestamp)]) -> Vec<Extended> {
+    /// others. Repeating it changes nothing, so whoever gets [`Extended::Unknown`] may ask again.
+    pub async fn extend(&self, leases: &[(LeaseKey, Timestamp)]) -> Vec<Extended> {
         let places: Vec<usize> = (0..leases.len()).collect();
         let mut answers = vec![Extended::Unknown; leases.len()];
-        for (shard, places) in self.by_shard(&places, |place| &leases[*place].0) {
+        for (shard, places) in self.by_shard(&places, |place| leases[*place].0.shard) {
             let mut call = self.call(&EXTEND, shard);
             for (lease, deadline) in places.iter().map(|place| &leases[**place]) {
-                call.arg(lease.job.key()).arg(lease.token.ms()).arg(optional_ms(lease.proposed)).arg(deadline.ms());
+                call.arg(deadline.ms()).arg(lease.token);
             }
-            match self.connections.script::<Vec<i64>>(&call).await {
-                Ok(reply) => {
-                    for (place, done) in places.into_iter().zip(reply.into_iter().skip(1)) {
-                        answers[*place] = if done == 1 { Extended::Yes } else { Extended::Stale };
+            match self.connections.script::<(i64, Vec<i64>, Vec<(u64, String)>)>(&call).await {
+                Ok((_, extended, void)) => {
+                    for (place, done) in places.into_iter().zip(extended) {
+                        let of_lease = void.iter().filter(|(token, _)| *token == leases[*place].0.token);
+                        let void = of_lease.map(|(_, id)| id.clone()).collect();
+                        answers[*place] = if done == 1 { Extended::Yes(void) } else { Extended::Lapsed };
                     }
                 }
                 Err(err) => tracing::warn!(%err, shard, leases = places.len(), "leases could not be lengthened"),
@@ -58,20 +69,15 @@ impl Store {
         answers
     }
 
-    /// Groups items by the shard of their lease, in batches that one script call takes.
-    pub(super) fn by_shard<'a, T>(&self, items: &'a [T], lease: impl Fn(&'a T) -> &'a Lease) -> Vec<(u16, Vec<&'a T>)> {
+    /// Groups items by their shard, in batches that one script call takes.
+    pub(super) fn by_shard<'a, T>(&self, items: &'a [T], shard: impl Fn(&'a T) -> u16) -> Vec<(u16, Vec<&'a T>)> {
         let mut shards: Vec<Vec<&T>> = (0..self.shards()).map(|_| Vec::new()).collect();
         for item in items {
-            shards[usize::from(lease(item).destination.shard(self.shards()))].push(item);
+            shards[usize::from(shard(item))].push(item);
         }
         let numbered = (0..self.shards()).zip(shards);
         numbered
             .flat_map(|(shard, items)| items.chunks(BATCH_MAX).map(|batch| (shard, batch.to_vec())).collect::<Vec<_>>())
             .collect()
     }
-}
-
-/// An instant as the scripts take one that may be missing.
-pub(super) fn optional_ms(at: Option<Timestamp>) -> String {
-    at.map(|at| at.ms().to_string()).unwrap_or_default()
 }

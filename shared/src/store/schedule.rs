@@ -1,5 +1,7 @@
 //! Taking bounces in: starting jobs, letting messages join, retiring addresses at once.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -8,7 +10,8 @@ use super::scripts::{SCHEDULE, ms};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::event::Event;
-use crate::job::{Head, JobId, Message};
+use crate::job::{Head, JobId, Message, first_record};
+use crate::pace::{PaceLimits, limits_for};
 use crate::standing::{Standing, StandingRecord};
 
 /// A bounce that policy has judged, on its way into the store.
@@ -24,7 +27,7 @@ pub struct Arrival {
     pub occurred_at: Option<Timestamp>,
     /// What policy says.
     pub purpose: Purpose,
-    /// What all its events say; the script knows which event it is.
+    /// Its `JobScheduled` event, which the script makes another of where it turns out to be one.
     pub event: Event,
 }
 
@@ -86,21 +89,34 @@ impl Store {
         places: &[usize],
     ) -> Result<Vec<(usize, Answer)>, StoreError> {
         let mut call = self.call(&SCHEDULE, shard);
-        for Arrival { job, head, message, occurred_at, purpose, event } in places.iter().map(|n| &arrivals[*n]) {
-            let (op, argument) = match purpose {
-                Purpose::Retry(delay) => ("retry", ms(*delay).to_string()),
-                Purpose::Retire(standing) => ("retire", format!("{} {}", standing.as_str(), head.policy)),
-                Purpose::Drop => ("drop", String::new()),
+        let batch = || places.iter().map(|n| &arrivals[*n]);
+        let (mut events, mut lengths) = (String::new(), String::new());
+        for arrival in batch() {
+            if !events.is_empty() {
+                events.push(',');
+                lengths.push(' ');
+            }
+            let start = events.len();
+            write_event(&mut events, arrival);
+            lengths.push_str(&(events.len() - start).to_string());
+        }
+        call.arg(events).arg(lengths);
+        let limited: BTreeMap<&str, PaceLimits> = batch()
+            .map(|arrival| arrival.head.destination.as_str())
+            .filter_map(|destination| Some((destination, limits_for(&self.rules, destination)?)))
+            .collect();
+        call.arg(limited.len());
+        for (destination, limits) in limited {
+            call.arg(destination).arg(limits.to_string());
+        }
+        for Arrival { job, head, message, occurred_at, purpose, .. } in batch() {
+            call.arg(job.key()).arg(head.destination.as_str()).arg(first_record(head, message));
+            match purpose {
+                Purpose::Retry(delay) => call.arg(ms(*delay)),
+                Purpose::Retire(standing) => call.arg(format!("{} {}", standing.as_str(), head.policy)),
+                Purpose::Drop => call.arg("drop"),
             };
-            call.arg(op)
-                .arg(job.key())
-                .arg(head.destination.as_str())
-                .arg(head.line())
-                .arg(message.line())
-                .arg(Message::line_start(&message.id))
-                .arg(occurred_at.map(|at| at.ms().to_string()).unwrap_or_default())
-                .arg(argument)
-                .arg(event.body());
+            call.arg(optional_ms(*occurred_at));
         }
         let mut answers: Vec<String> = self.connections.script(&call).await?;
         // The first is the instant, which nobody needs here.
@@ -131,6 +147,26 @@ fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
         batches.push(&places[start..]);
     }
     batches
+}
+
+/// The JobScheduled event of a bounce as the script takes it: with what its due instant is computed from at the end.
+fn write_event(events: &mut String, arrival: &Arrival) {
+    let delay = match arrival.purpose {
+        Purpose::Retry(delay) => ms(delay),
+        Purpose::Retire(_) | Purpose::Drop => 0,
+    };
+    let line = arrival.event.line();
+    let body = line.strip_suffix('}').expect("an event is a JSON object");
+    let _ = write!(events, "{body},\"delay\":{delay}");
+    if let Some(at) = arrival.occurred_at {
+        let _ = write!(events, ",\"occurred\":{}", at.ms());
+    }
+    events.push('}');
+}
+
+/// An instant as the scripts take one that may be missing.
+fn optional_ms(at: Option<Timestamp>) -> String {
+    at.map(|at| at.ms().to_string()).unwrap_or_default()
 }
 
 fn read_answer(word: &str, detail: &str) -> Result<Answer, StoreError> {

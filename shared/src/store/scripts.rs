@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use deadpool_redis::redis::{Script, ScriptInvocation};
 
-use super::Store;
+use super::{Limits, Store};
 
 macro_rules! script {
     ($($part:literal),+) => {
@@ -12,10 +12,12 @@ macro_rules! script {
     };
 }
 
-pub(super) static SCHEDULE: LazyLock<Script> = script!("lua/prelude.lua", "lua/schedule.lua");
-pub(super) static CLAIM: LazyLock<Script> = script!("lua/prelude.lua", "lua/lapse.lua", "lua/claim.lua");
-pub(super) static SETTLE: LazyLock<Script> = script!("lua/prelude.lua", "lua/settle.lua");
-pub(super) static RELEASE: LazyLock<Script> = script!("lua/prelude.lua", "lua/release.lua");
+pub(super) static SCHEDULE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/schedule.lua");
+pub(super) static CLAIM: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/claim.lua");
+pub(super) static SETTLE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/settle.lua");
+pub(super) static RELEASE: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/release.lua");
 pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/extend.lua");
 pub(super) static REINSTATE: LazyLock<Script> = script!("lua/prelude.lua", "lua/reinstate.lua");
 
@@ -31,12 +33,26 @@ impl Store {
             Some(now) => call.arg(now.ms()),
             None => call.arg(""),
         };
+        let Limits { max_messages, record_max, unavailable_for, unavailable_max, strikes, max_lapses, pace } =
+            &self.limits;
         call.arg(&keys.prefix)
-            .arg(self.limits.max_messages)
-            .arg(ms(self.limits.unavailable_for))
-            .arg(ms(self.limits.unavailable_max))
-            .arg(self.limits.strikes)
-            .arg(self.limits.record_max);
+            .arg(*max_messages)
+            .arg(*record_max)
+            .arg(ms(*unavailable_for))
+            .arg(ms(*unavailable_max))
+            .arg(*strikes)
+            .arg(*max_lapses)
+            .arg(pace.limits.rate)
+            .arg(pace.limits.burst)
+            .arg(pace.window)
+            .arg(pace.limits.window)
+            .arg(pace.breaker.failures)
+            .arg(pace.breaker.share)
+            .arg(pace.breaker.samples)
+            .arg(ms(pace.breaker.over))
+            .arg(ms(pace.breaker.open))
+            .arg(ms(pace.breaker.open_max))
+            .arg(pace.window_min);
         call
     }
 }

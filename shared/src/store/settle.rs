@@ -1,14 +1,24 @@
 //! Settling: reporting with the lease's token how an attempt ended.
 
+use std::fmt;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::try_join_all;
+use uuid::Uuid;
+
 use super::claim::Lease;
-use super::lease::optional_ms;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
 use crate::event::Event;
-use crate::job::{Head, Job};
+use crate::job::Job;
+use crate::pace::Feedback;
 use crate::standing::Standing;
+use crate::tally::Tally;
+
+/// For how long a repeated call is answered as it was the first time.
+const ANSWER_KEPT: Duration = Duration::from_secs(600);
 
 /// How the attempt of one leased job ended.
 #[derive(Clone, Debug)]
@@ -19,10 +29,14 @@ pub struct Settlement {
     pub end: End,
     /// Whether a message got through, whatever came after it.
     pub delivered: bool,
+    /// What it says about the destination.
+    pub feedback: Feedback,
+    /// How it is counted.
+    pub tally: Tally,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// What happened last, which the script completes: with `due` where the job waits again, with the standing where the
-    /// address is retired; left out where a job that would close goes on with what joined meanwhile.
+    /// What happened last. The script adds the standing where the address is retired, and leaves it out where a job that
+    /// would close goes on with what joined meanwhile.
     pub last: Event,
 }
 
@@ -36,11 +50,8 @@ pub enum End {
         /// The wait.
         delay: Duration,
     },
-    /// It ends, unless messages joined meanwhile: with those it goes on at once, under this head.
-    Close {
-        /// The head for what joined.
-        head: Head,
-    },
+    /// It ends, unless messages joined meanwhile: with those it goes on at once, with all attempts before it.
+    Close,
     /// It ends, and the address leaves the active list.
     Retire {
         /// Where the address goes.
@@ -61,42 +72,137 @@ pub enum Settled {
     Stale,
 }
 
+/// Names one call of [`Store::settle`], so that it can be repeated when its answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SettleCall(u64);
+
+impl SettleCall {
+    /// A name that no other call has, of this process or another.
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for SettleCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        static PROCESS: LazyLock<String> = LazyLock::new(|| Uuid::now_v7().simple().to_string());
+        write!(f, "{}:{}", *PROCESS, self.0)
+    }
+}
+
 impl Store {
-    /// Settles attempts, and answers each in the order given. State, standing and journal change together, per shard.
-    /// A repeated settlement is answered [`Settled::Stale`] and changes nothing.
-    pub async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+    /// Settles attempts, and answers each in the order given. State, standing, pace, tallies and journal change together,
+    /// per shard. A call that is repeated with the same settlements is answered as it was and changes nothing, for ten
+    /// minutes; after that, and for a lease that has lapsed, the answer is [`Settled::Stale`], and nothing changes either.
+    pub async fn settle(&self, call: SettleCall, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
         let places: Vec<usize> = (0..settlements.len()).collect();
+        let batches = self.by_shard(&places, |place| settlements[*place].lease.shard);
+        let calls = (0..).zip(batches).map(async |(number, (shard, places)): (usize, _)| {
+            let mut places: Vec<usize> = places.into_iter().copied().collect();
+            places.sort_by_key(|place| settlements[*place].lease.token);
+            let batch: Vec<&Settlement> = places.iter().map(|place| &settlements[*place]).collect();
+            let answers = self.settle_on(shard, &format!("{call}:{number}"), &batch).await?;
+            Ok::<_, StoreError>(places.into_iter().zip(answers).collect::<Vec<_>>())
+        });
         let mut settled = vec![Settled::Stale; settlements.len()];
-        for (shard, places) in self.by_shard(&places, |place| &settlements[*place].lease) {
-            let mut call = self.call(&SETTLE, shard);
-            for Settlement { lease, end, delivered, events, last } in places.iter().map(|place| &settlements[**place]) {
-                let (op, record, argument, reason) = match end {
-                    End::Retry { job, delay } => ("retry", job.record(), ms(*delay).to_string(), String::new()),
-                    End::Close { head } => ("close", head.line(), String::new(), String::new()),
-                    End::Retire { standing, policy, host_dead } => {
-                        let mark = if *host_dead { "!" } else { "" };
-                        ("retire", String::new(), standing.as_str().to_owned(), format!("{mark}{policy}"))
-                    }
-                };
-                let events: Vec<String> = events.iter().map(Event::line).collect();
-                call.arg(op)
-                    .arg(lease.job.key())
-                    .arg(lease.destination.as_str())
-                    .arg(lease.token.ms())
-                    .arg(optional_ms(lease.proposed))
-                    .arg(lease.seen)
-                    .arg(u8::from(*delivered))
-                    .arg(record)
-                    .arg(argument)
-                    .arg(reason)
-                    .arg(events.join(","))
-                    .arg(last.line());
-            }
-            let reply: Vec<i64> = self.connections.script(&call).await?;
-            for (place, done) in places.into_iter().zip(reply.into_iter().skip(1)) {
-                settled[*place] = if done == 1 { Settled::Done } else { Settled::Stale };
-            }
+        for (place, answer) in try_join_all(calls).await?.into_iter().flatten() {
+            settled[place] = answer;
         }
         Ok(settled)
     }
+
+    async fn settle_on(&self, shard: u16, name: &str, batch: &[&Settlement]) -> Result<Vec<Settled>, StoreError> {
+        let mut call = self.call(&SETTLE, shard);
+        let events = EventTexts::of(batch);
+        call.arg(name).arg(ms(ANSWER_KEPT)).arg(&events.joined).arg(&events.lengths).arg(batch.len());
+        for settlement in batch {
+            call.arg(settlement.lease.job.key());
+        }
+        for settlement in batch {
+            call.arg(settlement.lease.token);
+        }
+        for settlement in batch {
+            call.arg(settlement.lease.destination.as_str());
+        }
+        for settlement in batch {
+            call.arg(match settlement.end {
+                End::Retry { .. } => "retry",
+                End::Close => "close",
+                End::Retire { .. } => "retire",
+            });
+        }
+        for settlement in batch {
+            let delivered = if settlement.delivered { "d" } else { "" };
+            call.arg(format!("{delivered}{}", settlement.feedback.mark()));
+        }
+        for settlement in batch {
+            call.arg(settlement.tally.to_string());
+        }
+        for settlement in batch {
+            match &settlement.end {
+                End::Retry { delay, .. } => call.arg(ms(*delay)),
+                End::Close => call.arg(""),
+                End::Retire { standing, policy, host_dead } => {
+                    let mark = if *host_dead { "!" } else { "" };
+                    let last = settlement.last.line().len();
+                    call.arg(format!("{} {last} {mark}{policy}", standing.as_str()))
+                }
+            };
+        }
+        for settlement in batch {
+            match &settlement.end {
+                End::Retry { job, .. } => call.arg(job.record()),
+                End::Close => call.arg(""),
+                End::Retire { .. } => call.arg(events_text(settlement)),
+            };
+        }
+        let (_, answer): (i64, String) = self.connections.script(&call).await?;
+        if answer.len() != batch.len() {
+            return Err(StoreError::Refused("settle answered in another shape".to_owned()));
+        }
+        Ok(answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect())
+    }
+}
+
+/// The events of a batch as the script takes them: in one text, with the lengths that it is cut by where one was not
+/// settled.
+#[derive(Default)]
+struct EventTexts {
+    joined: String,
+    lengths: String,
+}
+
+impl EventTexts {
+    fn of(batch: &[&Settlement]) -> Self {
+        let mut texts = Self::default();
+        for settlement in batch.iter().filter(|settlement| !matches!(settlement.end, End::Retire { .. })) {
+            if !texts.joined.is_empty() {
+                texts.joined.push(',');
+                texts.lengths.push(' ');
+            }
+            let start = texts.joined.len();
+            let last = write_events(&mut texts.joined, settlement);
+            let lengths = format!("{} {last}", texts.joined.len() - start);
+            texts.lengths.push_str(&lengths);
+        }
+        texts
+    }
+}
+
+fn events_text(settlement: &Settlement) -> String {
+    let mut text = String::new();
+    write_events(&mut text, settlement);
+    text
+}
+
+/// Writes a settlement's events, joined by commas. Tells how many bytes the last one takes, with the comma before it.
+fn write_events(text: &mut String, settlement: &Settlement) -> usize {
+    for event in &settlement.events {
+        text.push_str(&event.line());
+        text.push(',');
+    }
+    let last = settlement.last.line();
+    text.push_str(&last);
+    last.len() + usize::from(!settlement.events.is_empty())
 }

@@ -3,10 +3,17 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
+use futures::future::try_join_all;
 
 use super::scripts::{REINSTATE, ms};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
+
+/// Deliveries are kept by week, counted from the Unix epoch.
+const WEEK_MS: i64 = 7 * 86_400_000;
+
+/// How far back weeks are forgotten: as far as upkeep may have stood still.
+const TRIMMED_WEEKS: i64 = 60;
 
 impl Store {
     /// Makes active again the addresses whose unavailable time is over. Tells how many.
@@ -49,15 +56,17 @@ impl Store {
         }
     }
 
-    /// Forgets deliveries older than `keep`. Tells how many.
-    pub async fn trim_delivered(&self, now: Timestamp, keep: Duration) -> Result<u64, StoreError> {
-        let mut commands = pipe();
-        let oldest = now.ms().saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX));
-        for shard in 0..self.shards() {
-            commands.zrembyscore(self.keys.shard(shard).delivered(), "-inf", oldest);
-        }
-        let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
-        Ok(trimmed.iter().sum())
+    /// Forgets deliveries of weeks that ended more than a week ago. Tells how many weeks, over all shards.
+    pub async fn trim_delivered(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let week = now.ms().div_euclid(WEEK_MS);
+        let trims = (0..self.shards()).map(async |shard| {
+            let keys = self.keys.shard(shard);
+            let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1).map(|week| keys.delivered(week)).collect();
+            // UNLINK, because what is large is freed beside Redis's own work.
+            let (trimmed,): (u64,) = self.connections.pipeline(pipe().unlink(old)).await?;
+            Ok::<_, StoreError>(trimmed)
+        });
+        Ok(try_join_all(trims).await?.into_iter().sum())
     }
 
     /// Claims one occurrence of an upkeep task for this process. Only one of all processes gets it.

@@ -1,12 +1,13 @@
 //! What must be so after any operations: the store's promises once more, in memory and in the plainest way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN};
 use harness::world::{DAY, HOUR, LEASE};
 use shared::clock::Timestamp;
 use shared::standing::Standing;
+use shared::store::claim::LeaseKey;
 
 use super::MAX_MESSAGES;
 
@@ -21,6 +22,8 @@ pub(super) struct Model {
     /// How often each message was accepted, and how often it ended.
     pub(super) accepted: BTreeMap<(String, String), usize>,
     pub(super) ended: BTreeMap<(String, String), usize>,
+    /// Leases: when each ends, and on whom it still is, be it in vain.
+    pub(super) leases: BTreeMap<LeaseKey, (Timestamp, BTreeSet<&'static str>)>,
 }
 
 #[derive(Debug)]
@@ -35,7 +38,7 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) struct Leased {
-    pub(super) token: Timestamp,
+    pub(super) key: LeaseKey,
     pub(super) claimed: Timestamp,
     /// How many of its messages the worker saw.
     pub(super) seen: usize,
@@ -93,7 +96,7 @@ impl Model {
             return "scheduled";
         };
         job.messages.push(message.to_owned());
-        let bound = if job.lease.is_some() { 2 * MAX_MESSAGES } else { MAX_MESSAGES };
+        let bound = job.lease.as_ref().map_or(0, |lease| lease.seen) + MAX_MESSAGES;
         let replaced = (job.messages.len() > bound).then(|| job.messages.remove(bound - MAX_MESSAGES));
         if let Some(replaced) = replaced {
             self.end(address, &replaced);
@@ -101,25 +104,53 @@ impl Model {
         "joined"
     }
 
-    /// Who is leased by a claim at `now`, in order.
-    pub(super) fn claim(&mut self, now: Timestamp) -> Vec<&'static str> {
-        let token_of = |job: &Job| job.lease.as_ref().map(|lease| lease.token);
-        let lapsed: Vec<_> = self.jobs.iter().filter_map(|(address, job)| Some((*address, token_of(job)?))).collect();
-        for (address, token) in lapsed.into_iter().filter(|(_, token)| *token <= now) {
-            self.put_back(address, token);
+    /// Who is leased by a claim at `now`, in order, given the leases that the store made of it.
+    pub(super) fn claim(&mut self, now: Timestamp, keys: &BTreeMap<&'static str, LeaseKey>) -> Vec<&'static str> {
+        let lapsed: Vec<_> = self.leases.iter().filter(|(_, (deadline, _))| *deadline <= now).collect();
+        for (key, (deadline, on)) in lapsed.into_iter().map(|(key, lease)| (*key, lease.clone())).collect::<Vec<_>>() {
+            self.leases.remove(&key);
+            for address in on {
+                if self.is_on(address, key) {
+                    self.put_back(address, deadline);
+                }
+            }
         }
         let mut claimed: Vec<_> =
             self.jobs.iter_mut().filter(|(_, job)| job.lease.is_none() && job.due <= now).collect();
         for (address, job) in &mut claimed {
             let host_dead = self.delivered_there.get(domain(address)).is_none_or(|at| *at < job.created);
-            job.lease = Some(Leased { token: now.plus(LEASE), claimed: now, seen: job.messages.len(), host_dead });
+            let Some(key) = keys.get(*address).copied() else { continue };
+            job.lease = Some(Leased { key, claimed: now, seen: job.messages.len(), host_dead });
+            self.leases.entry(key).or_insert_with(|| (now.plus(LEASE), BTreeSet::new())).1.insert(address);
         }
         claimed.into_iter().map(|(address, _)| *address).collect()
     }
 
-    pub(super) fn is_valid(&self, address: &str, token: Timestamp) -> bool {
-        let lease = self.jobs.get(address).and_then(|job| job.lease.as_ref());
-        lease.is_some_and(|lease| lease.token == token)
+    /// Whether the job is leased under this key.
+    fn is_on(&self, address: &str, key: LeaseKey) -> bool {
+        self.jobs.get(address).and_then(|job| job.lease.as_ref()).is_some_and(|lease| lease.key == key)
+    }
+
+    /// Takes an address out of a lease: it was settled, or given back. Whether that was in time, and not in vain.
+    pub(super) fn end_lease(&mut self, address: &'static str, key: LeaseKey) -> bool {
+        let Some((_, on)) = self.leases.get_mut(&key) else { return false };
+        on.remove(address);
+        if on.is_empty() {
+            self.leases.remove(&key);
+        }
+        self.is_on(address, key)
+    }
+
+    /// Lengthens a lease; whether it still lasts.
+    pub(super) fn extend(&mut self, key: LeaseKey, deadline: Timestamp) -> bool {
+        let Some((until, _)) = self.leases.get_mut(&key) else { return false };
+        *until = deadline;
+        true
+    }
+
+    /// Until when a job is leased, if it is.
+    pub(super) fn leased_until(&self, job: &Job) -> Option<Timestamp> {
+        job.lease.as_ref().map(|lease| self.leases[&lease.key].0)
     }
 
     /// The job is no longer leased, and due at `due`.

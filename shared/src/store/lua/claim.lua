@@ -1,10 +1,10 @@
--- Leases due jobs of one shard: visits the destinations whose time has come, takes from each a bounded share, and
--- writes back when each is next worth visiting.
+-- Leases due jobs of one shard: visits the destinations whose time has come, takes from each what its pace allows and no
+-- more than a bounded share, and writes back when each is next worth visiting.
 --
 -- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms
--- Reply: now; the leases' deadline, which is their token; when the shard is next worth visiting (-1: never); then per
+-- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); then per
 -- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record.
--- Cost: 7 operations and 3 per destination visited. Atomic.
+-- Cost: 7 operations and 4 per destination visited. Atomic.
 
 local batch, share, lease_ms = unpack(ARGV, FIRST)
 batch, share, lease_ms = tonumber(batch), tonumber(share), tonumber(lease_ms)
@@ -14,63 +14,104 @@ assert(#ARGV == FIRST + 2, 'claim takes 3 values')
 local BYTES_MAX = 8 * 1024 * 1024
 
 lapse(batch)
+write_pace()
+write_due()
 
-local deadline = NOW + lease_ms
-local reply = { NOW, deadline, -1 }
+local fallback = NOW + lease_ms
+local token
+local function take_token()
+  token = token or tostring(redis.call('INCR', SERIAL))
+  return token
+end
+
 local left = batch
-local all_ids, places = {}, {}
+local visits, all_ids = {}, {}
 local next_visits, finished = {}, {}
 
-for _, destination in ipairs(redis.call('ZRANGE', AGENDA, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, batch)) do
-  if left == 0 then break end
-  local most = math.min(share, left)
+local function visit_again(destination, at)
+  next_visits[#next_visits + 1] = text(at)
+  next_visits[#next_visits + 1] = destination
+end
+
+-- Takes what is due at one destination, and says when it is next worth visiting.
+local function visit(destination)
+  local changes = {}
+  local pace = redis.call(
+    'HMGET', pace_key(destination), 'in_flight', 'window', 'tokens', 'breaker', 'delivered', 'limits', 'override', 'hold'
+  )
+  local allowed, next_visit, take = allowance(pace, changes, take_token, fallback)
+  if allowed == 0 then
+    call_many('HSET', pace_key(destination), changes)
+    return visit_again(destination, next_visit)
+  end
   local key = due_key(destination)
+  local most = math.min(share, left, allowed)
   -- One more than may be taken, to know what comes next.
   local waiting = redis.call('ZRANGE', key, 0, most, 'WITHSCORES')
-  local visit = { destination, redis.call('HGET', pace_key(destination), 'delivered') or '' }
   local taken = 0
   while taken < most and waiting[2 * taken + 1] and tonumber(waiting[2 * taken + 2]) <= NOW do
-    all_ids[#all_ids + 1] = waiting[2 * taken + 1]
-    places[#places + 1] = { visit, waiting[2 * taken + 2] }
     taken = taken + 1
+    all_ids[#all_ids + 1] = waiting[2 * taken - 1]
   end
+  local next_due = tonumber(waiting[2 * taken + 2])
+  local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then
     redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
     left = left - taken
-    reply[#reply + 1] = visit
+    if take then take(taken, limited) end
+    local reply = { destination, pace[5] or '' }
+    visits[#visits + 1] = { reply = reply, waiting = waiting, taken = taken, in_flight = tonumber(pace[1] or 0), changes = changes }
   end
-  local next_due = waiting[2 * taken + 2]
-  if next_due then
-    -- A destination with work left goes behind all that wait already.
-    next_visits[#next_visits + 1] = math.max(tonumber(next_due), NOW)
-    next_visits[#next_visits + 1] = destination
-  else
+  if not next_due then
     finished[#finished + 1] = destination
+  elseif limited then
+    visit_again(destination, math.max(next_visit, NOW))
+  else
+    -- A destination with work left goes behind all that wait already.
+    visit_again(destination, math.max(next_due, NOW))
   end
+end
+
+for _, destination in ipairs(redis.call('ZRANGE', AGENDA, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, batch)) do
+  if left == 0 then break end
+  visit(destination)
 end
 call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
+local reply = { NOW, '', -1 }
 if #all_ids > 0 then
-  local leases, bytes = {}, 0
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
-  for k, id in ipairs(all_ids) do
-    local visit, due = unpack(places[k])
-    -- An id without a record stands for nothing, and is forgotten.
-    if records[k] and (#leases == 0 or bytes + #records[k] <= BYTES_MAX) then
-      bytes = bytes + #records[k]
-      visit[#visit + 1] = id
-      visit[#visit + 1] = due
-      visit[#visit + 1] = records[k]
-      leases[#leases + 1] = deadline
-      leases[#leases + 1] = id
-    elseif records[k] then
-      put_due(visit[1], id, tonumber(due))
+  local leased, bytes, k = {}, 0, 0
+  for _, visited in ipairs(visits) do
+    local answer, waiting = visited.reply, visited.waiting
+    local in_flight, size = visited.in_flight, 2
+    for n = 1, visited.taken do
+      k = k + 1
+      local record = records[k]
+      -- An id without a record stands for nothing, and is forgotten.
+      if record and (#leased == 0 or bytes + #record <= BYTES_MAX) then
+        bytes = bytes + #record
+        answer[size + 1], answer[size + 2], answer[size + 3] = all_ids[k], waiting[2 * n], record
+        size = size + 3
+        in_flight = in_flight + 1
+        leased[#leased + 1] = all_ids[k]
+      elseif record then
+        put_due(answer[1], all_ids[k], tonumber(waiting[2 * n]))
+      end
     end
+    set(visited.changes, 'in_flight', text(in_flight))
+    redis.call('HSET', pace_key(answer[1]), unpack(visited.changes))
+    reply[#reply + 1] = answer
   end
-  call_many('ZADD', LEASES, leases)
+  if #leased > 0 then
+    reply[2] = take_token()
+    redis.call('SADD', lease_key(token), unpack(leased))
+    redis.call('ZADD', LEASES, text(fallback), token)
+  end
   write_due()
 end
+write_journal()
 
 local first = redis.call('ZRANGE', AGENDA, 0, 0, 'WITHSCORES')
 if first[2] then reply[3] = tonumber(first[2]) end

@@ -1,30 +1,30 @@
--- Lengthens leases of one shard whose attempts take long. The holder names the new deadline, so that it knows it even
--- where it does not hear back. A stale token is not extended.
+-- Lengthens leases of one shard whose attempts take long. A lease that has lapsed is not lengthened.
 --
--- ARGV from FIRST, 4 per job: id, token (the lease's deadline), proposed (one that was asked for before and not heard back
--- of, or ''), the new deadline in ms
--- Reply: now, then 1 or 0 per job: the lease ends at the new deadline, or the token was stale.
--- Cost: 2 operations for a batch. Atomic; repeating it changes nothing.
+-- ARGV from FIRST, 2 per lease: the new deadline in ms, the token
+-- Reply: now; 1 or 0 per lease: it lasts at least until the new deadline, or it has lapsed; then, of all of them, token and
+-- job id of each job that the lease is void for, because its address was retired meanwhile.
+-- Cost: 3 operations for a batch, and 2 per lease while any lease is void for some job. Atomic; repeating it changes
+-- nothing.
 
-local WIDTH = 4
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'extend takes 4 values per job')
+assert((#ARGV - FIRST + 1) % 2 == 0, 'extend takes 2 values per lease')
+if #ARGV < FIRST then return { NOW, {}, {} } end
 
-local ids = {}
-for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
-if #ids == 0 then return { NOW } end
-
-local deadlines = redis.call('ZMSCORE', LEASES, unpack(ids))
-local extended = {}
-local reply = { NOW }
-for k, id in ipairs(ids) do
-  local _, token, proposed, deadline = unpack(ARGV, FIRST + (k - 1) * WIDTH, FIRST + k * WIDTH - 1)
-  if holds(deadlines[k], token, proposed) then
-    extended[#extended + 1] = deadline
-    extended[#extended + 1] = id
-    reply[#reply + 1] = 1
-  else
-    reply[#reply + 1] = 0
+local tokens = {}
+for i = FIRST, #ARGV, 2 do tokens[#tokens + 1] = ARGV[i + 1] end
+redis.call('ZADD', LEASES, 'XX', 'GT', unpack(ARGV, FIRST))
+local extended, void_jobs = {}, {}
+for k, deadline in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do extended[k] = deadline and 1 or 0 end
+if redis.call('HLEN', MEANWHILE) > 0 then
+  for _, token in ipairs(tokens) do
+    local ids = redis.call('SMEMBERS', lease_key(token))
+    local marks = #ids > 0 and redis.call('HMGET', MEANWHILE, unpack(ids)) or {}
+    for k, id in ipairs(ids) do
+      local void = read_mark(marks[k])
+      if void >= tonumber(token) then
+        void_jobs[#void_jobs + 1] = token
+        void_jobs[#void_jobs + 1] = id
+      end
+    end
   end
 end
-call_many('ZADD', LEASES, extended)
-return reply
+return { NOW, extended, void_jobs }

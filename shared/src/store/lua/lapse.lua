@@ -1,30 +1,54 @@
--- Puts back jobs whose lease ran out unsettled, because their worker crashed or lost its way. The job is due since its
--- lease ended; its attempt counter counts settled attempts and so stays exact. Part of claim.
--- Cost: 1 operation where nothing lapsed; else 6 and 1 per destination.
+-- Puts back jobs whose lease ran out unsettled, because their worker crashed or lost its way. A job is due since its lease
+-- ended; its attempt counter counts settled attempts and so stays exact. One that lapsed too often goes to quarantine: it
+-- may be what crashes its workers. Part of claim and release.
+-- Cost: 1 operation where nothing lapsed; else 4 per lease, 2 per job and 3 per destination.
 
-local function lapse(most)
-  local lapsed = redis.call('ZRANGE', LEASES, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-  if #lapsed == 0 then return end
-  local ids, writes = {}, {}
-  for i = 1, #lapsed, 2 do ids[#ids + 1] = lapsed[i] end
-  redis.call('ZREM', LEASES, unpack(ids))
+-- Puts back jobs that are in no lease any more. `due_of` is by id.
+local function put_back(ids, token, due_of)
+  if #ids == 0 then return end
+  local writes = {}
   local records = redis.call('HMGET', JOBS, unpack(ids))
+  local marks = redis.call('HMGET', MEANWHILE, unpack(ids))
   for k, id in ipairs(ids) do
     local record = records[k]
-    if record then
-      local destination = cjson.decode(string.match(record, '^[^\n]*')).d
-      local trimmed = trim(record, id, destination)
-      if trimmed ~= record then
-        writes[#writes + 1] = id
-        writes[#writes + 1] = trimmed
+    local void, joined = read_mark(marks[k])
+    -- Where the lease is void the record, if there is one, belongs to a job that was started since.
+    if record and tonumber(token) > void then
+      local destination = cjson.decode(head_of(record)).d
+      end_attempt(destination, token, '')
+      if joined > 0 then
+        unmark(id, void)
+        local trimmed = trim(record, id, destination)
+        if trimmed ~= record then
+          writes[#writes + 1] = id
+          writes[#writes + 1] = trimmed
+        end
       end
-      put_due(destination, id, tonumber(lapsed[2 * k]))
-      add_event(
-        '{"type":"JobLapsed","job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}'
-      )
+      local fields = ',"job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}'
+      add_event('{"type":"JobLapsed"' .. fields)
+      if redis.call('HINCRBY', LAPSES, id, 1) >= MAX_LAPSES then
+        redis.call('HDEL', LAPSES, id)
+        redis.call('ZADD', QUARANTINE, NOW_TEXT, id)
+        add_event('{"type":"JobQuarantined"' .. fields)
+      else
+        put_due(destination, id, due_of[id])
+      end
     end
   end
   call_many('HSET', JOBS, writes)
-  write_due()
-  write_journal()
+end
+
+local function lapse(most)
+  local lapsed = redis.call('ZRANGE', LEASES, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  local left = most
+  for i = 1, #lapsed, 2 do
+    if left <= 0 then break end
+    local token, deadline = lapsed[i], tonumber(lapsed[i + 1])
+    local ids = redis.call('SPOP', lease_key(token), left)
+    left = left - math.max(1, #ids)
+    if redis.call('EXISTS', lease_key(token)) == 0 then redis.call('ZREM', LEASES, token) end
+    local due_of = {}
+    for _, id in ipairs(ids) do due_of[id] = deadline end
+    put_back(ids, token, due_of)
+  end
 end

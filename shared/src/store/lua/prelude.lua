@@ -1,23 +1,26 @@
--- What every script starts with: names for the shard's keys, the clock, and the few steps that several scripts share.
+-- What every script starts with: names for the shard's keys, the settings, the clock, and the steps that several share.
 --
--- KEYS     all of one shard, always in this order; `due:<destination>` and `pace:<destination>` are derived from the
---          shard's prefix, because which destinations a script touches is known only inside it. All share one slot.
+-- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>`, `lease:<token>` and the like
+--          are derived from the shard's prefix, because which of them a script touches is known only inside it. All share
+--          one slot.
 -- ARGV[1]  now in ms, or '' to read the server's clock (only tests, simulation and the demo pass an instant)
 -- ARGV[2]  the shard's prefix, 'rd:{n}:'
 -- ARGV[3]  how many messages a job holds at most
--- ARGV[4]  how long an address is unavailable the first time, in ms; doubled for each time in a row
--- ARGV[5]  how long it is so at most, in ms
--- ARGV[6]  the time in a row that makes it inactive
--- ARGV[7]  how many bytes a record has at most
+-- ARGV[4]  how many bytes a record has at most; twice that while it is leased
+-- ARGV[5]  how long an address is unavailable the first time, in ms; doubled for each time in a row
+-- ARGV[6]  how long it is so at most, in ms
+-- ARGV[7]  the time in a row that makes it inactive
+-- ARGV[8]  how often in a row a job may lapse before it is quarantined
+-- ARGV[9..19]  pace, where a destination has no limits of its own: see pace.lua
 -- What a script takes beside these starts at ARGV[FIRST].
 
-local AGENDA, JOBS, LEASES, STANDING, UNAVAILABLE, INACTIVE, DELIVERED, JOURNAL = unpack(KEYS)
+local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL, SERIAL = unpack(KEYS)
 local PREFIX = ARGV[2]
-local MAX_MESSAGES = tonumber(ARGV[3])
-local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local RECORD_MAX = tonumber(ARGV[7])
-local FIRST = 8
-assert(#KEYS == 8, 'a script takes the 8 keys of a shard')
+local MAX_MESSAGES, RECORD_MAX = tonumber(ARGV[3]), tonumber(ARGV[4])
+local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local MAX_LAPSES = tonumber(ARGV[8])
+local FIRST = 20
+assert(#KEYS == 11, 'a script takes the 11 keys of a shard')
 
 local function read_clock()
   if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
@@ -25,10 +28,19 @@ local function read_clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Numbers are handed to commands as text made here, because the server prints a float with all its digits, slowly.
+local function text(number) return string.format('%.0f', number) end
+
 local NOW = read_clock()
+local NOW_TEXT = text(NOW)
+
+local WEEK_MS = 7 * 86400000
 
 local function due_key(destination) return PREFIX .. 'due:' .. destination end
 local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
+local function lease_key(token) return PREFIX .. 'lease:' .. token end
+-- Deliveries are kept by week, so that old ones go with their key.
+local function delivered_key(weeks_ago) return PREFIX .. 'delivered:' .. math.floor(NOW / WEEK_MS) - weeks_ago end
 
 -- Calls a command that takes many values; one with none is no call.
 local function call_many(command, key, values)
@@ -39,22 +51,26 @@ end
 local due_by_destination = {}
 local wake_at = {}
 
+local function wake(destination, at)
+  if not wake_at[destination] or at < wake_at[destination] then wake_at[destination] = at end
+end
+
 local function put_due(destination, id, due)
   local entries = due_by_destination[destination]
   if not entries then
     entries = {}
     due_by_destination[destination] = entries
   end
-  entries[#entries + 1] = due
+  entries[#entries + 1] = text(due)
   entries[#entries + 1] = id
-  if not wake_at[destination] or due < wake_at[destination] then wake_at[destination] = due end
+  wake(destination, due)
 end
 
 local function write_due()
-  for destination, entries in pairs(due_by_destination) do call_many('ZADD', due_key(destination), entries) end
+  for destination, entries in pairs(due_by_destination) do redis.call('ZADD', due_key(destination), unpack(entries)) end
   local wakes = {}
   for destination, at in pairs(wake_at) do
-    wakes[#wakes + 1] = at
+    wakes[#wakes + 1] = text(at)
     wakes[#wakes + 1] = destination
   end
   -- LT: a destination that is worth visiting earlier for another reason stays so.
@@ -69,11 +85,9 @@ local function add_event(json)
   if json ~= '' then events[#events + 1] = json end
 end
 
--- The event with more fields at its end.
-local function with_fields(json, fields) return string.sub(json, 1, -2) .. fields .. '}' end
-
 local function write_journal()
-  if #events > 0 then redis.call('XADD', JOURNAL, '*', 't', NOW, 'e', '[' .. table.concat(events, ',') .. ']') end
+  if #events == 0 then return end
+  redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', '[' .. table.concat(events, ',') .. ']')
   events = {}
 end
 
@@ -98,14 +112,14 @@ local function add_dropped_events(lines, id, destination, reason)
   end
 end
 
--- Where the k-th line (1 is the oldest) starts, at its line end; nil where there are fewer.
-local function line_at(lines, k)
+-- Whether there are more than k lines.
+local function has_more_lines(lines, k)
   local from = 0
-  for _ = 1, k do
+  for _ = 0, k do
     from = string.find(lines, '\n', from + 1, true)
-    if not from then return nil end
+    if not from then return false end
   end
-  return from
+  return true
 end
 
 -- Brings lines down to `room` of them and to `bytes`, oldest first, with an event each. `spare` lines stay in any case.
@@ -125,18 +139,30 @@ local function trim_lines(lines, room, bytes, spare, id, destination)
   return from == 1 and lines or string.sub(lines, from)
 end
 
+local function head_of(record) return string.match(record, '^[^\n]*') end
+
 -- Brings the record of a job that is not leased within its bounds; what goes is the oldest, and never the last.
 local function trim(record, id, destination)
-  if not line_at(record, MAX_MESSAGES + 1) and #record <= RECORD_MAX then return record end
-  local head = string.match(record, '^[^\n]*')
+  if #record <= RECORD_MAX and not has_more_lines(record, MAX_MESSAGES) then return record end
+  local head = head_of(record)
   return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, RECORD_MAX - #head, 1, id, destination)
 end
 
--- Whether a lease's deadline is one of those that its holder knows: its token, or the one that it asked for last and
--- did not hear back of.
-local function holds(deadline, token, proposed)
-  local at = deadline and tonumber(deadline)
-  return at and (at == tonumber(token) or at == tonumber(proposed))
+-- What happened to jobs while they were leased: 'void joined', the token up to which leases on the job are void (0: none
+-- is), and how many bytes of the record were there when the first message joined (0: none did).
+local function read_mark(mark)
+  if not mark then return 0, 0 end
+  local void, joined = string.match(mark, '^(%d+) (%d+)$')
+  return tonumber(void), tonumber(joined)
+end
+
+-- What joined is settled; leases from before the job's address was retired stay void.
+local function unmark(id, void)
+  if void > 0 then
+    redis.call('HSET', MEANWHILE, id, text(void) .. ' 0')
+  else
+    redis.call('HDEL', MEANWHILE, id)
+  end
 end
 
 -- Writes an address's standing; returns it as JSON, and as fields for its event. An address that becomes unavailable
@@ -150,14 +176,14 @@ local function retire(id, standing, reason, host_dead)
   end
   if record.s == 'unavailable' then
     record.u = NOW + math.min(UNAVAILABLE_FOR * 2 ^ (record.n - 1), UNAVAILABLE_MAX)
-    redis.call('ZADD', UNAVAILABLE, record.u, id)
+    redis.call('ZADD', UNAVAILABLE, text(record.u), id)
   else
     redis.call('ZREM', UNAVAILABLE, id)
-    redis.call('ZADD', INACTIVE, NOW, id)
+    redis.call('ZADD', INACTIVE, NOW_TEXT, id)
   end
   local json = cjson.encode(record)
   redis.call('HSET', STANDING, id, json)
   local fields = ',"standing":"' .. record.s .. '"'
-  if record.u then fields = fields .. ',"until":' .. string.format('%.0f', record.u) end
+  if record.u then fields = fields .. ',"until":' .. text(record.u) end
   return json, fields
 end

@@ -1,39 +1,51 @@
 -- Takes in a batch of bounces of one shard: starts jobs, lets messages join, retires addresses.
 --
--- ARGV from FIRST, 9 per bounce:
---   op           'retry', 'retire' (the address is dead) or 'drop' (the message is)
---   id           account/recipient
---   destination
---   head         the head's line, for a job that starts
---   message      the message's line, without line end
---   start        how the line of a message with this id starts, line end included
---   occurred     ms, or '' where nobody knows
---   argument     retry: delay in ms; retire: 'standing reason'; drop: ''
---   event        body of its events: JSON without type and outer braces
+-- ARGV from FIRST:
+--   events    a JobScheduled event as JSON per bounce, joined by commas, `delay` and `occurred` last in each
+--   lengths   how long each of them is
+--   m         how many destinations have limits of their own; then 2 values each: destination, 'rate burst window' or ''
+--   then 5 per bounce:
+--     id           account/recipient
+--     destination
+--     record       the job's record with this one message
+--     verdict      a delay in ms; or 'drop' (the message is dead); or 'standing row' (the address is)
+--     occurred     ms, or '' where nobody knows
 -- Reply: now, then 2 per bounce: answer ('scheduled', 'joined', 'duplicate', 'stale', 'retired', 'dropped') and detail
--- (scheduled, joined: due in ms, '' while leased; retired: the standing's JSON; else '').
--- Cost: 6 operations and 1 per destination for a batch; 1 more per joining message and per job joined, 6 more per retired
--- address. Atomic.
+-- (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; else '').
+-- Cost: 6 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address. Atomic.
 
-local WIDTH = 9
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'schedule takes 9 values per bounce')
+local WIDTH = 5
+local EVENTS, LENGTHS, LIMITED = unpack(ARGV, FIRST, FIRST + 2)
+local BOUNCES = FIRST + 3 + 2 * tonumber(LIMITED)
+assert((#ARGV - BOUNCES + 1) % WIDTH == 0, 'schedule takes 5 values per bounce')
 
-local ids = {}
-for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i + 1] end
+for i = FIRST + 3, BOUNCES - 1, 2 do
+  local key, limits = pace_key(ARGV[i]), ARGV[i + 1]
+  if limits == '' then redis.call('HDEL', key, 'limits') else redis.call('HSET', key, 'limits', limits) end
+end
+
+local ids, dated = {}, {}
+for i = BOUNCES, #ARGV, WIDTH do
+  ids[#ids + 1] = ARGV[i]
+  if ARGV[i + 4] ~= '' then dated[#dated + 1] = ARGV[i] end
+end
 if #ids == 0 then return { NOW } end
 
 -- What is known of each address, kept up to date while the batch goes on, for bounces of one batch may meet.
 local record_of, standing_of, delivered_of, due_of, changed = {}, {}, {}, {}, {}
 local records = redis.call('HMGET', JOBS, unpack(ids))
 local standings = redis.call('HMGET', STANDING, unpack(ids))
-local deliveries = redis.call('ZMSCORE', DELIVERED, unpack(ids))
 for k, id in ipairs(ids) do
-  record_of[id] = records[k] or nil
-  standing_of[id] = standings[k] or nil
-  delivered_of[id] = deliveries[k] and tonumber(deliveries[k]) or nil
+  if records[k] then record_of[id] = records[k] end
+  if standings[k] then standing_of[id] = standings[k] end
 end
-
-local function event(kind, body, fields) add_event('{"type":"' .. kind .. '",' .. body .. (fields or '') .. '}') end
+if #dated > 0 then
+  for weeks_ago = 1, 0, -1 do
+    for k, at in ipairs(redis.call('HMGET', delivered_key(weeks_ago), unpack(dated))) do
+      if at then delivered_of[dated[k]] = tonumber(at) end
+    end
+  end
+end
 
 -- The standing's JSON where the address is not active now.
 local function not_active(id)
@@ -44,13 +56,18 @@ local function not_active(id)
   return json, standing.s
 end
 
-local function start_job(id, destination, head, message, occurred, delay, body)
+local function start_job(id, destination, record, occurred, delay)
   local due = math.max(NOW, math.min(occurred or NOW, NOW) + delay)
-  record_of[id] = head .. '\n' .. message
+  record_of[id] = record
   due_of[id] = due
   changed[id] = destination
-  event('JobScheduled', body, ',"due":' .. string.format('%.0f', due))
-  return 'scheduled', due
+  return 'scheduled', text(due)
+end
+
+-- The first message of a record: how its line starts, and the line, both with the line end before it.
+local function first_message(record)
+  local line = string.match(record, '^[^\n]*(\n.*)$')
+  return string.match(line, '^(\n{"i":".-",)"b":%d'), line
 end
 
 -- Lines that joined in this batch, by job: they are put into its record together.
@@ -64,74 +81,124 @@ local function holds_message(id, start)
   return false
 end
 
-local function join_job(id, destination, message, body)
+local function due_at(id, destination) return due_of[id] or tonumber(redis.call('ZSCORE', due_key(destination), id)) end
+
+local function join_job(id, destination, line)
   joining[id] = joining[id] or {}
-  table.insert(joining[id], '\n' .. message)
+  table.insert(joining[id], line)
   changed[id] = destination
-  event('MessageJoined', body)
-  return 'joined', due_of[id] or redis.call('ZSCORE', due_key(destination), id) or ''
+  local due = due_at(id, destination)
+  return 'joined', due and text(due) or ''
 end
 
 local function write_joined(id, destination)
   local joined = table.concat(joining[id])
   local record = record_of[id]
   joining[id] = nil
-  if not redis.call('ZSCORE', LEASES, id) then
+  if due_at(id, destination) or redis.call('ZSCORE', QUARANTINE, id) then
     record_of[id] = trim(record .. joined, id, destination)
     return
   end
-  -- A leased job's worker counts on the bytes that it saw, at most MAX_MESSAGES lines: what may go is behind them.
-  local free = line_at(record, MAX_MESSAGES + 1) or #record + 1
-  local seen = string.sub(record, 1, free - 1)
-  local behind = string.sub(record, free) .. joined
-  record_of[id] = seen .. trim_lines(behind, MAX_MESSAGES, 2 * RECORD_MAX - #seen, 0, id, destination)
+  -- A leased job's worker counts on the bytes that it saw: what may go is behind them.
+  local void, seen = read_mark(redis.call('HGET', MEANWHILE, id))
+  if seen == 0 then
+    seen = #record
+    redis.call('HSET', MEANWHILE, id, text(void) .. ' ' .. text(seen))
+  end
+  local behind = string.sub(record, seen + 1) .. joined
+  record_of[id] = string.sub(record, 1, seen)
+    .. trim_lines(behind, MAX_MESSAGES, 2 * RECORD_MAX - seen, 0, id, destination)
 end
 
-local function retire_address(id, destination, start, standing, reason, body)
+local function forget_job(id, destination)
+  add_dropped_events(string.match(record_of[id], '\n.*'), id, destination, 'retired')
+  if not due_of[id] and redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 then
+    -- It is leased: its lease is void from here on, and what it brings is news of nobody.
+    redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
+    end_attempt(destination, '', '')
+  end
+  redis.call('HDEL', JOBS, id)
+  redis.call('HDEL', LAPSES, id)
+  record_of[id], due_of[id], changed[id] = nil, nil, nil
+end
+
+local function event_of(kind, scheduled, fields)
+  -- What a JobScheduled has last is of no meaning in others.
+  local body = string.match(scheduled, '^{"type":"JobScheduled",(.*),"delay":')
+  add_event('{"type":"' .. kind .. '",' .. body .. (fields or '') .. '}')
+end
+
+local function retire_address(id, destination, start, verdict, scheduled)
+  local standing, reason = string.match(verdict, '^(%S+) (.*)$')
   local known, state = not_active(id)
   -- A repeated request must not count as one more time in a row.
   if known and (state ~= 'unavailable' or standing == 'unavailable') then return 'retired', known end
   local waiting = holds_message(id, start)
   if joining[id] then write_joined(id, destination) end
-  if record_of[id] then
-    add_dropped_events(string.match(record_of[id], '\n.*'), id, destination, 'retired')
-    redis.call('HDEL', JOBS, id)
-    redis.call('ZREM', LEASES, id)
-    redis.call('ZREM', due_key(destination), id)
-    record_of[id], due_of[id], changed[id] = nil, nil, nil
-  end
+  if record_of[id] then forget_job(id, destination) end
   local json, fields = retire(id, standing, reason, false)
   standing_of[id] = json
-  if not waiting then event('MessageDropped', body, ',"reason":"retired"') end
-  event('AddressRetired', body, fields)
+  if not waiting then event_of('MessageDropped', scheduled, ',"reason":"retired"') end
+  event_of('AddressRetired', scheduled, fields)
   return 'retired', json
 end
 
-local function take_in(i)
-  local op, id, destination, head, message, start = unpack(ARGV, i, i + 5)
-  local occurred, argument, body = tonumber(ARGV[i + 6]), ARGV[i + 7], ARGV[i + 8]
-  if occurred and delivered_of[id] and occurred <= delivered_of[id] then return 'stale', '' end
-  local record = record_of[id]
-  if op == 'retire' then
-    local standing, reason = string.match(argument, '^(%S+) (.*)$')
-    return retire_address(id, destination, start, standing, reason, body)
+-- The JobScheduled event of the k-th bounce.
+local event_ends
+local function scheduled_event(k)
+  if not event_ends then
+    event_ends = { [0] = -1 }
+    for length in string.gmatch(LENGTHS, '%d+') do event_ends[#event_ends + 1] = event_ends[#event_ends] + 1 + length end
   end
+  return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
+end
+
+local function take_in(i, k)
+  local id, destination, record, verdict, occurred = unpack(ARGV, i, i + WIDTH - 1)
+  occurred = tonumber(occurred)
+  if occurred and delivered_of[id] and occurred <= delivered_of[id] then return 'stale', '' end
+  local delay = tonumber(verdict)
+  if delay and not standing_of[id] and not record_of[id] then return start_job(id, destination, record, occurred, delay) end
+  local start, line = first_message(record)
+  if not delay and verdict ~= 'drop' then return retire_address(id, destination, start, verdict, scheduled_event(k)) end
   local known = not_active(id)
   if known then return 'retired', known end
   if holds_message(id, start) then return 'duplicate', '' end
-  if op == 'drop' then
-    event('MessageDropped', body, ',"reason":"given_up"')
+  if not delay then
+    event_of('MessageDropped', scheduled_event(k), ',"reason":"given_up"')
     return 'dropped', ''
   end
-  if record then return join_job(id, destination, message, body) end
-  return start_job(id, destination, head, message, occurred, tonumber(argument), body)
+  if record_of[id] then
+    event_of('MessageJoined', scheduled_event(k))
+    return join_job(id, destination, line)
+  end
+  return start_job(id, destination, record, occurred, delay)
 end
 
 local reply = { NOW }
-for i = FIRST, #ARGV, WIDTH do
-  local answer, detail = take_in(i)
+local started = {}
+for i = BOUNCES, #ARGV, WIDTH do
+  local k = #reply / 2 + 0.5
+  local before = #events
+  local answer, detail = take_in(i, k)
   reply[#reply + 1] = answer
   reply[#reply + 1] = detail
+  if answer == 'scheduled' then started[#started + 1] = { k, before } end
+end
+
+-- The events of jobs that started stand at their place among the others; where there are no others, they are as they came.
+if #started == #ids then
+  add_event(EVENTS)
+elseif #started > 0 then
+  local others = events
+  local next_other = 1
+  events = {}
+  for _, place in ipairs(started) do
+    for n = next_other, place[2] do add_event(others[n]) end
+    next_other = place[2] + 1
+    add_event(scheduled_event(place[1]))
+  end
+  for n = next_other, #others do add_event(others[n]) end
 end
 
 local writes = {}
@@ -142,6 +209,7 @@ for id, destination in pairs(changed) do
   if due_of[id] then put_due(destination, id, due_of[id]) end
 end
 call_many('HSET', JOBS, writes)
+write_pace()
 write_due()
 write_journal()
 return reply

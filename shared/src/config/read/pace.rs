@@ -1,0 +1,55 @@
+//! Reads `[pace]`, `[breaker]` and `[[destination]]`.
+
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{SECOND, set, set_number};
+use crate::pace::{Breaker, DestinationRule, Pace, PaceLimits};
+use crate::settings::{Section, SettingsFault};
+
+const DAY: Duration = super::DAY;
+
+pub(super) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
+    read_limits(&mut pace.limits, section, "window_max");
+    set_number(&mut pace.window, section.number("window", 1..=100_000));
+    set_number(&mut pace.window_min, section.number("window_min", 1..=100_000));
+}
+
+pub(super) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>) {
+    set_number(&mut breaker.failures, section.number("failures", 1..=1_000_000));
+    set(&mut breaker.share, section.fraction("share", 0.01..=1.0));
+    set_number(&mut breaker.samples, section.number("samples", 1..=1_000_000));
+    set(&mut breaker.over, section.duration("over", SECOND..=DAY));
+    set(&mut breaker.open, section.duration("open", SECOND..=DAY));
+    set(&mut breaker.open_max, section.duration("open_max", SECOND..=7 * DAY));
+}
+
+/// Reads a section and puts it in the place of one that has the same name. What it leaves out is as in `[pace]`.
+pub(super) fn read_destination(
+    rules: &mut Vec<DestinationRule>,
+    pace: &Pace,
+    file: &str,
+    table: &Table,
+    faults: &mut Vec<SettingsFault>,
+) {
+    let label = table.get("name").and_then(Value::as_str).unwrap_or_default();
+    let mut section = Section::new(file, format!("destination.{label}"), table, faults);
+    let mut limits = pace.limits;
+    read_limits(&mut limits, &mut section, "window");
+    let name = section.text("name").unwrap_or_default().to_lowercase();
+    let rest = name.strip_prefix('*').unwrap_or(&name);
+    if name.is_empty() || rest.contains('*') || name.contains(char::is_whitespace) {
+        section.fault("name", "every destination needs a name: \"example.com\", \"*.example.com\" or a provider's");
+    } else {
+        rules.retain(|rule| rule.name != name);
+        rules.push(DestinationRule { name, limits });
+    }
+    section.finish();
+}
+
+fn read_limits(limits: &mut PaceLimits, section: &mut Section<'_, '_>, window: &'static str) {
+    set(&mut limits.rate, section.fraction("rate", 0.0..=1_000_000.0));
+    set(&mut limits.burst, section.fraction("burst", 1.0..=1_000_000.0));
+    set_number(&mut limits.window, section.number(window, 1..=100_000));
+}

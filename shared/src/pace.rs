@@ -1,0 +1,134 @@
+//! Pace: how many attempts a destination gets at once and per second, and when its breaker keeps attempts from it. These
+//! are the settings; what a destination's pace is now is in Redis, where the whole fleet shares it.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What one destination may get at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PaceLimits {
+    /// Attempts per second; 0 is no limit.
+    pub rate: f64,
+    /// How many attempts may be saved up while there were none.
+    pub burst: f64,
+    /// Attempts under way at once.
+    pub window: u32,
+}
+
+/// Pace and breaker where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace {
+    /// The limits of a destination that has none of its own.
+    pub limits: PaceLimits,
+    /// How many attempts may be under way at a destination that nothing is known of. Each window's worth of successes
+    /// adds one, and failures of the host or the route take some away.
+    pub window: u32,
+    /// How many failures leave of it at least, and with how many a closed breaker begins.
+    pub window_min: u32,
+    /// When attempts are kept from a destination.
+    pub breaker: Breaker,
+}
+
+/// When the breaker of a destination opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Breaker {
+    /// Failures of the host in a row that open it.
+    pub failures: u32,
+    /// The share of failures that opens it, above 0 and up to 1,
+    pub share: f64,
+    /// of at least so many attempts
+    pub samples: u32,
+    /// within this time.
+    pub over: Duration,
+    /// How long it is open the first time; doubled for each time in a row.
+    pub open: Duration,
+    /// How long it is so at most.
+    pub open_max: Duration,
+}
+
+impl Default for Pace {
+    /// No limit but the window, which starts at 20.
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        let breaker =
+            Breaker { failures: 10, share: 0.5, samples: 20, over: minute, open: minute, open_max: 60 * minute };
+        Self { limits: PaceLimits { rate: 0.0, burst: 10.0, window: 200 }, window: 20, window_min: 1, breaker }
+    }
+}
+
+/// What the end of an attempt says about its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// The mail system dealt with it, whatever it said of mailbox or message.
+    Good,
+    /// The host failed: it narrows the window and feeds the breaker.
+    HostFailed,
+    /// Our route to it failed, our reputation there say: it narrows the window.
+    RouteFailed,
+    /// Nothing: the trouble was ours, or nothing was tried.
+    Nothing,
+}
+
+impl Feedback {
+    /// The mark that the scripts know it by.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Good => "+",
+            Self::HostFailed => "-",
+            Self::RouteFailed => "~",
+            Self::Nothing => "",
+        }
+    }
+}
+
+/// As the scripts have it: `rate burst window`.
+impl fmt::Display for PaceLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.rate, self.burst, self.window)
+    }
+}
+
+/// A `[[destination]]` section: limits for the destinations that a name or a pattern covers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DestinationRule {
+    /// A destination's name, `example.com` or `google`; or `*.example.com` for all domains below one; or `*`.
+    pub name: String,
+    /// What it may get at most.
+    pub limits: PaceLimits,
+}
+
+impl DestinationRule {
+    /// Whether it is about this destination.
+    pub fn covers(&self, destination: &str) -> bool {
+        match self.name.strip_prefix('*') {
+            Some(rest) => destination.ends_with(rest),
+            None => destination == self.name,
+        }
+    }
+}
+
+/// The limits of a destination: those of the rule that names it, else of the longest pattern that covers it.
+pub fn limits_for(rules: &[DestinationRule], destination: &str) -> Option<PaceLimits> {
+    let covering = rules.iter().filter(|rule| rule.covers(destination));
+    covering.max_by_key(|rule| (!rule.name.starts_with('*'), rule.name.len())).map(|rule| rule.limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_rule_counts() {
+        let rule = |name: &str, window| DestinationRule {
+            name: name.to_owned(),
+            limits: PaceLimits { rate: 0.0, burst: 1.0, window },
+        };
+        let rules = [rule("*", 1), rule("*.example.com", 2), rule("mail.example.com", 3), rule("google", 4)];
+        for (destination, window) in
+            [("mail.example.com", 3), ("a.example.com", 2), ("example.com", 1), ("google", 4), ("other.org", 1)]
+        {
+            assert_eq!(limits_for(&rules, destination).map(|limits| limits.window), Some(window), "{destination}");
+        }
+        assert_eq!(limits_for(&rules[1..], "other.org"), None);
+    }
+}

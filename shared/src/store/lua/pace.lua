@@ -1,0 +1,222 @@
+-- Pace: how many attempts a destination gets at once and per second, for the whole fleet, and the breaker that keeps
+-- attempts from it while it is down. Part of claim, settle and release.
+--
+-- ARGV[9]   tokens per second; 0: no limit
+-- ARGV[10]  how many tokens may be saved up
+-- ARGV[11]  attempts at once, to begin with
+-- ARGV[12]  attempts at once, at most
+-- ARGV[19]  attempts at once that failures leave at least
+-- ARGV[13]  failures of the host in a row that open the breaker
+-- ARGV[14]  share of failures that opens it, of what was tried in ARGV[16]
+-- ARGV[15]  how many tries that share is of, at least
+-- ARGV[16]  the sliding window for it, in ms
+-- ARGV[17]  how long the breaker is open the first time, in ms; doubled for each time in a row
+-- ARGV[18]  how long it is so at most, in ms
+--
+-- pace:<destination>, a hash; a field that is absent has its first value:
+--   in_flight  attempts under way
+--   window     how many there may be; moves with what comes back
+--   narrowed   the token up to which failures have narrowed the window already
+--   tokens     'tokens refilled-at'
+--   parked     1 where the window was full: whoever makes room wakes the destination
+--   breaker    'open until times' or 'half_open probe times'; absent or '': closed
+--   results    'in-a-row period good bad good-before bad-before'; absent or '': nothing bad for a while
+--   delivered  when somebody there last got through
+--   limits     'rate burst window', from the configuration
+--   override   the same, from an operator; it wins
+--   hold       until when an operator holds it, in ms; -1: until it is released
+--   hold_reason  what for
+
+local RATE, BURST = tonumber(ARGV[9]), tonumber(ARGV[10])
+local WINDOW, WINDOW_MAX, WINDOW_MIN = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[19])
+local FAILURES, SHARE, SAMPLES = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local PERIOD_MS = tonumber(ARGV[16])
+local OPEN_MS, OPEN_MAX_MS = tonumber(ARGV[17]), tonumber(ARGV[18])
+
+-- A failure takes this share of the window; what was under way with it takes nothing more.
+local NARROWED_TO = 0.7
+
+local function event_of_destination(kind, destination, fields)
+  add_event('{"type":"' .. kind .. '","destination":' .. cjson.encode(destination) .. fields .. '}')
+end
+
+-- rate, burst and the largest window that hold for a destination.
+local function limits_of(configured, override)
+  local limits = override or configured
+  if not limits then return RATE, BURST, WINDOW_MAX end
+  local rate, burst, window = string.match(limits, '^(%S+) (%S+) (%S+)$')
+  return tonumber(rate), tonumber(burst), tonumber(window)
+end
+
+local function set(changes, field, value)
+  changes[#changes + 1] = field
+  changes[#changes + 1] = value
+end
+
+-- How many attempts a destination may be given now; the instant of the next visit that is worth it, where it had that
+-- many and wants more; and what is to be done when it took some (how many, and whether it wants more). Changes of its pace
+-- are put into `changes`. `fallback` is the instant to look again where only somebody else's report can tell.
+local function allowance(pace, changes, take_token, fallback)
+  local in_flight, window, tokens, breaker, _, configured, override, hold = unpack(pace)
+  local held_until = hold and tonumber(hold)
+  if held_until == -1 then return 0, fallback end
+  if held_until and held_until > NOW then return 0, held_until end
+  in_flight = tonumber(in_flight or 0)
+  if breaker and breaker ~= '' then
+    local state, at, times = string.match(breaker, '^(%S+) (%S+) (%S+)$')
+    -- A probe whose lease is gone will not be heard of any more.
+    if state == 'half_open' and redis.call('ZSCORE', LEASES, at) then return 0, fallback end
+    if state == 'open' and tonumber(at) > NOW then return 0, tonumber(at) end
+    return 1, fallback, function() set(changes, 'breaker', 'half_open ' .. take_token() .. ' ' .. times) end
+  end
+  local rate, burst, window_max = limits_of(configured, override)
+  local room = math.floor(math.min(tonumber(window or WINDOW), window_max)) - in_flight
+  if room <= 0 then
+    set(changes, 'parked', '1')
+    return 0, fallback
+  end
+  if rate == 0 then return room, fallback, function(_, limited) if limited then set(changes, 'parked', '1') end end end
+  local saved, refilled_at = burst, NOW
+  if tokens then
+    saved, refilled_at = string.match(tokens, '^(%S+) (%S+)$')
+    saved = math.min(burst, saved + math.max(0, NOW - refilled_at) * rate / 1000)
+  end
+  -- The next token, rounded up to the millisecond, so that the visit finds it.
+  local function next_token(left) return NOW + math.max(1, math.ceil((1 - left) * 1000 / rate)) end
+  -- What is a token but for a rounding error is one.
+  local whole = math.floor(saved + 1e-6)
+  if whole < 1 then return 0, next_token(saved) end
+  local function take(taken, limited)
+    set(changes, 'tokens', string.format('%.6f %s', saved - taken, NOW_TEXT))
+    if limited and whole >= room then set(changes, 'parked', '1') end
+  end
+  if whole < room then return whole, next_token(saved - whole), take end
+  return room, fallback, take
+end
+
+local function open_breaker(destination, changes, times)
+  local at = NOW + math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS)
+  set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. times + 1)
+  set(changes, 'results', '')
+  event_of_destination('BreakerOpened', destination, ',"until":' .. text(at))
+end
+
+-- The sliding window of results: this period's and, as far as it still reaches into the window, the one before.
+local function count_results(results, good, bad)
+  local row, period, now_good, now_bad, good_before, bad_before = 0, 0, 0, 0, 0, 0
+  if results and results ~= '' then
+    row, period, now_good, now_bad, good_before, bad_before =
+      string.match(results, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  end
+  local this = math.floor(NOW / PERIOD_MS)
+  if this - period == 1 then
+    good_before, bad_before, now_good, now_bad = now_good, now_bad, 0, 0
+  elseif this - period ~= 0 then
+    good_before, bad_before, now_good, now_bad = 0, 0, 0, 0
+  end
+  now_good, now_bad = now_good + good, now_bad + bad
+  row = good > 0 and 0 or row + bad
+  local left = 1 - (NOW % PERIOD_MS) / PERIOD_MS
+  local tried = now_good + now_bad + left * (good_before + bad_before)
+  local failed = now_bad + left * bad_before
+  local forgotten = row == 0 and now_bad == 0 and tonumber(bad_before) == 0
+  local kept = forgotten and '' or table.concat({ row, this, now_good, now_bad, good_before, bad_before }, ' ')
+  return kept, row >= FAILURES or (tried >= SAMPLES and failed >= SHARE * tried)
+end
+
+-- What settle, release and lapse report of one destination:
+--   ended    attempts that are not under way any more
+--   good     of these, how many the mail system dealt with, whatever it said of the mailbox
+--   bad      how many failed by the host
+--   refused  how many failed by our route to it
+--   newest   the newest token among the failures
+--   probes   result by token ('good', 'bad' or 'none'), read where the breaker waits for one
+--   delivered  whether somebody got through
+local reports = {}
+
+local function report_of(destination)
+  local report = reports[destination]
+  if not report then
+    report = { ended = 0, good = 0, bad = 0, refused = 0, newest = 0, probes = {} }
+    reports[destination] = report
+  end
+  return report
+end
+
+-- One attempt ended. `mark` is '+' good, '-' bad, '~' refused, or '' where it says nothing of the destination; `counted`
+-- is 0 where it is not in flight any more, because its address was retired meanwhile.
+local function end_attempt(destination, token, mark, counted)
+  local report = report_of(destination)
+  report.ended = report.ended + (counted or 1)
+  if mark == '+' then
+    report.good = report.good + 1
+    if report.probes[token] ~= 'bad' then report.probes[token] = 'good' end
+    return
+  end
+  if mark == '' then
+    report.probes[token] = report.probes[token] or 'none'
+    return
+  end
+  if mark == '-' then report.bad = report.bad + 1 else report.refused = report.refused + 1 end
+  report.probes[token] = 'bad'
+  report.newest = math.max(report.newest, tonumber(token))
+end
+
+-- The breaker waits for its probe, or it is open and says nothing of what was under way before.
+local function settle_breaker(destination, breaker, report, changes)
+  local state, at, times = string.match(breaker, '^(%S+) (%S+) (%S+)$')
+  local result = state == 'half_open' and report.probes[at]
+  if result == 'bad' then
+    open_breaker(destination, changes, tonumber(times))
+  elseif result == 'none' then
+    -- It could not be asked, and is asked again after a while.
+    set(changes, 'breaker', 'open ' .. text(NOW + OPEN_MS) .. ' ' .. times)
+    wake(destination, NOW + OPEN_MS)
+  elseif result == 'good' then
+    -- A slow start: what has become due meanwhile goes out one by one at first.
+    set(changes, 'breaker', '')
+    set(changes, 'results', '')
+    set(changes, 'window', text(WINDOW_MIN))
+    event_of_destination('BreakerClosed', destination, '')
+    wake(destination, NOW)
+  end
+end
+
+local function settle_pace(destination, report)
+  local key = pace_key(destination)
+  local in_flight, window, breaker, results, narrowed, parked, configured, override = unpack(redis.call(
+    'HMGET', key, 'in_flight', 'window', 'breaker', 'results', 'narrowed', 'parked', 'limits', 'override'
+  ))
+  in_flight, window = tonumber(in_flight or 0), tonumber(window or WINDOW)
+  local changes = { 'in_flight', text(math.max(0, in_flight - report.ended)) }
+  if report.delivered then set(changes, 'delivered', NOW_TEXT) end
+  local failed = report.bad + report.refused
+  if breaker and breaker ~= '' then
+    settle_breaker(destination, breaker, report, changes)
+  elseif failed > 0 then
+    -- Failures that were under way together are one piece of news.
+    if report.newest > tonumber(narrowed or 0) then
+      set(changes, 'window', string.format('%.3f', math.max(WINDOW_MIN, math.min(window, in_flight) * NARROWED_TO)))
+      set(changes, 'narrowed', redis.call('GET', SERIAL) or '0')
+    end
+  elseif report.good > 0 and in_flight * 2 >= window then
+    -- A window that is not in use is not tested, and so not widened.
+    local _, _, window_max = limits_of(configured, override)
+    local wider = math.min(window_max, window + report.good / window)
+    if wider ~= window then set(changes, 'window', string.format('%.3f', wider)) end
+  end
+  if (not breaker or breaker == '') and (report.bad > 0 or (results and results ~= '')) then
+    local kept, open = count_results(results, report.good, report.bad)
+    if open then open_breaker(destination, changes, 0) else set(changes, 'results', kept) end
+  end
+  if parked == '1' then
+    set(changes, 'parked', '0')
+    wake(destination, NOW)
+  end
+  redis.call('HSET', key, unpack(changes))
+end
+
+local function write_pace()
+  for destination, report in pairs(reports) do settle_pace(destination, report) end
+  reports = {}
+end

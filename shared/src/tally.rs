@@ -1,0 +1,133 @@
+//! Tallies: what was tried at one destination on one day, counted by what mattered about each attempt. Settle counts an
+//! attempt in the same call that changes its job, so tallies and journal cannot disagree.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::status::EnhancedStatus;
+
+/// How an attempt ended, as tallies tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TallyResult {
+    /// A message got through.
+    Delivered,
+    /// The job waits for its next attempt.
+    Deferred,
+    /// The address left the active list.
+    Retired,
+    /// Nothing was left to try: messages were given up or had expired.
+    Ended,
+}
+
+/// One field of a tally: attempts that were alike in all of this are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tally {
+    /// How the attempt ended.
+    pub result: TallyResult,
+    /// The status of the failure: of this attempt where it failed, else of the one before.
+    pub status: Option<EnhancedStatus>,
+    /// The attempt's number; the platform's own was 0.
+    pub attempt: u32,
+    /// The hour of the day, in UTC.
+    pub hour: u8,
+    /// How long the job had been waiting in all: the smallest n with at most 2^n hours, at most [`BUCKET_MAX`].
+    pub bucket: u8,
+}
+
+/// The last bucket: 1,024 hours, about six weeks, and more.
+pub const BUCKET_MAX: u8 = 10;
+
+impl TallyResult {
+    const ALL: [Self; 4] = [Self::Delivered, Self::Deferred, Self::Retired, Self::Ended];
+
+    /// The word used in Redis and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::Retired => "retired",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Tally {
+    /// The tally of an attempt at `now` of a job that came to be at `created`.
+    pub fn new(
+        result: TallyResult,
+        status: Option<EnhancedStatus>,
+        attempt: u32,
+        created: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let hour = u8::try_from(now.ms().rem_euclid(86_400_000) / 3_600_000).expect("a day has 24 hours");
+        Self { result, status, attempt, hour, bucket: bucket(now.since(created)) }
+    }
+}
+
+fn bucket(waited: Duration) -> u8 {
+    (0..BUCKET_MAX).find(|n| waited <= Duration::from_secs(3_600 << n)).unwrap_or(BUCKET_MAX)
+}
+
+/// As Redis has it: `delivered 4.3.1 2 14 5`, with `-` where there is no status.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.result.as_str())?;
+        match self.status {
+            Some(status) => write!(f, " {status}")?,
+            None => f.write_str(" -")?,
+        }
+        write!(f, " {} {} {}", self.attempt, self.hour, self.bucket)
+    }
+}
+
+/// Why a text is no tally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tally looks like: delivered 4.3.1 2 14 5")]
+pub struct NotATally;
+
+impl FromStr for Tally {
+    type Err = NotATally;
+
+    fn from_str(text: &str) -> Result<Self, NotATally> {
+        let parts: Vec<&str> = text.split(' ').collect();
+        let [result, status, attempt, hour, bucket] = parts.as_slice() else { return Err(NotATally) };
+        let status = match *status {
+            "-" => None,
+            status => Some(status.parse().map_err(|_| NotATally)?),
+        };
+        Ok(Self {
+            result: TallyResult::ALL.into_iter().find(|known| known.as_str() == *result).ok_or(NotATally)?,
+            status,
+            attempt: attempt.parse().map_err(|_| NotATally)?,
+            hour: hour.parse().ok().filter(|hour| *hour < 24).ok_or(NotATally)?,
+            bucket: bucket.parse().ok().filter(|bucket| *bucket <= BUCKET_MAX).ok_or(NotATally)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_reads_back_as_it_was_written() {
+        let created = Timestamp::parse("2026-11-21T09:30:00Z").unwrap();
+        let status = Some("4.3.1".parse().unwrap());
+        for (result, status) in TallyResult::ALL.into_iter().zip([status, None, status, None]) {
+            let tally = Tally::new(result, status, 2, created, created.plus(Duration::from_secs(86_400)));
+            assert_eq!((tally.hour, tally.bucket), (9, 5));
+            assert_eq!(tally.to_string().parse(), Ok(tally));
+        }
+    }
+
+    #[test]
+    fn buckets_are_powers_of_two_hours() {
+        let hours = |n: u64| Duration::from_secs(n * 3_600);
+        for (waited, expected) in [(0, 0), (1, 0), (2, 1), (3, 2), (24, 5), (1_024, 10), (100_000, 10)] {
+            assert_eq!(bucket(hours(waited)), expected, "{waited} h");
+        }
+    }
+}

@@ -71,7 +71,7 @@ async fn a_repeated_settle_is_stale_and_changes_nothing() {
         let (due, events) = (world.job_if_any(JO).await.map(|job| job.due), world.events().await);
 
         let twice = [settlement.clone(), settlement.clone()];
-        assert_eq!(world.store.settle(&twice).await.unwrap(), [Settled::Stale; 2], "{reply}");
+        assert_eq!(world.store.settle(&twice).await.unwrap().settled, [Settled::Stale; 2], "{reply}");
         assert_eq!(world.job_if_any(JO).await.map(|job| job.due), due);
         assert_eq!(world.events().await, events);
     }
@@ -83,7 +83,7 @@ async fn one_batch_settles_a_job_once() {
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     let settlement = world.attempt(world.claim_one().await).await;
     let settled = world.store.settle(&[settlement.clone(), settlement]).await.unwrap();
-    assert_eq!(settled, [Settled::Done, Settled::Stale]);
+    assert_eq!(settled.settled, [Settled::Done, Settled::Stale]);
     assert_eq!(world.final_events().await.len(), 1);
 }
 

@@ -174,8 +174,8 @@ impl World {
 
     /// Settles one attempt.
     pub async fn settle(&self, settlement: &Settlement) -> Settled {
-        let settled = self.store.settle(std::slice::from_ref(settlement)).await.expect("Redis answers");
-        settled[0]
+        let report = self.store.settle(std::slice::from_ref(settlement)).await.expect("Redis answers");
+        report.settled[0]
     }
 
     /// Claims, attempts and settles all jobs that are due. Tells how many.

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use shared::clock::Timestamp;
 use shared::store::claim::Lease;
 use shared::store::lease::Extended;
-use shared::store::settle::{Settled, Settlement};
+use shared::store::settle::{SettleReport, Settled, Settlement};
 use shared::store::{BATCH_MAX, Store, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -67,6 +67,8 @@ struct Settler {
     settings: SettlerSettings,
     held: HashMap<LeaseId, Held>,
     behind: Arc<AtomicBool>,
+    /// Whether the last settlements fell short of the configured durability.
+    short: AtomicBool,
 }
 
 /// The id of a lease.
@@ -78,7 +80,8 @@ pub fn lease_id(lease: &Lease) -> LeaseId {
 pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
     let behind = Arc::new(AtomicBool::new(false));
-    let settler = Settler { store, settings, held: HashMap::new(), behind: behind.clone() };
+    let settler =
+        Settler { store, settings, held: HashMap::new(), behind: behind.clone(), short: AtomicBool::new(false) };
     SettlerHandle { notices, behind, task: tokio::spawn(settler.run(receiver)) }
 }
 
@@ -145,7 +148,8 @@ impl Settler {
         let mut asked_before = false;
         loop {
             match self.store.settle(&settlements).await {
-                Ok(settled) => {
+                Ok(SettleReport { settled, missing }) => {
+                    self.note_durability(missing);
                     let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
                     // A repeated question finds stale what the first one settled before its answer was lost.
                     if stale > 0 && !asked_before {
@@ -176,6 +180,22 @@ impl Settler {
                     return;
                 }
             }
+        }
+    }
+
+    /// Says once that settlements do not reach the configured durability, and once that they do again. Attempts are not
+    /// held up for it: they were made, and to make them again would be worse.
+    fn note_durability(&self, missing: Option<String>) {
+        let was_short = self.short.swap(missing.is_some(), Ordering::Relaxed);
+        match missing {
+            Some(missing) if !was_short => {
+                tracing::warn!(
+                    missing,
+                    "settled attempts do not reach redis.durability; a failover now could repeat them"
+                );
+            }
+            None if was_short => tracing::info!("settled attempts reach redis.durability again"),
+            _ => {}
         }
     }
 

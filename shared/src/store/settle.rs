@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::claim::Lease;
+use super::connection::Told;
 use super::lease::optional_ms;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
@@ -61,12 +62,22 @@ pub enum Settled {
     Stale,
 }
 
+/// What became of a batch of settlements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettleReport {
+    /// Each, in the order given.
+    pub settled: Vec<Settled>,
+    /// What keeps them from the configured durability; none where they reached it. They took effect all the same.
+    pub missing: Option<String>,
+}
+
 impl Store {
     /// Settles attempts, and answers each in the order given. State, standing and journal change together, per shard.
-    /// A repeated settlement is answered [`Settled::Stale`] and changes nothing.
-    pub async fn settle(&self, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+    /// A repeated settlement is answered [`Settled::Stale`] and changes nothing. The report says whether the configured
+    /// durability was reached: to fail for it would repeat attempts that are settled.
+    pub async fn settle(&self, settlements: &[Settlement]) -> Result<SettleReport, StoreError> {
         let places: Vec<usize> = (0..settlements.len()).collect();
-        let mut settled = vec![Settled::Stale; settlements.len()];
+        let mut report = SettleReport { settled: vec![Settled::Stale; settlements.len()], missing: None };
         for (shard, places) in self.by_shard(&places, |place| &settlements[*place].lease) {
             let mut call = self.call(&SETTLE, shard);
             for Settlement { lease, end, delivered, events, last } in places.iter().map(|place| &settlements[**place]) {
@@ -92,11 +103,13 @@ impl Store {
                     .arg(events.join(","))
                     .arg(last.line());
             }
-            let reply: Vec<i64> = self.connections.script(&call).await?;
-            for (place, done) in places.into_iter().zip(reply.into_iter().skip(1)) {
-                settled[*place] = if done == 1 { Settled::Done } else { Settled::Stale };
+            let barrier = self.keys.shard(shard).barrier();
+            let Told { answer, missing } = self.connections.script_and_reach::<Vec<i64>>(&call, &barrier).await?;
+            report.missing = report.missing.or(missing);
+            for (place, done) in places.into_iter().zip(answer.into_iter().skip(1)) {
+                report.settled[*place] = if done == 1 { Settled::Done } else { Settled::Stale };
             }
         }
-        Ok(settled)
+        Ok(report)
     }
 }

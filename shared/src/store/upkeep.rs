@@ -28,22 +28,22 @@ impl Store {
 
     /// Forgets journal entries older than `keep`. Tells how many.
     pub async fn trim_journal(&self, keep: Duration) -> Result<u64, StoreError> {
-        let mut commands = pipe();
         // Entry ids are made of Redis's own clock, whatever clock the events were told.
         let (seconds, _): (i64, i64) = {
             let (time,): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
             time
         };
         let oldest = seconds.saturating_mul(1_000).saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX)).max(0);
-        for shard in 0..self.shards() {
-            commands.cmd("XTRIM").arg(self.keys.shard(shard).journal()).arg("MINID").arg("~").arg(oldest);
-        }
         let mut forgotten = 0;
         // One XTRIM stops after some thousand entries, so that it does not keep others waiting.
         loop {
-            let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
-            forgotten += trimmed.iter().sum::<u64>();
-            if trimmed.iter().all(|of_shard| *of_shard == 0) {
+            let trimmed: Vec<(u64,)> = self
+                .on_each_shard(|keys, commands| {
+                    commands.cmd("XTRIM").arg(keys.journal()).arg("MINID").arg("~").arg(oldest);
+                })
+                .await?;
+            forgotten += trimmed.iter().map(|(of_shard,)| of_shard).sum::<u64>();
+            if trimmed.iter().all(|(of_shard,)| *of_shard == 0) {
                 return Ok(forgotten);
             }
         }
@@ -51,13 +51,13 @@ impl Store {
 
     /// Forgets deliveries older than `keep`. Tells how many.
     pub async fn trim_delivered(&self, now: Timestamp, keep: Duration) -> Result<u64, StoreError> {
-        let mut commands = pipe();
         let oldest = now.ms().saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX));
-        for shard in 0..self.shards() {
-            commands.zrembyscore(self.keys.shard(shard).delivered(), "-inf", oldest);
-        }
-        let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
-        Ok(trimmed.iter().sum())
+        let trimmed: Vec<(u64,)> = self
+            .on_each_shard(|keys, commands| {
+                commands.zrembyscore(keys.delivered(), "-inf", oldest);
+            })
+            .await?;
+        Ok(trimmed.into_iter().map(|(of_shard,)| of_shard).sum())
     }
 
     /// Claims one occurrence of an upkeep task for this process. Only one of all processes gets it.

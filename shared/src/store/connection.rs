@@ -30,6 +30,8 @@ pub struct Connections {
     settings: Arc<ConnectionSettings>,
     /// Set where the servers sync each write before they answer, so that none has to be waited for.
     synced: Arc<AtomicBool>,
+    /// Set once there has been a connection.
+    reached: Arc<AtomicBool>,
 }
 
 /// What a script answered, and whether its write reached the configured durability.
@@ -53,7 +55,7 @@ impl Connections {
             .create_timeout(Some(settings.connect_timeout))
             .build()
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
-        Ok(Self { pool, settings: Arc::new(settings), synced: Arc::default() })
+        Ok(Self { pool, settings: Arc::new(settings), synced: Arc::default(), reached: Arc::default() })
     }
 
     /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.
@@ -151,7 +153,11 @@ impl Connections {
 
     async fn get(&self) -> Result<Object<Dialer>, StoreError> {
         let limit = humantime::format_duration(self.settings.connect_timeout);
-        self.pool.get().await.map_err(|err| match err {
+        let link = self.pool.get().await;
+        let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
+        link.map_err(|err| match err {
+            // A password is changed while we run: what is to be settled has to wait for that, and not to be lost.
+            PoolError::Backend(StoreError::Refused(why)) if before => StoreError::Unavailable(why),
             PoolError::Backend(err) => err,
             PoolError::Timeout(TimeoutType::Wait) => {
                 StoreError::Unavailable(format!("all connections were busy for {limit}; redis.pool_max allows more"))

@@ -33,21 +33,17 @@ pub(super) fn sort(err: &RedisError) -> StoreError {
     {
         return sort_answer(first);
     }
-    if err.kind() == ErrorKind::AuthenticationFailed {
-        // A password is changed while we run: what is to be settled has to wait for that, and not to be lost.
-        let text = "user or password is not accepted; look at redis.url, redis.username and redis.password_file";
-        return StoreError::Unavailable(text.to_owned());
-    }
     if let Some(code) = err.code() {
         return sort_code(code, err.detail());
     }
     // What the system says of a connection names no argument of a call.
     let text = if err.is_io_error() { err.to_string() } else { err.category().to_owned() };
+    let is_refusal = err.kind() == ErrorKind::AuthenticationFailed;
     let away = err.is_timeout()
         || err.is_io_error()
         || err.is_unrecoverable_error()
         || matches!(err.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
-    if away { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
+    if away && !is_refusal { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
 }
 
 /// What the caller can do about a server's answer that is an error.

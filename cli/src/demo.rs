@@ -213,7 +213,7 @@ impl Stage {
 /// longer as time is faster, and the worker looks oftener, for a moment of real time is an hour here.
 fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
     let mut config = Config::embedded();
-    config.redis.url = redis.url();
+    config.redis.use_private(&redis.url());
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);

@@ -36,7 +36,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
     let redis = PrivateRedis::durable(&arguments.data).await?;
-    config.redis.url = redis.url();
+    config.redis.use_private(&redis.url());
     let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
         return Ok(ExitCode::SUCCESS);
     };

@@ -46,7 +46,7 @@ pub(crate) async fn open_store(
     clock: Arc<dyn Clock>,
     stop: &CancellationToken,
 ) -> Result<Option<Store>> {
-    let connections = Connections::new(&config.redis.url, config.redis.connections())?;
+    let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
     let limits = config.limits(table);
     let mut told = false;
     loop {
@@ -59,7 +59,7 @@ pub(crate) async fn open_store(
                     tracing::warn!(
                         why,
                         redis = config.redis.place(),
-                        "waiting for redis; redis.url says where it should be"
+                        "waiting for redis; redis.url, redis.cluster or redis.sentinel says where it should be"
                     );
                     told = true;
                 }

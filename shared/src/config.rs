@@ -11,9 +11,11 @@ use crate::pace::{DestinationRule, Pace};
 use crate::policy;
 use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
-use crate::store::connection::ConnectionSettings;
 
 mod read;
+mod redis;
+
+pub use redis::Redis;
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -47,23 +49,6 @@ pub struct Config {
     pub log: Log,
     /// `[[route]]`
     pub routes: Vec<Route>,
-}
-
-/// `[redis]`
-#[derive(Clone, Default)]
-pub struct Redis {
-    /// Where Redis is; may hold a password and so is never printed.
-    pub url: String,
-    /// What all keys start with.
-    pub prefix: String,
-    /// How many shards there are.
-    pub shards: u16,
-    /// How many connections a process has at most.
-    pub pool_max: usize,
-    /// How long connecting may take.
-    pub connect_timeout: Duration,
-    /// How long one answer may take.
-    pub response_timeout: Duration,
 }
 
 /// `[scheduler]`
@@ -176,30 +161,6 @@ pub struct SmtpSettings {
     pub timeout: Duration,
 }
 
-impl std::fmt::Debug for Redis {
-    /// Leaves the URL out, for it may hold a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("prefix", &self.prefix).field("shards", &self.shards).finish_non_exhaustive()
-    }
-}
-
-impl Redis {
-    /// Where it is, without user and password.
-    pub fn place(&self) -> &str {
-        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
-        rest.rsplit_once('@').map_or(rest, |(_, place)| place)
-    }
-
-    /// How connections are made and used.
-    pub fn connections(&self) -> ConnectionSettings {
-        ConnectionSettings {
-            pool_max: self.pool_max,
-            connect_timeout: self.connect_timeout,
-            response_timeout: self.response_timeout,
-        }
-    }
-}
-
 impl Config {
     /// The defaults alone.
     pub fn embedded() -> Self {
@@ -260,6 +221,9 @@ impl Config {
             }
         }
         config.read(ENVIRONMENT, &read::from_variables(variables), &mut faults);
+        if faults.is_empty() {
+            config.redis.check(&mut faults);
+        }
         if faults.is_empty() && config.job.inline_max > config.job.record_max {
             let text = "is larger than job.record_max, so that no job could hold such a message".to_owned();
             faults.push(SettingsFault { file: "all files".to_owned(), key: "job.inline_max".to_owned(), text });
@@ -306,9 +270,8 @@ mod tests {
         let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables).unwrap();
         assert_eq!((config.worker.concurrency, config.worker.batch, config.worker.share), (8, 9, 16));
         assert_eq!(config.routes.len(), 2);
-        assert_eq!(config.redis.url, "redis://:secret@r/1");
         assert!(!format!("{config:?}").contains("secret"), "secrets never print");
-        assert_eq!(config.redis.place(), "r/1");
+        assert_eq!(config.redis.place(), "r:6379");
     }
 
     #[test]

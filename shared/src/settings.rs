@@ -65,6 +65,20 @@ impl<'a, 'f> Section<'a, 'f> {
         self.table.get(key)
     }
 
+    /// Whether the table has `key`.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Reads the table that `key` holds, if there, with its keys named under this section's.
+    pub fn within<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'a, '_>) -> T) -> Option<T> {
+        let table = self.table(key)?;
+        let mut section = Section::new(self.file, format!("{}.{key}", self.path), table, self.faults);
+        let value = read(&mut section);
+        section.finish();
+        Some(value)
+    }
+
     /// Text, if there.
     pub fn text(&mut self, key: &'static str) -> Option<&'a str> {
         let value = self.value(key)?;

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
+
 use crate::clock::Clock;
 use crate::pace::{DestinationRule, Pace};
 
@@ -38,7 +40,9 @@ pub enum StoreError {
     #[error("redis does not answer: {0}")]
     Unavailable(String),
     /// Redis refused the call, or answered what this version does not understand: trying again does not help.
-    #[error("redis refused: {0}; look at the user and password in redis.url, and at the data of this prefix")]
+    #[error(
+        "redis refused: {0}; look at what the user of redis.url or redis.username may do, and at the data of this prefix"
+    )]
     Refused(String),
     /// The data belongs to a store of another shape.
     #[error("{0}")]
@@ -78,7 +82,8 @@ impl Store {
     /// Opens the store with `shards` shards under `prefix`: writes or checks its shape.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where the data under this prefix has another shape.
+    /// [`StoreError::Mismatch`] where the data under this prefix has another shape, or the servers cannot keep the
+    /// configured durability.
     pub async fn open(
         connections: Connections,
         prefix: &str,
@@ -89,6 +94,7 @@ impl Store {
         let store =
             Self { connections, keys: Arc::new(Keys::new(prefix, shards)), limits, rules: Arc::default(), clock };
         store.check_meta().await?;
+        store.connections.check_durability().await?;
         Ok(store)
     }
 
@@ -101,6 +107,22 @@ impl Store {
     /// How many shards there are.
     pub fn shards(&self) -> u16 {
         self.keys.shards()
+    }
+
+    /// Runs one pipeline for each shard, all at once, and answers in the order of the shards: keys of several shards are of
+    /// several slots, and may be of several servers.
+    async fn on_each_shard<T: FromRedisValue>(
+        &self,
+        mut ask: impl FnMut(&keys::Shard, &mut Pipeline),
+    ) -> Result<Vec<T>, StoreError> {
+        let pipelines: Vec<Pipeline> = (0..self.shards())
+            .map(|shard| {
+                let mut commands = pipe();
+                ask(self.keys.shard(shard), &mut commands);
+                commands
+            })
+            .collect();
+        self.connections.pipelines(&pipelines).await
     }
 
     /// The clock of this process.

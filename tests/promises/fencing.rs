@@ -69,10 +69,10 @@ async fn a_repeated_settle_call_is_answered_the_same_and_changes_nothing() {
         let settlement = world.attempt(world.claim_one().await).await;
         let call = SettleCall::unique();
         let batch = [settlement.clone()];
-        assert_eq!(world.store.settle(call, &batch).await.unwrap(), [Settled::Done]);
+        assert_eq!(world.store.settle(call, &batch).await.unwrap().settled, [Settled::Done]);
         let (due, events) = (world.job_if_any(JO).await.map(|job| job.due), world.events().await);
 
-        assert_eq!(world.store.settle(call, &batch).await.unwrap(), [Settled::Done], "{reply}: the same call");
+        assert_eq!(world.store.settle(call, &batch).await.unwrap().settled, [Settled::Done], "{reply}: the same call");
         let another = [settlement.clone(), settlement];
         assert_eq!(world.settle_all(&another).await, [Settled::Stale; 2], "{reply}: another call");
         assert_eq!(world.job_if_any(JO).await.map(|job| job.due), due);

@@ -4,7 +4,9 @@
 
 mod addresses;
 mod bounds;
+mod deployments;
 mod drain;
+mod durability;
 mod events;
 mod expiry;
 mod fencing;

@@ -9,6 +9,7 @@ pub mod http;
 pub mod mail;
 pub mod process;
 pub mod redis;
+pub mod servers;
 pub mod smtp;
 pub mod wait;
 pub mod world;

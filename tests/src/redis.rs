@@ -8,7 +8,9 @@ use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use shared::store::connection::{ConnectionSettings, Connections};
+use shared::store::connection::durability::Durability;
+use shared::store::connection::servers::Tls;
+use shared::store::connection::{ConnectionSettings, Connections, Servers};
 use shared::store::private::PrivateRedis;
 use tokio::process::{Child, Command};
 use tokio::runtime;
@@ -31,12 +33,20 @@ pub fn unique_prefix() -> String {
 
 /// Connections to the Redis at `url`. Nothing is connected yet.
 pub fn connections(url: &str) -> Connections {
-    let settings = ConnectionSettings {
+    let servers = Servers::single(url).expect("a private Redis has a good URL");
+    Connections::new(&servers, settings()).expect("nothing contradicts itself")
+}
+
+/// How tests are connected: with time to spare, on a slow and busy machine.
+pub fn settings() -> ConnectionSettings {
+    ConnectionSettings {
         pool_max: 8,
         connect_timeout: Duration::from_secs(20),
         response_timeout: Duration::from_secs(20),
-    };
-    Connections::new(url, settings).expect("a private Redis has a good URL")
+        durability: Durability::Memory,
+        durability_timeout: Duration::from_secs(20),
+        tls: Tls::default(),
+    }
 }
 
 /// Each test has a runtime of its own and takes it along when it ends, so the server lives in a thread of its own.

@@ -18,11 +18,12 @@ use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::{AddressReport, JobReport};
 use shared::store::claim::{ClaimBounds, Lease, LeasedJob};
+use shared::store::connection::Connections;
 use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
 use shared::store::settle::{SettleCall, Settled, Settlement};
-use shared::store::{Limits, Store};
+use shared::store::{Limits, Store, StoreError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
@@ -44,6 +45,9 @@ pub const HOUR: Duration = Duration::from_secs(3_600);
 
 /// One day.
 pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// How many shards a store has.
+pub const SHARDS: u16 = 4;
 
 /// How many entries of the journal are read at once.
 const JOURNAL_PAGE: usize = 1_000;
@@ -107,12 +111,18 @@ impl World {
 
     /// A world of its own, with these settings.
     pub async fn with(settings: Settings) -> Self {
+        let connections = redis::connections(&settings.url);
+        Self::on(connections, settings).await
+    }
+
+    /// A world of its own on other servers than those of the settings.
+    pub async fn on(connections: Connections, settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
         let Settings { max_messages, max_lapses, pace, .. } = settings;
         let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&table) };
         let prefix = redis::unique_prefix();
-        let store = Store::open(redis::connections(&settings.url), &prefix, 4, limits, clock.clone())
+        let store = Store::open(connections, &prefix, SHARDS, limits, clock.clone())
             .await
             .expect("the tests' own Redis answers, and the prefix is new")
             .with_rules(&settings.rules);
@@ -129,9 +139,14 @@ impl World {
 
     /// Takes one bounce in, by the door that all bounces come in by.
     pub async fn take_in(&self, bounce: Value) -> Answer {
+        self.try_take_in(bounce).await.expect("Redis answers")
+    }
+
+    /// The same, where Redis may be away.
+    pub async fn try_take_in(&self, bounce: Value) -> Result<Answer, StoreError> {
         let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
-        let mut answered = self.accept.accept(vec![bounce]).await.expect("Redis answers");
-        answered.remove(0).answer
+        let mut answered = self.accept.accept(vec![bounce]).await?;
+        Ok(answered.remove(0).answer)
     }
 
     /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when that is.
@@ -186,7 +201,7 @@ impl World {
 
     /// Settles attempts, in one call.
     pub async fn settle_all(&self, settlements: &[Settlement]) -> Vec<Settled> {
-        self.store.settle(SettleCall::unique(), settlements).await.expect("Redis answers")
+        self.store.settle(SettleCall::unique(), settlements).await.expect("Redis answers").settled
     }
 
     /// Claims, attempts and settles all jobs that are due. Tells how many.

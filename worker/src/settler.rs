@@ -11,7 +11,7 @@ use futures::future::join_all;
 use shared::clock::Timestamp;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::{Extended, GivenBack};
-use shared::store::settle::{SettleCall, Settled, Settlement};
+use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
 use shared::store::{BATCH_MAX, Store, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -85,13 +85,16 @@ struct Settler {
     settings: SettlerSettings,
     held: HashMap<LeaseKey, HeldLease>,
     behind: Arc<AtomicBool>,
+    /// Whether the last settlements fell short of the configured durability.
+    short: AtomicBool,
 }
 
 /// Starts a settler.
 pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
     let behind = Arc::new(AtomicBool::new(false));
-    let settler = Settler { store, settings, held: HashMap::new(), behind: behind.clone() };
+    let settler =
+        Settler { store, settings, held: HashMap::new(), behind: behind.clone(), short: AtomicBool::new(false) };
     SettlerHandle { notices, behind, task: tokio::spawn(settler.run(receiver)) }
 }
 
@@ -169,7 +172,8 @@ impl Settler {
         let mut asked_before = false;
         loop {
             match self.store.settle(call, &settlements).await {
-                Ok(settled) => {
+                Ok(SettleReport { settled, missing }) => {
+                    self.note_durability(missing);
                     let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
                     if stale > 0 {
                         tracing::warn!(
@@ -198,6 +202,22 @@ impl Settler {
                     return;
                 }
             }
+        }
+    }
+
+    /// Says once that settlements do not reach the configured durability, and once that they do again. Attempts are not
+    /// held up for it: they were made, and to make them again would be worse.
+    fn note_durability(&self, missing: Option<String>) {
+        let was_short = self.short.swap(missing.is_some(), Ordering::Relaxed);
+        match missing {
+            Some(missing) if !was_short => {
+                tracing::warn!(
+                    missing,
+                    "settled attempts do not reach redis.durability; a failover now could repeat them"
+                );
+            }
+            None if was_short => tracing::info!("settled attempts reach redis.durability again"),
+            _ => {}
         }
     }
 

@@ -69,8 +69,9 @@ impl Rig {
     /// A rig with an empty store.
     pub(crate) async fn new() -> Result<Self> {
         let redis = PrivateRedis::volatile().await?;
-        let config = Config::embedded();
-        let connections = Connections::new(&redis.url(), config.redis.connections())?;
+        let mut config = Config::embedded();
+        config.redis.use_private(&redis.url());
+        let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
         let limits = config.limits(&Table::embedded());
         let clock = Arc::new(SystemClock);
         let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;

@@ -1,6 +1,5 @@
 //! Reads one layer of configuration into the settings, with the bounds of every key.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,10 +9,10 @@ use toml::{Table, Value};
 
 mod pace;
 
-use super::{Config, Job, Log, Redis, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
+use super::{Config, Job, Log, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Config {
@@ -62,36 +61,14 @@ impl Config {
 }
 
 /// Takes a value over, where a layer has one.
-fn set<T>(target: &mut T, value: Option<T>) {
+pub(super) fn set<T>(target: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *target = value;
     }
 }
 
-fn set_number<T: TryFrom<u64>>(target: &mut T, value: Option<u64>) {
+pub(super) fn set_number<T: TryFrom<u64>>(target: &mut T, value: Option<u64>) {
     set(target, value.and_then(|number| T::try_from(number).ok()));
-}
-
-impl Redis {
-    fn read(&mut self, section: &mut Section<'_, '_>) {
-        set(&mut self.url, section.text("url").map(str::to_owned));
-        if let Some(path) = section.text("url_file") {
-            match fs::read_to_string(path) {
-                Ok(url) => url.trim().clone_into(&mut self.url),
-                Err(err) => section.fault("url_file", format!("\"{path}\" cannot be read: {err}")),
-            }
-        }
-        if let Some(prefix) = section.text("prefix") {
-            if prefix.is_empty() || prefix.contains(['{', '}']) || prefix.chars().any(char::is_whitespace) {
-                section.fault("prefix", "must not be empty, nor hold braces or white space");
-            }
-            prefix.clone_into(&mut self.prefix);
-        }
-        set_number(&mut self.shards, section.number("shards", 1..=1_024));
-        set_number(&mut self.pool_max, section.number("pool_max", 1..=1_024));
-        set(&mut self.connect_timeout, section.duration("connect_timeout", SECOND / 100..=600 * SECOND));
-        set(&mut self.response_timeout, section.duration("response_timeout", SECOND / 100..=600 * SECOND));
-    }
 }
 
 impl Scheduler {

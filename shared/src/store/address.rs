@@ -1,6 +1,6 @@
 //! What is known of addresses: their standing, and their job where they have one.
 
-use deadpool_redis::redis::pipe;
+use deadpool_redis::redis::{Pipeline, pipe};
 
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -40,22 +40,16 @@ impl Store {
         for (n, id) in ids.iter().enumerate() {
             by_shard[usize::from(Destination::of(&id.recipient).shard(self.shards()))].push(n);
         }
-        let mut commands = pipe();
-        let mut batches = Vec::new();
-        for (shard, places) in (0..self.shards()).zip(&by_shard) {
-            for places in places.chunks(BATCH_MAX) {
-                let fields: Vec<String> = places.iter().map(|n| ids[*n].key()).collect();
-                commands.cmd("HMGET").arg(self.keys.shard(shard).standing()).arg(fields);
-                batches.push(places);
-            }
-        }
+        let asked: Vec<(u16, &Vec<usize>)> =
+            (0..self.shards()).zip(&by_shard).filter(|(_, places)| !places.is_empty()).collect();
+        let pipelines: Vec<Pipeline> =
+            asked.iter().map(|(shard, places)| self.ask_standings(*shard, places, ids)).collect();
+        let found: Vec<Vec<Vec<Option<String>>>> = self.connections.pipelines(&pipelines).await?;
         let mut standings = vec![None; ids.len()];
-        if batches.is_empty() {
-            return Ok(standings);
-        }
-        let found: Vec<Vec<Option<String>>> = self.connections.pipeline(&commands).await?;
-        for (place, json) in batches.into_iter().flatten().zip(found.into_iter().flatten()) {
-            standings[*place] = json.as_deref().map(read_standing).transpose()?;
+        for ((_, places), found) in asked.into_iter().zip(found) {
+            for (place, json) in places.iter().zip(found.into_iter().flatten()) {
+                standings[*place] = json.as_deref().map(read_standing).transpose()?;
+            }
         }
         Ok(standings)
     }
@@ -71,6 +65,15 @@ impl Store {
             }
         }
         Ok(ids)
+    }
+
+    fn ask_standings(&self, shard: u16, places: &[usize], ids: &[JobId]) -> Pipeline {
+        let mut commands = pipe();
+        for places in places.chunks(BATCH_MAX) {
+            let fields: Vec<String> = places.iter().map(|n| ids[*n].key()).collect();
+            commands.cmd("HMGET").arg(self.keys.shard(shard).standing()).arg(fields);
+        }
+        commands
     }
 
     /// The leases of one shard, at most `most`, as token and deadline, those first that end first.

@@ -1,126 +1,217 @@
-//! Connections to Redis: a pool, and the rule that a connection which failed or reached a demoted master is not used
-//! again.
+//! Connections to Redis: a pool that hides whether there is one server, a Cluster, or a master that sentinels watch. A
+//! connection that failed or reached a demoted master is not used again.
 
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use deadpool_redis::redis::{
-    AsyncConnectionConfig, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, pipe,
-};
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool, PoolError, TimeoutType};
+use deadpool_redis::redis::{FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe};
+use futures::future::try_join_all;
 
 use super::StoreError;
 
+pub mod durability;
+mod fault;
+mod link;
+mod sentinel;
+pub mod servers;
+
+use durability::{Barrier, Durability, syncs_by_itself};
+use fault::{DEMOTED, sort, sort_answer};
+use link::{Dialer, Link};
+pub use servers::{ConnectionSettings, Servers};
+
 /// A pool of connections. Cloning it is cheap and shares them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connections {
-    pool: Pool,
+    pool: Pool<Dialer>,
+    settings: Arc<ConnectionSettings>,
+    /// Set where the servers sync each write before they answer, so that none has to be waited for.
+    synced: Arc<AtomicBool>,
+    /// Set once there has been a connection.
+    reached: Arc<AtomicBool>,
 }
 
-/// How connections are made and used.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectionSettings {
-    /// How many there are at most.
-    pub pool_max: usize,
-    /// How long making one may take, and waiting for a free one.
-    pub connect_timeout: Duration,
-    /// How long one answer may take; a batch is one answer.
-    pub response_timeout: Duration,
+/// What a script answered, and whether its write reached the configured durability.
+pub(super) struct Told<T> {
+    /// The answer.
+    pub(super) answer: T,
+    /// What is missing; none where it reached all that is configured.
+    pub(super) missing: Option<String>,
 }
 
 impl Connections {
-    /// A pool for the server at `url`: `redis://…` or `redis+unix://…`. Nothing is connected yet.
+    /// A pool for these servers. Nothing is connected yet.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where the URL cannot be read.
-    pub fn new(url: &str, settings: ConnectionSettings) -> Result<Self, StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.response_timeout));
-        // The error could quote the URL, which may hold a password.
-        let manager = Manager::new_with_config(url, config)
-            .map_err(|_| StoreError::Mismatch("redis.url is not a URL like redis://host:6379/0".to_owned()))?;
-        let pool = Pool::builder(manager)
+    /// [`StoreError::Mismatch`] where the settings contradict each other.
+    pub fn new(servers: &Servers, settings: ConnectionSettings) -> Result<Self, StoreError> {
+        let pool = Pool::builder(Dialer::new(servers, &settings)?)
             .max_size(settings.pool_max)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(settings.connect_timeout))
             .create_timeout(Some(settings.connect_timeout))
-            .recycle_timeout(Some(settings.connect_timeout))
             .build()
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
-        Ok(Self { pool })
+        Ok(Self { pool, settings: Arc::new(settings), synced: Arc::default(), reached: Arc::default() })
     }
 
-    /// What the server says of itself: one section of INFO.
+    /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.
     pub async fn info(&self, section: &str) -> Result<String, StoreError> {
         let (text,): (String,) = self.pipeline(pipe().cmd("INFO").arg(section)).await?;
         Ok(text)
     }
 
+    /// Looks whether the servers can keep the configured durability.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] where they cannot.
+    pub(super) async fn check_durability(&self) -> Result<(), StoreError> {
+        if self.settings.durability == Durability::Aof {
+            let mut link = self.get().await?;
+            let answer = syncs_by_itself(&mut link).await;
+            self.synced.store(self.finish(link, answer)?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Runs one script.
     pub(super) async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let mut connection = self.get().await?;
-        let answer = call.invoke_async(&mut connection).await;
-        finish(connection, answer)
+        Ok(self.run(call, None).await?.answer)
     }
 
-    /// Runs several commands in one round trip.
+    /// Runs one script, and waits until its write has reached the configured durability. `key` is one of the same slot
+    /// that nothing else is kept in.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] also where it was written, and did not reach as far in time.
+    pub(super) async fn durable_script<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        key: &str,
+    ) -> Result<T, StoreError> {
+        let Told { answer, missing } = self.script_and_reach(call, key).await?;
+        missing.map_or(Ok(answer), |missing| Err(StoreError::Unavailable(missing)))
+    }
+
+    /// Runs one script, waits for the configured durability, and tells whether its write reached it.
+    pub(super) async fn script_and_reach<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        key: &str,
+    ) -> Result<Told<T>, StoreError> {
+        let ConnectionSettings { durability, durability_timeout, .. } = *self.settings;
+        let barrier =
+            if self.synced.load(Ordering::Relaxed) { None } else { Barrier::new(durability, durability_timeout) };
+        self.run(call, barrier.map(|barrier| (barrier, key))).await
+    }
+
+    /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
     pub(super) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
-        let mut connection = self.get().await?;
-        let answer = pipeline.query_async(&mut connection).await;
-        finish(connection, answer)
+        let mut link = self.get().await?;
+        let answer = pipeline.query_async(&mut link.wire).await.map_err(|err| sort(&err));
+        self.finish(link, answer)
     }
 
-    async fn get(&self) -> Result<Connection, StoreError> {
-        self.pool.get().await.map_err(|err| match err {
-            PoolError::Backend(err) => sort(&err),
+    /// Runs several pipelines at once, each of one slot, and answers in their order.
+    pub(super) async fn pipelines<T: FromRedisValue>(&self, pipelines: &[Pipeline]) -> Result<Vec<T>, StoreError> {
+        let link = self.get().await?;
+        let answers = pipelines.iter().map(|pipeline| {
+            // One connection carries them all.
+            let mut wire = link.wire.clone();
+            async move { pipeline.query_async(&mut wire).await.map_err(|err| sort(&err)) }
+        });
+        let answers = try_join_all(answers).await;
+        self.finish(link, answers)
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        barrier: Option<(Barrier, &str)>,
+    ) -> Result<Told<T>, StoreError> {
+        let mut commands = pipe();
+        commands.invoke_script(call);
+        let key = first_key(&commands);
+        if let Some((barrier, key)) = barrier {
+            barrier.add(&mut commands, key);
+        }
+        let mut link = self.get().await?;
+        let answers = send(&mut link, call, key, &commands).await;
+        let mut answers = self.finish(link, answers)?.into_iter();
+        let answer = answers.next().ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
+        let answer = from_redis_value(answer)
+            .map_err(|_| StoreError::Refused("a script answered in another shape".to_owned()))?;
+        let missing = match barrier {
+            Some((barrier, _)) => barrier.read(answers.as_slice())?,
+            None => None,
+        };
+        Ok(Told { answer, missing })
+    }
+
+    async fn get(&self) -> Result<Object<Dialer>, StoreError> {
+        let limit = humantime::format_duration(self.settings.connect_timeout);
+        let link = self.pool.get().await;
+        let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
+        link.map_err(|err| match err {
+            // A password is changed while we run: what is to be settled has to wait for that, and not to be lost.
+            PoolError::Backend(StoreError::Refused(why)) if before => StoreError::Unavailable(why),
+            PoolError::Backend(err) => err,
+            PoolError::Timeout(TimeoutType::Wait) => {
+                StoreError::Unavailable(format!("all connections were busy for {limit}; redis.pool_max allows more"))
+            }
+            PoolError::Timeout(_) => StoreError::Unavailable(format!("no connection within {limit}")),
             other => StoreError::Unavailable(other.to_string()),
         })
     }
-}
 
-/// Gives the connection back to the pool, or lets it go where the answer says that it is of no more use.
-fn finish<T>(connection: Connection, answer: Result<T, RedisError>) -> Result<T, StoreError> {
-    answer.map_err(|err| {
-        let err = sort(&err);
-        if matches!(err, StoreError::Unavailable(_)) {
-            drop(Connection::take(connection));
+    /// Gives the connection back to the pool, or lets it go where the answer says that it is of no more use.
+    fn finish<T>(&self, link: Object<Dialer>, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Unavailable(why)) = &answer {
+            drop(Object::take(link));
+            if why == DEMOTED {
+                // The others were made to the same server.
+                self.pool.retain(|_, _| false);
+            }
         }
-        err
-    })
-}
-
-/// Codes of servers that will take the call later: too little memory or replicas, a disk that cannot be written, a script
-/// that takes long, a failover.
-const PASSING: [&str; 10] = [
-    "BUSY",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-    "TRYAGAIN",
-    "UNKILLABLE",
-];
-
-/// What the caller can do about an error. A server that is loading, has lost its master or has become a replica is as
-/// good as away: the next connection finds the new master.
-fn sort(err: &RedisError) -> StoreError {
-    // A server's error can quote an argument, and arguments name people: only its code is kept.
-    if let Some(code) = err.code() {
-        if PASSING.contains(&code) {
-            return StoreError::Unavailable(code.to_owned());
-        }
-        // A fault in a script names a place in it, and no arguments.
-        let place = err.detail().filter(|detail| detail.contains("user_script")).unwrap_or_default();
-        return StoreError::Refused(format!("{code} {place}").trim_end().to_owned());
+        answer
     }
-    // What the system says of a connection names no argument either.
-    let text = if err.is_io_error() { err.to_string() } else { err.category().to_owned() };
-    let away = err.is_timeout()
-        || err.is_io_error()
-        || err.is_unrecoverable_error()
-        || matches!(err.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
-    if away { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Sends a script's call and what goes with it. Where the server does not know the script, it is told, and asked again.
+async fn send(
+    link: &mut Link,
+    call: &ScriptInvocation<'_>,
+    key: Vec<u8>,
+    commands: &Pipeline,
+) -> Result<Vec<Value>, StoreError> {
+    let mut slot = link.slot(key);
+    let mut answers = slot.send(commands).await.map_err(|err| sort(&err))?;
+    if matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == "NOSCRIPT") {
+        call.load_async(&mut slot).await.map_err(|err| sort(&err))?;
+        answers = slot.send(commands).await.map_err(|err| sort(&err))?;
+    }
+    match answers.first() {
+        Some(Value::ServerError(err)) => Err(sort_answer(err)),
+        _ => Ok(answers),
+    }
+}
+
+/// The first key of the script's call that `commands` begin with. All its keys are of one slot.
+fn first_key(commands: &Pipeline) -> Vec<u8> {
+    use deadpool_redis::redis::Arg;
+    let call = commands.cmd_iter().next();
+    // EVALSHA, hash, number of keys, first key.
+    match call.and_then(|call| call.args_iter().nth(3)) {
+        Some(Arg::Simple(key)) => key.to_vec(),
+        _ => Vec::new(),
+    }
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use deadpool_redis::redis::streams::StreamRangeReply;
-use deadpool_redis::redis::{pipe, streams::StreamId};
+use deadpool_redis::redis::streams::{StreamId, StreamRangeReply};
 
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -65,24 +64,26 @@ impl FromStr for EntryId {
 impl Store {
     /// Reads what each shard wrote after the entry named for it, at most `count` entries per shard, in one round trip.
     pub async fn read_journal(&self, after: &[EntryId], count: usize) -> Result<Vec<Vec<Entry>>, StoreError> {
-        let mut commands = pipe();
-        for (shard, after) in (0..self.shards()).zip(after) {
-            commands.xrange_count(self.keys.shard(shard).journal(), format!("({after}"), "+", count);
-        }
-        let replies: Vec<StreamRangeReply> = self.connections.pipeline(&commands).await?;
-        replies.into_iter().map(|reply| reply.ids.iter().map(read_entry).collect()).collect()
+        let mut after = after.iter();
+        let replies: Vec<(StreamRangeReply,)> = self
+            .on_each_shard(|keys, commands| {
+                let after = after.next().copied().unwrap_or_default();
+                commands.xrange_count(keys.journal(), format!("({after}"), "+", count);
+            })
+            .await?;
+        replies.into_iter().map(|(reply,)| reply.ids.iter().map(read_entry).collect()).collect()
     }
 
     /// The id of the last entry of each shard's journal.
     pub async fn journal_ends(&self) -> Result<Vec<EntryId>, StoreError> {
-        let mut commands = pipe();
-        for shard in 0..self.shards() {
-            commands.xrevrange_count(self.keys.shard(shard).journal(), "+", "-", 1);
-        }
-        let replies: Vec<StreamRangeReply> = self.connections.pipeline(&commands).await?;
+        let replies: Vec<(StreamRangeReply,)> = self
+            .on_each_shard(|keys, commands| {
+                commands.xrevrange_count(keys.journal(), "+", "-", 1);
+            })
+            .await?;
         Ok(replies
             .iter()
-            .map(|reply| reply.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default())
+            .map(|(reply,)| reply.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default())
             .collect())
     }
 }

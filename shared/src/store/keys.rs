@@ -73,6 +73,11 @@ impl Shard {
         &self.all[9]
     }
 
+    /// What is written to where a write has to be waited for; it holds nothing.
+    pub fn barrier(&self) -> String {
+        format!("{}barrier", self.prefix)
+    }
+
     /// job id → due in ms, for one destination.
     pub fn due(&self, destination: &str) -> String {
         format!("{}due:{destination}", self.prefix)

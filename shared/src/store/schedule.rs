@@ -68,7 +68,7 @@ pub enum Answer {
 impl Store {
     /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is answered
     /// [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that failed may be made again. Only the
-    /// event of a dropped message is then written twice.
+    /// event of a dropped message is then written twice. An answer means that Redis has it to the configured durability.
     pub async fn schedule(&self, arrivals: &[Arrival]) -> Result<Vec<Answer>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         for (n, arrival) in arrivals.iter().enumerate() {
@@ -118,7 +118,8 @@ impl Store {
             };
             call.arg(optional_ms(*occurred_at));
         }
-        let mut answers: Vec<String> = self.connections.script(&call).await?;
+        let mut answers: Vec<String> =
+            self.connections.durable_script(&call, &self.keys.shard(shard).barrier()).await?;
         // The first is the instant, which nobody needs here.
         if answers.len() != 1 + 2 * places.len() {
             return Err(StoreError::Refused("schedule answered in another shape".to_owned()));

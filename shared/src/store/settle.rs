@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use uuid::Uuid;
 
 use super::claim::Lease;
+use super::connection::Told;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
 use crate::event::Event;
@@ -72,6 +73,15 @@ pub enum Settled {
     Stale,
 }
 
+/// What became of a batch of settlements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettleReport {
+    /// Each, in the order given.
+    pub settled: Vec<Settled>,
+    /// What keeps them from the configured durability; none where they reached it. They took effect all the same.
+    pub missing: Option<String>,
+}
+
 /// Names one call of [`Store::settle`], so that it can be repeated when its answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SettleCall(u64);
@@ -95,24 +105,29 @@ impl Store {
     /// Settles attempts, and answers each in the order given. State, standing, pace, tallies and journal change together,
     /// per shard. A call that is repeated with the same settlements is answered as it was and changes nothing, for ten
     /// minutes; after that, and for a lease that has lapsed, the answer is [`Settled::Stale`], and nothing changes either.
-    pub async fn settle(&self, call: SettleCall, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+    /// The report says whether the configured durability was reached: to fail for it would repeat attempts that are
+    /// settled.
+    pub async fn settle(&self, call: SettleCall, settlements: &[Settlement]) -> Result<SettleReport, StoreError> {
         let places: Vec<usize> = (0..settlements.len()).collect();
         let batches = self.by_shard(&places, |place| settlements[*place].lease.shard);
         let calls = (0..).zip(batches).map(async |(number, (shard, places)): (usize, _)| {
             let mut places: Vec<usize> = places.into_iter().copied().collect();
             places.sort_by_key(|place| settlements[*place].lease.token);
             let batch: Vec<&Settlement> = places.iter().map(|place| &settlements[*place]).collect();
-            let answers = self.settle_on(shard, &format!("{call}:{number}"), &batch).await?;
-            Ok::<_, StoreError>(places.into_iter().zip(answers).collect::<Vec<_>>())
+            let told = self.settle_on(shard, &format!("{call}:{number}"), &batch).await?;
+            Ok::<_, StoreError>((places, told))
         });
-        let mut settled = vec![Settled::Stale; settlements.len()];
-        for (place, answer) in try_join_all(calls).await?.into_iter().flatten() {
-            settled[place] = answer;
+        let mut report = SettleReport { settled: vec![Settled::Stale; settlements.len()], missing: None };
+        for (places, Told { answer, missing }) in try_join_all(calls).await? {
+            report.missing = report.missing.or(missing);
+            for (place, settled) in places.into_iter().zip(answer) {
+                report.settled[place] = settled;
+            }
         }
-        Ok(settled)
+        Ok(report)
     }
 
-    async fn settle_on(&self, shard: u16, name: &str, batch: &[&Settlement]) -> Result<Vec<Settled>, StoreError> {
+    async fn settle_on(&self, shard: u16, name: &str, batch: &[&Settlement]) -> Result<Told<Vec<Settled>>, StoreError> {
         let mut call = self.call(&SETTLE, shard);
         let events = EventTexts::of(batch);
         call.arg(name).arg(ms(ANSWER_KEPT)).arg(&events.joined).arg(&events.lengths).arg(batch.len());
@@ -157,11 +172,14 @@ impl Store {
                 End::Retire { .. } => call.arg(events_text(settlement)),
             };
         }
-        let (_, answer): (i64, String) = self.connections.script(&call).await?;
+        let barrier = self.keys.shard(shard).barrier();
+        let Told { answer: (_, answer), missing } =
+            self.connections.script_and_reach::<(i64, String)>(&call, &barrier).await?;
         if answer.len() != batch.len() {
             return Err(StoreError::Refused("settle answered in another shape".to_owned()));
         }
-        Ok(answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect())
+        let answer = answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect();
+        Ok(Told { answer, missing })
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
-use futures::future::try_join_all;
 
 use super::scripts::{REINSTATE, ms};
 use super::{BATCH_MAX, Store, StoreError};
@@ -35,22 +34,22 @@ impl Store {
 
     /// Forgets journal entries older than `keep`. Tells how many.
     pub async fn trim_journal(&self, keep: Duration) -> Result<u64, StoreError> {
-        let mut commands = pipe();
         // Entry ids are made of Redis's own clock, whatever clock the events were told.
         let (seconds, _): (i64, i64) = {
             let (time,): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
             time
         };
         let oldest = seconds.saturating_mul(1_000).saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX)).max(0);
-        for shard in 0..self.shards() {
-            commands.cmd("XTRIM").arg(self.keys.shard(shard).journal()).arg("MINID").arg("~").arg(oldest);
-        }
         let mut forgotten = 0;
         // One XTRIM stops after some thousand entries, so that it does not keep others waiting.
         loop {
-            let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
-            forgotten += trimmed.iter().sum::<u64>();
-            if trimmed.iter().all(|of_shard| *of_shard == 0) {
+            let trimmed: Vec<(u64,)> = self
+                .on_each_shard(|keys, commands| {
+                    commands.cmd("XTRIM").arg(keys.journal()).arg("MINID").arg("~").arg(oldest);
+                })
+                .await?;
+            forgotten += trimmed.iter().map(|(of_shard,)| of_shard).sum::<u64>();
+            if trimmed.iter().all(|(of_shard,)| *of_shard == 0) {
                 return Ok(forgotten);
             }
         }
@@ -59,14 +58,14 @@ impl Store {
     /// Forgets deliveries of weeks that ended more than a week ago. Tells how many weeks, over all shards.
     pub async fn trim_delivered(&self, now: Timestamp) -> Result<u64, StoreError> {
         let week = now.ms().div_euclid(WEEK_MS);
-        let trims = (0..self.shards()).map(async |shard| {
-            let keys = self.keys.shard(shard);
-            let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1).map(|week| keys.delivered(week)).collect();
-            // UNLINK, because what is large is freed beside Redis's own work.
-            let (trimmed,): (u64,) = self.connections.pipeline(pipe().unlink(old)).await?;
-            Ok::<_, StoreError>(trimmed)
-        });
-        Ok(try_join_all(trims).await?.into_iter().sum())
+        let trimmed: Vec<(u64,)> = self
+            .on_each_shard(|keys, commands| {
+                let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1).map(|week| keys.delivered(week)).collect();
+                // UNLINK, because what is large is freed beside Redis's own work.
+                commands.unlink(old);
+            })
+            .await?;
+        Ok(trimmed.into_iter().map(|(of_shard,)| of_shard).sum())
     }
 
     /// Claims one occurrence of an upkeep task for this process. Only one of all processes gets it.

@@ -1,0 +1,317 @@
+//! `[redis]`: where the servers are, who we are to them, and what they have to promise.
+
+use std::fs;
+use std::time::Duration;
+
+use deadpool_redis::redis::{ConnectionInfo, RedisConnectionInfo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::read::{SECOND, set, set_number};
+use crate::settings::{Section, SettingsFault};
+use crate::store::connection::ConnectionSettings;
+use crate::store::connection::durability::Durability;
+use crate::store::connection::servers::{Login, Sentinels, Servers, Tls, is_tls, read_url};
+
+/// The keys that say where Redis is, of which a layer has one at most.
+const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];
+
+/// `[redis]`
+#[derive(Clone, Debug, Default)]
+pub struct Redis {
+    /// Where Redis is.
+    pub servers: Servers,
+    /// The user and password of the servers, where they are not in their URLs.
+    pub login: Login,
+    /// The user and password of the sentinels, where they are not in their URLs.
+    pub sentinel_login: Login,
+    /// The files of TLS.
+    pub tls: Tls,
+    /// What all keys start with.
+    pub prefix: String,
+    /// How many shards there are.
+    pub shards: u16,
+    /// How many connections a process has at most.
+    pub pool_max: usize,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long one answer may take.
+    pub response_timeout: Duration,
+    /// What a write has to reach before it counts as stored.
+    pub durability: Durability,
+    /// How long that may take.
+    pub durability_timeout: Duration,
+}
+
+impl Redis {
+    /// Where it is, without user and password.
+    pub fn place(&self) -> String {
+        self.servers.place()
+    }
+
+    /// The servers, with the users and passwords that belong to them.
+    pub fn servers(&self) -> Servers {
+        self.servers.clone().with_login(&self.login).with_sentinel_login(&self.sentinel_login)
+    }
+
+    /// Takes a server of our own instead, which nobody else reaches and which promises what it can.
+    ///
+    /// # Panics
+    /// Where `url` is none.
+    pub fn use_private(&mut self, url: &str) {
+        self.servers = Servers::single(url).expect("a server of our own has a good URL");
+        (self.login, self.sentinel_login, self.tls) = Default::default();
+        self.durability = Durability::Memory;
+    }
+
+    /// How connections are made and used.
+    pub fn connections(&self) -> ConnectionSettings {
+        ConnectionSettings {
+            pool_max: self.pool_max,
+            connect_timeout: self.connect_timeout,
+            response_timeout: self.response_timeout,
+            durability: self.durability,
+            durability_timeout: self.durability_timeout,
+            tls: self.tls.clone(),
+        }
+    }
+
+    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+        self.read_place(section);
+        read_login(&mut self.login, section, "username", ["password", "password_file"]);
+        let sentinel = ["sentinel_password", "sentinel_password_file"];
+        read_login(&mut self.sentinel_login, section, "sentinel_username", sentinel);
+        self.read_tls(section);
+        if let Some(prefix) = section.text("prefix") {
+            if prefix.is_empty() || prefix.contains(['{', '}']) || prefix.chars().any(char::is_whitespace) {
+                section.fault("prefix", "must not be empty, nor hold braces or white space");
+            }
+            prefix.clone_into(&mut self.prefix);
+        }
+        set_number(&mut self.shards, section.number("shards", 1..=1_024));
+        set_number(&mut self.pool_max, section.number("pool_max", 1..=1_024));
+        set(&mut self.connect_timeout, section.duration("connect_timeout", SECOND / 100..=600 * SECOND));
+        set(&mut self.response_timeout, section.duration("response_timeout", SECOND / 100..=600 * SECOND));
+        set(&mut self.durability_timeout, section.duration("durability_timeout", SECOND / 100..=60 * SECOND));
+        if let Some(text) = section.text("durability") {
+            match text.parse() {
+                Ok(durability) => self.durability = durability,
+                Err(why) => section.fault("durability", format!("\"{text}\" {why}")),
+            }
+        }
+    }
+
+    /// What can only be seen when all layers are read.
+    pub(super) fn check(&self, faults: &mut Vec<SettingsFault>) {
+        let mut fault = |key: &str, text: &str| {
+            let (file, key) = ("all files".to_owned(), format!("redis.{key}"));
+            faults.push(SettingsFault { file, key, text: text.to_owned() });
+        };
+        let has_login =
+            |node: &ConnectionInfo| node.redis_settings().username().or(node.redis_settings().password()).is_some();
+        let in_urls = self.servers.nodes().iter().any(has_login);
+        let sentinel = matches!(self.servers, Servers::Sentinel(_));
+        if !self.login.is_empty() && in_urls && !sentinel {
+            fault("password", "stands beside a URL that has a user or password of its own; keep one of them");
+        }
+        if !self.sentinel_login.is_empty() {
+            if !sentinel {
+                fault("sentinel_password", "there is no redis.sentinel that it could be for");
+            } else if in_urls {
+                fault(
+                    "sentinel_password",
+                    "stands beside a URL that has a user or password of its own; keep one of them",
+                );
+            }
+        }
+        if !self.tls.is_empty() && !self.servers.has_tls() {
+            fault("tls_ca_file", "has no effect, for no URL starts with rediss://");
+        }
+        if let Servers::Cluster(nodes) = &self.servers {
+            let same = |a: &ConnectionInfo, b: &ConnectionInfo| {
+                let (x, y) = (a.redis_settings(), b.redis_settings());
+                is_tls(a) == is_tls(b) && (x.username(), x.password()) == (y.username(), y.password())
+            };
+            if !nodes.windows(2).all(|pair| same(&pair[0], &pair[1])) {
+                fault("cluster", "the nodes differ in user, password or TLS; all nodes of a Cluster have the same");
+            }
+            if nodes.iter().any(|node| node.redis_settings().db() != 0) {
+                fault("cluster", "a Cluster has database 0 only; leave the number out of the URLs");
+            }
+        }
+    }
+
+    fn read_place(&mut self, section: &mut Section<'_, '_>) {
+        let named: Vec<&str> = PLACES.into_iter().filter(|key| section.has(key)).collect();
+        if let [_, .., second] = named.as_slice() {
+            let text = format!("only one of {} says where Redis is; keep one of them", named.join(", "));
+            section.fault(second, text);
+        }
+        if let Some(url) = section.text("url") {
+            self.set_url(section, "url", url);
+        }
+        if let Some(url) = read_file(section, "url_file") {
+            self.set_url(section, "url_file", String::from_utf8_lossy(&url).trim());
+        }
+        if section.has("cluster") {
+            let nodes = read_nodes(section, "cluster");
+            if nodes.iter().any(|node| matches!(node.addr(), deadpool_redis::redis::ConnectionAddr::Unix(_))) {
+                section.fault("cluster", "the nodes of a Cluster are not reached by a Unix socket");
+            }
+            self.servers = Servers::Cluster(nodes);
+        }
+        if let Some(sentinels) = section.within("sentinel", read_sentinels).flatten() {
+            self.servers = Servers::Sentinel(sentinels);
+        }
+    }
+
+    fn set_url(&mut self, section: &mut Section<'_, '_>, key: &str, url: &str) {
+        match read_url(url) {
+            Ok(node) => self.servers = Servers::Single(node),
+            Err(why) => section.fault(key, why.to_string()),
+        }
+    }
+
+    fn read_tls(&mut self, section: &mut Section<'_, '_>) {
+        if let Some(pem) = read_file(section, "tls_ca_file") {
+            if !is_certificates(&pem) {
+                section.fault("tls_ca_file", "the file holds no certificate in PEM form");
+            }
+            self.tls.authority = Some(pem);
+        }
+        let (certificate, key) = (read_file(section, "tls_cert_file"), read_file(section, "tls_key_file"));
+        if section.has("tls_cert_file") != section.has("tls_key_file") {
+            section.fault("tls_cert_file", "tls_cert_file and tls_key_file belong together; give both or none");
+        }
+        let (Some(certificate), Some(key)) = (certificate, key) else { return };
+        if !is_certificates(&certificate) {
+            section.fault("tls_cert_file", "the file holds no certificate in PEM form");
+        }
+        if PrivateKeyDer::from_pem_slice(&key).is_err() {
+            section.fault("tls_key_file", "the file holds no private key in PEM form");
+        }
+        self.tls.certificate = Some((certificate, key));
+    }
+}
+
+fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
+    let master = section.text("master").unwrap_or_default();
+    if master.is_empty() {
+        section.fault("master", "the sentinels have to be asked for a master by its name");
+    }
+    let nodes: Vec<ConnectionInfo> = read_nodes(section, "nodes");
+    let tls = section.switch("tls").unwrap_or_else(|| nodes.iter().any(is_tls));
+    let database = section.number("database", 0..=1_023).unwrap_or(0);
+    let login = nodes.first()?.redis_settings().clone();
+    // Of the sentinels' own settings only the protocol is the master's too.
+    let login = RedisConnectionInfo::default()
+        .set_protocol(login.protocol())
+        .set_db(i64::try_from(database).unwrap_or_default());
+    Some(Sentinels { master: master.to_owned(), nodes, tls, login })
+}
+
+fn read_nodes(section: &mut Section<'_, '_>, key: &'static str) -> Vec<ConnectionInfo> {
+    let urls = section.texts(key);
+    if urls.is_empty() {
+        section.fault(key, "needs at least one URL like redis://host:6379");
+    }
+    let mut nodes = Vec::new();
+    for url in urls {
+        match read_url(url) {
+            Ok(node) => nodes.push(node),
+            Err(why) => section.fault(key, format!("number {} {why}", nodes.len() + 1)),
+        }
+    }
+    nodes
+}
+
+fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static str, password: [&'static str; 2]) {
+    set(&mut login.username, section.text(user).map(|name| Some(name.to_owned())));
+    if password.iter().all(|key| section.has(key)) {
+        section.fault(password[1], format!("stands beside {}; keep one of them", password[0]));
+    }
+    set(&mut login.password, section.text(password[0]).map(|text| Some(text.to_owned())));
+    if let Some(text) = read_file(section, password[1]) {
+        login.password = Some(String::from_utf8_lossy(&text).trim().to_owned());
+    }
+}
+
+fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
+    let path = section.text(key)?;
+    match fs::read(path) {
+        Ok(content) => Some(content),
+        Err(err) => {
+            section.fault(key, format!("\"{path}\" cannot be read: {err}"));
+            None
+        }
+    }
+}
+
+fn is_certificates(pem: &[u8]) -> bool {
+    let mut certificates = CertificateDer::pem_slice_iter(pem).peekable();
+    certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, DEFAULT};
+    use crate::settings::SettingsFaults;
+
+    fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables)
+    }
+
+    #[test]
+    fn each_shape_replaces_the_default_url() {
+        let cluster = "[redis]\ncluster = [\"redis://h1\", \"redis://h2:7000\"]";
+        assert_eq!(read(cluster, &[]).unwrap().redis.place(), "the cluster of h1:6379, h2:7000");
+        let sentinel = "[redis]\nsentinel = { master = \"mail\", nodes = [\"redis://s1:26379\"] }";
+        assert_eq!(read(sentinel, &[]).unwrap().redis.place(), "mail of the sentinels s1:26379");
+        let url = ("REDELIVER_REDIS__URL", "rediss://h3:1");
+        assert_eq!(read(cluster, &[url]).unwrap().redis.place(), "h3:1");
+    }
+
+    #[test]
+    fn users_and_passwords_reach_whom_they_are_for_and_are_never_printed() {
+        let file = "[redis]\nusername = \"ann\"\nsentinel_username = \"sue\"\n\
+                    sentinel = { master = \"mail\", nodes = [\"redis://s1:26379\"] }";
+        let passwords = [("REDELIVER_REDIS__PASSWORD", "geheim"), ("REDELIVER_REDIS__SENTINEL_PASSWORD", "wachsam")];
+        let config = read(file, &passwords).unwrap();
+        assert!(!format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam"));
+        let crate::store::connection::Servers::Sentinel(sentinels) = config.redis.servers() else { panic!() };
+        assert_eq!((sentinels.login.username(), sentinels.login.password()), (Some("ann"), Some("geheim")));
+        let node = sentinels.nodes[0].redis_settings();
+        assert_eq!((node.username(), node.password()), (Some("sue"), Some("wachsam")));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_a_fault_that_says_so_and_shows_no_secret() {
+        let cases = [
+            ("url = \"redis://h\"\ncluster = [\"redis://h\"]", "redis.cluster", "only one of url, cluster"),
+            ("url = \"http://:secret@h\"", "redis.url", "is not a URL"),
+            ("url = \"rediss://h/#insecure\"", "redis.url", "is not a URL"),
+            ("cluster = []", "redis.cluster", "at least one"),
+            ("cluster = [\"redis://h1\", \"redis://:secret@h2\"]", "redis.cluster", "differ"),
+            ("cluster = [\"redis://h1/3\"]", "redis.cluster", "database 0"),
+            ("sentinel = { nodes = [\"redis://h\"] }", "redis.sentinel.master", "by its name"),
+            ("sentinel = { master = \"m\", nodes = [\"h\"] }", "redis.sentinel.nodes", "number 1 is not a URL"),
+            (
+                "sentinel = { master = \"m\", nodes = [\"redis://h\"], secret = 1 }",
+                "redis.sentinel.secret",
+                "no such key",
+            ),
+            ("password = \"secret\"\npassword_file = \"/dev/null\"", "redis.password_file", "keep one"),
+            ("url = \"redis://:secret@h\"\npassword = \"secret\"", "redis.password", "keep one"),
+            ("sentinel_password = \"secret\"", "redis.sentinel_password", "no redis.sentinel"),
+            ("durability = \"replicas\"", "redis.durability", "replicas:n"),
+            ("tls_ca_file = \"/dev/null\"", "redis.tls_ca_file", "PEM"),
+            ("tls_cert_file = \"/dev/null\"", "redis.tls_cert_file", "belong together"),
+        ];
+        for (text, key, why) in cases {
+            let faults = read(&format!("[redis]\n{text}"), &[]).unwrap_err();
+            assert!(faults.0.iter().any(|fault| fault.key == key && fault.text.contains(why)), "{text}: {faults}");
+            assert!(!faults.0.iter().any(|fault| fault.text.contains("secret")), "{faults}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One connection, whatever the shape of the servers behind it: how it is made, and when it is used again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use deadpool_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
+use deadpool_redis::redis::cluster::ClusterClient;
+use deadpool_redis::redis::cluster_async::ClusterConnection;
+use deadpool_redis::redis::cluster_routing::{
+    MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
+};
+use deadpool_redis::redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisFuture,
+    RedisResult, TlsCertificates, Value,
+};
+use rustls::crypto::ring;
+
+use super::fault::sort;
+use super::sentinel;
+use super::servers::{ConnectionSettings, Sentinels, Servers, is_tls};
+use crate::store::StoreError;
+
+/// How often a Cluster's answer that a slot is elsewhere is followed, and a node that went away is looked for again.
+const CLUSTER_RETRIES: u32 = 3;
+
+/// How long such a retry waits at most, in ms.
+const CLUSTER_RETRY_WAIT_MAX_MS: u64 = 200;
+
+/// How long it waits at least, in ms.
+const CLUSTER_RETRY_WAIT_MIN_MS: u64 = 10;
+
+/// A connection.
+pub(super) struct Link {
+    /// Calls on copies of it go one behind the other, with no wait between.
+    pub(super) wire: Wire,
+    /// Set as soon as the other end is gone.
+    lost: Arc<AtomicBool>,
+}
+
+/// What carries calls.
+#[derive(Clone)]
+pub(super) enum Wire {
+    Node(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// A connection for calls that all belong to the slot of one key.
+pub(super) struct SlotLink<'l> {
+    link: &'l mut Link,
+    key: Vec<u8>,
+}
+
+/// Makes connections.
+pub(super) struct Dialer {
+    shape: Shape,
+    certificates: TlsCertificates,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+}
+
+enum Shape {
+    Single(ConnectionInfo),
+    Cluster(Box<ClusterClient>),
+    Sentinel(Sentinels),
+}
+
+impl Dialer {
+    /// One for `servers`.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] where they and the files of TLS do not make a connection.
+    pub(super) fn new(servers: &Servers, settings: &ConnectionSettings) -> Result<Self, StoreError> {
+        // Whoever was first has chosen the provider, and all that this program is built with is ring.
+        let _ = ring::default_provider().install_default();
+        let certificates = settings.tls.certificates();
+        let response_timeout = settings.response_timeout + settings.durability.wait_max(settings.durability_timeout);
+        let shape = match servers {
+            Servers::Single(node) => Shape::Single(node.clone()),
+            Servers::Sentinel(sentinels) => Shape::Sentinel(sentinels.clone()),
+            Servers::Cluster(nodes) => {
+                let mut builder = ClusterClient::builder(nodes.clone())
+                    .use_protocol(ProtocolVersion::RESP3)
+                    .retries(CLUSTER_RETRIES)
+                    .min_retry_wait(CLUSTER_RETRY_WAIT_MIN_MS)
+                    .max_retry_wait(CLUSTER_RETRY_WAIT_MAX_MS)
+                    .connection_timeout(settings.connect_timeout)
+                    .response_timeout(response_timeout)
+                    .overall_response_timeout(Some(response_timeout));
+                if nodes.iter().any(is_tls) {
+                    builder = builder.certs(certificates.clone());
+                }
+                let client = builder.build().map_err(|err| {
+                    let why = err.detail().map_or_else(|| err.to_string(), str::to_owned);
+                    StoreError::Mismatch(format!("redis.cluster: {why}"))
+                })?;
+                Shape::Cluster(Box::new(client))
+            }
+        };
+        Ok(Self { shape, certificates, connect_timeout: settings.connect_timeout, response_timeout })
+    }
+
+    /// Connects to one node.
+    pub(super) async fn connect(&self, node: &ConnectionInfo, lost: &Arc<AtomicBool>) -> RedisResult<Link> {
+        let config = self.config();
+        let config = match node.redis_settings().protocol() {
+            ProtocolVersion::RESP3 => {
+                let lost = lost.clone();
+                config.set_push_sender(move |push: PushInfo| -> Result<(), ()> {
+                    if push.kind == PushKind::Disconnection {
+                        lost.store(true, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            }
+            _ => config,
+        };
+        let client = self.client(node)?;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(Link { wire: Wire::Node(connection), lost: lost.clone() })
+    }
+
+    fn client(&self, node: &ConnectionInfo) -> RedisResult<Client> {
+        if is_tls(node) {
+            Client::build_with_tls(node.clone(), self.certificates.clone())
+        } else {
+            Client::open(node.clone())
+        }
+    }
+
+    fn config(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(Some(self.response_timeout))
+    }
+}
+
+impl Manager for Dialer {
+    type Type = Link;
+    type Error = StoreError;
+
+    async fn create(&self) -> Result<Link, StoreError> {
+        let lost = Arc::default();
+        match &self.shape {
+            Shape::Single(node) => self.connect(node, &lost).await.map_err(|err| sort(&err)),
+            Shape::Sentinel(sentinels) => sentinel::master(self, sentinels).await,
+            Shape::Cluster(client) => {
+                let connection = client.get_async_connection().await.map_err(|err| sort(&err))?;
+                Ok(Link { wire: Wire::Cluster(connection), lost })
+            }
+        }
+    }
+
+    /// Asks nothing of the server: a connection that is lost is known to be, and one that failed never comes here.
+    async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<StoreError> {
+        if link.lost.load(Ordering::Relaxed) { Err(RecycleError::message("lost")) } else { Ok(()) }
+    }
+}
+
+impl Link {
+    /// This connection, for calls on the slot of `key`.
+    pub(super) fn slot(&mut self, key: Vec<u8>) -> SlotLink<'_> {
+        SlotLink { link: self, key }
+    }
+
+    /// What every server that takes writes answers to one command.
+    pub(super) async fn ask_masters(&mut self, command: Cmd) -> RedisResult<Vec<Value>> {
+        let answers = match &mut self.wire {
+            Wire::Node(node) => vec![node.req_packed_command(&command).await?],
+            Wire::Cluster(cluster) => {
+                let everyone = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                match cluster.route_command(command, everyone).await? {
+                    Value::Map(answers) => answers.into_iter().map(|(_, answer)| answer).collect(),
+                    other => vec![other],
+                }
+            }
+        };
+        answers.into_iter().map(Value::extract_error).collect()
+    }
+}
+
+impl SlotLink<'_> {
+    /// Sends several commands at once. An answer can be an error of its own.
+    pub(super) async fn send(&mut self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
+        self.req_packed_commands(commands, 0, commands.len()).await
+    }
+}
+
+impl ConnectionLike for Wire {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Node(node) => node.req_packed_command(cmd),
+            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Node(node) => node.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Node(node) => node.get_db(),
+            Self::Cluster(cluster) => cluster.get_db(),
+        }
+    }
+}
+
+/// What Cluster would send to all nodes, or to any, goes to the one that holds the key: SCRIPT LOAD and WAIT above all.
+impl ConnectionLike for SlotLink<'_> {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        let route = self.route();
+        match &mut self.link.wire {
+            Wire::Node(node) => node.req_packed_command(cmd),
+            Wire::Cluster(cluster) => Box::pin(cluster.route_command(cmd.clone(), RoutingInfo::SingleNode(route))),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        let route = self.route();
+        match &mut self.link.wire {
+            Wire::Node(node) => node.req_packed_commands(pipeline, offset, count),
+            Wire::Cluster(cluster) => Box::pin(cluster.route_pipeline(pipeline.clone(), offset, count, route)),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        self.link.wire.get_db()
+    }
+}
+
+impl SlotLink<'_> {
+    fn route(&self) -> SingleNodeRoutingInfo {
+        SingleNodeRoutingInfo::SpecificNode(Route::with_key(&self.key, SlotAddr::Master))
+    }
+}

@@ -1,0 +1,81 @@
+//! Intake says yes only when a bounce is as durable as configured. Settling says what it reached and holds nothing up.
+
+use harness::bounce::{FULL, bounce};
+use harness::http::{Http, problem};
+use harness::servers::{Servers, programs};
+use harness::wait::eventually;
+use harness::world::{Settings, World};
+use shared::config::Config;
+use shared::policy::Table;
+use shared::store::schedule::Answer;
+use shared::store::settle::{SettleCall, Settled};
+use shared::store::{Store, StoreError};
+
+use crate::deployments::connections;
+
+const JO: &str = "jo@example.com";
+
+#[tokio::test]
+async fn without_its_replica_intake_answers_503_and_settling_says_what_it_did_not_reach() {
+    for program in programs() {
+        let servers = Servers::new(&program);
+        let master = servers.start(&[]).await;
+        let replica = servers.start_replica(master, &[]).await;
+        let redis = format!("url = \"redis://127.0.0.1:{master}\"\ndurability = \"replicas:1\"\n");
+        let world = World::on(connections(&redis), Settings::default()).await;
+        let http = Http::serve(&world).await;
+        world.take_in_and_wait(bounce("sam@example.com", "m1", FULL)).await;
+        let settlement = world.attempt(world.claim_one().await).await;
+
+        servers.signal(replica, "-STOP");
+        // The repeated call finds its work done and writes nothing, but is not told that all is well.
+        for _ in 0..2 {
+            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m1", FULL)).await else { panic!() };
+            assert_eq!(why, "only 0 of 1 replicas confirmed the write within 500ms");
+        }
+        problem(http.post_json(&bounce(JO, "m1", FULL)).await, 503).await;
+        let report = world.store.settle(SettleCall::unique(), &[settlement]).await.unwrap();
+        assert_eq!(report.settled, [Settled::Done]);
+        assert!(report.missing.is_some_and(|why| why.contains("0 of 1 replicas")));
+
+        servers.signal(replica, "-CONT");
+        let answer = eventually("a yes", async || world.try_take_in(bounce(JO, "m1", FULL)).await.ok()).await;
+        assert_eq!(answer, Answer::Duplicate);
+        let due = world.job(JO).await.due.unwrap();
+        world.clock.set(due);
+        let settlement = world.attempt(world.claim_one().await).await;
+        assert_eq!(world.store.settle(SettleCall::unique(), &[settlement]).await.unwrap().missing, None);
+    }
+}
+
+#[tokio::test]
+async fn durability_aof_starts_only_where_the_server_keeps_it() {
+    for program in programs() {
+        let servers = Servers::new(&program);
+        let port = servers.start(&["appendonly no"]).await;
+        let redis = format!("url = \"redis://127.0.0.1:{port}\"\ndurability = \"aof\"\n");
+        let open = async || {
+            let limits = Config::embedded().limits(&Table::embedded());
+            let clock = std::sync::Arc::new(shared::clock::SystemClock);
+            Store::open(connections(&redis), &harness::redis::unique_prefix(), 4, limits, clock).await
+        };
+        let Err(StoreError::Mismatch(why)) = open().await else { panic!("it opened without an append-only file") };
+        assert!(why.contains("set appendonly yes there"), "{why}");
+
+        servers.cli(port, &["CONFIG", "SET", "appendonly", "yes"]).unwrap();
+        servers.cli(port, &["CONFIG", "SET", "appendfsync", "everysec"]).unwrap();
+        let can_wait = servers.cli(port, &["COMMAND", "INFO", "WAITAOF"]).is_some_and(|info| info.contains("waitaof"));
+        match open().await {
+            Ok(_) => assert!(can_wait, "nobody would wait for the disk"),
+            Err(StoreError::Mismatch(why)) => {
+                assert!(!can_wait, "{why}");
+                assert!(why.contains("older than 7.2") && why.contains("set appendfsync always there"), "{why}");
+            }
+            Err(err) => panic!("{err}"),
+        }
+
+        servers.cli(port, &["CONFIG", "SET", "appendfsync", "always"]).unwrap();
+        let world = World::on(connections(&redis), Settings::default()).await;
+        assert!(matches!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Scheduled { .. }));
+    }
+}

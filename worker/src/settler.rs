@@ -59,6 +59,8 @@ struct Held {
     lease: Lease,
     /// When its deadline was set, by this process's clock: the next one is as much later as time has passed since.
     set_at: Timestamp,
+    /// When the deadline was asked for that was not heard back of.
+    proposed_at: Timestamp,
     lost: CancellationToken,
 }
 
@@ -109,7 +111,8 @@ impl Settler {
         while let Some(notice) = next {
             match notice {
                 Notice::Claimed(lease, lost) => {
-                    let held = Held { set_at: self.store.clock().now(), lost, lease };
+                    let now = self.store.clock().now();
+                    let held = Held { set_at: now, proposed_at: now, lost, lease };
                     self.held.insert(lease_id(&held.lease), held);
                 }
                 Notice::Ended(mut settlement, permit) => {
@@ -181,27 +184,40 @@ impl Settler {
 
     /// Lengthens the leases of attempts that are under way.
     async fn extend(&mut self) {
+        // A deadline that was asked for in an outage may be about to pass: once it is in force, the next one follows.
+        if self.extend_once().await {
+            self.extend_once().await;
+        }
+    }
+
+    /// Asks for later deadlines. Tells whether some of those in force now were first asked for before.
+    async fn extend_once(&mut self) -> bool {
         let now = self.store.clock().now();
-        let mut ids = Vec::with_capacity(self.held.len());
+        let mut asked = Vec::with_capacity(self.held.len());
         let mut leases = Vec::with_capacity(self.held.len());
-        for (id, Held { lease, set_at, .. }) in &self.held {
+        for (id, Held { lease, set_at, proposed_at, .. }) in &self.held {
             // What was asked for and not heard back of is asked for again.
-            let deadline = lease.proposed.unwrap_or_else(|| lease.token.plus(now.since(*set_at)));
-            ids.push(id.clone());
+            let (deadline, asked_at) = match lease.proposed {
+                Some(proposed) => (proposed, *proposed_at),
+                None => (lease.token.plus(now.since(*set_at)), now),
+            };
+            asked.push((id.clone(), asked_at));
             leases.push((lease.clone(), deadline));
         }
         if leases.is_empty() {
-            return;
+            return false;
         }
         let answers = self.store.extend(&leases).await;
-        for ((id, (_, deadline)), extended) in ids.into_iter().zip(leases).zip(answers) {
+        let mut some_are_old = false;
+        for (((id, asked_at), (_, deadline)), extended) in asked.into_iter().zip(leases).zip(answers) {
             let Some(held) = self.held.get_mut(&id) else { continue };
             match extended {
                 Extended::Yes => {
                     (held.lease.token, held.lease.proposed) = (deadline, None);
-                    held.set_at = now;
+                    held.set_at = asked_at;
+                    some_are_old |= asked_at < now;
                 }
-                Extended::Unknown => held.lease.proposed = Some(deadline),
+                Extended::Unknown => (held.lease.proposed, held.proposed_at) = (Some(deadline), asked_at),
                 Extended::Stale => {
                     let destination = &held.lease.destination;
                     tracing::warn!(%destination, "a lease ran out while its attempt went on; the attempt is stopped");
@@ -210,6 +226,7 @@ impl Settler {
                 }
             }
         }
+        some_are_old
     }
 
     /// Gives back what was claimed and not finished.

@@ -7,6 +7,7 @@ use deadpool_redis::redis::{
     AsyncConnectionConfig, ErrorKind, FromRedisValue, Pipeline, RedisError, ScriptInvocation, pipe,
 };
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
+use tokio::time::timeout;
 
 use super::StoreError;
 
@@ -14,6 +15,7 @@ use super::StoreError;
 #[derive(Clone, Debug)]
 pub struct Connections {
     pool: Pool,
+    connect_timeout: Duration,
 }
 
 /// How connections are made and used.
@@ -21,7 +23,7 @@ pub struct Connections {
 pub struct ConnectionSettings {
     /// How many there are at most.
     pub pool_max: usize,
-    /// How long making one may take, and waiting for a free one.
+    /// How long it may take to have one: to wait for a free one, to see that it is alive, or to make it.
     pub connect_timeout: Duration,
     /// How long one answer may take; a batch is one answer.
     pub response_timeout: Duration,
@@ -47,7 +49,7 @@ impl Connections {
             .recycle_timeout(Some(settings.connect_timeout))
             .build()
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
-        Ok(Self { pool })
+        Ok(Self { pool, connect_timeout: settings.connect_timeout })
     }
 
     /// What the server says of itself: one section of INFO.
@@ -71,7 +73,13 @@ impl Connections {
     }
 
     async fn get(&self) -> Result<Connection, StoreError> {
-        self.pool.get().await.map_err(|err| match err {
+        // The pool asks idle connections one after the other whether they are alive. A server that has fallen silent
+        // would take a limit for each of them: one limit is for all, and those that are left are let go unasked.
+        let Ok(got) = timeout(self.connect_timeout, self.pool.get()).await else {
+            self.pool.retain(|_, _| false);
+            return Err(StoreError::Unavailable("no connection in time".to_owned()));
+        };
+        got.map_err(|err| match err {
             PoolError::Backend(err) => sort(&err),
             other => StoreError::Unavailable(other.to_string()),
         })

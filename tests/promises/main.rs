@@ -7,6 +7,7 @@ mod bounds;
 mod drain;
 mod events;
 mod expiry;
+mod faults;
 mod fencing;
 mod final_events;
 mod intake;

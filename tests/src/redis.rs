@@ -31,11 +31,12 @@ pub fn unique_prefix() -> String {
 
 /// Connections to the Redis at `url`. Nothing is connected yet.
 pub fn connections(url: &str) -> Connections {
-    let settings = ConnectionSettings {
-        pool_max: 8,
-        connect_timeout: Duration::from_secs(20),
-        response_timeout: Duration::from_secs(20),
-    };
+    connections_with(url, Duration::from_secs(20))
+}
+
+/// The same, on which nothing takes longer than `timeout`.
+pub fn connections_with(url: &str, timeout: Duration) -> Connections {
+    let settings = ConnectionSettings { pool_max: 8, connect_timeout: timeout, response_timeout: timeout };
     Connections::new(url, settings).expect("a private Redis has a good URL")
 }
 

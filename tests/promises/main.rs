@@ -10,6 +10,7 @@ mod expiry;
 mod faults;
 mod fencing;
 mod final_events;
+mod floods;
 mod intake;
 mod joining;
 mod outage;

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::wait::in_time;
 
-mod resp;
+pub(crate) mod resp;
 
 use resp::{Frames, name_of};
 

@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use shared::store::connection::{ConnectionSettings, Connections};
 use shared::store::private::PrivateRedis;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::runtime;
+
+use crate::proxy::resp::Frames;
 
 static URL: LazyLock<String> = LazyLock::new(start);
 
@@ -38,6 +42,22 @@ pub fn connections(url: &str) -> Connections {
 pub fn connections_with(url: &str, timeout: Duration) -> Connections {
     let settings = ConnectionSettings { pool_max: 8, connect_timeout: timeout, response_timeout: timeout };
     Connections::new(url, settings).expect("a private Redis has a good URL")
+}
+
+/// Asks the Redis at `url` one thing, as `redis-cli` would, and gives the answer as it came.
+///
+/// # Panics
+/// Where it answers with an error.
+pub async fn ask(url: &str, words: &[&str]) -> String {
+    let stream = UnixStream::connect(url.trim_start_matches("redis+unix://")).await.expect("it is there");
+    let (mut answers, mut requests) = stream.into_split();
+    let words = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    let request = format!("*{}\r\n{}", words.len(), words.collect::<String>());
+    requests.write_all(request.as_bytes()).await.expect("it is there");
+    let answer = Frames::default().next(&mut answers).await.expect("it answers");
+    let answer = String::from_utf8(answer).expect("the tests keep text in it");
+    assert!(!answer.starts_with('-'), "{answer}");
+    answer
 }
 
 /// Each test has a runtime of its own and takes it along when it ends, so the server lives in a thread of its own.

@@ -21,7 +21,7 @@ use shared::store::journal::EntryId;
 use shared::store::lease::Extended;
 use shared::store::schedule::Answer;
 use shared::store::settle::{Settled, Settlement};
-use shared::store::{Limits, Store};
+use shared::store::{BATCH_MAX, Limits, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
@@ -121,6 +121,15 @@ impl World {
         let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
         let mut answered = self.accept.accept(vec![bounce]).await.expect("Redis answers");
         answered.remove(0).answer
+    }
+
+    /// Takes many bounces in, some hundred at a time.
+    pub async fn take_in_all(&self, bounces: impl Iterator<Item = Value>) {
+        let read = |bounce| json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
+        let mut bounces = bounces.map(read).peekable();
+        while bounces.peek().is_some() {
+            self.accept.accept(bounces.by_ref().take(BATCH_MAX).collect()).await.expect("Redis answers");
+        }
     }
 
     /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when that is.

@@ -19,13 +19,13 @@ pub(super) fn name_of(request: &[u8]) -> String {
 
 /// Cuts a stream of bytes into requests or answers.
 #[derive(Default)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     bytes: Vec<u8>,
 }
 
 impl Frames {
     /// The next one, as a whole.
-    pub(super) async fn next(&mut self, stream: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
+    pub(crate) async fn next(&mut self, stream: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
         loop {
             if let Some(end) = end_of_frame(&self.bytes) {
                 let rest = self.bytes.split_off(end);

@@ -170,3 +170,23 @@ async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_b
     assert_eq!(flood.claim().await.len(), 0);
     flood.no_script_was_slow().await;
 }
+
+#[tokio::test]
+async fn deliveries_are_forgotten_in_portions_however_many_are_old() {
+    const OLD: usize = 200_000;
+    const PORTION_MAX: usize = 10_000;
+    const FILL: &str = "for n = 1, tonumber(ARGV[1]) do redis.call('ZADD', KEYS[1], n, 'default/user' .. n) end";
+    let flood = Flood::new().await;
+    let world = &flood.world;
+    let delivered = flood.keys.shard(flood.shard).delivered();
+    flood.ask(&["EVAL", FILL, "1", delivered, &OLD.to_string()]).await;
+    let (now, keep) = (Timestamp::from_ms(OLD as i64), MS);
+    assert_eq!(world.store.trim_delivered(now, keep).await.unwrap(), OLD as u64 - 1);
+    assert_eq!(flood.count("ZCARD", delivered).await, 1, "what is young stays");
+    assert_eq!(world.store.trim_delivered(now, keep).await.unwrap(), 0);
+
+    let stats = flood.ask(&["INFO", "commandstats"]).await;
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_zremrangebyscore:calls=")).unwrap();
+    let calls: usize = calls.split(',').next().unwrap().parse().unwrap();
+    assert!(calls >= OLD / PORTION_MAX, "{OLD} in {calls} portions");
+}

@@ -8,6 +8,9 @@ use super::scripts::{REINSTATE, ms};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 
+/// How many deliveries one command forgets; more only where they fell in one millisecond.
+const TRIM_PORTION: isize = 5_000;
+
 impl Store {
     /// Makes active again the addresses whose unavailable time is over. Tells how many.
     pub async fn reinstate(&self) -> Result<u64, StoreError> {
@@ -49,15 +52,28 @@ impl Store {
         }
     }
 
-    /// Forgets deliveries older than `keep`. Tells how many.
+    /// Forgets deliveries older than `keep`, in portions, so that it does not keep others waiting. Tells how many.
     pub async fn trim_delivered(&self, now: Timestamp, keep: Duration) -> Result<u64, StoreError> {
-        let mut commands = pipe();
         let oldest = now.ms().saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX));
+        let mut forgotten = 0;
         for shard in 0..self.shards() {
-            commands.zrembyscore(self.keys.shard(shard).delivered(), "-inf", oldest);
+            let delivered = self.keys.shard(shard).delivered();
+            loop {
+                // The instant of the last of a portion bounds it; where there is none, what is left is less than one.
+                let (last_of_portion,): (Vec<(String, f64)>,) = self
+                    .connections
+                    .pipeline(pipe().zrangebyscore_limit_withscores(delivered, "-inf", oldest, TRIM_PORTION, 1))
+                    .await?;
+                let until = last_of_portion.first().map_or(oldest, |(_, at)| *at as i64);
+                let (of_portion,): (u64,) =
+                    self.connections.pipeline(pipe().zrembyscore(delivered, "-inf", until)).await?;
+                forgotten += of_portion;
+                if last_of_portion.is_empty() {
+                    break;
+                }
+            }
         }
-        let trimmed: Vec<u64> = self.connections.pipeline(&commands).await?;
-        Ok(trimmed.iter().sum())
+        Ok(forgotten)
     }
 
     /// Claims one occurrence of an upkeep task for this process. Only one of all processes gets it.

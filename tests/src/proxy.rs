@@ -1,7 +1,7 @@
 //! A proxy before a real Redis that does what networks do at the worst moment. It understands of the protocol where a
 //! request and its answer end, and which script a request runs; nothing of what they say.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -43,7 +43,7 @@ enum Mode {
     Open,
     /// Connections are made and nothing passes, in either direction.
     Silent,
-    /// Nobody listens.
+    /// Connections are cut as soon as they are made.
     Closed,
 }
 
@@ -65,8 +65,6 @@ struct Shared {
     chance: Mutex<Chance>,
     /// What has happened, as request and fault.
     met: watch::Sender<Vec<(String, Fault)>>,
-    /// How often each request was passed on to Redis.
-    heard: watch::Sender<HashMap<String, usize>>,
     connections: watch::Sender<Connections>,
     /// Cancelled to cut all connections that there are.
     cut: Mutex<CancellationToken>,
@@ -97,15 +95,12 @@ impl RedisProxy {
             planned: Mutex::default(),
             chance: Mutex::new(Box::new(|_| None)),
             met: watch::Sender::default(),
-            heard: watch::Sender::default(),
             connections: watch::Sender::default(),
             cut: Mutex::default(),
         });
         let stop = CancellationToken::new();
-        let socket = socket_in(&folder);
-        // Whoever connects now finds somebody listening.
-        let listener = UnixListener::bind(&socket).expect("the folder is new");
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, socket, shared.clone())));
+        let listener = UnixListener::bind(socket_in(&folder)).expect("the folder is new");
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, shared.clone())));
         Self { folder, shared, _stop: stop.drop_guard() }
     }
 
@@ -132,17 +127,10 @@ impl RedisProxy {
         *cut = CancellationToken::new();
     }
 
-    /// From now on nobody listens, and all connections are cut.
-    pub async fn close(&self) {
+    /// Cuts all connections, and from now on each new one as soon as it is made.
+    pub fn close(&self) {
         self.shared.mode.send_replace(Mode::Closed);
         self.cut();
-        let socket = socket_in(&self.folder);
-        in_time("the socket to be gone", async {
-            while socket.exists() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
     }
 
     /// From now on connections are made, requests are taken, and nothing is answered nor reaches Redis.
@@ -151,15 +139,8 @@ impl RedisProxy {
     }
 
     /// Lets everything through again: connections, what was asked in the silence, and what was answered.
-    pub async fn let_through(&self) {
+    pub fn let_through(&self) {
         self.shared.mode.send_replace(Mode::Open);
-        let socket = socket_in(&self.folder);
-        in_time("the socket to be there", async {
-            while !socket.exists() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
     }
 
     /// What has happened so far, in order.
@@ -172,17 +153,6 @@ impl RedisProxy {
         in_time("a fault to happen", self.shared.met.subscribe().wait_for(|met| met.len() >= count))
             .await
             .expect("this is the sender");
-    }
-
-    /// How often Redis was asked this.
-    pub fn heard(&self, name: &str) -> usize {
-        self.shared.heard.borrow().get(name).copied().unwrap_or_default()
-    }
-
-    /// Waits until Redis was asked this `count` times.
-    pub async fn has_heard(&self, name: &str, count: usize) {
-        let enough = |heard: &HashMap<String, usize>| heard.get(name).is_some_and(|had| *had >= count);
-        in_time("a request", self.shared.heard.subscribe().wait_for(enough)).await.expect("this is the sender");
     }
 
     /// How many connections there are now.
@@ -229,20 +199,11 @@ fn socket_in(folder: &TempDir) -> PathBuf {
     folder.path().join("proxy.sock")
 }
 
-async fn listen(mut listener: UnixListener, socket: PathBuf, shared: Arc<Shared>) -> io::Result<()> {
-    let mut mode = shared.mode.subscribe();
-    loop {
-        tokio::select! {
-            client = listener.accept() => {
-                tokio::spawn(relay(client?.0, shared.clone()));
-            }
-            closed = mode.wait_for(|mode| *mode == Mode::Closed) => drop(closed),
-        }
-        if *shared.mode.borrow() == Mode::Closed {
-            drop(listener);
-            std::fs::remove_file(&socket)?;
-            drop(mode.wait_for(|mode| *mode != Mode::Closed).await);
-            listener = UnixListener::bind(&socket)?;
+async fn listen(listener: UnixListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        shared.connections.send_modify(|connections| connections.made += 1);
+        if *shared.mode.borrow() != Mode::Closed {
+            tokio::spawn(relay(client, shared.clone()));
         }
     }
 }
@@ -250,10 +211,7 @@ async fn listen(mut listener: UnixListener, socket: PathBuf, shared: Arc<Shared>
 /// One connection, from the first byte until either side has enough.
 async fn relay(client: UnixStream, shared: Arc<Shared>) {
     let cut = shared.cut.lock().expect("nobody panics with it").clone();
-    shared.connections.send_modify(|connections| {
-        connections.made += 1;
-        connections.open += 1;
-    });
+    shared.connections.send_modify(|connections| connections.open += 1);
     let relayed = async {
         let server = UnixStream::connect(&shared.server).await.ok()?;
         let (from_client, to_client) = client.into_split();
@@ -285,7 +243,6 @@ async fn pass_requests(
             return Ok(());
         }
         shared.passage().await;
-        shared.heard.send_modify(|heard| *heard.entry(name.clone()).or_default() += 1);
         let _ = asked.send(Asked { name, fault });
         server.write_all(&request).await?;
     }

@@ -28,6 +28,9 @@ const KINDS: [(usize, Fault); 5] = [
     (4, Fault::Late(Duration::from_millis(20))),
 ];
 
+/// After how many looks all connections are cut at once.
+const CUT_EVERY: usize = 100;
+
 /// How far the clock moves with each look while jobs are leased. Leases of lost claims run out by it; and a settle that
 /// is repeated once or twice still comes in time.
 const STEP: Duration = Duration::from_millis(200);
@@ -64,7 +67,15 @@ async fn storm(seed: u64) -> (usize, usize) {
             settings.poll_max = 10 * MS;
         })
     });
-    eventually("the end of all jobs", async || world_ends(&faulty).await.then_some(())).await;
+    let mut looks = 0;
+    eventually("the end of all jobs", async || {
+        looks += 1;
+        if looks % CUT_EVERY == 0 {
+            proxy.cut();
+        }
+        world_ends(&faulty).await.then_some(())
+    })
+    .await;
     for worker in workers {
         worker.stopped().await;
     }

@@ -249,6 +249,26 @@ async fn a_release_that_was_not_heard_back_of_has_given_the_job_back() {
 }
 
 #[tokio::test]
+async fn a_stopping_worker_gives_everything_back_although_connections_are_cut() {
+    let faulty = Faulty::new().await;
+    let world = &faulty.world;
+    // Of different shards, so that there is more than one call.
+    let addresses: Vec<String> = (0..9).map(|n| format!("jo@host{n}.example")).collect();
+    world.take_in_all(addresses.iter().map(|address| bounce(address, "m1", FULL))).await;
+    world.clock.advance(LEASE * 60 * 48);
+    world.mail.hold();
+    let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
+    world.mail.has_been_tried(addresses.len()).await;
+    faulty.proxy.next("release", Fault::Unheard);
+    faulty.proxy.next("release", Fault::Unanswered);
+    worker.stopped().await;
+    assert_eq!(faulty.proxy.met().len(), 2);
+    assert_eq!(world.store.leased(100).await.unwrap(), [""; 0]);
+    assert_eq!(world.claim().await.len(), addresses.len(), "all are due for another worker");
+    assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+}
+
+#[tokio::test]
 async fn a_lease_whose_extension_was_lost_is_lengthened_by_the_next_one() {
     let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
     let plays = faults.map(async |fault| {

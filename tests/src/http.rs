@@ -5,6 +5,7 @@ use scheduler::serve::Scheduler;
 use serde_json::Value;
 use shared::config::Config;
 use shared::policy::Table;
+use shared::store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -28,9 +29,14 @@ impl Http {
 
     /// A scheduler on the store of `world`, with these bounds and upkeep.
     pub async fn serve_with(world: &World, config: &Config) -> Self {
+        Self::serve_on(&world.store, config).await
+    }
+
+    /// A scheduler on this store.
+    pub async fn serve_on(store: &Store, config: &Config) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let base = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let scheduler = Scheduler::new(world.store.clone(), Table::embedded(), config).expect("the config is good");
+        let scheduler = Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is good");
         let stop = CancellationToken::new();
         tokio::spawn(scheduler.serve(listener, stop.clone()));
         Self { base, client: Client::new(), _stop: stop.drop_guard() }

@@ -8,6 +8,8 @@ pub mod bounce;
 pub mod http;
 pub mod mail;
 pub mod process;
+pub mod proxy;
+pub mod random;
 pub mod redis;
 pub mod servers;
 pub mod smtp;

@@ -12,8 +12,12 @@ use shared::store::connection::durability::Durability;
 use shared::store::connection::servers::Tls;
 use shared::store::connection::{ConnectionSettings, Connections, Servers};
 use shared::store::private::PrivateRedis;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::runtime;
+
+use crate::proxy::resp::Frames;
 
 static URL: LazyLock<String> = LazyLock::new(start);
 
@@ -33,8 +37,14 @@ pub fn unique_prefix() -> String {
 
 /// Connections to the Redis at `url`. Nothing is connected yet.
 pub fn connections(url: &str) -> Connections {
+    connections_with(url, Duration::from_secs(20))
+}
+
+/// The same, on which nothing takes longer than `timeout`.
+pub fn connections_with(url: &str, timeout: Duration) -> Connections {
     let servers = Servers::single(url).expect("a private Redis has a good URL");
-    Connections::new(&servers, settings()).expect("nothing contradicts itself")
+    let settings = ConnectionSettings { connect_timeout: timeout, response_timeout: timeout, ..settings() };
+    Connections::new(&servers, settings).expect("nothing contradicts itself")
 }
 
 /// How tests are connected: with time to spare, on a slow and busy machine.
@@ -47,6 +57,22 @@ pub fn settings() -> ConnectionSettings {
         durability_timeout: Duration::from_secs(20),
         tls: Tls::default(),
     }
+}
+
+/// Asks the Redis at `url` one thing, as `redis-cli` would, and gives the answer as it came.
+///
+/// # Panics
+/// Where it answers with an error.
+pub async fn ask(url: &str, words: &[&str]) -> String {
+    let stream = UnixStream::connect(url.trim_start_matches("redis+unix://")).await.expect("it is there");
+    let (mut answers, mut requests) = stream.into_split();
+    let words = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    let request = format!("*{}\r\n{}", words.len(), words.collect::<String>());
+    requests.write_all(request.as_bytes()).await.expect("it is there");
+    let answer = Frames::default().next(&mut answers).await.expect("it answers");
+    let answer = String::from_utf8(answer).expect("the tests keep text in it");
+    assert!(!answer.starts_with('-'), "{answer}");
+    answer
 }
 
 /// Each test has a runtime of its own and takes it along when it ends, so the server lives in a thread of its own.

@@ -23,7 +23,7 @@ use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
 use shared::store::settle::{SettleCall, Settled, Settlement};
-use shared::store::{Limits, Store, StoreError};
+use shared::store::{BATCH_MAX, Limits, Store, StoreError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
@@ -93,6 +93,7 @@ pub struct World {
     pub mail: Arc<MailSystem>,
     /// The prefix of its keys.
     pub prefix: String,
+    limits: Limits,
     accept: Accept,
     attempter: Attempter,
 }
@@ -129,7 +130,7 @@ impl World {
         let mail = Arc::new(MailSystem::default());
         let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
         let accept = Accept::new(store.clone(), table);
-        Self { clock, store, mail, prefix, accept, attempter }
+        Self { clock, store, mail, prefix, limits, accept, attempter }
     }
 
     /// What the clock shows.
@@ -147,6 +148,15 @@ impl World {
         let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
         let mut answered = self.accept.accept(vec![bounce]).await?;
         Ok(answered.remove(0).answer)
+    }
+
+    /// Takes many bounces in, some hundred at a time.
+    pub async fn take_in_all(&self, bounces: impl Iterator<Item = Value>) {
+        let read = |bounce| json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
+        let mut bounces = bounces.map(read).peekable();
+        while bounces.peek().is_some() {
+            self.accept.accept(bounces.by_ref().take(BATCH_MAX).collect()).await.expect("Redis answers");
+        }
     }
 
     /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when that is.
@@ -249,6 +259,16 @@ impl World {
         self.standing_record(address).await.map_or(Standing::Active, |record| record.at(self.now()))
     }
 
+    /// The same store by another way, as through a proxy, on which an answer may take `timeout`.
+    ///
+    /// # Panics
+    /// Where nothing answers there.
+    pub async fn store_at(&self, url: &str, timeout: Duration) -> Store {
+        let connections = redis::connections_with(url, timeout);
+        let opened = Store::open(connections, &self.prefix, self.store.shards(), self.limits, self.clock.clone());
+        opened.await.expect("the way is open")
+    }
+
     /// All events so far. Those of one address are in order.
     pub async fn events(&self) -> Vec<Event> {
         all_events(&self.store).await
@@ -267,11 +287,16 @@ impl World {
 
     /// Starts a worker in the background; `change` its settings before. It looks for work all the time.
     pub fn start_worker(&self, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
+        self.start_worker_on(&self.store, change)
+    }
+
+    /// The same, with another way to the store.
+    pub fn start_worker_on(&self, store: &Store, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
         let mut settings = Config::embedded().worker;
         settings.lease = LEASE;
         settings.poll_max = 2 * MS;
         change(&mut settings);
-        let worker = Worker::new(self.store.clone(), routes(&self.mail), contents(), Table::embedded(), settings);
+        let worker = Worker::new(store.clone(), routes(&self.mail), contents(), Table::embedded(), settings);
         let stop = CancellationToken::new();
         RunningWorker { running: tokio::spawn(worker.run(stop.clone())), stop }
     }

@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
+/// How often a stopping worker tries to give back what it has. Leases lapse by themselves, so it need not wait for long.
+const RELEASE_TRIES: u32 = 4;
+
 /// What the settler is told. The worker's permits bound how much of it can wait.
 pub enum Notice {
     /// Jobs were claimed, under one lease.
@@ -262,10 +265,18 @@ impl Settler {
         if leases.is_empty() {
             return;
         }
-        match self.store.release(&leases, GivenBack::Untried).await {
-            Ok(released) => tracing::info!(released, "gave back jobs that were not finished"),
-            Err(err) => {
-                tracing::warn!(%err, jobs = leases.len(), "jobs could not be given back; their leases will lapse");
+        for left in (0..RELEASE_TRIES).rev() {
+            match self.store.release(&leases, GivenBack::Untried).await {
+                Ok(released) => {
+                    tracing::info!(released, "gave back jobs that were not finished");
+                    return;
+                }
+                // What was given back before the answer was lost has a stale token by now, and stays as it is.
+                Err(StoreError::Unavailable(_)) if left > 0 => sleep(RETRY_PAUSE).await,
+                Err(err) => {
+                    tracing::warn!(%err, jobs = leases.len(), "jobs could not be given back; their leases will lapse");
+                    return;
+                }
             }
         }
     }

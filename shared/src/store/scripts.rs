@@ -61,3 +61,16 @@ impl Store {
 pub(super) fn ms(span: std::time::Duration) -> u64 {
     span.as_millis().try_into().unwrap_or(u64::MAX)
 }
+
+/// The verb of the script that Redis knows by this hash: for those who read what goes to Redis.
+pub fn verb_of(hash: &str) -> Option<&'static str> {
+    let scripts = [
+        ("schedule", &SCHEDULE),
+        ("claim", &CLAIM),
+        ("settle", &SETTLE),
+        ("release", &RELEASE),
+        ("extend", &EXTEND),
+        ("reinstate", &REINSTATE),
+    ];
+    scripts.into_iter().find(|(_, script)| script.get_hash() == hash).map(|(verb, _)| verb)
+}

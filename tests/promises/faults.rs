@@ -1,0 +1,323 @@
+//! Between us and Redis a network may do its worst: answers are lost after the commit, come late, break off, or never
+//! come. Nothing is lost by it, nothing is counted twice, and nobody waits for longer than a limit.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use harness::bounce::{FULL, OK, UNKNOWN, bounce};
+use harness::http::{Http, json, problem};
+use harness::proxy::{Fault, RedisProxy};
+use harness::redis;
+use harness::wait::eventually;
+use harness::world::{LEASE, MS, World};
+use serde_json::Value;
+use shared::config::Config;
+use shared::event::EventKind;
+use shared::placement::Destination;
+use shared::store::claim::{ClaimBounds, Claimed};
+use shared::store::settle::{SettleCall, Settled};
+use shared::store::{Store, StoreError};
+
+mod silence;
+mod storm;
+
+const JO: &str = "jo@example.com";
+
+/// How long an answer may take here.
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+/// What befalls an answer to what Redis has done.
+const ANSWER_LOST: [Fault; 3] = [Fault::Unanswered, Fault::Torn, Fault::Hung];
+
+/// A world, and a second way to its store that faults lie on. What the test itself asks goes the way without.
+struct Faulty {
+    world: World,
+    proxy: RedisProxy,
+    store: Store,
+}
+
+impl Faulty {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let proxy = RedisProxy::before(&redis::url());
+        let store = world.store_at(&proxy.url(), TIMEOUT).await;
+        Self { world, proxy, store }
+    }
+
+    /// With Jo's job, whose first attempt has failed and whose second is due.
+    async fn with_a_second_attempt_due() -> Self {
+        let faulty = Self::new().await;
+        let world = &faulty.world;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.mail.says(FULL);
+        world.work().await;
+        world.clock.set(world.job(JO).await.due.unwrap());
+        faulty
+    }
+
+    /// Claims from Jo's shard, by the way that faults lie on.
+    async fn claim(&self) -> Result<Claimed, StoreError> {
+        let shard = Destination::named("example.com").shard(self.store.shards());
+        self.store.claim(shard, ClaimBounds { batch: 500, share: 500, lease: LEASE }).await
+    }
+
+    /// The kinds of all events so far.
+    async fn history(&self) -> Vec<EventKind> {
+        self.world.events().await.into_iter().map(|event| event.kind).collect()
+    }
+}
+
+fn is_away<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Unavailable(_)))
+}
+
+#[tokio::test]
+async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with_its_attempt_counter_exact() {
+    for fault in ANSWER_LOST {
+        let faulty = Faulty::with_a_second_attempt_due().await;
+        let world = &faulty.world;
+        faulty.proxy.next("claim", fault);
+        assert!(is_away(&faulty.claim().await), "{fault:?}");
+        assert_eq!(faulty.proxy.met(), [("claim".to_owned(), fault)]);
+
+        world.clock.advance(LEASE - MS);
+        assert_eq!(world.claim().await.len(), 0, "the lease of a claim that nobody heard of holds too");
+        world.clock.advance(MS);
+        let leased = world.claim_one().await;
+        assert_eq!(leased.job.head.attempt, 1, "one attempt was settled, and one was never made");
+        assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
+        assert_eq!(world.waiting(JO).await, ["m1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_redis_did_not_hear_of_leaves_the_job_due() {
+    let faulty = Faulty::with_a_second_attempt_due().await;
+    faulty.proxy.next("claim", Fault::Unheard);
+    assert!(is_away(&faulty.claim().await));
+    assert_eq!(faulty.claim().await.unwrap().jobs.len(), 1, "at once, on another connection");
+}
+
+#[tokio::test]
+async fn a_worker_that_lost_a_claim_tries_the_job_once_when_its_lease_has_run_out() {
+    for fault in ANSWER_LOST {
+        let faulty = Faulty::with_a_second_attempt_due().await;
+        let world = &faulty.world;
+        world.mail.says(OK);
+        // The shards of the others have nothing to claim, so any claim could be the one that meets it.
+        for _ in 0..world.store.shards() {
+            faulty.proxy.next("claim", fault);
+        }
+        let worker = world.start_worker_on(&faulty.store, |_| {});
+        faulty.proxy.has_met(usize::from(world.store.shards())).await;
+        assert_eq!(world.mail.tried().len(), 1, "the first attempt, before all this");
+        world.clock.advance(LEASE);
+        world.mail.has_been_tried(2).await;
+        worker.stopped().await;
+
+        let delivered = world.events_of(EventKind::MessageDelivered).await;
+        assert_eq!(delivered.iter().map(|event| event.attempt).collect::<Vec<_>>(), [Some(2)], "{fault:?}");
+        assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
+        assert_eq!(world.mail.tried().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn all_jobs_of_a_claim_whose_answer_broke_off_come_back() {
+    const JOBS: usize = 300;
+    let faulty = Faulty::new().await;
+    let world = &faulty.world;
+    for n in 0..JOBS {
+        let mut bounce = bounce(&format!("user{n}@example.com"), "m1", FULL);
+        bounce["content"] = serde_json::json!({"inline": "x".repeat(4_000)});
+        world.take_in(bounce).await;
+    }
+    world.clock.advance(LEASE * 60 * 48);
+    faulty.proxy.next("claim", Fault::Torn);
+    assert!(is_away(&faulty.claim().await));
+    assert_eq!(world.claim().await.len(), 0, "all are leased");
+    world.clock.advance(LEASE);
+    let jobs = world.claim().await;
+    assert_eq!(jobs.len(), JOBS);
+    assert!(jobs.iter().all(|leased| leased.job.head.attempt == 0 && leased.job.messages.len() == 1));
+    assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), JOBS);
+}
+
+#[tokio::test]
+async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once() {
+    let settled = |reply| match reply {
+        OK => vec![EventKind::JobScheduled, EventKind::MessageDelivered, EventKind::JobClosed],
+        FULL => vec![EventKind::JobScheduled, EventKind::AttemptDeferred],
+        _ => vec![
+            EventKind::JobScheduled,
+            EventKind::AttemptDeferred,
+            EventKind::MessageDropped,
+            EventKind::AddressRetired,
+        ],
+    };
+    let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
+    let cases = [OK, FULL, UNKNOWN].into_iter().flat_map(|reply| faults.map(|fault| (reply, fault)));
+    let plays = cases.map(async |(reply, fault)| {
+        let faulty = Faulty::new().await;
+        let world = &faulty.world;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.mail.says(reply);
+        // Twice, so that the repeated one is not answered either.
+        faulty.proxy.next("settle", fault);
+        faulty.proxy.next("settle", fault);
+        let worker = world.start_worker_on(&faulty.store, |_| {});
+        faulty.proxy.has_met(2).await;
+        worker.stopped().await;
+
+        let case = format!("{reply}, {fault:?}");
+        assert_eq!(faulty.history().await, settled(reply), "{case}");
+        assert_eq!(world.mail.messages(), ["m1"], "{case}");
+        let attempt = world.job_if_any(JO).await.map(|job| (job.job.head.attempt, job.leased_until));
+        assert_eq!(attempt, (reply == FULL).then_some((1, None)), "{case}");
+    });
+    join_all(plays).await;
+}
+
+#[tokio::test]
+async fn a_repeated_settle_is_answered_as_it_would_have_been_the_first_time() {
+    for reply in [OK, FULL, UNKNOWN] {
+        let faulty = Faulty::new().await;
+        let world = &faulty.world;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.mail.says(reply);
+        let settlement = [world.attempt(world.claim_one().await).await];
+        faulty.proxy.next("settle", Fault::Unanswered);
+        let call = SettleCall::unique();
+        assert!(is_away(&faulty.store.settle(call, &settlement).await));
+        let history = faulty.history().await;
+        for _ in 0..2 {
+            let report = faulty.store.settle(call, &settlement).await.unwrap();
+            assert_eq!(report.settled, [Settled::Done], "{reply}");
+        }
+        assert_eq!(faulty.history().await, history, "and changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_bounce_whose_intake_was_not_heard_back_of_is_answered_503_and_then_as_known() {
+    for fault in ANSWER_LOST {
+        let faulty = Faulty::new().await;
+        let (world, proxy) = (&faulty.world, &faulty.proxy);
+        let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
+        let lose = async |bounce: &Value| {
+            proxy.next("schedule", fault);
+            problem(http.post_json(bounce).await, 503).await;
+            json(http.post_json(bounce).await).await
+        };
+
+        let started = bounce(JO, "m1", FULL);
+        assert_eq!(lose(&started).await["answer"], "duplicate", "{fault:?}");
+        let due = world.job(JO).await.due;
+        let joined = bounce(JO, "m2", FULL);
+        assert_eq!(lose(&joined).await["answer"], "duplicate", "{fault:?}");
+        assert_eq!(world.waiting(JO).await, ["m1", "m2"]);
+        assert_eq!(world.job(JO).await.due, due);
+        assert_eq!(faulty.history().await, [EventKind::JobScheduled, EventKind::MessageJoined]);
+
+        let retired = lose(&bounce(JO, "m3", UNKNOWN)).await;
+        assert_eq!((retired["answer"].as_str(), retired["standing"].as_str()), (Some("retired"), Some("inactive")));
+        assert_eq!(world.final_events().await.len(), 3, "one per message");
+        assert_eq!(world.events_of(EventKind::AddressRetired).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_was_not_heard_back_of_has_given_the_job_back() {
+    for fault in ANSWER_LOST {
+        let faulty = Faulty::with_a_second_attempt_due().await;
+        let world = &faulty.world;
+        let due = world.job(JO).await.due;
+        world.mail.hold();
+        let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
+        world.mail.has_been_tried(2).await;
+        faulty.proxy.next("release", fault);
+        worker.stopped().await;
+
+        assert_eq!(faulty.proxy.met(), [("release".to_owned(), fault)]);
+        let job = world.job(JO).await;
+        assert_eq!((job.due, job.leased_until, job.job.head.attempt), (due, None, 1), "{fault:?}");
+        let again = world.claim_one().await;
+        assert!(world.release(&again.lease).await);
+        assert!(!world.release(&again.lease).await, "once repeated it finds the token stale");
+        assert_eq!(world.job(JO).await.due, due);
+        assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_worker_gives_everything_back_although_connections_are_cut() {
+    let faulty = Faulty::new().await;
+    let world = &faulty.world;
+    // Of different shards, so that there is more than one call.
+    let addresses: Vec<String> = (0..9).map(|n| format!("jo@host{n}.example")).collect();
+    world.take_in_all(addresses.iter().map(|address| bounce(address, "m1", FULL))).await;
+    world.clock.advance(LEASE * 60 * 48);
+    world.mail.hold();
+    let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
+    world.mail.has_been_tried(addresses.len()).await;
+    faulty.proxy.next("release", Fault::Unheard);
+    faulty.proxy.next("release", Fault::Unanswered);
+    worker.stopped().await;
+    assert_eq!(faulty.proxy.met().len(), 2);
+    assert_eq!(world.store.leased(100).await.unwrap(), [""; 0]);
+    assert_eq!(world.claim().await.len(), addresses.len(), "all are due for another worker");
+    assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+}
+
+#[tokio::test]
+async fn a_lease_whose_extension_was_lost_is_lengthened_by_the_next_one() {
+    let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
+    let plays = faults.map(async |fault| {
+        let faulty = Faulty::with_a_second_attempt_due().await;
+        let (world, proxy) = (&faulty.world, &faulty.proxy);
+        world.mail.says(OK);
+        world.mail.hold();
+        let worker = world.start_worker_on(&faulty.store, |_| {});
+        world.mail.has_been_tried(2).await;
+        for round in 1..=2 {
+            // The clock is moved after the first is lost, so the others ask for a deadline that is new.
+            for _ in 0..3 {
+                proxy.next("extend", fault);
+            }
+            proxy.has_met(3 * round - 2).await;
+            world.clock.advance(LEASE - MS);
+            let wanted = Some(world.now().plus(LEASE));
+            eventually("a longer lease", async || (world.job(JO).await.leased_until == wanted).then_some(())).await;
+            proxy.has_met(3 * round).await;
+            assert_eq!(world.claim().await.len(), 0, "nobody else gets the job");
+        }
+        world.mail.let_go();
+        eventually("the end of the job", async || world.job_if_any(JO).await.is_none().then_some(())).await;
+        worker.stopped().await;
+        assert_eq!(world.mail.tried().len(), 2, "{fault:?}");
+        assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+        assert_eq!(world.final_events().await.len(), 1);
+    });
+    join_all(plays).await;
+}
+
+#[tokio::test]
+async fn answers_that_come_late_but_in_time_change_nothing() {
+    const JOBS: usize = 40;
+    let faulty = Faulty::new().await;
+    let world = &faulty.world;
+    let late = Fault::Late(TIMEOUT / 10);
+    faulty.proxy.chance(move |name| (name != "CLIENT").then_some(late));
+    let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
+    let bounces = (0..JOBS).map(|n| bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL)).collect();
+    let answers = json(http.post_json(&Value::Array(bounces)).await).await;
+    assert!(answers.as_array().unwrap().iter().all(|answer| answer["answer"] == "scheduled"), "{answers}");
+    world.clock.advance(LEASE * 60 * 48);
+    let worker = world.start_worker_on(&faulty.store, |_| {});
+    world.mail.has_been_tried(JOBS).await;
+    worker.stopped().await;
+    assert_eq!(world.mail.tried().len(), JOBS);
+    assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), JOBS);
+    assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+    assert!(faulty.proxy.met().len() > JOBS / 10, "answers did come late");
+}

@@ -1,0 +1,222 @@
+//! Whatever is due, a claim takes and costs no more than it was asked for: no script ever meets more values than Lua can
+//! hold, nor keeps Redis from others.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use harness::bounce::{FULL, bounce};
+use harness::redis::ask;
+use harness::world::{DAY, LEASE, MS, Settings, World};
+use shared::clock::Timestamp;
+use shared::event::EventKind;
+use shared::pace::{Pace, PaceLimits};
+use shared::placement::Destination;
+use shared::store::claim::{ClaimBounds, LeasedJob};
+use shared::store::keys::Keys;
+use shared::store::private::PrivateRedis;
+
+const JO: &str = "jo@example.com";
+
+/// As many as a campaign may have at one provider.
+const MILLION: usize = 1_000_000;
+
+const FEW: usize = 1_000;
+
+const BATCH: usize = 100;
+
+/// How many claims are measured.
+const CLAIMS: usize = 8;
+
+/// What one script may take of Redis's time.
+const SCRIPT_MAX: Duration = Duration::from_millis(100);
+
+/// One call of so many may have taken longer, because the machine halted Redis for something else.
+const STALLED_ONE_OF: usize = 8;
+
+/// A shard that is flooded, on a Redis of its own.
+struct Flood {
+    redis: PrivateRedis,
+    world: World,
+    keys: Keys,
+    shard: u16,
+}
+
+impl Flood {
+    async fn new() -> Self {
+        let redis = PrivateRedis::volatile().await.expect("redis-server is installed");
+        // Nothing is ever settled here, so that every window would soon be full.
+        let pace = Pace { window: 10_000_000, window_min: 10_000_000, ..Pace::default() };
+        let pace = Pace { limits: PaceLimits { window: 10_000_000, ..pace.limits }, ..pace };
+        let world = World::with(Settings { url: redis.url(), pace, ..Settings::default() }).await;
+        let keys = Keys::new(&world.prefix, world.store.shards());
+        let shard = Destination::named("example.com").shard(world.store.shards());
+        Self { redis, world, keys, shard }
+    }
+
+    async fn ask(&self, words: &[&str]) -> String {
+        ask(&self.redis.url(), words).await
+    }
+
+    /// Gives Jo's job siblings of these numbers at the same destination, all due in the same millisecond. To take in a
+    /// million bounces would take a minute.
+    async fn multiply(&self, due: Timestamp, numbers: Range<usize>) {
+        const STEP: usize = 20_000;
+        const COPY: &str = "local record = redis.call('HGET', KEYS[1], ARGV[1]) \
+                            for n = tonumber(ARGV[3]), tonumber(ARGV[4]) do \
+                            local id = 'default/user' .. n .. '@example.com' \
+                            redis.call('HSET', KEYS[1], id, record) redis.call('ZADD', KEYS[2], ARGV[2], id) end";
+        let keys = self.keys.shard(self.shard);
+        let (original, due_ms) = (format!("default/{JO}"), due.ms().to_string());
+        for from in numbers.clone().step_by(STEP) {
+            let (from, to) = (from.to_string(), (numbers.end.min(from + STEP) - 1).to_string());
+            let keys = [keys.jobs(), &keys.due("example.com")];
+            self.ask(&["EVAL", COPY, "2", keys[0], keys[1], &original, &due_ms, &from, &to]).await;
+        }
+    }
+
+    /// Makes leases, each on a full batch, of all that is due at that destination.
+    async fn lease_all(&self, deadline: Timestamp) {
+        const LEASE: &str = "local n = 1000000 \
+                             repeat local ids = redis.call('ZRANGE', KEYS[1], 0, 499) \
+                             if #ids > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, 499) n = n + 1 \
+                             redis.call('SADD', ARGV[1] .. n, unpack(ids)) redis.call('ZADD', KEYS[2], ARGV[2], n) end \
+                             until #ids == 0";
+        let keys = self.keys.shard(self.shard);
+        let (due, lease, deadline) = (keys.due("example.com"), keys.lease(0), deadline.ms().to_string());
+        self.ask(&["EVAL", LEASE, "2", &due, keys.leases(), lease.trim_end_matches('0'), &deadline]).await;
+    }
+
+    async fn count(&self, command: &str, key: &str) -> usize {
+        self.number(&[command, key]).await
+    }
+
+    /// From now on Redis notes every script that takes long.
+    async fn watch_for_slow_scripts(&self) {
+        let limit = SCRIPT_MAX.as_micros().to_string();
+        self.ask(&["CONFIG", "SET", "slowlog-log-slower-than", &limit]).await;
+        self.ask(&["SLOWLOG", "RESET"]).await;
+        self.ask(&["CONFIG", "RESETSTAT"]).await;
+    }
+
+    async fn no_script_was_slow(&self) {
+        let slow = self.number(&["SLOWLOG", "LEN"]).await;
+        let calls = self.calls_of("evalsha").await;
+        assert!(slow <= calls / STALLED_ONE_OF, "{slow} of {calls} scripts took longer than {SCRIPT_MAX:?}");
+    }
+
+    /// How often a command was called since Redis began to watch.
+    async fn calls_of(&self, command: &str) -> usize {
+        let stats = self.ask(&["INFO", "commandstats"]).await;
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or_default()
+    }
+
+    async fn number(&self, words: &[&str]) -> usize {
+        self.ask(words).await.trim_start_matches(':').trim_end().parse().unwrap()
+    }
+
+    async fn claim(&self) -> Vec<LeasedJob> {
+        let bounds = ClaimBounds { batch: BATCH, share: BATCH, lease: LEASE };
+        let claimed = self.world.store.claim(self.shard, bounds).await.expect("Redis answers, and no script fails");
+        assert!(claimed.corrupt.is_empty());
+        assert!(claimed.jobs.len() <= BATCH, "{} jobs", claimed.jobs.len());
+        claimed.jobs
+    }
+
+    /// How long a claim takes, as a rule.
+    async fn time_of_a_claim(&self) -> Duration {
+        let mut times = Vec::new();
+        for _ in 0..CLAIMS {
+            let asked = Instant::now();
+            assert_eq!(self.claim().await.len(), BATCH);
+            times.push(asked.elapsed());
+        }
+        times.sort();
+        times[CLAIMS / 2]
+    }
+}
+
+#[tokio::test]
+async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_million_and_whether_they_lapsed() {
+    let flood = Flood::new().await;
+    let world = &flood.world;
+    let due = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    flood.multiply(due, 1..FEW).await;
+    let with_few = flood.time_of_a_claim().await;
+    flood.multiply(due, FEW..FEW + MILLION).await;
+    flood.watch_for_slow_scripts().await;
+    let with_a_million = flood.time_of_a_claim().await;
+    let most = 10 * with_few.max(10 * MS);
+    assert!(with_a_million < most, "{with_few:?} with {FEW} due, {with_a_million:?} with {MILLION}");
+
+    // One job elsewhere in the shard does not wait until the million is through.
+    let elsewhere = (0..).map(|n| format!("other{n}.example"));
+    let elsewhere = elsewhere.into_iter().find(|name| Destination::named(name).shard(4) == flood.shard).unwrap();
+    let mut long_ago = bounce(&format!("sam@{elsewhere}"), "m2", FULL);
+    long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
+    world.take_in(long_ago).await;
+    world.clock.advance(MS);
+    let mut claimed = flood.claim().await;
+    claimed.extend(flood.claim().await);
+    assert!(claimed.iter().any(|leased| leased.lease.destination.as_str() == elsewhere));
+
+    // A fleet of workers crashes with a million jobs.
+    flood.lease_all(world.now()).await;
+    let due = flood.keys.shard(flood.shard).due("example.com");
+    assert_eq!(flood.count("ZCARD", &due).await, 0);
+    flood.ask(&["CONFIG", "RESETSTAT"]).await;
+    flood.ask(&["SLOWLOG", "RESET"]).await;
+    world.clock.advance(MS);
+    let lapsed_before = world.events_of(EventKind::JobLapsed).await.len();
+    let with_a_million_lapsed = flood.time_of_a_claim().await;
+    assert!(
+        with_a_million_lapsed < most,
+        "{with_few:?} with {FEW} due, {with_a_million_lapsed:?} with {MILLION} lapsed"
+    );
+    let reaped = world.events_of(EventKind::JobLapsed).await.len() - lapsed_before;
+    assert_eq!(reaped, CLAIMS * BATCH, "each claim reaps as many as it may take");
+    assert_eq!(flood.count("ZCARD", &due).await, 0, "and took as many");
+    flood.no_script_was_slow().await;
+}
+
+#[tokio::test]
+async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_bounded_portions() {
+    const DESTINATIONS: usize = 20_000;
+    let flood = Flood::new().await;
+    let world = &flood.world;
+    let names =
+        (0..).map(|n| format!("host{n}.example")).filter(|name| Destination::named(name).shard(4) == flood.shard);
+    flood.watch_for_slow_scripts().await;
+    world.take_in_all(names.take(DESTINATIONS).map(|name| bounce(&format!("jo@{name}"), "m1", FULL))).await;
+    world.clock.advance(3 * DAY);
+    let mut visited = HashSet::new();
+    for _ in 0..DESTINATIONS / BATCH {
+        let jobs = flood.claim().await;
+        assert_eq!(jobs.len(), BATCH);
+        visited.extend(jobs.into_iter().map(|leased| leased.lease.destination));
+    }
+    assert_eq!(visited.len(), DESTINATIONS, "each was visited once");
+    assert_eq!(flood.claim().await.len(), 0);
+    flood.no_script_was_slow().await;
+}
+
+#[tokio::test]
+async fn deliveries_are_forgotten_beside_the_servers_own_work_and_not_before_a_week_is_over() {
+    const OLD: usize = 200_000;
+    const FILL: &str = "for n = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], 'default/user' .. n, n) end";
+    let flood = Flood::new().await;
+    let world = &flood.world;
+    let week = world.now().ms() / (7 * DAY.as_millis() as i64);
+    let keys = flood.keys.shard(flood.shard);
+    for week in [week - 3, week - 2, week - 1, week] {
+        flood.ask(&["EVAL", FILL, "1", &keys.delivered(week), &OLD.to_string()]).await;
+    }
+    flood.watch_for_slow_scripts().await;
+    assert_eq!(world.store.trim_delivered(world.now()).await.unwrap(), 2, "two weeks");
+    assert_eq!(world.store.trim_delivered(world.now()).await.unwrap(), 0);
+    for (week, left) in [(week - 2, 0), (week - 1, OLD), (week, OLD)] {
+        assert_eq!(flood.count("HLEN", &keys.delivered(week)).await, left);
+    }
+    assert_eq!(flood.number(&["SLOWLOG", "LEN"]).await, 0);
+}

@@ -61,7 +61,7 @@ impl Accept {
     fn judge(&self, bounce: Bounce) -> Arrival {
         let now = self.store.clock().now();
         let job = bounce.job_id();
-        let destination = Destination::of(&bounce.recipient);
+        let destination = Destination::own(&bounce.recipient);
         let id = job.key();
         let case = Case {
             job: &id,

@@ -33,7 +33,7 @@ impl Store {
     pub async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<StandingRecord>>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         for (n, id) in ids.iter().enumerate() {
-            by_shard[usize::from(Destination::of(&id.recipient).shard(self.shards()))].push(n);
+            by_shard[usize::from(Destination::own(&id.recipient).shard(self.shards()))].push(n);
         }
         let mut commands = pipe();
         let mut batches = Vec::new();
@@ -67,7 +67,7 @@ impl Store {
 
     /// All that is known of one address, as of one instant.
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
-        let destination = Destination::of(&id.recipient);
+        let destination = Destination::own(&id.recipient);
         let keys = self.keys.shard(destination.shard(self.shards()));
         let field = id.key();
         let (standing, record, due, leased): (Option<String>, Option<String>, Option<f64>, Option<f64>) = self

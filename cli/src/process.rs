@@ -53,7 +53,7 @@ pub(crate) async fn open_store(
         let open =
             Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;
         match open {
-            Ok(store) => return Ok(Some(store)),
+            Ok(store) => return Ok(Some(store.with_places(config.providers.clone(), config.placement.bounds()))),
             Err(StoreError::Unavailable(why)) => {
                 if !told {
                     tracing::warn!(

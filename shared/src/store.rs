@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::placement::providers::Providers;
 
 pub mod address;
 pub mod claim;
@@ -15,6 +16,7 @@ pub mod journal;
 pub mod keys;
 pub mod lease;
 pub mod meta;
+pub mod place;
 pub mod private;
 pub mod schedule;
 pub mod scripts;
@@ -23,6 +25,7 @@ pub mod upkeep;
 
 use connection::Connections;
 use keys::Keys;
+use place::{PlaceBounds, Places};
 
 /// How many jobs one script call takes at most: it bounds how long a call keeps Redis from others.
 pub const BATCH_MAX: usize = 500;
@@ -64,6 +67,7 @@ pub struct Limits {
 pub struct Store {
     connections: Connections,
     keys: Arc<Keys>,
+    places: Arc<Places>,
     limits: Limits,
     clock: Arc<dyn Clock>,
 }
@@ -80,9 +84,18 @@ impl Store {
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let store = Self { connections, keys: Arc::new(Keys::new(prefix, shards)), limits, clock };
+        let keys = Arc::new(Keys::new(prefix, shards));
+        let places = Arc::new(Places::new(Providers::embedded(), PlaceBounds::default(), keys.shards()));
+        let store = Self { connections, keys, places, limits, clock };
         store.check_meta().await?;
         Ok(store)
+    }
+
+    /// The same store, with these providers and bounds in place of those that ship.
+    #[must_use]
+    pub fn with_places(mut self, providers: Providers, bounds: PlaceBounds) -> Self {
+        self.places = Arc::new(Places::new(providers, bounds, self.shards()));
+        self
     }
 
     /// How many shards there are.

@@ -12,6 +12,7 @@ mod final_events;
 mod intake;
 mod joining;
 mod outage;
+mod placement;
 mod privacy;
 mod probe;
 mod processes;

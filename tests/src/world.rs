@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json;
+use scheduler::placement::Placer;
 use serde_json::Value;
 use shared::account::Account;
 use shared::address::Address;
@@ -97,16 +98,24 @@ impl World {
 
     /// A world of its own, with these settings.
     pub async fn with(settings: Settings) -> Self {
+        Self::under(redis::unique_prefix(), settings).await
+    }
+
+    /// Another process on the store of `world`: what it remembers and its clock are its own.
+    pub async fn sharing(world: &Self) -> Self {
+        Self::under(world.prefix.clone(), Settings { start: world.now(), ..Settings::default() }).await
+    }
+
+    async fn under(prefix: String, settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
         let limits = Limits { max_messages: settings.max_messages, ..Config::embedded().limits(&table) };
-        let prefix = redis::unique_prefix();
         let store = Store::open(redis::connections(&settings.url), &prefix, 4, limits, clock.clone())
             .await
-            .expect("the tests' own Redis answers, and the prefix is new");
+            .expect("the tests' own Redis answers, and all stores under a prefix have one shape");
         let mail = Arc::new(MailSystem::default());
         let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
-        let accept = Accept::new(store.clone(), table);
+        let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
         Self { clock, store, mail, prefix, accept, attempter }
     }
 

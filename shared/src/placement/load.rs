@@ -23,7 +23,7 @@ pub(super) fn sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsF
     for (n, table) in tables.iter().enumerate() {
         let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
         let mut section = Section::new(file, format!("provider.{label}"), table, faults);
-        let Some(provider) = provider(&mut section, table) else { continue };
+        let Some(provider) = provider(&mut section) else { continue };
         if providers.iter().any(|other| other.name == provider.name) {
             section.fault("name", "another provider of this file has this name");
         }
@@ -42,7 +42,7 @@ pub(super) fn sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsF
 }
 
 /// Reads one section; `None` where it has no usable name, which is then noted.
-fn provider(section: &mut Section<'_, '_>, table: &Table) -> Option<Provider> {
+fn provider(section: &mut Section<'_, '_>) -> Option<Provider> {
     let name = section.text("name").map(str::to_owned);
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let name = name.filter(|name| !name.is_empty() && name.bytes().all(allowed));
@@ -52,7 +52,7 @@ fn provider(section: &mut Section<'_, '_>, table: &Table) -> Option<Provider> {
     }
     let domains = patterns(section, "domains");
     let mx = patterns(section, "mx");
-    if !["domains", "mx"].iter().any(|key| table.contains_key(*key)) {
+    if !section.has("domains") && !section.has("mx") {
         let why =
             "a provider needs domains or mx, \"example.com\" or \"*.example.com\" say; an empty list switches it off";
         section.fault("domains", why);

@@ -5,7 +5,6 @@ use deadpool_redis::redis::pipe;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::placement::Destination;
 use crate::standing::StandingRecord;
 
 /// What is known of one address.
@@ -32,8 +31,9 @@ impl Store {
     /// The standings of addresses, in the order given; none means active.
     pub async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<StandingRecord>>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
-        for (n, id) in ids.iter().enumerate() {
-            by_shard[usize::from(Destination::own(&id.recipient).shard(self.shards()))].push(n);
+        let domains: Vec<&str> = ids.iter().map(|id| id.recipient.domain()).collect();
+        for (n, destination) in self.destinations(&domains).await?.iter().enumerate() {
+            by_shard[usize::from(destination.shard(self.shards()))].push(n);
         }
         let mut commands = pipe();
         let mut batches = Vec::new();
@@ -67,7 +67,7 @@ impl Store {
 
     /// All that is known of one address, as of one instant.
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
-        let destination = Destination::own(&id.recipient);
+        let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let keys = self.keys.shard(destination.shard(self.shards()));
         let field = id.key();
         let (standing, record, due, leased): (Option<String>, Option<String>, Option<f64>, Option<f64>) = self

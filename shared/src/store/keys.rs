@@ -74,6 +74,11 @@ impl Keys {
         &self.shards[usize::from(n)]
     }
 
+    /// recipient domain → destination, for the domains of one shard. In the slot of that shard's other keys.
+    pub fn place(&self, n: u16) -> String {
+        format!("{}:place:{{{n}}}", self.prefix)
+    }
+
     /// The store's shape.
     pub fn meta(&self) -> String {
         format!("{}:meta", self.prefix)
@@ -99,6 +104,7 @@ mod tests {
         assert_eq!(shard.delivered(), "rd:{3}:delivered");
         assert_eq!(shard.journal(), "rd:{3}:journal");
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");
+        assert_eq!(keys.place(3), "rd:place:{3}");
         assert_eq!(keys.meta(), "rd:meta");
         assert_eq!(keys.upkeep("reinstate", 60_000), "rd:upkeep:reinstate:60000");
     }

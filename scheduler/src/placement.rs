@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shared::config::Config;
 use shared::placement::Destination;
 use shared::placement::propose::{MailHosts, Proposal};
+use shared::placement::providers::Providers;
 use shared::policy::Table;
 use shared::store::place::distinct;
 use shared::store::{Store, StoreError};
@@ -47,30 +48,33 @@ impl Placer {
         let kept = self.store.kept(&distinct).await?;
         let new: Vec<&str> =
             distinct.iter().zip(&kept).filter(|(_, kept)| kept.is_none()).map(|(name, _)| *name).collect();
-        let mut placed =
-            if new.is_empty() { Vec::new() } else { self.store.place(self.propose(&new).await).await? }.into_iter();
+        let mut placed = if new.is_empty() {
+            Vec::new()
+        } else {
+            self.store.place(propose(self.store.providers(), self.dns.as_deref(), &new).await).await?
+        }
+        .into_iter();
         let found: Vec<Destination> = kept
             .into_iter()
             .map(|kept| kept.or_else(|| placed.next()).expect("each that is not kept has just been placed"))
             .collect();
         Ok(places.into_iter().map(|place| found[place].clone()).collect())
     }
+}
 
-    /// Where domains would be placed if they were new, in the order given. Looks at no Redis and writes nothing.
-    pub async fn propose(&self, domains: &[&str]) -> Vec<Proposal> {
-        let providers = self.store.providers();
-        let asked: Vec<&str> = domains.iter().copied().filter(|domain| providers.of_domain(domain).is_none()).collect();
-        let mut hosts = match &self.dns {
-            Some(dns) => dns.mail_hosts(&asked).await,
-            None => vec![MailHosts::NotAsked; asked.len()],
-        }
-        .into_iter();
-        let place = |domain: &&str| {
-            let hosts = providers.of_domain(domain).is_none().then(|| hosts.next()).flatten();
-            Proposal::new(providers, domain, &hosts.unwrap_or(MailHosts::NotAsked))
-        };
-        domains.iter().map(place).collect()
-    }
+/// Where domains would be placed if they were new, in the order given. Looks at no Redis and writes nothing.
+pub async fn propose(providers: &Providers, dns: Option<&Dns>, domains: &[&str]) -> Vec<Proposal> {
+    let asked: Vec<&str> = domains.iter().copied().filter(|domain| providers.of_domain(domain).is_none()).collect();
+    let hosts = match dns {
+        Some(dns) => dns.mail_hosts(&asked).await,
+        None => vec![MailHosts::NotAsked; asked.len()],
+    };
+    let mut hosts = hosts.into_iter();
+    let place = |domain: &&str| {
+        let hosts = providers.of_domain(domain).is_none().then(|| hosts.next()).flatten();
+        Proposal::new(providers, domain, &hosts.unwrap_or(MailHosts::NotAsked))
+    };
+    domains.iter().map(place).collect()
 }
 
 /// Rows of the policy that are for a domain which belongs to a provider, and so match nothing; each as what to write

@@ -12,7 +12,7 @@ use harness::redis;
 use harness::world::{DAY, World, id};
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json;
-use scheduler::placement::{Placer, rows_in_vain};
+use scheduler::placement::{Placer, propose, rows_in_vain};
 use serde_json::json;
 use shared::config::Config;
 use shared::placement::Destination;
@@ -171,11 +171,11 @@ async fn schedulers_that_disagree_at_the_same_time_agree_on_one_placement() {
     for replica in [&left, &right] {
         assert!(replica.store.kept(&domains).await.unwrap().iter().all(Option::is_none));
     }
-    let propose = async |replica: &Replica| {
-        let proposals = Placer::new(replica.store.clone(), None).propose(&domains).await;
+    let place = async |replica: &Replica| {
+        let proposals = propose(replica.store.providers(), None, &domains).await;
         replica.store.place(proposals).await.unwrap()
     };
-    let (by_left, by_right) = join(propose(&left), propose(&right)).await;
+    let (by_left, by_right) = join(place(&left), place(&right)).await;
     assert_eq!(by_left, by_right);
 
     let (answers, others) =

@@ -79,7 +79,7 @@ impl Reason {
             Self::ProviderHosts => "provider, by its mail hosts",
             Self::Site => "mail hosts",
             Self::OwnName => "own name",
-            Self::Unanswered => "own name for now, because the DNS did not answer",
+            Self::Unanswered => "own name for now: the DNS did not answer",
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod classify;
 mod demo;
+mod destinations;
 mod dev;
 mod figures;
 mod policy;
@@ -45,6 +46,8 @@ enum Command {
     Classify(classify::Arguments),
     /// Show the retry policy in force
     Policy(policy::Arguments),
+    /// Say where domains are placed
+    Destinations(destinations::Arguments),
     /// Measure the store and the worker on this machine
     Bench(bench::Arguments),
 }
@@ -58,6 +61,7 @@ async fn main() -> ExitCode {
         Command::Worker(arguments) => worker::run(config, &arguments).await,
         Command::Dev(arguments) => dev::run(config, &arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
+        Command::Destinations(arguments) => destinations::run(config, &arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),
         Command::Bench(arguments) => bench::run(&arguments).await,

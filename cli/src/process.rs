@@ -53,7 +53,10 @@ pub(crate) async fn open_store(
         let open =
             Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;
         match open {
-            Ok(store) => return Ok(Some(store.with_rules(&config.destinations))),
+            Ok(store) => {
+                let store = store.with_places(config.providers.clone(), config.placement.bounds());
+                return Ok(Some(store.with_rules(&config.destinations)));
+            }
             Err(StoreError::Unavailable(why)) => {
                 if !told {
                     tracing::warn!(

@@ -3,5 +3,6 @@
 
 pub mod api;
 pub mod intake;
+pub mod placement;
 pub mod serve;
 pub mod upkeep;

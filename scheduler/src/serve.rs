@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
+use crate::placement::{Placer, rows_in_vain};
 use crate::upkeep::Upkeep;
 
 /// One scheduler. Any number of replicas work on one store.
@@ -24,6 +25,7 @@ use crate::upkeep::Upkeep;
 pub struct Scheduler {
     store: Store,
     table: Arc<Table>,
+    placer: Placer,
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
@@ -34,16 +36,21 @@ impl Scheduler {
     /// A scheduler on this store.
     ///
     /// # Errors
-    /// Where an upkeep task's cron expression cannot be read; the text names the key.
+    /// Where an upkeep task's cron expression cannot be read, or no DNS server is known; the text names the key.
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
         let routes = config.routes.iter().map(|route| route.name.clone()).collect();
-        Ok(Self { store, table, limits: Limits::from_config(config), upkeep, grace: config.scheduler.grace, routes })
+        let placer = Placer::from_config(store.clone(), config)?;
+        for why in rows_in_vain(&table, &store) {
+            tracing::warn!(why, "a policy row matches nothing");
+        }
+        let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
+        Ok(Self { store, table, placer, limits, upkeep, grace, routes })
     }
 
     /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let accept = Accept::new(self.store.clone(), self.table);
+        let accept = Accept::new(self.store.clone(), self.table, self.placer);
         let api = Api { store: self.store, accept, limits: self.limits, routes: self.routes, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::pace::{DestinationRule, Pace};
+use crate::placement::providers::Providers;
 use crate::policy;
 use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
+use crate::store::place::PlaceBounds;
 
 mod read;
 mod redis;
@@ -47,8 +49,12 @@ pub struct Config {
     pub upkeep: Upkeep,
     /// `[log]`
     pub log: Log,
+    /// `[placement]`
+    pub placement: Placement,
     /// `[[route]]`
     pub routes: Vec<Route>,
+    /// `[[provider]]`, over those that ship.
+    pub providers: Providers,
 }
 
 /// `[scheduler]`
@@ -128,6 +134,23 @@ pub struct Log {
     pub filter: String,
 }
 
+/// `[placement]`
+#[derive(Clone, Debug, Default)]
+pub struct Placement {
+    /// Whether domains are grouped by their mail hosts.
+    pub mx: bool,
+    /// Which DNS servers are asked; none: those of the system.
+    pub nameservers: Vec<SocketAddr>,
+    /// How long all lookups of one batch may take.
+    pub timeout: Duration,
+    /// Lookups under way at once.
+    pub lookups_max: usize,
+    /// Placements that Redis keeps.
+    pub kept_max: u64,
+    /// Placements that a process has in memory.
+    pub cached_max: usize,
+}
+
 /// `[[route]]`: one way out.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -159,6 +182,13 @@ pub struct SmtpSettings {
     pub connections: usize,
     /// For connecting, and for each answer.
     pub timeout: Duration,
+}
+
+impl Placement {
+    /// The bounds that the store keeps.
+    pub fn bounds(&self) -> PlaceBounds {
+        PlaceBounds { kept_max: self.kept_max, cached_max: self.cached_max }
+    }
 }
 
 impl Config {
@@ -213,7 +243,7 @@ impl Config {
 
     fn from_layers(files: &[(&str, &str)], variables: &[(String, String)]) -> Result<Self, SettingsFaults> {
         let mut faults = Vec::new();
-        let mut config = Self::default();
+        let mut config = Self { providers: Providers::embedded(), ..Self::default() };
         for (file, text) in files {
             match toml::from_str(text) {
                 Ok(table) => config.read(file, &table, &mut faults),
@@ -289,6 +319,26 @@ mod tests {
                 "mine.toml route.r.host",
                 "environment redis.shards"
             ],
+            "{faults}"
+        );
+    }
+
+    #[test]
+    fn providers_and_nameservers_are_read_and_their_faults_named() {
+        let good = "[placement]\nmx = true\nnameservers = [\"192.0.2.1\", \"[2001:db8::1]:5353\"]\n\
+                    [[provider]]\nname = \"acme\"\ndomains = [\"acme.example\"]\n";
+        let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", good)], &[]).unwrap();
+        let servers: Vec<_> = config.placement.nameservers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["192.0.2.1:53", "[2001:db8::1]:5353"]);
+        assert_eq!(config.providers.of_domain("acme.example").unwrap().as_str(), "acme");
+        assert_eq!(config.providers.of_domain("gmail.com").unwrap().as_str(), "google");
+
+        let bad = "[placement]\ntimeout = \"0s\"\nnameservers = \"dns.example\"\n[[provider]]\nname = \"a.b\"\n";
+        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", bad)], &[]).unwrap_err();
+        let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["placement.nameservers", "placement.timeout", "provider.a.b.name", "provider.a.b.domains"],
             "{faults}"
         );
     }

@@ -321,7 +321,7 @@ mod tests {
             traceparent: None,
             metadata: Map::new(),
         };
-        let head = Head::new(Destination::of(&id.recipient), "system-full", &reply, then, then);
+        let head = Head::new(Destination::own(&id.recipient), "system-full", &reply, then, then);
         Job { id, head, messages: vec![message("<c1@example.org>"), message("quote \" and \n line")] }
     }
 

@@ -60,14 +60,14 @@ impl<'a, 'f> Section<'a, 'f> {
         self.faults.push(SettingsFault { file: self.file.to_owned(), key, text: text.into() });
     }
 
+    /// Whether `key` is there, be it empty.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     fn value(&mut self, key: &'static str) -> Option<&'a Value> {
         self.asked.insert(key);
         self.table.get(key)
-    }
-
-    /// Whether the table has `key`.
-    pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
     }
 
     /// Reads the table that `key` holds, if there, with its keys named under this section's.

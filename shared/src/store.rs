@@ -10,6 +10,7 @@ use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
 
 use crate::clock::Clock;
 use crate::pace::{DestinationRule, Pace};
+use crate::placement::providers::Providers;
 
 pub mod address;
 pub mod claim;
@@ -18,6 +19,7 @@ pub mod journal;
 pub mod keys;
 pub mod lease;
 pub mod meta;
+pub mod place;
 pub mod private;
 pub mod schedule;
 pub mod scripts;
@@ -26,6 +28,7 @@ pub mod upkeep;
 
 use connection::Connections;
 use keys::Keys;
+use place::{PlaceBounds, Places};
 
 /// How many jobs one script call takes at most: it bounds how long a call keeps Redis from others.
 pub const BATCH_MAX: usize = 500;
@@ -73,6 +76,7 @@ pub struct Limits {
 pub struct Store {
     connections: Connections,
     keys: Arc<Keys>,
+    places: Arc<Places>,
     limits: Limits,
     rules: Arc<[DestinationRule]>,
     clock: Arc<dyn Clock>,
@@ -91,8 +95,9 @@ impl Store {
         limits: Limits,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let store =
-            Self { connections, keys: Arc::new(Keys::new(prefix, shards)), limits, rules: Arc::default(), clock };
+        let keys = Arc::new(Keys::new(prefix, shards));
+        let places = Arc::new(Places::new(Providers::embedded(), PlaceBounds::default(), keys.shards()));
+        let store = Self { connections, keys, places, limits, rules: Arc::default(), clock };
         store.check_meta().await?;
         store.connections.check_durability().await?;
         Ok(store)
@@ -102,6 +107,13 @@ impl Store {
     #[must_use]
     pub fn with_rules(self, rules: &[DestinationRule]) -> Self {
         Self { rules: rules.into(), ..self }
+    }
+
+    /// The same store, with these providers and bounds in place of those that ship.
+    #[must_use]
+    pub fn with_places(mut self, providers: Providers, bounds: PlaceBounds) -> Self {
+        self.places = Arc::new(Places::new(providers, bounds, self.shards()));
+        self
     }
 
     /// How many shards there are.

@@ -16,6 +16,7 @@ mod floods;
 mod intake;
 mod joining;
 mod outage;
+mod placement;
 mod privacy;
 mod probe;
 mod processes;

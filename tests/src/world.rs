@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json;
+use scheduler::placement::Placer;
 use serde_json::Value;
 use shared::account::Account;
 use shared::address::Address;
@@ -118,18 +119,27 @@ impl World {
 
     /// A world of its own on other servers than those of the settings.
     pub async fn on(connections: Connections, settings: Settings) -> Self {
+        Self::under(redis::unique_prefix(), connections, settings).await
+    }
+
+    /// Another process on the store of `world`: what it remembers and its clock are its own.
+    pub async fn sharing(world: &Self) -> Self {
+        let settings = Settings { start: world.now(), ..Settings::default() };
+        Self::under(world.prefix.clone(), redis::connections(&settings.url), settings).await
+    }
+
+    async fn under(prefix: String, connections: Connections, settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
         let Settings { max_messages, max_lapses, pace, .. } = settings;
         let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&table) };
-        let prefix = redis::unique_prefix();
         let store = Store::open(connections, &prefix, SHARDS, limits, clock.clone())
             .await
-            .expect("the tests' own Redis answers, and the prefix is new")
+            .expect("the tests' own Redis answers, and all stores under a prefix have one shape")
             .with_rules(&settings.rules);
         let mail = Arc::new(MailSystem::default());
         let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
-        let accept = Accept::new(store.clone(), table);
+        let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
         Self { clock, store, mail, prefix, limits, accept, attempter }
     }
 

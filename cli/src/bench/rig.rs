@@ -164,7 +164,7 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
     let job = JobId { account: Account::default(), recipient };
     let reply = Reply::parse("452 4.3.1 Insufficient system storage");
     let now = SystemClock.now();
-    let place = Destination::of(&job.recipient);
+    let place = Destination::own(&job.recipient);
     let message = Message {
         id: format!("<c42.{n}@news.example.org>"),
         bounced_at: now,

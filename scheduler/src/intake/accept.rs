@@ -13,11 +13,14 @@ use shared::standing::StandingRecord;
 use shared::store::schedule::{Answer, Arrival, Purpose};
 use shared::store::{Store, StoreError};
 
+use crate::placement::Placer;
+
 /// Judges bounces and hands them to the store.
 #[derive(Clone, Debug)]
 pub struct Accept {
     store: Store,
     table: Arc<Table>,
+    placer: Placer,
 }
 
 /// What became of one bounce, as the API says it.
@@ -32,9 +35,9 @@ pub struct Answered {
 }
 
 impl Accept {
-    /// The door to this store, under this policy.
-    pub fn new(store: Store, table: Arc<Table>) -> Self {
-        Self { store, table }
+    /// The door to this store, under this policy, with domains placed so.
+    pub fn new(store: Store, table: Arc<Table>, placer: Placer) -> Self {
+        Self { store, table, placer }
     }
 
     /// The policy in force.
@@ -47,7 +50,10 @@ impl Accept {
     /// # Errors
     /// Those of the store; the call may be made again, and what had been taken in is then a duplicate.
     pub async fn accept(&self, bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
-        let arrivals: Vec<Arrival> = bounces.into_iter().map(|bounce| self.judge(bounce)).collect();
+        let domains: Vec<&str> = bounces.iter().map(|bounce| bounce.recipient.domain()).collect();
+        let destinations = self.placer.place(&domains).await?;
+        let placed = bounces.into_iter().zip(destinations);
+        let arrivals: Vec<Arrival> = placed.map(|(bounce, destination)| self.judge(bounce, destination)).collect();
         let answers = self.store.schedule(&arrivals).await?;
         let answered = |(arrival, answer): (Arrival, Answer)| Answered {
             answer,
@@ -58,10 +64,9 @@ impl Accept {
     }
 
     /// A bounce is the outcome of attempt 0, and is judged like any other.
-    fn judge(&self, bounce: Bounce) -> Arrival {
+    fn judge(&self, bounce: Bounce, destination: Destination) -> Arrival {
         let now = self.store.clock().now();
         let job = bounce.job_id();
-        let destination = Destination::of(&bounce.recipient);
         let id = job.key();
         let case = Case {
             job: &id,

@@ -1,6 +1,6 @@
 //! Reads one layer of configuration into the settings, with the bounds of every key.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 mod pace;
 
-use super::{Config, Job, Log, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
+use super::{Config, Job, Log, Placement, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -19,10 +19,23 @@ impl Config {
     /// Takes over what one layer says.
     pub(super) fn read(&mut self, file: &str, table: &Table, faults: &mut Vec<SettingsFault>) {
         let mut top = Section::new(file, "", table, faults);
-        let names =
-            ["redis", "scheduler", "job", "worker", "pace", "breaker", "content", "policy", "journal", "upkeep", "log"];
+        let names = [
+            "redis",
+            "scheduler",
+            "job",
+            "worker",
+            "pace",
+            "breaker",
+            "content",
+            "policy",
+            "journal",
+            "upkeep",
+            "log",
+            "placement",
+        ];
         let sections = names.map(|name| (name, top.table(name)));
         let routes = top.tables("route");
+        let providers = top.tables("provider");
         let destinations = top.tables("destination");
         top.finish();
         for (name, table) in sections.into_iter().filter_map(|(name, table)| Some((name, table?))) {
@@ -36,6 +49,7 @@ impl Config {
                 "breaker" => pace::read_breaker(&mut self.pace.breaker, &mut section),
                 "upkeep" => self.upkeep.read(&mut section),
                 "log" => self.log.read(&mut section),
+                "placement" => self.placement.read(&mut section),
                 "content" => {
                     if table.contains_key("roots") {
                         self.content_roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
@@ -49,6 +63,7 @@ impl Config {
         for table in destinations {
             pace::read_destination(&mut self.destinations, &self.pace, file, table, faults);
         }
+        self.providers.read(file, &providers, faults);
         for (n, table) in routes.into_iter().enumerate() {
             let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
             let Some(route) = read_route(Section::new(file, format!("route.{label}"), table, faults)) else { continue };
@@ -125,6 +140,37 @@ impl Log {
         set(&mut self.json, section.choice("format", &[("text", false), ("json", true)]));
         set(&mut self.filter, section.text("filter").map(str::to_owned));
     }
+}
+
+impl Placement {
+    fn read(&mut self, section: &mut Section<'_, '_>) {
+        set(&mut self.mx, section.switch("mx"));
+        let servers = section.texts("nameservers");
+        if section.has("nameservers") {
+            self.nameservers.clear();
+        }
+        for text in servers {
+            match nameserver(text) {
+                Some(address) => self.nameservers.push(address),
+                None => {
+                    section.fault(
+                        "nameservers",
+                        format!("\"{text}\" is no address like \"192.0.2.53\" or \"127.0.0.1:5353\""),
+                    );
+                }
+            }
+        }
+        set(&mut self.timeout, section.duration("timeout", SECOND / 100..=60 * SECOND));
+        set_number(&mut self.lookups_max, section.number("lookups_max", 1..=10_000));
+        set_number(&mut self.kept_max, section.number("kept_max", 0..=1_000_000_000));
+        set_number(&mut self.cached_max, section.number("cached_max", 1..=10_000_000));
+    }
+}
+
+/// An address with its port, which is that of the DNS where none is named.
+fn nameserver(text: &str) -> Option<SocketAddr> {
+    const DNS_PORT: u16 = 53;
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT)))
 }
 
 #[derive(Clone, Copy)]

@@ -5,7 +5,6 @@ use deadpool_redis::redis::{Pipeline, pipe};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
-use crate::placement::Destination;
 use crate::standing::StandingRecord;
 
 /// How many leases are looked through for the one that holds a job.
@@ -37,8 +36,9 @@ impl Store {
     /// The standings of addresses, in the order given; none means active.
     pub async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<StandingRecord>>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
-        for (n, id) in ids.iter().enumerate() {
-            by_shard[usize::from(Destination::of(&id.recipient).shard(self.shards()))].push(n);
+        let domains: Vec<&str> = ids.iter().map(|id| id.recipient.domain()).collect();
+        for (n, destination) in self.destinations(&domains).await?.iter().enumerate() {
+            by_shard[usize::from(destination.shard(self.shards()))].push(n);
         }
         let asked: Vec<(u16, &Vec<usize>)> =
             (0..self.shards()).zip(&by_shard).filter(|(_, places)| !places.is_empty()).collect();
@@ -100,7 +100,7 @@ impl Store {
 
     /// All that is known of one address.
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
-        let destination = Destination::of(&id.recipient);
+        let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let shard = destination.shard(self.shards());
         let keys = self.keys.shard(shard);
         let field = id.key();

@@ -123,6 +123,11 @@ impl Keys {
         &self.shards[usize::from(n)]
     }
 
+    /// recipient domain → destination, for the domains of one shard. In the slot of that shard's other keys.
+    pub fn place(&self, n: u16) -> String {
+        format!("{}:place:{{{n}}}", self.prefix)
+    }
+
     /// The store's shape.
     pub fn meta(&self) -> String {
         format!("{}:meta", self.prefix)
@@ -154,6 +159,7 @@ mod tests {
         assert_eq!(shard.lease(7), "rd:{3}:lease:7");
         assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");
+        assert_eq!(keys.place(3), "rd:place:{3}");
         assert_eq!(keys.meta(), "rd:meta");
         assert_eq!(keys.upkeep("reinstate", 60_000), "rd:upkeep:reinstate:60000");
     }

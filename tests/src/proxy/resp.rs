@@ -38,8 +38,8 @@ impl Frames {
     }
 }
 
-/// Where the first request or answer ends; `None` where more of it is to come. RESP2: a line, which may announce bytes or
-/// more values.
+/// Where the first request or answer ends; `None` where more of it is to come. RESP2 and RESP3: a line, which may announce
+/// bytes or more values.
 fn end_of_frame(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut missing) = (0, 1);
     while missing > 0 {
@@ -51,8 +51,9 @@ fn end_of_frame(bytes: &[u8]) -> Option<usize> {
         let number = || str::from_utf8(number).ok()?.parse::<usize>().ok();
         match kind {
             // One that is not there has length -1, and no bytes behind it.
-            b'$' => at += number().map_or(0, |length| length + 2),
-            b'*' => missing += number().unwrap_or(0),
+            b'$' | b'=' | b'!' => at += number().map_or(0, |length| length + 2),
+            b'*' | b'~' | b'>' => missing += number().unwrap_or(0),
+            b'%' | b'|' => missing += 2 * number().unwrap_or(0),
             _ => {}
         }
     }
@@ -65,9 +66,16 @@ mod tests {
 
     #[test]
     fn requests_and_answers_end_where_they_end() {
-        for whole in
-            ["+OK\r\n", "$-1\r\n", "$5\r\na\r\nbc\r\n", "*-1\r\n", "*2\r\n:1\r\n*2\r\n$0\r\n\r\n+x\r\n", "*0\r\n"]
-        {
+        for whole in [
+            "+OK\r\n",
+            "$-1\r\n",
+            "$5\r\na\r\nbc\r\n",
+            "*-1\r\n",
+            "*2\r\n:1\r\n*2\r\n$0\r\n\r\n+x\r\n",
+            "*0\r\n",
+            "%1\r\n+proto\r\n~2\r\n:3\r\n,1.5\r\n",
+            "_\r\n",
+        ] {
             for cut in 0..whole.len() {
                 assert_eq!(end_of_frame(&whole.as_bytes()[..cut]), None, "{whole:?} to {cut}");
             }

@@ -1,0 +1,243 @@
+//! Where recipient domains are placed. The first placement of a domain is kept for good, so that all processes and
+//! versions look for an address in one place, whatever their configuration and the DNS say later.
+//!
+//! Bounded: a placement is kept for each domain that a bounce was taken in for, up to a number in all; the ones used
+//! lately are in memory too.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
+use futures::future::try_join_all;
+
+use super::{BATCH_MAX, Store, StoreError};
+use crate::placement::propose::{MailHosts, Proposal};
+use crate::placement::providers::Providers;
+use crate::placement::{Destination, shard};
+
+mod recent;
+
+use recent::Recent;
+
+/// How many placements there are at most.
+#[derive(Clone, Copy, Debug)]
+pub struct PlaceBounds {
+    /// In Redis, of all domains together. Beyond it a new domain goes where the configuration alone says, each time anew.
+    pub kept_max: u64,
+    /// In the memory of this process.
+    pub cached_max: usize,
+}
+
+impl Default for PlaceBounds {
+    /// A million, and fifty thousand.
+    fn default() -> Self {
+        Self { kept_max: 1_000_000, cached_max: 50_000 }
+    }
+}
+
+/// What a store knows of placements without asking Redis.
+pub(super) struct Places {
+    providers: Providers,
+    bounds: PlaceBounds,
+    recent: Mutex<Recent>,
+    /// How many Redis keeps in each shard, as of the last look.
+    kept: Vec<AtomicU64>,
+    told_full: AtomicBool,
+}
+
+impl Places {
+    pub(super) fn new(providers: Providers, bounds: PlaceBounds, shards: u16) -> Self {
+        let recent = Mutex::new(Recent::new(bounds.cached_max));
+        let kept = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        Self { providers, bounds, recent, kept, told_full: AtomicBool::new(false) }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // Whoever panicked while holding it left a map that is whole.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self, shard: u16) -> bool {
+        let share = self.bounds.kept_max.div_ceil(self.kept.len() as u64);
+        let full = self.kept[usize::from(shard)].load(Ordering::Relaxed) >= share;
+        if full && !self.told_full.swap(true, Ordering::Relaxed) {
+            let kept_max = self.bounds.kept_max;
+            tracing::warn!(
+                kept_max,
+                "no more placements are kept, so a change of providers moves new domains; \
+                 raise placement.kept_max if redis has the memory"
+            );
+        }
+        full
+    }
+}
+
+/// What each pipeline was told, with the items that it was about.
+type Told<T> = Vec<(Vec<usize>, T)>;
+
+impl Store {
+    /// Where domains go, in the order given; of names that come more than once each place is told. For looking things up:
+    /// writes nothing, and a domain that is not placed yet is where the configuration alone would place it.
+    pub async fn destinations(&self, domains: &[&str]) -> Result<Vec<Destination>, StoreError> {
+        let (distinct, places) = distinct(domains);
+        let kept = self.kept(&distinct).await?;
+        let new = distinct.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
+        let proposals: Vec<Proposal> = new.map(|(domain, _)| self.by_configuration(domain)).collect();
+        let at_home = self.at_home(&proposals).await?;
+        let mut proposals = proposals.into_iter().map(|proposal| stay(proposal, &at_home).destination);
+        let found: Vec<Destination> = kept
+            .into_iter()
+            .map(|kept| kept.or_else(|| proposals.next()).expect("there is a proposal for each that is not kept"))
+            .collect();
+        Ok(places.into_iter().map(|place| found[place].clone()).collect())
+    }
+
+    /// The placements that are kept, in the order given. Domains must not come twice.
+    pub async fn kept(&self, domains: &[&str]) -> Result<Vec<Option<Destination>>, StoreError> {
+        let mut kept: Vec<Option<Destination>> = {
+            let mut recent = self.places.recent();
+            domains.iter().map(|domain| recent.get(domain)).collect()
+        };
+        let unknown = (0..domains.len()).filter(|n| kept[*n].is_none());
+        let found: Told<(Vec<Option<String>>, u64)> = self
+            .ask_by_shard(
+                unknown,
+                |n| shard(domains[*n], self.shards()),
+                |shard, asked, commands| {
+                    let key = self.keys.place(shard);
+                    let fields: Vec<&str> = asked.iter().map(|n| domains[*n]).collect();
+                    commands.cmd("HMGET").arg(&key).arg(fields).cmd("HLEN").arg(&key);
+                },
+            )
+            .await?;
+        let mut recent = self.places.recent();
+        for (asked, (names, count)) in found {
+            let Some(first) = asked.first() else { continue };
+            self.places.kept[usize::from(shard(domains[*first], self.shards()))].store(count, Ordering::Relaxed);
+            for (n, name) in asked.into_iter().zip(names) {
+                kept[n] = name.map(Destination::named);
+                if let Some(destination) = &kept[n] {
+                    recent.put(domains[n], destination);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Places domains that are not placed yet, and tells where each is now, in the order given. Of several processes that
+    /// propose at once the first has it its way, and all are told the same. Not kept is a proposal that is not settled, one
+    /// whose domain has jobs waiting under its own name (they would no longer be found; it moves when they have ended), and
+    /// one beyond [`PlaceBounds::kept_max`]. Domains must not come twice. May be repeated.
+    pub async fn place(&self, proposals: Vec<Proposal>) -> Result<Vec<Destination>, StoreError> {
+        let shard_of = |proposal: &Proposal| shard(&proposal.domain, self.shards());
+        let full = |proposal: &Proposal| self.places.is_full(shard_of(proposal));
+        let proposals: Vec<Proposal> = proposals
+            .into_iter()
+            .map(|proposal| if full(&proposal) { self.by_configuration(&proposal.domain) } else { proposal })
+            .collect();
+        let at_home = self.at_home(&proposals).await?;
+        let to_keep = (0..proposals.len()).filter(|n| {
+            let proposal = &proposals[*n];
+            proposal.is_settled() && !at_home.contains(&proposal.domain) && !full(proposal)
+        });
+        let written: Told<(Vec<String>,)> = self
+            .ask_by_shard(
+                to_keep,
+                |n| shard_of(&proposals[*n]),
+                |shard, asked, commands| {
+                    let key = self.keys.place(shard);
+                    for Proposal { domain, destination, .. } in asked.iter().map(|n| &proposals[*n]) {
+                        commands.hset_nx(&key, domain, destination.as_str()).ignore();
+                    }
+                    let fields: Vec<&str> = asked.iter().map(|n| proposals[*n].domain.as_str()).collect();
+                    commands.cmd("HMGET").arg(&key).arg(fields);
+                },
+            )
+            .await?;
+        let mut placed: Vec<Proposal> = proposals.into_iter().map(|proposal| stay(proposal, &at_home)).collect();
+        let mut recent = self.places.recent();
+        for (asked, (names,)) in written {
+            for (n, name) in asked.into_iter().zip(names) {
+                placed[n].destination = Destination::named(name);
+                recent.put(&placed[n].domain, &placed[n].destination);
+            }
+        }
+        Ok(placed.into_iter().map(|proposal| proposal.destination).collect())
+    }
+
+    /// The providers by which domains are placed.
+    pub fn providers(&self) -> &Providers {
+        &self.places.providers
+    }
+
+    fn by_configuration(&self, domain: &str) -> Proposal {
+        Proposal::new(&self.places.providers, domain, &MailHosts::NotAsked)
+    }
+
+    /// Of domains that are about to go elsewhere, those that have jobs waiting under their own name: from a time when the
+    /// DNS did not answer, or from before placements were kept.
+    async fn at_home(&self, proposals: &[Proposal]) -> Result<HashSet<String>, StoreError> {
+        let own: Vec<Destination> = proposals.iter().map(|proposal| Destination::own_name(&proposal.domain)).collect();
+        let leaving = (0..proposals.len()).filter(|n| proposals[*n].destination != own[*n]);
+        let found: Told<Vec<u64>> = self
+            .ask_by_shard(
+                leaving,
+                |n| own[*n].shard(self.shards()),
+                |shard, asked, commands| {
+                    for destination in asked.iter().map(|n| &own[*n]) {
+                        commands.cmd("EXISTS").arg(self.keys.shard(shard).due(destination.as_str()));
+                    }
+                },
+            )
+            .await?;
+        let waiting = found.into_iter().flat_map(|(asked, waiting)| asked.into_iter().zip(waiting));
+        Ok(waiting.filter(|(_, keys)| *keys > 0).map(|(n, _)| proposals[n].domain.clone()).collect())
+    }
+
+    /// Asks Redis about items, all shards at once: one pipeline for the items of each, so that none spans two hash slots.
+    /// Tells for each pipeline the items that it was about.
+    async fn ask_by_shard<T: FromRedisValue>(
+        &self,
+        items: impl Iterator<Item = usize>,
+        shard_of: impl Fn(&usize) -> u16,
+        ask: impl Fn(u16, &[usize], &mut Pipeline),
+    ) -> Result<Told<T>, StoreError> {
+        let mut by_shard: HashMap<u16, Vec<usize>> = HashMap::new();
+        for item in items {
+            by_shard.entry(shard_of(&item)).or_default().push(item);
+        }
+        let batches =
+            by_shard.iter().flat_map(|(shard, items)| items.chunks(BATCH_MAX).map(move |items| (shard, items)));
+        let ask = &ask;
+        try_join_all(batches.map(|(shard, items)| async move {
+            let mut commands = pipe();
+            ask(*shard, items, &mut commands);
+            Ok((items.to_vec(), self.connections.pipeline(&commands).await?))
+        }))
+        .await
+    }
+}
+
+/// A proposal, or the domain's own name where jobs wait under it.
+fn stay(mut proposal: Proposal, at_home: &HashSet<String>) -> Proposal {
+    if at_home.contains(&proposal.domain) {
+        proposal.destination = Destination::own_name(&proposal.domain);
+    }
+    proposal
+}
+
+/// Each name once, and for each of those given the place of its like.
+pub fn distinct<'n>(names: &[&'n str]) -> (Vec<&'n str>, Vec<usize>) {
+    let (mut distinct, mut known) = (Vec::new(), HashMap::new());
+    let places = names
+        .iter()
+        .map(|name| {
+            *known.entry(*name).or_insert_with(|| {
+                distinct.push(*name);
+                distinct.len() - 1
+            })
+        })
+        .collect();
+    (distinct, places)
+}

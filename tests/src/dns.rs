@@ -1,0 +1,114 @@
+//! A DNS server on loopback that tells where mail goes. It can fall silent, fail, and count what it is asked.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::MX;
+use hickory_proto::rr::{Name, RData, Record};
+use tokio::net::UdpSocket;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long answers may be believed, in seconds.
+const TTL: u32 = 60;
+
+/// A running server. It stops when this is dropped.
+pub struct DnsServer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    zone: Arc<Mutex<Zone>>,
+    _stop: DropGuard,
+}
+
+#[derive(Default)]
+struct Zone {
+    mail: HashMap<String, Vec<(u16, String)>>,
+    mood: Mood,
+    asked: Vec<String>,
+}
+
+/// How it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    /// What it knows, and NXDOMAIN for the rest.
+    #[default]
+    Helpful,
+    /// SERVFAIL, whatever it is asked.
+    Failing,
+    /// Not at all.
+    Silent,
+}
+
+impl DnsServer {
+    /// One that knows no domain yet.
+    pub async fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = socket.local_addr().expect("it is bound");
+        let (zone, stop) = (Arc::new(Mutex::new(Zone::default())), CancellationToken::new());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(serve(socket, zone.clone())));
+        Self { address, zone, _stop: stop.drop_guard() }
+    }
+
+    /// From now on `domain` has these MX records, preference and host; with none it exists and has no mail host.
+    pub fn knows(&self, domain: &str, hosts: &[(u16, &str)]) -> &Self {
+        let hosts = hosts.iter().map(|(preference, host)| (*preference, (*host).to_owned())).collect();
+        self.zone().mail.insert(domain.to_owned(), hosts);
+        self
+    }
+
+    /// From now on it answers so.
+    pub fn becomes(&self, mood: Mood) {
+        self.zone().mood = mood;
+    }
+
+    /// The domains that it was asked for so far, also where it did not answer.
+    pub fn asked(&self) -> Vec<String> {
+        self.zone().asked.clone()
+    }
+
+    fn zone(&self) -> MutexGuard<'_, Zone> {
+        self.zone.lock().expect("nobody panics while holding it")
+    }
+}
+
+async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
+    let mut buffer = [0; 4_096];
+    loop {
+        let (len, client) = socket.recv_from(&mut buffer).await.expect("a socket on loopback does not fail");
+        let query = Message::from_vec(&buffer[..len]).expect("the resolver writes messages that can be read");
+        let answer = zone.lock().expect("nobody panics while holding it").answer(&query);
+        if let Some(answer) = answer {
+            let bytes = answer.to_vec().expect("the answer can be written");
+            // A client that no longer waits is none of our business.
+            let _ = socket.send_to(&bytes, client).await;
+        }
+    }
+}
+
+impl Zone {
+    fn answer(&mut self, query: &Message) -> Option<Message> {
+        let asked = query.queries.first().expect("a query has a question").clone();
+        let domain = asked.name.to_ascii().to_ascii_lowercase().trim_end_matches('.').to_owned();
+        self.asked.push(domain.clone());
+        let mut answer = Message::new(query.id, MessageType::Response, query.op_code);
+        answer.metadata.recursion_available = true;
+        answer.add_query(asked.clone());
+        match (self.mood, self.mail.get(&domain)) {
+            (Mood::Silent, _) => return None,
+            (Mood::Failing, _) => answer.metadata.response_code = ResponseCode::ServFail,
+            (Mood::Helpful, None) => answer.metadata.response_code = ResponseCode::NXDomain,
+            (Mood::Helpful, Some(hosts)) => {
+                for (preference, host) in hosts {
+                    let host = Name::from_ascii(host).expect("the test's host is one");
+                    answer.add_answer(Record::from_rdata(
+                        asked.name.clone(),
+                        TTL,
+                        RData::MX(MX::new(*preference, host)),
+                    ));
+                }
+            }
+        }
+        Some(answer)
+    }
+}

@@ -216,6 +216,25 @@ impl fmt::Debug for Address {
     }
 }
 
+/// Reads addresses that are in canonical form already, as the records in Redis have them.
+pub mod canonical {
+    use super::{Address, Deserialize, Deserializer, Serializer, de};
+
+    /// Writes the address, if there is one.
+    pub fn serialize<S: Serializer>(address: &Option<Address>, serializer: S) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.serialize_some(address.as_str()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Reads the address, if there is one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Address::from_canonical(&text)).transpose().map_err(de::Error::custom)
+    }
+}
+
 impl FromStr for Address {
     type Err = AddressError;
 

@@ -134,7 +134,7 @@ pub struct Message {
     #[serde(rename = "b", with = "as_ms")]
     pub bounced_at: Timestamp,
     /// The envelope sender; none is the null reverse-path.
-    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none", with = "crate::address::canonical")]
     pub envelope_from: Option<Address>,
     /// The route that it leaves by; none is the default route.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]

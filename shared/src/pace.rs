@@ -56,6 +56,16 @@ impl Default for Pace {
     }
 }
 
+impl Pace {
+    /// One that is kept like any other and never says no: for benches, and for tests of other things.
+    pub fn unbounded() -> Self {
+        let most = 10_000_000;
+        let pace = Self::default();
+        let breaker = Breaker { failures: most, samples: most, ..pace.breaker };
+        Self { limits: PaceLimits { window: most, ..pace.limits }, window: most, window_min: most, breaker }
+    }
+}
+
 /// What the end of an attempt says about its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feedback {

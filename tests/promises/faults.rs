@@ -9,10 +9,11 @@ use harness::http::{Http, json, problem};
 use harness::proxy::{Fault, RedisProxy};
 use harness::redis;
 use harness::wait::eventually;
-use harness::world::{LEASE, MS, World};
+use harness::world::{LEASE, MS, Settings, World};
 use serde_json::Value;
 use shared::config::Config;
 use shared::event::EventKind;
+use shared::pace::Pace;
 use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed};
 use shared::store::settle::{SettleCall, Settled};
@@ -38,7 +39,7 @@ struct Faulty {
 
 impl Faulty {
     async fn new() -> Self {
-        let world = World::new().await;
+        let world = World::with(Settings { pace: Pace::unbounded(), ..Settings::default() }).await;
         let proxy = RedisProxy::before(&redis::url());
         let store = world.store_at(&proxy.url(), TIMEOUT).await;
         Self { world, proxy, store }

@@ -7,7 +7,7 @@ use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bo
 use harness::random::Random;
 use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
-use shared::pace::{Breaker, Pace, PaceLimits};
+use shared::pace::Pace;
 use shared::store::claim::{Lease, LeasedJob};
 use shared::store::lease::Extended;
 use shared::store::schedule::Answer;
@@ -46,7 +46,7 @@ async fn random_operations_match_a_model_and_end_every_message_once() {
         // Shown where the test fails.
         println!("seed {seed}");
         let settings =
-            Settings { max_messages: MAX_MESSAGES, max_lapses: 1_000, pace: without_pace(), ..Settings::default() };
+            Settings { max_messages: MAX_MESSAGES, max_lapses: 1_000, pace: Pace::unbounded(), ..Settings::default() };
         let world = World::with(settings).await;
         let mut play = Play { world, random: Random::from_seed(seed), model: Model::default(), hands: Vec::new() };
         for n in 0..OPERATIONS {
@@ -206,13 +206,6 @@ impl Play {
         }
         assert_eq!(ended, self.model.accepted, "each accepted message has one final event");
     }
-}
-
-/// Neither window nor breaker says no.
-fn without_pace() -> Pace {
-    let pace = Pace::default();
-    let breaker = Breaker { failures: 1_000_000, samples: 1_000_000, ..pace.breaker };
-    Pace { breaker, window: 1_000, window_min: 1_000, limits: PaceLimits { window: 1_000, ..pace.limits } }
 }
 
 fn known(lease: &Lease) -> &'static str {

@@ -10,7 +10,7 @@ use harness::redis::ask;
 use harness::world::{DAY, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
 use shared::event::EventKind;
-use shared::pace::{Pace, PaceLimits};
+use shared::pace::Pace;
 use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, LeasedJob};
 use shared::store::keys::Keys;
@@ -46,9 +46,7 @@ impl Flood {
     async fn new() -> Self {
         let redis = PrivateRedis::volatile().await.expect("redis-server is installed");
         // Nothing is ever settled here, so that every window would soon be full.
-        let pace = Pace { window: 10_000_000, window_min: 10_000_000, ..Pace::default() };
-        let pace = Pace { limits: PaceLimits { window: 10_000_000, ..pace.limits }, ..pace };
-        let world = World::with(Settings { url: redis.url(), pace, ..Settings::default() }).await;
+        let world = World::with(Settings { url: redis.url(), pace: Pace::unbounded(), ..Settings::default() }).await;
         let keys = Keys::new(&world.prefix, world.store.shards());
         let shard = Destination::named("example.com").shard(world.store.shards());
         Self { redis, world, keys, shard }

@@ -14,13 +14,14 @@ use shared::config::Config;
 use shared::event::{Event, EventKind};
 use shared::job::{Head, JobId, Message};
 use shared::outcome::Outcome;
+use shared::pace::Pace;
 use shared::placement::Destination;
 use shared::policy::Table;
 use shared::reply::Reply;
-use shared::store::Store;
 use shared::store::connection::Connections;
 use shared::store::private::PrivateRedis;
 use shared::store::schedule::{Arrival, Purpose};
+use shared::store::{Limits, Store};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +73,7 @@ impl Rig {
         let mut config = Config::embedded();
         config.redis.use_private(&redis.url());
         let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
-        let limits = config.limits(&Table::embedded());
+        let limits = Limits { pace: Pace::unbounded(), ..config.limits(&Table::embedded()) };
         let clock = Arc::new(SystemClock);
         let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;
         Ok(Self { store, connections, redis })

@@ -136,11 +136,8 @@ impl Dialer {
     }
 }
 
-impl Manager for Dialer {
-    type Type = Link;
-    type Error = StoreError;
-
-    async fn create(&self) -> Result<Link, StoreError> {
+impl Dialer {
+    async fn dial(&self) -> Result<Link, StoreError> {
         let lost = Arc::default();
         match &self.shape {
             Shape::Single(node) => self.connect(node, &lost).await.map_err(|err| sort(&err)),
@@ -150,6 +147,16 @@ impl Manager for Dialer {
                 Ok(Link { wire: Wire::Cluster(connection), lost })
             }
         }
+    }
+}
+
+impl Manager for Dialer {
+    type Type = Link;
+    type Error = StoreError;
+
+    async fn create(&self) -> Result<Link, StoreError> {
+        // Boxed, because it is large and seldom run, and is a part of the future of every call.
+        Box::pin(self.dial()).await
     }
 
     /// Asks nothing of the server: a connection that is lost is known to be, and one that failed never comes here.

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod bounds;
+mod breaker;
 mod drain;
 mod events;
 mod expiry;
@@ -12,6 +13,7 @@ mod final_events;
 mod intake;
 mod joining;
 mod outage;
+mod pace;
 mod privacy;
 mod probe;
 mod processes;

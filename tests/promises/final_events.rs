@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
+use harness::random::{Random, seeds};
 use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
 use shared::pace::{Breaker, Pace, PaceLimits};
@@ -16,7 +17,6 @@ mod model;
 
 use model::{Gone, Model, delays};
 
-const SEEDS: u64 = 8;
 const OPERATIONS: usize = 600;
 const MAX_MESSAGES: usize = 2;
 const ADDRESSES: [&str; 12] = [
@@ -41,7 +41,7 @@ const REPLIES: [(usize, &str); 6] =
 
 #[tokio::test]
 async fn random_operations_match_a_model_and_end_every_message_once() {
-    for seed in 0..SEEDS {
+    for seed in seeds(8) {
         // Shown where the test fails.
         println!("seed {seed}");
         let settings =
@@ -227,32 +227,5 @@ fn word(answer: &Answer) -> &'static str {
         Answer::Stale => "stale",
         Answer::Retired(_) => "retired",
         Answer::Dropped => "dropped",
-    }
-}
-
-/// SplitMix64: a few lines, and the same run for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    fn weighted<T: Copy>(&mut self, items: &[(usize, T)]) -> T {
-        let mut drawn = self.below(items.iter().map(|(weight, _)| weight).sum());
-        let item = items.iter().find(|(weight, _)| {
-            let found = drawn < *weight;
-            drawn = drawn.saturating_sub(*weight);
-            found
-        });
-        item.expect("what is drawn is less than all weights together").1
-    }
-
-    fn of<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
     }
 }

@@ -15,6 +15,7 @@ mod intake;
 mod joining;
 mod outage;
 mod pace;
+mod paced;
 mod privacy;
 mod probe;
 mod processes;

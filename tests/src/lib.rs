@@ -8,6 +8,7 @@ pub mod bounce;
 pub mod http;
 pub mod mail;
 pub mod process;
+pub mod random;
 pub mod redis;
 pub mod smtp;
 pub mod wait;

@@ -23,3 +23,4 @@ mod quarantine;
 mod schedules;
 mod smtp;
 mod stale_bounces;
+mod tallies;

@@ -20,8 +20,8 @@ async fn a_held_destination_gets_nothing_until_it_is_released() {
     world.end(under_way, OK).await;
     let before = world.job(&format!("user29@{THERE}")).await;
     for _ in 0..5 {
-        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
         world.clock.advance(HOUR);
+        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
     }
     let after = world.job(&format!("user29@{THERE}")).await;
     assert_eq!((after.job, after.due), (before.job, before.due));

@@ -8,6 +8,7 @@ use shared::clock::Timestamp;
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::pace::{Breaker, DestinationRule, Pace, PaceLimits};
 use shared::placement::Destination;
+use shared::store::claim::ClaimBounds;
 use shared::store::settle::Settled;
 
 const THERE: &str = "one.example";
@@ -179,16 +180,18 @@ async fn an_override_wins_at_once_and_until_it_is_taken_back() {
     let world = World::with(window(3, 3)).await;
     let there = Destination::named(THERE);
     world.with_due(THERE, 30).await;
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
-    assert!(world.claim_near(THERE, 100).await.next_visit > Some(world.now()), "it waits until there is room");
+    let jobs = world.claim_near(THERE, 100).await.jobs;
+    assert_eq!(jobs.len(), 3);
 
-    let wider = PaceLimits { rate: 1.0, burst: 4.0, window: 3 };
-    world.store.override_limits(&there, Some(PaceLimits { window: 2, ..wider })).await.unwrap();
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
-    assert_eq!(world.pace(THERE).await.override_limits, Some(PaceLimits { window: 2, ..wider }));
+    let slow = Some(PaceLimits { rate: 0.01, burst: 1.0, window: 3 });
+    world.store.override_limits(&there, slow).await.unwrap();
+    assert_eq!(world.pace(THERE).await.override_limits, slow);
+    world.end(jobs, OK).await;
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1, "there is room for three, and one token");
+    assert!(world.claim_near(THERE, 100).await.next_visit > Some(world.now()), "it waits for the next token");
     world.store.override_limits(&there, None).await.unwrap();
     assert_eq!(world.pace(THERE).await.override_limits, None);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "three are under way");
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 2, "three may be under way again");
 }
 
 #[tokio::test]
@@ -219,14 +222,15 @@ async fn a_backlog_at_one_destination_delays_no_other() {
         world.take_in(bounce(&format!("jo@{name}"), "m1", FULL)).await;
     }
     world.clock.advance(2 * DAY);
-    let bounds = shared::store::claim::ClaimBounds { batch: 50, share: 10, lease: LEASE };
+    // As much as it likes, so that only its place in the queue keeps the backlog from filling every claim.
+    let bounds = ClaimBounds { batch: 50, share: 50, lease: LEASE };
     let (mut claims, mut reached) = (0, 0);
     while reached < small.len() {
         let jobs = world.store.claim(big, bounds).await.unwrap().jobs;
         reached += jobs.iter().filter(|leased| leased.lease.destination.as_str() != "big.example").count();
         claims += 1;
         world.clock.advance(MS);
-        // Forty of the others go beside ten of the backlog.
+        // One of the backlog, and then fifty of the others in each.
         assert!(claims <= 6, "{reached} of 200 were reached in {claims} claims");
     }
 }

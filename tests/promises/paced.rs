@@ -34,6 +34,16 @@ const REPLIES: [(usize, Option<&str>); 6] =
     [(20, Some(OK)), (6, Some(MAINTENANCE)), (2, Some(BUSY)), (2, Some(OVER_QUOTA)), (1, Some(UNKNOWN)), (2, None)];
 const REPLIES_WHILE_DOWN: [(usize, Option<&str>); 3] = [(1, Some(OK)), (20, Some(MAINTENANCE)), (1, None)];
 
+/// What has to happen for the test to be worth something.
+const WANTED: [EventKind; 6] = [
+    EventKind::BreakerClosed,
+    EventKind::BreakerOpened,
+    EventKind::DestinationHeld,
+    EventKind::JobLapsed,
+    EventKind::JobQuarantined,
+    EventKind::JobReinstated,
+];
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -56,8 +66,7 @@ async fn claims_match_a_model_of_pace_breakers_holds_and_quarantine() {
             *kinds.entry(event.kind).or_default() += 1;
         }
     }
-    use EventKind::{BreakerClosed, BreakerOpened, DestinationHeld, JobLapsed, JobQuarantined, JobReinstated};
-    for kind in [BreakerClosed, BreakerOpened, DestinationHeld, JobLapsed, JobQuarantined, JobReinstated] {
+    for kind in WANTED {
         assert!(kinds.get(&kind).is_some_and(|count| *count >= 2), "what never happens is not tested: {kinds:?}");
     }
 }
@@ -111,10 +120,11 @@ impl Play {
         match self.random.below(40) {
             0..7 => {
                 for _ in 0..5 {
-                    self.take_in(FULL).await;
+                    let slot = self.random.below(SLOTS);
+                    self.take_in(slot, FULL).await;
                 }
             }
-            7 => self.take_in(UNKNOWN).await,
+            7 => self.retire().await,
             8..14 => self.claim().await,
             14..27 => self.finish_an_attempt().await,
             27 => self.give_back(false).await,
@@ -150,8 +160,15 @@ impl Play {
         format!("user{slot}-{}@{}", self.retired[slot], self.destinations[slot % DESTINATIONS])
     }
 
-    async fn take_in(&mut self, reply: &str) {
-        let slot = self.random.below(SLOTS);
+    /// An address turns out to be dead, more often than not while it is leased.
+    async fn retire(&mut self) {
+        let of_hand = self.hands.first().filter(|_| self.random.below(3) > 0);
+        let slot = of_hand.map(|leased| self.slots[leased.lease.job.recipient.as_str()]);
+        let slot = slot.unwrap_or_else(|| self.random.below(SLOTS));
+        self.take_in(slot, UNKNOWN).await;
+    }
+
+    async fn take_in(&mut self, slot: Slot, reply: &str) {
         let address = self.address(slot);
         self.slots.insert(address.clone(), slot);
         let mut posted = bounce(&address, &format!("m{}", self.random.below(1_000)), reply);

@@ -118,6 +118,7 @@ impl Model {
         self.jobs.remove(&slot);
     }
 
+    /// An attempt was settled and the job waits again. Its lapses are forgotten.
     pub(super) fn reschedule(&mut self, slot: Slot, due: Timestamp) {
         self.schedule(slot, due);
     }
@@ -407,22 +408,8 @@ impl Destination {
         let failed = results.now.1 + left * results.before.1;
         let forgotten = results.row == 0 && results.now.1 == 0.0 && results.before.1 == 0.0;
         self.results = (!forgotten).then_some(results);
-        let Breaking { failures, samples, share } = Breaking::of(settings);
-        results.row >= failures || (tried >= samples && failed >= share * tried)
-    }
-}
-
-/// What opens a breaker, as numbers that compare.
-struct Breaking {
-    failures: u32,
-    samples: f64,
-    share: f64,
-}
-
-impl Breaking {
-    fn of(settings: &Pace) -> Self {
         let breaker = settings.breaker;
-        Self { failures: breaker.failures, samples: breaker.samples.into(), share: breaker.share }
+        results.row >= breaker.failures || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::world::{LEASE, MS, Settings, World};
+use serde_json::json;
 use shared::clock::Timestamp;
 use shared::event::EventKind;
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
@@ -195,6 +196,31 @@ async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
         world.clock.set(until);
         assert_eq!(probes().await, 1, "{way}: another one is sent");
     }
+}
+
+#[tokio::test]
+async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next() {
+    let world = World::with(settings()).await;
+    let until = open(&world, 6).await;
+    let other = neighbour(&world);
+    assert_eq!(world.claim_near(THERE, 100).await.next_visit, Some(until));
+    // One answer holds 8 MiB: nine of these, and not ten.
+    for address in (0..9).map(|n| format!("user{n}@{other}")).chain((0..6).map(|n| format!("user{n}@{THERE}"))) {
+        for n in 0..15 {
+            let mut large = bounce(&address, &format!("large{n}"), FULL);
+            large["content"] = json!({"inline": "x".repeat(60_000)});
+            large["occurred_at"] = "2026-11-01T00:00:00Z".into();
+            world.take_in(large).await;
+        }
+    }
+    world.clock.set(until);
+    let claimed = world.claim_near(THERE, 100).await;
+    assert!(claimed.jobs.iter().all(|leased| leased.lease.destination.as_str() == other), "those have waited longer");
+    assert_eq!(claimed.jobs.len(), 9);
+    assert!(claimed.next_visit <= Some(world.now()), "the probe waits for no other");
+    let probe = world.claim_near(THERE, 100).await.jobs;
+    assert_eq!(probe.len(), 1);
+    assert_eq!(probe[0].lease.destination.as_str(), THERE);
 }
 
 #[tokio::test]

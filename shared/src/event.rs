@@ -36,6 +36,8 @@ pub enum EventKind {
     JobLapsed,
     /// A job lapsed too often in a row and waits for an operator.
     JobQuarantined,
+    /// An operator took a job out of quarantine and it is due again.
+    JobReinstated,
     /// A destination failed too often and gets no attempts for a time: until.
     BreakerOpened,
     /// A probe got through and the destination gets attempts again, few at first.
@@ -48,7 +50,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -60,6 +62,7 @@ impl EventKind {
         Self::AddressReinstated,
         Self::JobLapsed,
         Self::JobQuarantined,
+        Self::JobReinstated,
         Self::BreakerOpened,
         Self::BreakerClosed,
         Self::DestinationHeld,
@@ -85,6 +88,7 @@ impl EventKind {
             Self::AddressReinstated => "AddressReinstated",
             Self::JobLapsed => "JobLapsed",
             Self::JobQuarantined => "JobQuarantined",
+            Self::JobReinstated => "JobReinstated",
             Self::BreakerOpened => "BreakerOpened",
             Self::BreakerClosed => "BreakerClosed",
             Self::DestinationHeld => "DestinationHeld",

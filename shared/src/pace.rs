@@ -2,6 +2,7 @@
 //! are the settings; what a destination's pace is now is in Redis, where the whole fleet shares it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// What one destination may get at most.
@@ -98,6 +99,22 @@ impl fmt::Display for PaceLimits {
     }
 }
 
+/// Why a text is no limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limits look like: 2 10 20")]
+pub struct NotPaceLimits;
+
+impl FromStr for PaceLimits {
+    type Err = NotPaceLimits;
+
+    fn from_str(text: &str) -> Result<Self, NotPaceLimits> {
+        let parts: Vec<&str> = text.split(' ').collect();
+        let [rate, burst, window] = parts.as_slice() else { return Err(NotPaceLimits) };
+        let number = |text: &str| text.parse().map_err(|_| NotPaceLimits);
+        Ok(Self { rate: number(rate)?, burst: number(burst)?, window: window.parse().map_err(|_| NotPaceLimits)? })
+    }
+}
+
 /// A `[[destination]]` section: limits for the destinations that a name or a pattern covers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DestinationRule {
@@ -126,6 +143,18 @@ pub fn limits_for(rules: &[DestinationRule], destination: &str) -> Option<PaceLi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_read_back_as_they_were_written() {
+        for limits in
+            [PaceLimits { rate: 0.0, burst: 10.0, window: 200 }, PaceLimits { rate: 0.25, burst: 1.5, window: 1 }]
+        {
+            assert_eq!(limits.to_string().parse(), Ok(limits));
+        }
+        for text in ["", "1 2", "1 2 x", "1 2 3 4"] {
+            assert_eq!(text.parse::<PaceLimits>(), Err(NotPaceLimits), "{text}");
+        }
+    }
 
     #[test]
     fn the_most_specific_rule_counts() {

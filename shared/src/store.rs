@@ -15,15 +15,18 @@ use crate::placement::providers::Providers;
 pub mod address;
 pub mod claim;
 pub mod connection;
+pub mod destination;
 pub mod journal;
 pub mod keys;
 pub mod lease;
 pub mod meta;
 pub mod place;
 pub mod private;
+pub mod quarantine;
 pub mod schedule;
 pub mod scripts;
 pub mod settle;
+pub mod tally;
 pub mod upkeep;
 
 use connection::Connections;

@@ -1,11 +1,14 @@
 //! What comes in is bounded in what it can cost, and what Redis refuses for now is not lost.
 
-use harness::bounce::{FULL, bounce};
+use harness::bounce::{FULL, OK, bounce};
 use harness::http::{Http, NDJSON, json_lines, problem};
+use harness::redis;
 use harness::wait::eventually;
-use harness::world::{Settings, World};
+use harness::world::{DAY, LEASE, Settings, World};
 use serde_json::{Value, json};
 use shared::event::EventKind;
+use shared::placement::Destination;
+use shared::store::claim::ClaimBounds;
 use shared::store::private::PrivateRedis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -55,11 +58,11 @@ async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_no
     world.mail.has_been_tried(1).await;
 
     // As when a replica is lost, or the disk is full: reads go on, writes are refused.
-    command(&redis, "CONFIG SET min-replicas-to-write 1").await;
+    say(&redis.url(), "CONFIG SET min-replicas-to-write 1", "+OK").await;
     problem(http.post_json(&bounce("sam@example.com", "m1", FULL)).await, 503).await;
     world.mail.let_go();
     eventually("the attempt has ended", async || (world.mail.in_flight() == 0).then_some(())).await;
-    command(&redis, "CONFIG SET min-replicas-to-write 0").await;
+    say(&redis.url(), "CONFIG SET min-replicas-to-write 0", "+OK").await;
 
     eventually("it is settled", async || world.job_if_any(JO).await.is_none().then_some(())).await;
     worker.stopped().await;
@@ -67,13 +70,14 @@ async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_no
     assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
 }
 
-async fn command(redis: &PrivateRedis, command: &str) {
-    let url = redis.url();
+/// Says a command to the Redis at `url`, which has to answer this.
+async fn say(url: &str, command: &str, expected: &str) {
     let mut stream = UnixStream::connect(url.trim_start_matches("redis+unix://")).await.unwrap();
     stream.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
-    let mut answer = [0; 5];
+    let expected = format!("{expected}\r\n");
+    let mut answer = vec![0; expected.len()];
     stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"+OK\r\n", "{command}");
+    assert_eq!(answer, expected.as_bytes(), "{command}");
 }
 
 #[tokio::test]
@@ -87,4 +91,28 @@ async fn a_message_for_a_route_that_is_not_configured_is_refused_with_those_that
     assert_eq!((&answers[1]["answer"], &answers[1]["field"]), (&json!("refused"), &json!("route")));
     assert_eq!(answers[1]["line"], 3, "blank lines count: {}", answers[1]);
     assert!(answers[1]["reason"].as_str().unwrap().contains("default"), "{}", answers[1]);
+}
+
+#[tokio::test]
+async fn a_record_that_nobody_can_read_keeps_no_other_job_from_being_worked_on() {
+    let world = World::new().await;
+    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce("sam@example.com", "m1", FULL)).await;
+    let shard = Destination::named("example.com").shard(world.store.shards());
+    let command = format!("HSET {}:{{{shard}}}:jobs default/{JO} no-record", world.prefix);
+    say(&redis::url(), &command, ":0").await;
+    world.clock.advance(2 * DAY);
+    let bounds = ClaimBounds { batch: 1, share: 1, lease: LEASE };
+    let (mut corrupt, mut delivered) = (0, 0);
+    // It is leased and lapses like any other, until it is in quarantine.
+    for _ in 0..12 {
+        let claimed = world.store.claim(shard, bounds).await.unwrap();
+        corrupt += claimed.corrupt.len();
+        delivered += claimed.jobs.len();
+        world.end(claimed.jobs, OK).await;
+        world.clock.advance(LEASE);
+    }
+    assert_eq!((corrupt, delivered), (5, 1));
+    assert_eq!(world.pace("example.com").await.in_flight, 0);
+    assert_eq!(world.store.quarantined(shard, 0, 9).await.unwrap().len(), 1);
 }

@@ -84,6 +84,23 @@ async fn an_attempt_whose_lease_is_lost_is_stopped_and_sends_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_lease_on_jobs_that_are_gone_is_not_kept_alive() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.mail.hold();
+    let worker = world.start_worker(|_| {});
+    world.mail.has_been_tried(1).await;
+    world.take_in(bounce(JO, "m2", UNKNOWN)).await;
+    eventually("the end of the lease", async || {
+        world.clock.advance(LEASE / 4);
+        world.store.leased(1).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    world.mail.let_go();
+    worker.stopped().await;
+}
+
+#[tokio::test]
 async fn a_long_attempt_keeps_its_lease() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
-use harness::random::Random;
+use harness::random::{Random, seeds};
 use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
 use shared::pace::Pace;
@@ -17,7 +17,6 @@ mod model;
 
 use model::{Gone, Model, delays};
 
-const SEEDS: u64 = 8;
 const OPERATIONS: usize = 600;
 const MAX_MESSAGES: usize = 2;
 const ADDRESSES: [&str; 12] = [
@@ -42,7 +41,7 @@ const REPLIES: [(usize, &str); 6] =
 
 #[tokio::test]
 async fn random_operations_match_a_model_and_end_every_message_once() {
-    for seed in 0..SEEDS {
+    for seed in seeds(8) {
         // Shown where the test fails.
         println!("seed {seed}");
         let settings =

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod bounds;
+mod breaker;
 mod deployments;
 mod drain;
 mod durability;
@@ -13,13 +14,18 @@ mod faults;
 mod fencing;
 mod final_events;
 mod floods;
+mod holds;
 mod intake;
 mod joining;
 mod outage;
+mod pace;
+mod paced;
 mod placement;
 mod privacy;
 mod probe;
 mod processes;
+mod quarantine;
 mod schedules;
 mod smtp;
 mod stale_bounces;
+mod tallies;

@@ -1,6 +1,6 @@
 //! A bounce from before an address's last delivery starts nothing, so that nobody gets a message twice.
 
-use harness::bounce::{FULL, UNKNOWN, bounce};
+use harness::bounce::{FULL, OK, UNKNOWN, bounce};
 use harness::world::{HOUR, MS, World};
 use serde_json::Value;
 use shared::clock::Timestamp;
@@ -32,6 +32,19 @@ async fn a_bounce_from_before_the_last_delivery_is_stale() {
     }
     assert!(world.job_if_any(JO).await.is_none());
     assert_eq!(world.standing(JO).await, Standing::Active);
+}
+
+#[tokio::test]
+async fn a_delivery_counts_also_where_the_next_message_of_the_attempt_retires_the_address() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.mail.says_in_turn(&[OK, UNKNOWN]);
+    assert_eq!(world.work().await, 1);
+    assert_eq!(world.standing(JO).await, Standing::Inactive);
+    let delivered = world.now();
+    world.clock.advance(HOUR);
+    assert_eq!(world.take_in(at(bounce(JO, "m1", FULL), delivered)).await, Answer::Stale);
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub struct MailSystem {
     tried: watch::Sender<Vec<Tried>>,
     /// How many messages are answered; those after them stay in flight.
     answered: watch::Sender<usize>,
+    /// The recipient whose attempts panic, as one does whose message meets a bug of the sender.
+    panicking: watch::Sender<Option<String>>,
 }
 
 /// One message that a worker tried to send.
@@ -35,7 +37,8 @@ pub struct Tried {
 impl Default for MailSystem {
     fn default() -> Self {
         let (tried, answered) = (watch::Sender::new(Vec::new()), watch::Sender::new(usize::MAX));
-        Self { script: Mutex::new(Box::new(|_| outcome(OK))), tried, answered }
+        let panicking = watch::Sender::new(None);
+        Self { script: Mutex::new(Box::new(|_| outcome(OK))), tried, answered, panicking }
     }
 }
 
@@ -55,6 +58,12 @@ impl MailSystem {
     /// From now on `script` answers.
     pub fn answers(&self, script: impl FnMut(&Attempt) -> Outcome + Send + 'static) {
         *self.script.lock().expect("no script panics") = Box::new(script);
+    }
+
+    /// From now on an attempt for this recipient panics, and all others get through.
+    pub fn panics_at(&self, recipient: &str) {
+        let recipient = recipient.to_owned();
+        self.panicking.send_replace(Some(recipient));
     }
 
     /// From now on messages stay in flight, until [`Self::let_go`].
@@ -106,6 +115,7 @@ impl Sender for MailSystem {
             place = tried.len();
         });
         answered.wait_for(|answered| place <= *answered).await.expect("this is the sender");
+        assert_ne!(self.panicking.borrow().as_deref(), Some(attempt.recipient.as_str()), "the test wants a panic");
         let mut script = self.script.lock().expect("no script panics");
         script(attempt)
     }

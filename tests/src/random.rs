@@ -1,4 +1,7 @@
-//! Chance that is the same in every run.
+//! Chance that comes the same way for the same seed, and how many seeds a test tries.
+
+use std::env;
+use std::ops::Range;
 
 /// SplitMix64: a few lines, and the same run for the same seed.
 pub struct Random(u64);
@@ -18,7 +21,7 @@ impl Random {
         ((mixed ^ (mixed >> 31)) % bound as u64) as usize
     }
 
-    /// One of `items`, each as often as its weight says.
+    /// One of the items, each as likely as its weight says.
     pub fn weighted<T: Copy>(&mut self, items: &[(usize, T)]) -> T {
         let mut drawn = self.below(items.iter().map(|(weight, _)| weight).sum());
         let item = items.iter().find(|(weight, _)| {
@@ -29,8 +32,14 @@ impl Random {
         item.expect("what is drawn is less than all weights together").1
     }
 
-    /// One of `items`.
+    /// One of the items.
     pub fn of<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }
+}
+
+/// The seeds that a test tries: `count` of them, or as many as `REDELIVER_SEEDS` says.
+pub fn seeds(count: u64) -> Range<u64> {
+    let wanted = env::var("REDELIVER_SEEDS").ok().map(|text| text.parse().expect("REDELIVER_SEEDS is a whole number"));
+    0..wanted.unwrap_or(count)
 }

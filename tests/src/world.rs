@@ -15,11 +15,13 @@ use shared::config::{self, Config};
 use shared::event::{Event, EventKind};
 use shared::job::JobId;
 use shared::pace::{DestinationRule, Pace};
+use shared::placement::Destination;
 use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::{AddressReport, JobReport};
-use shared::store::claim::{ClaimBounds, Lease, LeasedJob};
+use shared::store::claim::{ClaimBounds, Claimed, Lease, LeasedJob};
 use shared::store::connection::Connections;
+use shared::store::destination::PaceReport;
 use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
@@ -32,6 +34,7 @@ use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
 
+use crate::bounce::{FULL, bounce};
 use crate::mail::MailSystem;
 use crate::redis;
 
@@ -94,7 +97,8 @@ pub struct World {
     pub mail: Arc<MailSystem>,
     /// The prefix of its keys.
     pub prefix: String,
-    limits: Limits,
+    connections: Connections,
+    settings: Settings,
     accept: Accept,
     attempter: Attempter,
 }
@@ -131,16 +135,11 @@ impl World {
     async fn under(prefix: String, connections: Connections, settings: Settings) -> Self {
         let table = Table::embedded();
         let clock = Arc::new(ManualClock::new(settings.start));
-        let Settings { max_messages, max_lapses, pace, .. } = settings;
-        let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&table) };
-        let store = Store::open(connections, &prefix, SHARDS, limits, clock.clone())
-            .await
-            .expect("the tests' own Redis answers, and all stores under a prefix have one shape")
-            .with_rules(&settings.rules);
+        let store = open(connections.clone(), &settings, &prefix, &clock).await;
         let mail = Arc::new(MailSystem::default());
         let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
         let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
-        Self { clock, store, mail, prefix, limits, accept, attempter }
+        Self { clock, store, mail, prefix, connections, settings, accept, attempter }
     }
 
     /// What the clock shows.
@@ -176,6 +175,37 @@ impl World {
         due
     }
 
+    /// Takes in `count` bounces to as many addresses of one domain, `user0` and so on, and moves the clock to where the
+    /// jobs are all due.
+    pub async fn with_due(&self, domain: &str, count: usize) {
+        let read = |n| {
+            let posted = bounce(&format!("user{n}@{domain}"), "m1", FULL);
+            json::read(posted, self.now(), 64 << 10).expect("it is a bounce")
+        };
+        let answers = self.accept.accept((0..count).map(read).collect()).await.expect("Redis answers");
+        assert!(answers.iter().all(|answered| matches!(answered.answer, Answer::Scheduled { .. })));
+        self.clock.advance(27 * HOUR);
+    }
+
+    /// Leases at most `batch` of the jobs that are due in the shard of a destination.
+    pub async fn claim_near(&self, destination: &str, batch: usize) -> Claimed {
+        let bounds = ClaimBounds { batch, share: batch, lease: LEASE };
+        self.store
+            .claim(Destination::named(destination).shard(self.store.shards()), bounds)
+            .await
+            .expect("Redis answers")
+    }
+
+    /// The pace of a destination as it is now.
+    pub async fn pace(&self, destination: &str) -> PaceReport {
+        self.store.pace(&Destination::named(destination)).await.expect("Redis answers")
+    }
+
+    /// From now on the store is one that has just been opened, on the same keys.
+    pub async fn restart(&mut self) {
+        self.store = open(self.connections.clone(), &self.settings, &self.prefix, &self.clock).await;
+    }
+
     /// Leases all jobs that are due.
     pub async fn claim(&self) -> Vec<LeasedJob> {
         let bounds = ClaimBounds { batch: 500, share: 500, lease: LEASE };
@@ -204,6 +234,15 @@ impl World {
         self.attempter.attempt(leased, &never).await.expect("an attempt that is not cut off ends in a settlement")
     }
 
+    /// Attempts leased jobs, whose messages are all answered with `reply`, and settles each in a call of its own.
+    pub async fn end(&self, jobs: impl IntoIterator<Item = LeasedJob>, reply: &str) {
+        self.mail.says(reply);
+        for leased in jobs {
+            let settlement = self.attempt(leased).await;
+            assert_eq!(self.settle(&settlement).await, Settled::Done);
+        }
+    }
+
     /// Lengthens a lease to its full length from now.
     pub async fn extend(&self, lease: &Lease) -> Extended {
         self.store.extend(&[(lease.key(), self.now().plus(LEASE))]).await.remove(0)
@@ -212,6 +251,11 @@ impl World {
     /// Gives a lease back; whether its token was valid.
     pub async fn release(&self, lease: &Lease) -> bool {
         self.store.release(std::slice::from_ref(lease), GivenBack::Untried).await.expect("Redis answers") == 1
+    }
+
+    /// Gives a lease back whose attempt crashed; whether its token was valid.
+    pub async fn crash(&self, lease: &Lease) -> bool {
+        self.store.release(std::slice::from_ref(lease), GivenBack::Crashed).await.expect("Redis answers") == 1
     }
 
     /// Settles one attempt.
@@ -275,8 +319,7 @@ impl World {
     /// Where nothing answers there.
     pub async fn store_at(&self, url: &str, timeout: Duration) -> Store {
         let connections = redis::connections_with(url, timeout);
-        let opened = Store::open(connections, &self.prefix, self.store.shards(), self.limits, self.clock.clone());
-        opened.await.expect("the way is open")
+        open(connections, &self.settings, &self.prefix, &self.clock).await
     }
 
     /// All events so far. Those of one address are in order.
@@ -323,6 +366,15 @@ impl RunningWorker {
         self.stop();
         self.running.await.expect("a worker does not panic");
     }
+}
+
+async fn open(connections: Connections, settings: &Settings, prefix: &str, clock: &Arc<ManualClock>) -> Store {
+    let Settings { max_messages, max_lapses, pace, .. } = *settings;
+    let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&Table::embedded()) };
+    Store::open(connections, prefix, SHARDS, limits, clock.clone())
+        .await
+        .expect("the tests' own Redis answers, and all stores under a prefix have one shape")
+        .with_rules(&settings.rules)
 }
 
 /// All events of a store so far. Those of one address are in order.

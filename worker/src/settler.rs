@@ -61,6 +61,18 @@ impl HeldLease {
         let left = jobs.len();
         Self { key, open: jobs.into_iter().map(Some).collect(), left, deadline, set_at }
     }
+
+    /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others alone. Tells how many
+    /// those are.
+    fn let_go(&mut self, void: &[String]) -> usize {
+        for slot in &mut self.open {
+            if let Some((_, cut)) = slot.take_if(|(lease, _)| void.contains(&lease.job.key())) {
+                cut.cancel();
+                self.left -= 1;
+            }
+        }
+        self.left
+    }
 }
 
 /// How the settler works.
@@ -238,9 +250,8 @@ impl Settler {
                 Extended::Yes(void) => {
                     let Some(held) = self.held.get_mut(&key) else { continue };
                     (held.deadline, held.set_at) = (deadline, now);
-                    let retired = |lease: &Lease| !void.is_empty() && void.contains(&lease.job.key());
-                    for (_, cut) in held.open.iter().flatten().filter(|(lease, _)| retired(lease)) {
-                        cut.cancel();
+                    if !void.is_empty() && held.let_go(&void) == 0 {
+                        self.held.remove(&key);
                     }
                 }
                 // It is asked for again at the next beat.

@@ -19,6 +19,10 @@ pub(super) static SETTLE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pac
 pub(super) static RELEASE: LazyLock<Script> =
     script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/release.lua");
 pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/extend.lua");
+pub(super) static HOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/hold.lua");
+pub(super) static UNHOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/unhold.lua");
+pub(super) static OVERRIDE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/override.lua");
+pub(super) static PUT_BACK: LazyLock<Script> = script!("lua/prelude.lua", "lua/put_back.lua");
 pub(super) static REINSTATE: LazyLock<Script> = script!("lua/prelude.lua", "lua/reinstate.lua");
 
 impl Store {

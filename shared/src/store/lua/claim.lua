@@ -100,9 +100,12 @@ if #all_ids > 0 then
         put_due(answer[1], all_ids[k], tonumber(waiting[2 * n]))
       end
     end
-    set(visited.changes, 'in_flight', text(in_flight))
-    redis.call('HSET', pace_key(answer[1]), unpack(visited.changes))
-    reply[#reply + 1] = answer
+    -- Where nothing was leased nothing was taken, and above all no probe is under way.
+    if in_flight > visited.in_flight then
+      set(visited.changes, 'in_flight', text(in_flight))
+      redis.call('HSET', pace_key(answer[1]), unpack(visited.changes))
+      reply[#reply + 1] = answer
+    end
   end
   if #leased > 0 then
     reply[2] = take_token()

@@ -36,6 +36,9 @@ local OPEN_MS, OPEN_MAX_MS = tonumber(ARGV[17]), tonumber(ARGV[18])
 -- A failure takes this share of the window; what was under way with it takes nothing more.
 local NARROWED_TO = 0.7
 
+-- How far off a number of tokens may be: half of it because of the digits that are kept, half because it is a float.
+local ROUNDING = 1e-6
+
 local function event_of_destination(kind, destination, fields)
   add_event('{"type":"' .. kind .. '","destination":' .. cjson.encode(destination) .. fields .. '}')
 end
@@ -81,10 +84,10 @@ local function allowance(pace, changes, take_token, fallback)
     saved, refilled_at = string.match(tokens, '^(%S+) (%S+)$')
     saved = math.min(burst, saved + math.max(0, NOW - refilled_at) * rate / 1000)
   end
-  -- The next token, rounded up to the millisecond, so that the visit finds it.
-  local function next_token(left) return NOW + math.max(1, math.ceil((1 - left) * 1000 / rate)) end
   -- What is a token but for a rounding error is one.
-  local whole = math.floor(saved + 1e-6)
+  local whole = math.floor(saved + ROUNDING)
+  -- The next token, rounded up to the millisecond, so that the visit finds it.
+  local function next_token(left) return NOW + math.max(1, math.ceil((1 - ROUNDING / 2 - left) * 1000 / rate)) end
   if whole < 1 then return 0, next_token(saved) end
   local function take(taken, limited)
     set(changes, 'tokens', string.format('%.6f %s', saved - taken, NOW_TEXT))
@@ -98,6 +101,8 @@ local function open_breaker(destination, changes, times)
   local at = NOW + math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS)
   set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. times + 1)
   set(changes, 'results', '')
+  -- A visit that found its probe under way has put the next one off until that one's lease would end.
+  wake(destination, at)
   event_of_destination('BreakerOpened', destination, ',"until":' .. text(at))
 end
 
@@ -160,6 +165,12 @@ local function end_attempt(destination, token, mark, counted)
   if mark == '-' then report.bad = report.bad + 1 else report.refused = report.refused + 1 end
   report.probes[token] = 'bad'
   report.newest = math.max(report.newest, tonumber(token))
+end
+
+-- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.
+local function probe_of(destination, id)
+  local token = string.match(redis.call('HGET', pace_key(destination), 'breaker') or '', '^half_open (%S+)')
+  return token and redis.call('SISMEMBER', lease_key(token), id) == 1 and token or ''
 end
 
 -- The breaker waits for its probe, or it is open and says nothing of what was under way before.

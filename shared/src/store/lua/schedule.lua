@@ -115,7 +115,7 @@ local function forget_job(id, destination)
   if not due_of[id] and redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 then
     -- It is leased: its lease is void from here on, and what it brings is news of nobody.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
-    end_attempt(destination, '', '')
+    end_attempt(destination, probe_of(destination, id), '')
   end
   redis.call('HDEL', JOBS, id)
   redis.call('HDEL', LAPSES, id)

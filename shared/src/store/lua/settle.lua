@@ -185,10 +185,8 @@ write_events()
 if redis.call('HLEN', LAPSES) > 0 then call_many('HDEL', LAPSES, settled) end
 call_many('HDEL', JOBS, deleted)
 call_many('HSET', JOBS, written)
-if #cleared > 0 then
-  redis.call('HDEL', STANDING, unpack(cleared))
-  redis.call('HSET', delivered_key(0), unpack(delivered))
-end
+call_many('HDEL', STANDING, cleared)
+call_many('HSET', delivered_key(0), delivered)
 local day = text(math.floor(NOW / DAY_MS))
 for destination, fields in pairs(tallies) do
   local key = PREFIX .. 'tally:' .. day .. ':' .. destination

@@ -1,0 +1,28 @@
+//! Reading tallies: what was tried at one destination on one day.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::pipe;
+
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::placement::Destination;
+use crate::tally::Tally;
+
+const DAY_MS: i64 = 86_400_000;
+
+impl Store {
+    /// The attempts at one destination on the day, in UTC, that `day` lies in, by what mattered about each. In no order.
+    pub async fn tally(&self, destination: &Destination, day: Timestamp) -> Result<Vec<(Tally, u64)>, StoreError> {
+        let keys = self.keys.shard(destination.shard(self.shards()));
+        let key = keys.tally(day.ms().div_euclid(DAY_MS), destination.as_str());
+        let (fields,): (HashMap<String, u64>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
+        fields
+            .into_iter()
+            .map(|(field, count)| {
+                let tally = field.parse().map_err(|why| StoreError::Refused(format!("{why}, not: {field}")))?;
+                Ok((tally, count))
+            })
+            .collect()
+    }
+}

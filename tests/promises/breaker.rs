@@ -1,0 +1,301 @@
+//! A destination that is down gets no attempts, and its jobs wait without spending any; then one probe for the whole fleet
+//! tells whether it is back, and what has become due meanwhile goes out slowly.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::world::{LEASE, MS, Settings, World};
+use serde_json::json;
+use shared::clock::Timestamp;
+use shared::event::EventKind;
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::pace::{Breaker, Pace};
+use shared::placement::Destination;
+use shared::store::claim::LeasedJob;
+use shared::store::destination::BreakerState;
+use shared::store::settle::Settled;
+
+const THERE: &str = "one.example";
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long breakers are open the first time, and at most: shorter and longer than a lease.
+const OPEN: Duration = Duration::from_secs(20);
+const OPEN_MAX: Duration = Duration::from_secs(150);
+
+#[tokio::test]
+async fn failures_of_the_host_in_a_row_open_a_breaker() {
+    let world = World::with(settings()).await;
+    world.with_due(THERE, 30).await;
+    fail(&world, 4).await;
+    world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
+    fail(&world, 4).await;
+    assert_eq!(state(&world).await, BreakerState::Closed, "a success between says that it is up");
+    fail(&world, 1).await;
+    let until = world.now().plus(OPEN);
+    assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 });
+    let opened = world.events_of(EventKind::BreakerOpened).await;
+    assert_eq!(opened.len(), 1);
+    assert_eq!((opened[0].job.as_str(), opened[0].until), ("", Some(until.ms())));
+    assert_eq!(opened[0].destination, Some(Destination::named(THERE)));
+}
+
+#[tokio::test]
+async fn a_share_of_failures_within_the_sliding_window_opens_a_breaker() {
+    let half = Breaker { failures: 1_000, share: 0.5, samples: 10, over: 60 * SECOND, ..settings().pace.breaker };
+    let settings = || Settings { pace: Pace { breaker: half, ..settings().pace }, ..settings() };
+    // By turns, so that no two failures stand in a row. The first counts as soon as it is there.
+    for (pause, opens) in [(SECOND, true), (12 * SECOND, false)] {
+        let world = World::with(settings()).await;
+        world.with_due(THERE, 50).await;
+        for n in 0..20 {
+            assert_eq!(state(&world).await, BreakerState::Closed, "{n} attempts, {pause:?} apart");
+            let reply = if n % 2 == 0 { MAINTENANCE } else { OK };
+            world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+            world.clock.advance(pause);
+            if opens && n == 9 {
+                break;
+            }
+        }
+        assert_eq!(state(&world).await != BreakerState::Closed, opens, "{pause:?} apart");
+    }
+    let world = World::with(settings()).await;
+    world.with_due(THERE, 50).await;
+    for n in 0..40 {
+        let reply = if n % 3 == 0 { MAINTENANCE } else { OK };
+        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+    }
+    assert_eq!(state(&world).await, BreakerState::Closed, "a third is not half");
+}
+
+#[tokio::test]
+async fn while_a_breaker_is_open_jobs_wait_without_spending_an_attempt() {
+    let world = World::with(settings()).await;
+    let until = open(&world, 10).await;
+    let waiting = format!("user9@{THERE}");
+    let (before, events) = (world.job(&waiting).await, world.events().await.len());
+    for n in 0..4 {
+        let claimed = world.claim_near(THERE, 100).await;
+        assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)), "after {n} seconds");
+        world.clock.advance(SECOND);
+    }
+    world.clock.set(Timestamp::from_ms(until.ms() - 1));
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
+    let after = world.job(&waiting).await;
+    assert_eq!((after.job, after.due), (before.job, before.due));
+    assert_eq!(world.events().await.len(), events);
+}
+
+#[tokio::test]
+async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
+    let world = World::with(settings()).await;
+    world.clock.set(open(&world, 60).await);
+    let claims = (0..10).map(|_| world.claim_near(THERE, 5));
+    let mut probes: Vec<LeasedJob> = join_all(claims).await.into_iter().flat_map(|claimed| claimed.jobs).collect();
+    assert_eq!(probes.len(), 1, "one of all that are due");
+    world.clock.advance(LEASE / 2);
+    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 0, "however long it takes");
+    world.extend(&probes[0].lease).await;
+    world.clock.advance(LEASE - MS);
+    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 0, "however long it takes");
+
+    world.end(probes.pop(), OK).await;
+    assert_eq!(state(&world).await, BreakerState::Closed);
+    let closed = world.events_of(EventKind::BreakerClosed).await;
+    assert_eq!(closed.len(), 1);
+    assert_eq!((closed[0].job.as_str(), &closed[0].destination), ("", &Some(Destination::named(THERE))));
+    // A slow start: the window begins at its least, and each window's worth of successes adds one.
+    for expected in [1, 2, 3, 4] {
+        let mut settlements = Vec::new();
+        for leased in world.claim_near(THERE, 100).await.jobs {
+            settlements.push(world.attempt(leased).await);
+        }
+        assert_eq!(settlements.len(), expected);
+        world.settle_all(&settlements).await;
+    }
+}
+
+#[tokio::test]
+async fn each_failed_probe_doubles_the_time_up_to_its_longest_and_a_success_starts_anew() {
+    let world = World::with(settings()).await;
+    let mut until = open(&world, 60).await;
+    for (times, seconds) in [(2, 40), (3, 80), (4, 150), (5, 150)] {
+        world.clock.set(until);
+        let probe = world.claim_near(THERE, 100).await.jobs;
+        assert_eq!(probe.len(), 1);
+        world.end(probe, MAINTENANCE).await;
+        until = world.now().plus(seconds * SECOND);
+        assert_eq!(state(&world).await, BreakerState::Open { until, times });
+        assert!(world.claim_near(THERE, 100).await.next_visit <= Some(until));
+    }
+    world.clock.set(until);
+    world.end(world.claim_near(THERE, 100).await.jobs, OK).await;
+    fail(&world, 5).await;
+    let until = world.now().plus(OPEN);
+    assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 });
+}
+
+#[tokio::test]
+async fn after_a_failed_probe_the_shard_is_visited_when_the_next_one_may_go() {
+    let world = World::with(settings()).await;
+    world.clock.set(open(&world, 60).await);
+    let probe = world.claim_near(THERE, 100).await.jobs;
+    // Leases are long, and the breaker is open for less.
+    world.clock.advance(MS);
+    world.end(probe, MAINTENANCE).await;
+    let until = world.now().plus(2 * OPEN);
+    let next_visit = world.claim_near(THERE, 100).await.next_visit;
+    assert_eq!(next_visit, Some(until), "not only when the probe's lease would have ended");
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_refused_shows_that_its_host_is_back() {
+    let world = World::with(settings()).await;
+    world.clock.set(open(&world, 10).await);
+    world.end(world.claim_near(THERE, 100).await.jobs, UNKNOWN).await;
+    assert_eq!(state(&world).await, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
+    for way in ["lapsed", "crashed", "released", "our own trouble", "retired"] {
+        let world = World::with(settings()).await;
+        world.clock.set(open(&world, 10).await);
+        // The same claim takes from another destination too, so that the probe's lease lasts.
+        let other = neighbour(&world);
+        world.take_in(bounce(&format!("jo@{other}"), "m1", MAINTENANCE)).await;
+        let due = world.job(&format!("jo@{other}")).await.due.unwrap();
+        world.clock.set(due);
+        let mut jobs = world.claim_near(THERE, 100).await.jobs;
+        assert_eq!(jobs.len(), 2, "the probe, and a job of a neighbour");
+        let place = jobs.iter().position(|leased| leased.lease.destination.as_str() == THERE).unwrap();
+        let probe = jobs.swap_remove(place);
+        let beside = &jobs[0].lease;
+        match way {
+            "lapsed" => world.clock.advance(LEASE),
+            "crashed" => assert!(world.crash(&probe.lease).await),
+            "released" => assert!(world.release(&probe.lease).await),
+            "retired" => {
+                world.take_in(bounce(probe.lease.job.recipient.as_str(), "m2", UNKNOWN)).await;
+            }
+            _ => {
+                world.mail.answers(|_| unreachable_by_our_fault());
+                let settlement = world.attempt(probe).await;
+                assert_eq!(world.settle(&settlement).await, Settled::Done);
+            }
+        }
+        let probes = async || {
+            let claimed = world.claim_near(THERE, 100).await;
+            claimed.jobs.iter().filter(|leased| leased.lease.destination.as_str() == THERE).count()
+        };
+        assert_eq!(probes().await, 0, "{way}");
+        let until = world.now().plus(OPEN);
+        assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 }, "{way}: it does not count");
+        world.extend(beside).await;
+        world.clock.set(until);
+        assert_eq!(probes().await, 1, "{way}: another one is sent");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next() {
+    let world = World::with(settings()).await;
+    let until = open(&world, 6).await;
+    let other = neighbour(&world);
+    assert_eq!(world.claim_near(THERE, 100).await.next_visit, Some(until));
+    // One answer holds 8 MiB: nine of these, and not ten.
+    for address in (0..9).map(|n| format!("user{n}@{other}")).chain((0..6).map(|n| format!("user{n}@{THERE}"))) {
+        for n in 0..15 {
+            let mut large = bounce(&address, &format!("large{n}"), FULL);
+            large["content"] = json!({"inline": "x".repeat(60_000)});
+            large["occurred_at"] = "2026-11-01T00:00:00Z".into();
+            world.take_in(large).await;
+        }
+    }
+    world.clock.set(until);
+    let claimed = world.claim_near(THERE, 100).await;
+    assert!(claimed.jobs.iter().all(|leased| leased.lease.destination.as_str() == other), "those have waited longer");
+    assert_eq!(claimed.jobs.len(), 9);
+    assert!(claimed.next_visit <= Some(world.now()), "the probe waits for no other");
+    let probe = world.claim_near(THERE, 100).await.jobs;
+    assert_eq!(probe.len(), 1);
+    assert_eq!(probe[0].lease.destination.as_str(), THERE);
+}
+
+#[tokio::test]
+async fn our_own_trouble_never_opens_a_breaker() {
+    let world = World::with(settings()).await;
+    world.with_due(THERE, 30).await;
+    world.mail.answers(|_| unreachable_by_our_fault());
+    for leased in world.claim_near(THERE, 100).await.jobs {
+        let settlement = world.attempt(leased).await;
+        assert_eq!(world.settle(&settlement).await, Settled::Done);
+    }
+    assert_eq!(state(&world).await, BreakerState::Closed);
+    assert_eq!(world.events_of(EventKind::BreakerOpened).await, []);
+}
+
+#[tokio::test]
+async fn other_destinations_of_the_shard_do_not_notice() {
+    let world = World::with(settings()).await;
+    let other = neighbour(&world);
+    open(&world, 10).await;
+    let mut long_ago = bounce(&format!("jo@{other}"), "m1", FULL);
+    long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
+    world.take_in(long_ago).await;
+    let jobs = world.claim_near(THERE, 100).await.jobs;
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0].lease.destination.as_str(), other);
+}
+
+#[tokio::test]
+async fn a_breaker_survives_a_restart() {
+    let mut world = World::with(settings()).await;
+    let until = open(&world, 10).await;
+    world.restart().await;
+    assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 });
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
+    world.clock.set(until);
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1);
+    world.restart().await;
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "the probe is still under way");
+}
+
+/// Five failures in a row open a breaker.
+fn settings() -> Settings {
+    let pace = Pace::default();
+    let breaker = Breaker { failures: 5, samples: 1_000, open: OPEN, open_max: OPEN_MAX, ..pace.breaker };
+    Settings { pace: Pace { breaker, ..pace }, ..Settings::default() }
+}
+
+/// Lets `count` attempts fail, one after the other.
+async fn fail(world: &World, count: usize) {
+    for _ in 0..count {
+        let jobs = world.claim_near(THERE, 1).await.jobs;
+        assert_eq!(jobs.len(), 1);
+        world.end(jobs, MAINTENANCE).await;
+    }
+}
+
+/// Makes `count` jobs due, lets the first five fail, and tells until when the breaker is open.
+async fn open(world: &World, count: usize) -> Timestamp {
+    world.with_due(THERE, count).await;
+    fail(world, 5).await;
+    world.now().plus(OPEN)
+}
+
+async fn state(world: &World) -> BreakerState {
+    world.pace(THERE).await.breaker
+}
+
+/// Another destination of the same shard.
+fn neighbour(world: &World) -> String {
+    let shard = |name: &str| Destination::named(name).shard(world.store.shards());
+    let mut names = (0..).map(|n| format!("other{n}.example"));
+    names.find(|name| shard(name) == shard(THERE)).expect("there is no end of names")
+}
+
+fn unreachable_by_our_fault() -> Outcome {
+    Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text: "the relay is away".to_owned() })
+}

@@ -1,0 +1,253 @@
+//! A destination gets no more attempts at once and per second than its pace allows, the whole fleet together; and it gets
+//! them as soon as it may.
+
+use futures::future::join_all;
+use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
+use harness::world::{DAY, LEASE, MS, Settings, World};
+use shared::clock::Timestamp;
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::pace::{Breaker, DestinationRule, Pace, PaceLimits};
+use shared::placement::Destination;
+use shared::store::claim::ClaimBounds;
+use shared::store::settle::Settled;
+
+const THERE: &str = "one.example";
+
+/// A provider that finds fault with our reputation.
+const ROUTE: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
+
+#[tokio::test]
+async fn a_window_holds_for_the_whole_fleet_and_whoever_makes_room_lets_the_next_in_at_once() {
+    let world = World::with(window(5, 5)).await;
+    world.with_due(THERE, 40).await;
+    let claims = (0..20).map(|_| world.claim_near(THERE, 3));
+    let mut jobs: Vec<_> = join_all(claims).await.into_iter().flat_map(|claimed| claimed.jobs).collect();
+    assert_eq!(jobs.len(), 5, "of forty jobs that are due");
+    assert_eq!(world.pace(THERE).await.in_flight, 5);
+    for _ in 0..35 {
+        world.end(jobs.pop(), OK).await;
+        let claimed = world.claim_near(THERE, 3).await;
+        assert_eq!(claimed.jobs.len(), 1, "one went, one comes");
+        jobs.extend(claimed.jobs);
+    }
+    world.end(jobs, OK).await;
+    assert_eq!(world.pace(THERE).await.in_flight, 0);
+}
+
+#[tokio::test]
+async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
+    for way in ["settled", "released", "crashed", "lapsed", "retired"] {
+        let world = World::with(window(1, 1)).await;
+        world.with_due(THERE, 3).await;
+        let leased = world.claim_near(THERE, 9).await.jobs.remove(0);
+        assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0, "{way}: the window is full");
+        let lease = leased.lease.clone();
+        let settlement = world.attempt(leased).await;
+        match way {
+            "settled" => assert_eq!(world.settle(&settlement).await, Settled::Done),
+            "released" => assert!(world.release(&lease).await),
+            "crashed" => assert!(world.crash(&lease).await),
+            "lapsed" => world.clock.advance(LEASE),
+            _ => {
+                world.take_in(bounce(lease.job.recipient.as_str(), "m2", UNKNOWN)).await;
+            }
+        }
+        assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 1, "{way}: there is room for one");
+        if way != "settled" {
+            assert_eq!(world.settle(&settlement).await, Settled::Stale, "{way}");
+        }
+        assert_eq!(world.pace(THERE).await.in_flight, 1, "{way}: what ended counts once");
+        assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0, "{way}: the window is full again");
+    }
+}
+
+#[tokio::test]
+async fn a_window_widens_on_success_while_it_is_in_use_and_never_beyond_its_limit() {
+    let world = World::with(window(4, 6)).await;
+    world.with_due(THERE, 200).await;
+    world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
+    assert_eq!(world.pace(THERE).await.window, None, "one attempt at a time says nothing about four");
+
+    let mut widest = 4;
+    while widest < 6 {
+        let jobs = world.claim_near(THERE, 100).await.jobs;
+        assert!((widest..=widest + 1).contains(&jobs.len()), "{} after {widest}", jobs.len());
+        widest = jobs.len();
+        world.end(jobs, OK).await;
+    }
+    for _ in 0..5 {
+        let jobs = world.claim_near(THERE, 100).await.jobs;
+        assert_eq!(jobs.len(), 6, "this is its limit");
+        world.end(jobs, OK).await;
+    }
+}
+
+#[tokio::test]
+async fn failures_of_host_and_route_narrow_a_window_once_for_all_that_was_under_way() {
+    for reply in [MAINTENANCE, ROUTE] {
+        let world = World::with(window(10, 20)).await;
+        world.with_due(THERE, 40).await;
+        for left in [7, 4, 2, 1, 1] {
+            let jobs = world.claim_near(THERE, 100).await.jobs;
+            world.end(jobs, reply).await;
+            let window = world.pace(THERE).await.window.unwrap();
+            assert_eq!(window.floor() as i32, left, "{reply}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_the_destinations_fault_does_not_narrow_its_window() {
+    for reply in ["450 4.2.2 Mailbox full", UNKNOWN, TOO_BIG, "ours"] {
+        let world = World::with(window(10, 10)).await;
+        world.with_due(THERE, 30).await;
+        let jobs = world.claim_near(THERE, 100).await.jobs;
+        if reply == "ours" {
+            world.mail.answers(|_| unreachable_by_our_fault());
+        } else {
+            world.mail.says(reply);
+        }
+        for leased in jobs {
+            let settlement = world.attempt(leased).await;
+            assert_eq!(world.settle(&settlement).await, Settled::Done);
+        }
+        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 10, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_holds_over_time_for_the_whole_fleet() {
+    let (rate, burst) = (2.0, 3.0);
+    let world = World::with(limited(PaceLimits { rate, burst, window: 500 })).await;
+    world.with_due(THERE, 100).await;
+    let mut claimed = 0;
+    for tenths in 0..=200 {
+        let claims = (0..2).map(|_| world.claim_near(THERE, 100));
+        claimed += join_all(claims).await.iter().map(|claimed| claimed.jobs.len()).sum::<usize>();
+        let allowed = (burst + rate * f64::from(tenths) / 10.0 + 1e-9) as usize;
+        assert_eq!(claimed, allowed, "after {tenths} tenths of a second");
+        world.clock.advance(100 * MS);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_is_all_that_can_be_saved_up() {
+    let world = World::with(limited(PaceLimits { rate: 5.0, burst: 3.0, window: 500 })).await;
+    world.with_due(THERE, 20).await;
+    for _ in 0..2 {
+        assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
+        world.clock.advance(DAY / 24);
+    }
+}
+
+#[tokio::test]
+async fn the_next_visit_names_the_instant_of_the_next_token() {
+    for rate in [0.03, 0.3, 1.0, 2.0, 7.0, 333.0, 999.0] {
+        let world = World::with(limited(PaceLimits { rate, burst: 2.0, window: 500 })).await;
+        world.with_due(THERE, 30).await;
+        let mut next_visit = world.claim_near(THERE, 100).await.next_visit.unwrap();
+        for _ in 0..10 {
+            let just_before = Timestamp::from_ms(next_visit.ms() - 1);
+            if just_before > world.now() {
+                world.clock.set(just_before);
+                assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "at {rate}/s");
+            }
+            world.clock.set(next_visit);
+            let claimed = world.claim_near(THERE, 100).await;
+            assert_eq!(claimed.jobs.len(), 1, "at {rate}/s");
+            next_visit = claimed.next_visit.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rule_of_the_configuration_holds_from_the_first_job_on() {
+    let rule = |name: &str, window| DestinationRule {
+        name: name.to_owned(),
+        limits: PaceLimits { rate: 0.0, burst: 1.0, window },
+    };
+    let rules = vec![rule("one.example", 1), rule("*.example", 2)];
+    let world = World::with(Settings { rules, ..window(10, 10) }).await;
+    for (destination, expected) in [("one.example", 1), ("two.example", 2), ("other.org", 10)] {
+        world.with_due(destination, 15).await;
+        let jobs = world.claim_near(destination, 100).await.jobs;
+        assert_eq!(jobs.iter().filter(|leased| leased.lease.destination.as_str() == destination).count(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_override_wins_at_once_and_until_it_is_taken_back() {
+    let world = World::with(window(3, 3)).await;
+    let there = Destination::named(THERE);
+    world.with_due(THERE, 30).await;
+    let jobs = world.claim_near(THERE, 100).await.jobs;
+    assert_eq!(jobs.len(), 3);
+
+    let slow = Some(PaceLimits { rate: 0.01, burst: 1.0, window: 3 });
+    world.store.override_limits(&there, slow).await.unwrap();
+    assert_eq!(world.pace(THERE).await.override_limits, slow);
+    world.end(jobs, OK).await;
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1, "there is room for three, and one token");
+    assert!(world.claim_near(THERE, 100).await.next_visit > Some(world.now()), "it waits for the next token");
+    world.store.override_limits(&there, None).await.unwrap();
+    assert_eq!(world.pace(THERE).await.override_limits, None);
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 2, "three may be under way again");
+}
+
+#[tokio::test]
+async fn pace_survives_a_restart() {
+    let mut world = World::with(limited(PaceLimits { rate: 1.0, burst: 2.0, window: 3 })).await;
+    world.with_due(THERE, 30).await;
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 2);
+    let before = world.pace(THERE).await;
+
+    world.restart().await;
+    assert_eq!(world.pace(THERE).await, before);
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "no token is left");
+    world.clock.advance(LEASE / 6);
+    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1, "and there is room for one");
+}
+
+#[tokio::test]
+async fn a_backlog_at_one_destination_delays_no_other() {
+    let world = World::with(window(100_000, 100_000)).await;
+    let big = Destination::named("big.example").shard(world.store.shards());
+    let small: Vec<String> = (0..)
+        .map(|n| format!("small{n}.example"))
+        .filter(|name| Destination::named(name.as_str()).shard(world.store.shards()) == big)
+        .take(200)
+        .collect();
+    world.with_due("big.example", 10_000).await;
+    for name in &small {
+        world.take_in(bounce(&format!("jo@{name}"), "m1", FULL)).await;
+    }
+    world.clock.advance(2 * DAY);
+    // As much as it likes, so that only its place in the queue keeps the backlog from filling every claim.
+    let bounds = ClaimBounds { batch: 50, share: 50, lease: LEASE };
+    let (mut claims, mut reached) = (0, 0);
+    while reached < small.len() {
+        let jobs = world.store.claim(big, bounds).await.unwrap().jobs;
+        reached += jobs.iter().filter(|leased| leased.lease.destination.as_str() != "big.example").count();
+        claims += 1;
+        world.clock.advance(MS);
+        // One of the backlog, and then fifty of the others in each.
+        assert!(claims <= 6, "{reached} of 200 were reached in {claims} claims");
+    }
+}
+
+/// A fleet whose windows start at `window` and end at `most`, with breakers that never open.
+fn window(window: u32, most: u32) -> Settings {
+    let pace = Pace::default();
+    let limits = PaceLimits { window: most, ..pace.limits };
+    let breaker = Breaker { failures: 1_000_000, samples: 1_000_000, ..pace.breaker };
+    Settings { pace: Pace { window, limits, breaker, ..pace }, ..Settings::default() }
+}
+
+fn limited(limits: PaceLimits) -> Settings {
+    let settings = window(limits.window, limits.window);
+    Settings { pace: Pace { limits, ..settings.pace }, ..settings }
+}
+
+fn unreachable_by_our_fault() -> Outcome {
+    Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text: "the relay is away".to_owned() })
+}

@@ -1,0 +1,335 @@
+//! Whatever happens in which order, a claim brings exactly what pace, breakers and operators allow of what is due, neither
+//! more nor less nor later: random operations on the real store match a model in memory. Tallies too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::random::{Random, seeds};
+use harness::world::{DAY, HOUR, LEASE, MS, Settings, World, id};
+use shared::event::EventKind;
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::pace::{Breaker, Pace, PaceLimits};
+use shared::placement::Destination;
+use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
+use shared::store::destination::BreakerState;
+use shared::store::schedule::Answer;
+use shared::store::settle::Settled;
+use shared::tally::Tally;
+
+mod model;
+
+use model::{Model, Slot};
+
+const OPERATIONS: usize = 500;
+const SLOTS: usize = 240;
+const DESTINATIONS: usize = 3;
+const MAX_LAPSES: u32 = 2;
+
+const BUSY: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
+const OVER_QUOTA: &str = "450 4.2.2 Mailbox full";
+
+/// What retries meet, and how often; none is trouble of our own.
+const REPLIES: [(usize, Option<&str>); 6] =
+    [(20, Some(OK)), (6, Some(MAINTENANCE)), (2, Some(BUSY)), (2, Some(OVER_QUOTA)), (1, Some(UNKNOWN)), (2, None)];
+const REPLIES_WHILE_DOWN: [(usize, Option<&str>); 3] = [(1, Some(OK)), (20, Some(MAINTENANCE)), (1, None)];
+
+/// What has to happen for the test to be worth something.
+const WANTED: [EventKind; 6] = [
+    EventKind::BreakerClosed,
+    EventKind::BreakerOpened,
+    EventKind::DestinationHeld,
+    EventKind::JobLapsed,
+    EventKind::JobQuarantined,
+    EventKind::JobReinstated,
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn claims_match_a_model_of_pace_breakers_holds_and_quarantine() {
+    let mut kinds = BTreeMap::<EventKind, usize>::new();
+    for seed in seeds(6) {
+        // Shown where the test fails.
+        println!("seed {seed}");
+        let world = World::with(Settings { pace: pace(), max_lapses: MAX_LAPSES, ..Settings::default() }).await;
+        let mut play = Play::new(world, seed);
+        for n in 0..OPERATIONS {
+            play.operate().await;
+            play.compare_paces().await;
+            if n % 50 == 0 {
+                play.compare_jobs().await;
+            }
+        }
+        play.compare_tallies().await;
+        for event in play.world.events().await {
+            *kinds.entry(event.kind).or_default() += 1;
+        }
+    }
+    for kind in WANTED {
+        assert!(kinds.get(&kind).is_some_and(|count| *count >= 2), "what never happens is not tested: {kinds:?}");
+    }
+}
+
+fn pace() -> Pace {
+    let breaker =
+        Breaker { failures: 4, share: 0.6, samples: 6, over: 60 * SECOND, open: 20 * SECOND, open_max: 100 * SECOND };
+    Pace { limits: PaceLimits { rate: 0.0, burst: 1.0, window: 6 }, window: 3, window_min: 1, breaker }
+}
+
+/// The real store, the model, and what workers have in their hands.
+struct Play {
+    world: World,
+    random: Random,
+    model: Model,
+    hands: Vec<LeasedJob>,
+    destinations: Vec<Destination>,
+    /// How many addresses of each slot were retired: a slot always has one that is active.
+    retired: [usize; SLOTS],
+    /// Which destinations fail.
+    down: [bool; DESTINATIONS],
+    slots: HashMap<String, Slot>,
+    tallies: BTreeMap<(usize, i64, String), u64>,
+}
+
+impl Play {
+    fn new(world: World, seed: u64) -> Self {
+        let shard = |name: &Destination| name.shard(world.store.shards());
+        // Two share a shard.
+        let names = || (0..).map(|n| Destination::named(format!("host{n}.example")));
+        let first = names().next().expect("there is no end of names");
+        let second = names().find(|name| *name != first && shard(name) == shard(&first)).expect("the same");
+        let third = names().find(|name| shard(name) != shard(&first)).expect("the same");
+        let destinations = vec![first, second, third];
+        let shards = destinations.iter().map(shard).collect();
+        Self {
+            model: Model::new(pace(), MAX_LAPSES, shards),
+            random: Random::from_seed(seed),
+            hands: Vec::new(),
+            retired: [0; SLOTS],
+            down: [false; DESTINATIONS],
+            slots: HashMap::new(),
+            tallies: BTreeMap::new(),
+            destinations,
+            world,
+        }
+    }
+
+    async fn operate(&mut self) {
+        self.world.clock.advance(MS);
+        match self.random.below(40) {
+            0..7 => {
+                for _ in 0..5 {
+                    let slot = self.random.below(SLOTS);
+                    self.take_in(slot, FULL).await;
+                }
+            }
+            7 => self.retire().await,
+            8..14 => self.claim().await,
+            14..27 => self.finish_an_attempt().await,
+            27 => self.give_back(false).await,
+            28 => self.give_back(true).await,
+            29 => self.extend().await,
+            // A worker crashes.
+            30 => self.hands.truncate(1),
+            31 => self.hold_or_release().await,
+            32 => self.override_limits().await,
+            33 => self.put_back().await,
+            34 => self.world.restart().await,
+            35 => {
+                let place = self.random.below(DESTINATIONS);
+                self.down[place] = !self.down[place];
+            }
+            _ => {
+                let steps = [
+                    (8, SECOND / 10),
+                    (8, SECOND),
+                    (8, 10 * SECOND),
+                    (4, 20 * SECOND),
+                    (2, LEASE / 2),
+                    (2, LEASE),
+                    (1, HOUR),
+                    (1, DAY),
+                ];
+                self.world.clock.advance(self.random.weighted(&steps));
+            }
+        }
+    }
+
+    fn address(&self, slot: Slot) -> String {
+        format!("user{slot}-{}@{}", self.retired[slot], self.destinations[slot % DESTINATIONS])
+    }
+
+    /// An address turns out to be dead, more often than not while it is leased.
+    async fn retire(&mut self) {
+        let of_hand = self.hands.first().filter(|_| self.random.below(3) > 0);
+        let slot = of_hand.map(|leased| self.slots[leased.lease.job.recipient.as_str()]);
+        let slot = slot.unwrap_or_else(|| self.random.below(SLOTS));
+        self.take_in(slot, UNKNOWN).await;
+    }
+
+    async fn take_in(&mut self, slot: Slot, reply: &str) {
+        let address = self.address(slot);
+        self.slots.insert(address.clone(), slot);
+        let mut posted = bounce(&address, &format!("m{}", self.random.below(1_000)), reply);
+        // Most are due soon.
+        let ago = [20 * HOUR, 24 * HOUR, 27 * HOUR, 27 * HOUR];
+        let occurred = self.world.now().ms() - self.random.of(&ago).as_millis() as i64;
+        posted["occurred_at"] = shared::clock::Timestamp::from_ms(occurred).to_string().into();
+        match self.world.take_in(posted).await {
+            Answer::Scheduled { due } => self.model.schedule(slot, due),
+            Answer::Retired(_) => {
+                self.model.retire(slot, self.world.now());
+                self.retired[slot] += 1;
+            }
+            Answer::Joined { .. } | Answer::Duplicate | Answer::Stale => {}
+            Answer::Dropped => panic!("no bounce is about its message alone"),
+        }
+    }
+
+    async fn claim(&mut self) {
+        let share = self.random.of(&[1, 2, 100]);
+        let bounds = ClaimBounds { batch: 100, share, lease: LEASE };
+        let now = self.world.now();
+        for shard in 0..self.world.store.shards() {
+            let claimed: Claimed = self.world.store.claim(shard, bounds).await.unwrap();
+            let token = claimed.jobs.first().map(|leased| leased.lease.token);
+            let mut had: Vec<Slot> = Vec::new();
+            for leased in &claimed.jobs {
+                assert_eq!(Some(leased.lease.token), token, "what one claim took shares one lease");
+                had.push(self.slots[leased.lease.job.recipient.as_str()]);
+            }
+            self.model.claim(shard, share, now, token, &had);
+            let waits = self.model.earliest(shard, now);
+            assert!(waits.is_none() || claimed.next_visit <= waits, "{:?} is later than {waits:?}", claimed.next_visit);
+            self.hands.extend(claimed.jobs);
+        }
+    }
+
+    /// A worker finishes its attempt, be it in time or long after its lease lapsed.
+    async fn finish_an_attempt(&mut self) {
+        let Some(leased) = self.take_a_hand() else { return self.claim().await };
+        let slot = self.slots[leased.lease.job.recipient.as_str()];
+        let reply = match self.down[slot % DESTINATIONS] {
+            true => self.random.weighted(&REPLIES_WHILE_DOWN),
+            false => self.random.weighted(&REPLIES),
+        };
+        match reply {
+            Some(reply) => self.world.mail.says(reply),
+            None => self.world.mail.answers(|_| {
+                let text = "the relay is away".to_owned();
+                Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text })
+            }),
+        }
+        let lease = leased.lease.clone();
+        let settlement = self.world.attempt(leased).await;
+        let settled = self.world.settle(&settlement).await;
+        let now = self.world.now();
+        let valid = self.model.settle(slot, lease.token, settlement.feedback, now);
+        assert_eq!(settled == Settled::Done, valid, "{slot}");
+        if !valid {
+            return;
+        }
+        let day = now.ms().div_euclid(86_400_000);
+        *self.tallies.entry((slot % DESTINATIONS, day, settlement.tally.to_string())).or_default() += 1;
+        let report = self.world.report(lease.job.recipient.as_str()).await;
+        // What becomes of the job is policy's affair, and another test's.
+        match report.job {
+            Some(job) => self.model.reschedule(slot, job.due.unwrap()),
+            None => self.model.remove(slot),
+        }
+        if report.standing.is_some() {
+            self.retired[slot] += 1;
+        }
+    }
+
+    async fn give_back(&mut self, crashed: bool) {
+        let Some(leased) = self.take_a_hand() else { return };
+        let (lease, now) = (&leased.lease, self.world.now());
+        let slot = self.slots[lease.job.recipient.as_str()];
+        if crashed {
+            self.world.crash(lease).await;
+            self.model.crash(slot, lease.token, now);
+        } else {
+            let released = self.world.release(lease).await;
+            assert_eq!(released, self.model.release(slot, lease.token, lease.due, now));
+        }
+    }
+
+    async fn extend(&mut self) {
+        let Some(leased) = self.take_a_hand() else { return };
+        self.world.extend(&leased.lease).await;
+        self.model.extend(leased.lease.shard, leased.lease.token, self.world.now().plus(LEASE));
+        self.hands.push(leased);
+    }
+
+    async fn hold_or_release(&mut self) {
+        let place = self.random.below(DESTINATIONS);
+        let there = &self.destinations[place];
+        if self.random.below(2) == 0 {
+            let released = self.world.store.unhold(there).await.unwrap();
+            assert_eq!(released, self.model.unhold(place, self.world.now()));
+        } else {
+            let until = self.random.of(&[None, Some(SECOND), Some(10 * SECOND), Some(LEASE)]);
+            let until = until.map(|span| self.world.now().plus(span));
+            self.world.store.hold(there, until, "an operator said so").await.unwrap();
+            self.model.hold(place, until);
+        }
+    }
+
+    async fn override_limits(&mut self) {
+        let place = self.random.below(DESTINATIONS);
+        let limits = |rate, burst, window| Some(PaceLimits { rate, burst, window });
+        let all = [None, None, limits(0.5, 2.0, 4), limits(2.0, 1.0, 2), limits(0.3, 3.0, 6), limits(0.0, 1.0, 10)];
+        let limits = self.random.of(&all);
+        self.world.store.override_limits(&self.destinations[place], limits).await.unwrap();
+        self.model.override_limits(place, limits);
+    }
+
+    async fn put_back(&mut self) {
+        let slot = self.model.quarantined().next().unwrap_or_else(|| self.random.below(SLOTS));
+        let was_there = self.world.store.put_back(&id(&self.address(slot))).await.unwrap();
+        assert_eq!(was_there, self.model.put_back(slot, self.world.now()));
+    }
+
+    fn take_a_hand(&mut self) -> Option<LeasedJob> {
+        let count = self.hands.len();
+        (count > 0).then(|| self.hands.swap_remove(self.random.below(count)))
+    }
+
+    async fn compare_paces(&self) {
+        for (place, there) in self.destinations.iter().enumerate() {
+            let had = self.world.store.pace(there).await.unwrap();
+            let wanted = self.model.pace(place);
+            assert_eq!(had.in_flight, self.model.in_flight(place), "attempts under way at {there}");
+            assert_eq!(had.window, wanted.window, "{there}");
+            assert_eq!(had.breaker, wanted.breaker_state(), "{there}");
+            assert_eq!(had.override_limits, wanted.override_limits, "{there}");
+            assert!(had.in_flight <= 10 || had.breaker != BreakerState::Closed, "no window is wider than ten");
+        }
+    }
+
+    async fn compare_jobs(&self) {
+        for slot in 0..SLOTS {
+            let had = self.world.job_if_any(&self.address(slot)).await;
+            let had = had.map(|job| (job.due, job.leased_until, job.quarantined_since));
+            assert_eq!(had, self.model.job(slot), "slot {slot}");
+        }
+    }
+
+    async fn compare_tallies(&self) {
+        let mut had = BTreeMap::new();
+        let start = Settings::default().start;
+        let days = self.world.now().since(start).as_secs() / 86_400 + 2;
+        for (place, there) in self.destinations.iter().enumerate() {
+            for day in 0..days {
+                let day = start.plus(DAY * u32::try_from(day).unwrap());
+                for (tally, count) in self.world.store.tally(there, day).await.unwrap() {
+                    let tally: Tally = tally;
+                    had.insert((place, day.ms().div_euclid(86_400_000), tally.to_string()), count);
+                }
+            }
+        }
+        assert_eq!(had, self.tallies, "each settled attempt is counted once");
+    }
+}

@@ -1,0 +1,90 @@
+//! What was tried is counted in the same call that changes its job, so tallies, jobs and journal never disagree.
+
+use std::collections::BTreeMap;
+
+use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::random::Random;
+use harness::world::{DAY, HOUR, LEASE, World};
+use shared::event::{Event, EventKind};
+use shared::placement::Destination;
+use shared::tally::{Tally, TallyResult};
+
+const DOMAINS: [&str; 2] = ["one.example", "two.example"];
+
+/// How attempts may end, as the journal tells it.
+const ENDS: [(TallyResult, EventKind); 3] = [
+    (TallyResult::Deferred, EventKind::AttemptDeferred),
+    (TallyResult::Retired, EventKind::AddressRetired),
+    (TallyResult::Delivered, EventKind::JobClosed),
+];
+
+#[tokio::test]
+async fn tallies_equal_the_attempts_of_the_journal() {
+    let world = World::new().await;
+    let mut random = Random::from_seed(7);
+    let start = world.now();
+    for n in 0..60 {
+        let domain = DOMAINS[n % 2];
+        world.take_in(bounce(&format!("user{n}@{domain}"), "m1", MAINTENANCE)).await;
+        // Retired by a bounce: no attempt, and not counted.
+        if n % 10 == 0 {
+            world.take_in(bounce(&format!("user{n}@{domain}"), "m2", UNKNOWN)).await;
+        }
+        world.clock.advance(HOUR);
+        let mut jobs = world.claim().await;
+        // Some are given back or lapse, which counts nothing either.
+        match random.below(8) {
+            0 => {
+                for leased in jobs.drain(..) {
+                    assert!(world.release(&leased.lease).await);
+                }
+            }
+            1 => {
+                jobs.clear();
+                world.clock.advance(LEASE);
+            }
+            _ => {}
+        }
+        let replies = [(4, OK), (4, MAINTENANCE), (1, FULL), (2, UNKNOWN)];
+        for leased in jobs {
+            world.end([leased], random.weighted(&replies)).await;
+        }
+    }
+
+    let events = world.events().await;
+    for domain in DOMAINS {
+        let destination = Destination::named(domain);
+        let of_journal = ENDS.map(|(result, kind)| {
+            let counted = |event: &&Event| {
+                event.kind == kind
+                    && event.destination.as_ref() == Some(&destination)
+                    && event.attempt > Some(0)
+                    // The last of an attempt that retires an address is told twice.
+                    && (kind != EventKind::AttemptDeferred || event.due.is_some())
+            };
+            (result, events.iter().filter(counted).count() as u64)
+        });
+        assert!(of_journal.iter().all(|(_, count)| *count > 0), "each happened: {of_journal:?}");
+        let mut counted = BTreeMap::new();
+        let days = world.now().since(start).as_secs() as u32 / 86_400;
+        for day in 0..=days + 1 {
+            for (Tally { result, .. }, count) in world.store.tally(&destination, start.plus(DAY * day)).await.unwrap() {
+                *counted.entry(result).or_default() += count;
+            }
+        }
+        assert_eq!(counted, BTreeMap::from(of_journal), "{domain}");
+    }
+}
+
+#[tokio::test]
+async fn a_tally_tells_status_attempt_hour_and_how_long_the_job_waited() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce("jo@one.example", "m1", FULL)).await;
+    world.end(world.claim().await, MAINTENANCE).await;
+    let status = Some("4.3.2".parse().unwrap());
+    let hour = u8::try_from(world.now().ms() % 86_400_000 / 3_600_000).unwrap();
+    let expected = Tally { result: TallyResult::Deferred, status, attempt: 1, hour, bucket: 5 };
+    let destination = Destination::named("one.example");
+    assert_eq!(world.store.tally(&destination, world.now()).await.unwrap(), [(expected, 1)]);
+    assert_eq!(world.store.tally(&destination, world.now().plus(DAY)).await.unwrap(), []);
+}

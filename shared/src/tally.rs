@@ -22,7 +22,7 @@ pub enum TallyResult {
 }
 
 /// One field of a tally: attempts that were alike in all of this are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tally {
     /// How the attempt ended.
     pub result: TallyResult,

@@ -49,10 +49,14 @@ local function visit(destination)
   -- One more than may be taken, to know what comes next.
   local waiting = redis.call('ZRANGE', key, 0, most, 'WITHSCORES')
   local taken = 0
-  while taken < most and waiting[2 * taken + 1] and tonumber(waiting[2 * taken + 2]) <= NOW do
-    taken = taken + 1
-    all_ids[#all_ids + 1] = waiting[2 * taken - 1]
+  -- They come in their order: where the last is due, all are.
+  if waiting[2 * most] and tonumber(waiting[2 * most]) <= NOW then
+    taken = most
+  else
+    while taken < most and waiting[2 * taken + 1] and tonumber(waiting[2 * taken + 2]) <= NOW do taken = taken + 1 end
   end
+  local known = #all_ids
+  for n = 1, taken do all_ids[known + n] = waiting[2 * n - 1] end
   local next_due = tonumber(waiting[2 * taken + 2])
   local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then

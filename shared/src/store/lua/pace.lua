@@ -148,13 +148,13 @@ local function report_of(destination)
   return report
 end
 
--- One attempt ended. `mark` is '+' good, '-' bad, '~' refused, or '' where it says nothing of the destination; `counted`
--- is 0 where it is not in flight any more, because its address was retired meanwhile.
-local function end_attempt(destination, token, mark, counted)
+-- Attempts ended that are alike. `mark` is '+' good, '-' bad, '~' refused, or '' where it says nothing of the destination;
+-- `in_flight` is how many of them were under way still, and not those whose address was retired meanwhile.
+local function end_attempts(destination, token, mark, number, in_flight)
   local report = report_of(destination)
-  report.ended = report.ended + (counted or 1)
+  report.ended = report.ended + in_flight
   if mark == '+' then
-    report.good = report.good + 1
+    report.good = report.good + number
     if report.probes[token] ~= 'bad' then report.probes[token] = 'good' end
     return
   end
@@ -162,10 +162,12 @@ local function end_attempt(destination, token, mark, counted)
     report.probes[token] = report.probes[token] or 'none'
     return
   end
-  if mark == '-' then report.bad = report.bad + 1 else report.refused = report.refused + 1 end
+  if mark == '-' then report.bad = report.bad + number else report.refused = report.refused + number end
   report.probes[token] = 'bad'
   report.newest = math.max(report.newest, tonumber(token))
 end
+
+local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
 
 -- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.
 local function probe_of(destination, id)

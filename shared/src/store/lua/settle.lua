@@ -5,26 +5,28 @@
 --   keep      for how long its answer is kept, in ms
 --   events    JSON objects, joined by commas, of all jobs whose op is not 'retire', in their order
 --   lengths   how long each of these jobs' events are, and how much of that is the last one with its comma: 'a b a b …'
---   n         how many jobs; then 8 columns of n values:
---     id           account/recipient
---     token        the lease
+--   n, g      how many jobs, in how many groups of those that are alike
+--   6 per group:
+--     token        the lease; groups of one lease stand together
 --     destination
 --     op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and the address with it)
 --     marks        'd' where a message got through; then what it says of the destination: '+', '-', '~' or '' (pace.lua)
---     tally        the field of the destination's tally that counts this attempt
+--     tally        the field of the destination's tally that counts these attempts
+--     count        how many jobs
+--   n ids         account/recipient, in the order of the groups
+--   2 per job whose op is not 'close', in this order:
 --     argument     retry: delay in ms; retire: 'standing last row', with how long the last event is, and '!' before the row
---                  where the host is dead; close: ''
---     record       retry: the new record; retire: its events, the last of which gets the standing; close: ''
--- Jobs of one lease stand together.
+--                  where the host is dead
+--     record       retry: the new record; retire: its events, the last of which gets the standing
 -- Reply: now, then a text with 1 or 0 per job: settled, or the token was stale.
 -- Cost: 8 operations, 4 per lease, 4 per destination and 1 per tally; 4 more per retired address. Atomic.
 
-local CALL, KEEP, EVENTS, LENGTHS, N = unpack(ARGV, FIRST, FIRST + 4)
-N = tonumber(N)
-local IDS = FIRST + 4
-local TOKENS, DESTINATIONS, OPS, MARKS = IDS + N, IDS + 2 * N, IDS + 3 * N, IDS + 4 * N
-local TALLIES, ARGUMENTS, RECORDS = IDS + 5 * N, IDS + 6 * N, IDS + 7 * N
-assert(#ARGV == IDS + 8 * N, 'settle takes 8 columns')
+local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
+N, G = tonumber(N), tonumber(G)
+local GROUPS, GROUP_WIDTH = FIRST + 6, 6
+local IDS = GROUPS + GROUP_WIDTH * G - 1
+local EXTRAS = IDS + N + 1
+assert((#ARGV - EXTRAS + 1) % 2 == 0, 'settle takes 2 values per job that does not close')
 
 local TALLY_KEEP_S = 100 * 86400
 local DAY_MS = 86400000
@@ -33,29 +35,46 @@ local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
 if answered then return { NOW, answered } end
 
--- Which jobs are still in the leases that they are settled under. Takes them out, so that none is settled twice.
-local function check_leases()
-  local held = {}
-  local from = 1
-  while from <= N do
-    local token, to = ARGV[TOKENS + from], from
-    while to < N and ARGV[TOKENS + to + 1] == token do to = to + 1 end
-    local key = lease_key(token)
-    local members = redis.call('SMISMEMBER', key, unpack(ARGV, IDS + from, IDS + to))
-    local seen = {}
-    for k = from, to do
-      local id = ARGV[IDS + k]
-      held[k] = members[k - from + 1] == 1 and not seen[id]
-      seen[id] = true
-    end
-    redis.call('SREM', key, unpack(ARGV, IDS + from, IDS + to))
-    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', LEASES, token) end
-    from = to + 1
+local groups = {}
+do
+  local first = 1
+  for i = GROUPS, IDS, GROUP_WIDTH do
+    local token, destination, op, marks, tally, count = unpack(ARGV, i, i + GROUP_WIDTH - 1)
+    local last = first + tonumber(count) - 1
+    groups[#groups + 1] =
+      { token = token, destination = destination, op = op, marks = marks, tally = tally, first = first, last = last }
+    first = last + 1
   end
-  return held
 end
 
-local held = check_leases()
+-- Jobs that are not in the leases that they are settled under, by number; mostly none. Takes the others out, so that none
+-- is settled twice.
+local stale = {}
+
+local function check_lease(token, first, last)
+  local key = lease_key(token)
+  local members = redis.call('SMISMEMBER', key, unpack(ARGV, IDS + first, IDS + last))
+  local removed = redis.call('SREM', key, unpack(ARGV, IDS + first, IDS + last))
+  if removed == last - first + 1 and redis.call('SCARD', key) > 0 then return end
+  if redis.call('EXISTS', key) == 0 then redis.call('ZREM', LEASES, token) end
+  if removed == last - first + 1 then return end
+  local seen = {}
+  for k = first, last do
+    local id = ARGV[IDS + k]
+    if members[k - first + 1] == 0 or seen[id] then stale[k] = true end
+    seen[id] = true
+  end
+end
+
+do
+  local g = 1
+  while g <= G do
+    local token, first = groups[g].token, groups[g].first
+    while g < G and groups[g + 1].token == token do g = g + 1 end
+    check_lease(token, first, groups[g].last)
+    g = g + 1
+  end
+end
 
 -- What happened to them meanwhile; mostly nothing, to none.
 local marks = {}
@@ -78,15 +97,14 @@ local function joined_lines(id, from)
   return string.sub(record, from + 1), head_of(record)
 end
 
-local function note_delivery(id, destination)
+local function note_delivery(id)
   delivered[#delivered + 1] = id
   delivered[#delivered + 1] = NOW_TEXT
-  report_of(destination).delivered = true
   cleared[#cleared + 1] = id
 end
 
-local function settle_retry(k, id, destination, joined)
-  local record, due = ARGV[RECORDS + k], NOW + tonumber(ARGV[ARGUMENTS + k])
+local function settle_retry(id, destination, joined, delay, record)
+  local due = NOW + tonumber(delay)
   if joined > 0 then record = trim(record .. joined_lines(id, joined), id, destination) end
   keep(id, record)
   put_due(destination, id, due)
@@ -106,69 +124,85 @@ local function settle_close(k, id, destination, joined)
   altered[k], any_altered = 'closing', true
 end
 
-local function settle_retire(k, id, destination, joined)
-  local standing, last, dead, reason = string.match(ARGV[ARGUMENTS + k], '^(%S+) (%d+) (!?)(.*)$')
+local function settle_retire(id, destination, joined, argument, its_events)
+  local standing, last, dead, reason = string.match(argument, '^(%S+) (%d+) (!?)(.*)$')
   -- A delivery in the same attempt has cleared the count of times in a row, which retiring reads.
   if cleared[#cleared] == id then redis.call('HDEL', STANDING, table.remove(cleared)) end
   local _, fields = retire(id, standing, reason, dead ~= '')
   deleted[#deleted + 1] = id
   return function()
-    local its_events = ARGV[RECORDS + k]
     add_event(string.sub(its_events, 1, -last - 2))
     if joined > 0 then add_dropped_events(joined_lines(id, joined), id, destination, 'retired') end
     add_event(string.sub(its_events, -last, -2) .. fields .. '}')
   end
 end
 
-local function count(destination, tally)
-  local fields = tallies[destination]
-  if not fields then
-    fields = {}
-    tallies[destination] = fields
-  end
-  fields[tally] = (fields[tally] or 0) + 1
-end
-
 local answers = {}
-for k = 1, N do
-  local id, destination, op = ARGV[IDS + k], ARGV[DESTINATIONS + k], ARGV[OPS + k]
-  local token, mark = ARGV[TOKENS + k], ARGV[MARKS + k]
-  local void, joined = 0, 0
-  if marks[k] then void, joined = read_mark(marks[k]) end
-  if held[k] then
-    local got_through = string.byte(mark) == 100
-    if got_through then mark = string.sub(mark, 2) end
-    local valid = marks[k] == nil or tonumber(token) > void
-    end_attempt(destination, token, mark, valid and 1 or 0)
-    if valid then
-      settled[#settled + 1] = id
-      if joined > 0 then unmark(id, void) end
-      -- First, so that an address retired by a later message of the same attempt stays retired.
-      if got_through then note_delivery(id, destination) end
-      if op == 'close' then
-        settle_close(k, id, destination, joined)
-      elseif op == 'retry' then
-        settle_retry(k, id, destination, joined)
-      else
-        retired_events[#retired_events + 1] = settle_retire(k, id, destination, joined)
-      end
-      count(destination, ARGV[TALLIES + k])
-      answers[k] = '1'
-    end
+
+-- Settles one job of a group, unless its token turns out to be stale. Whether it did, and whether it was in flight.
+local function settle_job(group, k, argument, record)
+  if stale[k] then return false, false end
+  local id, joined = ARGV[IDS + k], 0
+  if marks[k] then
+    local void
+    void, joined = read_mark(marks[k])
+    -- The address was retired meanwhile: the attempt is news of its destination, and of nothing else.
+    if tonumber(group.token) <= void then return false, true end
+    if joined > 0 then unmark(id, void) end
   end
-  if not answers[k] then
-    answers[k] = '0'
-    altered[k], any_altered = 'none', true
+  settled[#settled + 1] = id
+  -- First, so that an address retired by a later message of the same attempt stays retired.
+  if group.got_through then note_delivery(id) end
+  if group.op == 'close' then
+    settle_close(k, id, group.destination, joined)
+  elseif group.op == 'retry' then
+    settle_retry(id, group.destination, joined, argument, record)
+  else
+    retired_events[#retired_events + 1] = settle_retire(id, group.destination, joined, argument, record)
   end
+  return true, true
 end
 
-local function write_events()
-  if not any_altered then
-    add_event(EVENTS)
-  else
-    local from, k = 1, 0
-    for length, last in string.gmatch(LENGTHS, '(%d+) (%d+)') do
-      repeat k = k + 1 until ARGV[OPS + k] ~= 'retire'
+local function settle_group(group, extra)
+  group.got_through = string.byte(group.marks) == 100
+  local mark = group.got_through and string.sub(group.marks, 2) or group.marks
+  local done, ended = 0, 0
+  for k = group.first, group.last do
+    local argument, record
+    if group.op ~= 'close' then
+      argument, record = ARGV[extra], ARGV[extra + 1]
+      extra = extra + 2
+    end
+    local is_settled, was_leased = settle_job(group, k, argument, record)
+    answers[k] = is_settled and '1' or '0'
+    if is_settled then
+      done = done + 1
+    else
+      altered[k], any_altered = 'none', true
+    end
+    if was_leased then ended = ended + 1 end
+  end
+  if ended > 0 then end_attempts(group.destination, group.token, mark, ended, done) end
+  if done > 0 then
+    if group.got_through then report_of(group.destination).delivered = true end
+    local fields = tallies[group.destination] or {}
+    tallies[group.destination] = fields
+    fields[group.tally] = (fields[group.tally] or 0) + done
+  end
+  return extra
+end
+
+do
+  local extra = EXTRAS
+  for _, group in ipairs(groups) do extra = settle_group(group, extra) end
+end
+
+-- Events as they came, but for those of jobs that were not settled, or go on.
+local function add_events_one_by_one()
+  local next_event, from = string.gmatch(LENGTHS, '(%d+) (%d+)'), 1
+  for _, group in ipairs(groups) do
+    for k = group.first, group.op == 'retire' and 0 or group.last do
+      local length, last = next_event()
       length, last = tonumber(length), tonumber(last)
       if altered[k] == 'closing' then
         add_event(string.sub(EVENTS, from, from + length - last - 1))
@@ -178,14 +212,14 @@ local function write_events()
       from = from + length + 1
     end
   end
-  for _, write in ipairs(retired_events) do write() end
 end
 
-write_events()
+if any_altered then add_events_one_by_one() else add_event(EVENTS) end
+for _, write in ipairs(retired_events) do write() end
 if redis.call('HLEN', LAPSES) > 0 then call_many('HDEL', LAPSES, settled) end
 call_many('HDEL', JOBS, deleted)
 call_many('HSET', JOBS, written)
-call_many('HDEL', STANDING, cleared)
+if #cleared > 0 and redis.call('EXISTS', STANDING) == 1 then redis.call('HDEL', STANDING, unpack(cleared)) end
 call_many('HSET', delivered_key(0), delivered)
 local day = text(math.floor(NOW / DAY_MS))
 for destination, fields in pairs(tallies) do

@@ -1,12 +1,13 @@
 //! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports are made of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, Message};
+use crate::job::Message;
 use crate::placement::Destination;
 use crate::standing::Standing;
 use crate::status::EnhancedStatus;
@@ -109,8 +110,8 @@ pub struct Event {
     #[serde(rename = "type")]
     pub kind: EventKind,
     /// To which job, `account/recipient`; empty for what happens to a destination.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub job: String,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub job: Arc<str>,
     /// Where its attempts go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Destination>,
@@ -180,12 +181,47 @@ impl DropReason {
     }
 }
 
+/// Events as the journal has them, joined by commas.
+#[derive(Clone, Debug, Default)]
+pub struct EventLines {
+    text: String,
+    /// How many bytes the last one takes, with the comma before it.
+    last: usize,
+}
+
+impl EventLines {
+    /// Adds one at the end.
+    pub fn push(&mut self, event: &Event) {
+        let before = self.text.len();
+        if before > 0 {
+            self.text.push(',');
+        }
+        self.text.push_str(&event.line());
+        self.last = self.text.len() - before;
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// All of them.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// How many bytes the last one takes, with the comma before it.
+    pub fn last_len(&self) -> usize {
+        self.last
+    }
+}
+
 impl Event {
     /// An event about a job, with nothing else said yet.
-    pub fn about(kind: EventKind, id: &JobId, destination: &Destination) -> Self {
+    pub fn about(kind: EventKind, job: impl Into<Arc<str>>, destination: &Destination) -> Self {
         Self {
             kind,
-            job: id.key(),
+            job: job.into(),
             destination: Some(destination.clone()),
             attempt: None,
             message: None,
@@ -203,19 +239,12 @@ impl Event {
         }
     }
 
-    /// An event about one message of a job.
-    pub fn of_message(kind: EventKind, job: &Job, message: &Message) -> Self {
-        let mut event = Self::about(kind, &job.id, &job.head.destination);
-        event.message = Some(message.id.clone());
-        event.metadata = message.metadata.clone();
-        event
-    }
-
-    /// A message given up, and why.
-    pub fn dropped(job: &Job, message: &Message, reason: DropReason) -> Self {
-        let mut event = Self::of_message(EventKind::MessageDropped, job, message);
-        event.reason = Some(reason.as_str().to_owned());
-        event
+    /// The same event about one message of the job.
+    #[must_use]
+    pub fn of(mut self, message: &Message) -> Self {
+        self.message = Some(message.id.clone());
+        self.metadata.clone_from(&message.metadata);
+        self
     }
 
     /// The event as the journal has it: one line of JSON.

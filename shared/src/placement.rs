@@ -2,6 +2,7 @@
 //! destination is called is decided here; the store keeps what was decided, and only the scheduler asks the DNS.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,7 +20,7 @@ pub mod providers;
 /// single host that is a domain too is the same mail system under either name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Destination(String);
+pub struct Destination(Arc<str>);
 
 impl Destination {
     /// The destination that a recipient's domain is of its own, where it belongs to no other.
@@ -31,11 +32,11 @@ impl Destination {
     /// the DNS's root, so that `jo@google` is not taken for a customer of Google.
     pub fn own_name(domain: &str) -> Self {
         let bare = !domain.contains('.') && !domain.starts_with('[');
-        Self(if bare { format!("{domain}.") } else { domain.to_owned() })
+        Self(if bare { format!("{domain}.").into() } else { domain.into() })
     }
 
     /// The destination of this name, as a record in Redis has it.
-    pub fn named(name: impl Into<String>) -> Self {
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
     }
 

@@ -84,7 +84,7 @@ async fn upkeep_makes_an_address_active_again_when_its_time_is_over() {
     world.clock.advance(HOUR);
     let reinstated =
         eventually("its reinstatement", async || world.events_of(EventKind::AddressReinstated).await.pop());
-    assert_eq!(reinstated.await.job, format!("default/{SAM}"));
+    assert_eq!(*reinstated.await.job, format!("default/{SAM}"));
     let record = world.standing_record(SAM).await.unwrap();
     assert_eq!(
         (record.standing, record.until, record.strikes),

@@ -37,7 +37,7 @@ async fn failures_of_the_host_in_a_row_open_a_breaker() {
     assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 });
     let opened = world.events_of(EventKind::BreakerOpened).await;
     assert_eq!(opened.len(), 1);
-    assert_eq!((opened[0].job.as_str(), opened[0].until), ("", Some(until.ms())));
+    assert_eq!((&*opened[0].job, opened[0].until), ("", Some(until.ms())));
     assert_eq!(opened[0].destination, Some(Destination::named(THERE)));
 }
 
@@ -104,7 +104,7 @@ async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
     assert_eq!(state(&world).await, BreakerState::Closed);
     let closed = world.events_of(EventKind::BreakerClosed).await;
     assert_eq!(closed.len(), 1);
-    assert_eq!((closed[0].job.as_str(), &closed[0].destination), ("", &Some(Destination::named(THERE))));
+    assert_eq!((&*closed[0].job, &closed[0].destination), ("", &Some(Destination::named(THERE))));
     // A slow start: the window begins at its least, and each window's worth of successes adds one.
     for expected in [1, 2, 3, 4] {
         let mut settlements = Vec::new();
@@ -177,7 +177,7 @@ async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
             "crashed" => assert!(world.crash(&probe.lease).await),
             "released" => assert!(world.release(&probe.lease).await),
             "retired" => {
-                world.take_in(bounce(probe.lease.job.recipient.as_str(), "m2", UNKNOWN)).await;
+                world.take_in(bounce(probe.lease.recipient(), "m2", UNKNOWN)).await;
             }
             _ => {
                 world.mail.answers(|_| unreachable_by_our_fault());

@@ -208,7 +208,7 @@ impl Play {
 }
 
 fn known(lease: &Lease) -> &'static str {
-    let address = lease.job.recipient.as_str();
+    let address = lease.recipient();
     ADDRESSES.into_iter().find(|known| *known == address).expect("only these are used")
 }
 

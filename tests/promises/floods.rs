@@ -150,7 +150,8 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
 
     // One job elsewhere in the shard does not wait until the million is through.
     let elsewhere = (0..).map(|n| format!("other{n}.example"));
-    let elsewhere = elsewhere.into_iter().find(|name| Destination::named(name).shard(4) == flood.shard).unwrap();
+    let elsewhere =
+        elsewhere.into_iter().find(|name| Destination::named(name.as_str()).shard(4) == flood.shard).unwrap();
     let mut long_ago = bounce(&format!("sam@{elsewhere}"), "m2", FULL);
     long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
     world.take_in(long_ago).await;
@@ -183,8 +184,9 @@ async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_b
     const DESTINATIONS: usize = 20_000;
     let flood = Flood::new().await;
     let world = &flood.world;
-    let names =
-        (0..).map(|n| format!("host{n}.example")).filter(|name| Destination::named(name).shard(4) == flood.shard);
+    let names = (0..)
+        .map(|n| format!("host{n}.example"))
+        .filter(|name| Destination::named(name.as_str()).shard(4) == flood.shard);
     flood.watch_for_slow_scripts().await;
     world.take_in_all(names.take(DESTINATIONS).map(|name| bounce(&format!("jo@{name}"), "m1", FULL))).await;
     world.clock.advance(3 * DAY);

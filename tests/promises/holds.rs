@@ -34,7 +34,7 @@ async fn a_held_destination_gets_nothing_until_it_is_released() {
     let held = world.events_of(EventKind::DestinationHeld).await;
     assert_eq!(held.len(), 1);
     assert_eq!((held[0].reason.as_ref(), held[0].until), (Some(&hold.reason), None));
-    assert_eq!((held[0].job.as_str(), held[0].destination.as_ref()), ("", Some(&there)));
+    assert_eq!((&*held[0].job, held[0].destination.as_ref()), ("", Some(&there)));
     assert_eq!(world.events_of(EventKind::DestinationReleased).await.len(), 1);
 }
 

@@ -49,7 +49,7 @@ async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
             "crashed" => assert!(world.crash(&lease).await),
             "lapsed" => world.clock.advance(LEASE),
             _ => {
-                world.take_in(bounce(lease.job.recipient.as_str(), "m2", UNKNOWN)).await;
+                world.take_in(bounce(lease.recipient(), "m2", UNKNOWN)).await;
             }
         }
         assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 1, "{way}: there is room for one");

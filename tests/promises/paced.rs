@@ -163,7 +163,7 @@ impl Play {
     /// An address turns out to be dead, more often than not while it is leased.
     async fn retire(&mut self) {
         let of_hand = self.hands.first().filter(|_| self.random.below(3) > 0);
-        let slot = of_hand.map(|leased| self.slots[leased.lease.job.recipient.as_str()]);
+        let slot = of_hand.map(|leased| self.slots[leased.lease.recipient()]);
         let slot = slot.unwrap_or_else(|| self.random.below(SLOTS));
         self.take_in(slot, UNKNOWN).await;
     }
@@ -197,7 +197,7 @@ impl Play {
             let mut had: Vec<Slot> = Vec::new();
             for leased in &claimed.jobs {
                 assert_eq!(Some(leased.lease.token), token, "what one claim took shares one lease");
-                had.push(self.slots[leased.lease.job.recipient.as_str()]);
+                had.push(self.slots[leased.lease.recipient()]);
             }
             self.model.claim(shard, share, now, token, &had);
             let waits = self.model.earliest(shard, now);
@@ -209,7 +209,7 @@ impl Play {
     /// A worker finishes its attempt, be it in time or long after its lease lapsed.
     async fn finish_an_attempt(&mut self) {
         let Some(leased) = self.take_a_hand() else { return self.claim().await };
-        let slot = self.slots[leased.lease.job.recipient.as_str()];
+        let slot = self.slots[leased.lease.recipient()];
         let reply = match self.down[slot % DESTINATIONS] {
             true => self.random.weighted(&REPLIES_WHILE_DOWN),
             false => self.random.weighted(&REPLIES),
@@ -232,7 +232,7 @@ impl Play {
         }
         let day = now.ms().div_euclid(86_400_000);
         *self.tallies.entry((slot % DESTINATIONS, day, settlement.tally.to_string())).or_default() += 1;
-        let report = self.world.report(lease.job.recipient.as_str()).await;
+        let report = self.world.report(lease.recipient()).await;
         // What becomes of the job is policy's affair, and another test's.
         match report.job {
             Some(job) => self.model.reschedule(slot, job.due.unwrap()),
@@ -246,7 +246,7 @@ impl Play {
     async fn give_back(&mut self, crashed: bool) {
         let Some(leased) = self.take_a_hand() else { return };
         let (lease, now) = (&leased.lease, self.world.now());
-        let slot = self.slots[lease.job.recipient.as_str()];
+        let slot = self.slots[lease.recipient()];
         if crashed {
             self.world.crash(lease).await;
             self.model.crash(slot, lease.token, now);

@@ -141,7 +141,7 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
     assert!(growth < GROWTH_MAX, "it grew by {} KiB", growth >> 10);
 
     let scheduled = world.events_of(EventKind::JobScheduled).await;
-    let jobs: HashSet<&str> = scheduled.iter().map(|event| event.job.as_str()).collect();
+    let jobs: HashSet<&str> = scheduled.iter().map(|event| &*event.job).collect();
     assert_eq!((scheduled.len(), jobs.len()), (ADDRESSES + 1_000, ADDRESSES + 1_000), "one job per address");
     assert!(scheduler.terminate().await.success());
 }

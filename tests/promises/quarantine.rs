@@ -32,7 +32,7 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
     assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), LAPSES as usize);
     let quarantined = world.events_of(EventKind::JobQuarantined).await;
     assert_eq!(quarantined.len(), 1);
-    assert_eq!(quarantined[0].job, id(JO).key());
+    assert_eq!(*quarantined[0].job, id(JO).key());
 
     world.clock.advance(DAY);
     assert_eq!(world.claim().await.len(), 0);
@@ -92,7 +92,7 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
     assert_eq!((job.due, job.quarantined_since), (Some(world.now()), None));
     let reinstated = world.events_of(EventKind::JobReinstated).await;
     assert_eq!(reinstated.len(), 1);
-    assert_eq!(reinstated[0].job, id(addresses[1]).key());
+    assert_eq!(*reinstated[0].job, id(addresses[1]).key());
     for _ in 1..LAPSES {
         lapse(&world).await;
     }

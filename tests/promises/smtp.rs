@@ -20,7 +20,7 @@ fn sender(peer: &SmtpPeer, timeout: Duration) -> SmtpSender {
 
 fn mail(message: &str) -> Attempt {
     Attempt {
-        job: "default/jo@example.com".to_owned(),
+        job: "default/jo@example.com".into(),
         number: 1,
         message_id: message.to_owned(),
         recipient: Address::parse("jo@example.com").expect("it is one"),

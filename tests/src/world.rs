@@ -231,7 +231,7 @@ impl World {
     /// Attempts a leased job; what is to be settled.
     pub async fn attempt(&self, leased: LeasedJob) -> Settlement {
         let never = CancellationToken::new();
-        self.attempter.attempt(leased, &never).await.expect("an attempt that is not cut off ends in a settlement")
+        *self.attempter.attempt(leased, &never).await.expect("an attempt that is not cut off ends in a settlement")
     }
 
     /// Attempts leased jobs, whose messages are all answered with `reply`, and settles each in a call of its own.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 use shared::clock::{Clock, Timestamp};
-use shared::event::{DropReason, Event, EventKind};
+use shared::event::{DropReason, Event, EventKind, EventLines};
 use shared::job::{Job, Message};
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::pace::Feedback;
@@ -43,7 +43,7 @@ struct Progress {
     delivered: bool,
     /// What the last outcome says about the destination.
     feedback: Feedback,
-    events: Vec<Event>,
+    events: EventLines,
 }
 
 impl Attempter {
@@ -55,11 +55,17 @@ impl Attempter {
     /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
     /// cancelled it stops at the message that is under way and says what happened until then; `None` where that is
     /// nothing, and the job can be given back untried.
-    pub async fn attempt(&self, mut leased: LeasedJob, cut: &CancellationToken) -> Option<Settlement> {
+    pub async fn attempt(&self, mut leased: LeasedJob, cut: &CancellationToken) -> Option<Box<Settlement>> {
         let waiting = mem::take(&mut leased.job.messages).into();
         let step = leased.job.head.attempt + 1;
-        let mut progress =
-            Progress { leased, waiting, step, delivered: false, feedback: Feedback::Nothing, events: Vec::new() };
+        let mut progress = Progress {
+            leased,
+            waiting,
+            step,
+            delivered: false,
+            feedback: Feedback::Nothing,
+            events: EventLines::default(),
+        };
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
             return Some(settlement);
@@ -79,7 +85,7 @@ impl Attempter {
 
     /// A job past its age ends as if its last attempt had failed, and nothing is sent. Where the last try did not count,
     /// because the trouble was ours, it is the messages that are given up, and nothing is said about the address.
-    fn end_by_age(&self, progress: &mut Progress) -> Option<Settlement> {
+    fn end_by_age(&self, progress: &mut Progress) -> Option<Box<Settlement>> {
         let LeasedJob { job, claimed_at, .. } = &progress.leased;
         if claimed_at.since(job.head.created) < self.table.max_age {
             return None;
@@ -120,7 +126,7 @@ impl Attempter {
             },
         };
         let attempt = Attempt {
-            job: progress.leased.job.id.key(),
+            job: progress.leased.lease.job.clone(),
             number: progress.attempt(),
             message_id: message.id.clone(),
             recipient: progress.leased.job.id.recipient.clone(),
@@ -131,10 +137,9 @@ impl Attempter {
     }
 
     fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {
-        let LeasedJob { job, delivered_there, .. } = &progress.leased;
-        let id = job.id.key();
+        let LeasedJob { job, lease, delivered_there, .. } = &progress.leased;
         let case = Case {
-            job: &id,
+            job: &lease.job,
             account: job.id.account.as_str(),
             stream: message.stream.as_deref(),
             destination: job.head.destination.as_str(),
@@ -153,13 +158,13 @@ impl Progress {
     }
 
     /// Does what policy says about the message in front. `Some` where that ends the attempt.
-    fn conclude(&mut self, outcome: &Outcome, decision: &Decision<'_>, now: Timestamp) -> Option<Settlement> {
+    fn conclude(&mut self, outcome: &Outcome, decision: &Decision<'_>, now: Timestamp) -> Option<Box<Settlement>> {
         let message = self.waiting.front()?;
         let said = |kind| self.event(kind, message, decision);
         match &decision.verdict {
             Verdict::Close => {
                 let delivered = said(EventKind::MessageDelivered);
-                self.events.push(delivered);
+                self.events.push(&delivered);
                 self.waiting.pop_front();
                 self.delivered = true;
                 self.step = 0;
@@ -170,7 +175,7 @@ impl Progress {
                 let missing = matches!(outcome, Outcome::Unreadable(_));
                 let reason = if missing { DropReason::ContentMissing } else { DropReason::GivenUp };
                 dropped.reason = Some(reason.as_str().to_owned());
-                self.events.push(dropped);
+                self.events.push(&dropped);
                 self.waiting.pop_front();
                 None
             }
@@ -199,7 +204,7 @@ impl Progress {
             }
             Verdict::DropAll => {
                 let deferred = said(EventKind::AttemptDeferred);
-                self.events.push(deferred);
+                self.events.push(&deferred);
                 self.drop_all(DropReason::GivenUp);
                 Some(self.end(now))
             }
@@ -207,19 +212,24 @@ impl Progress {
                 let deferred = said(EventKind::AttemptDeferred);
                 let mut retired = said(EventKind::AddressRetired);
                 (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
-                self.events.push(deferred);
+                self.events.push(&deferred);
                 self.drop_all(DropReason::Retired);
                 let policy = retired.policy.clone().unwrap_or_default();
                 let end = End::Retire { standing: *standing, policy, host_dead: *host_dead };
                 let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
-                Some(self.settlement(end, tally, retired))
+                Some(self.settlement(end, tally, &retired))
             }
         }
     }
 
+    /// An event about the job.
+    fn about(&self, kind: EventKind) -> Event {
+        Event::about(kind, self.leased.lease.job.clone(), &self.leased.job.head.destination)
+    }
+
     /// An event about one message, and what was said about it.
     fn event(&self, kind: EventKind, message: &Message, decision: &Decision<'_>) -> Event {
-        let mut event = Event::of_message(kind, &self.leased.job, message);
+        let mut event = self.about(kind).of(message);
         event.attempt = Some(self.attempt());
         event.late_ms = Some(self.leased.claimed_at.ms() - self.leased.lease.due.ms());
         event.reply = Some(decision.reply.to_string());
@@ -232,7 +242,8 @@ impl Progress {
         let now = self.leased.claimed_at;
         for message in mem::take(&mut self.waiting) {
             if message.expired(now) {
-                self.events.push(Event::of_message(EventKind::MessageExpired, &self.leased.job, &message));
+                let expired = self.about(EventKind::MessageExpired).of(&message);
+                self.events.push(&expired);
             } else {
                 self.waiting.push_back(message);
             }
@@ -241,25 +252,27 @@ impl Progress {
 
     fn drop_all(&mut self, reason: DropReason) {
         for message in mem::take(&mut self.waiting) {
-            self.events.push(Event::dropped(&self.leased.job, &message, reason));
+            let mut dropped = self.about(EventKind::MessageDropped).of(&message);
+            dropped.reason = Some(reason.as_str().to_owned());
+            self.events.push(&dropped);
         }
     }
 
     /// The job waits for its next attempt, with what still waits in it.
-    fn wait(&mut self, delay: Duration, tally: Tally, mut last: Event) -> Settlement {
+    fn wait(&mut self, delay: Duration, tally: Tally, mut last: Event) -> Box<Settlement> {
         last.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
         let messages = mem::take(&mut self.waiting).into();
         let job = Job { messages, ..self.leased.job.clone() };
-        self.settlement(End::Retry { job, delay }, tally, last)
+        self.settlement(End::Retry { job, delay }, tally, &last)
     }
 
     /// The attempt was cut off: what has ended has ended, and the rest is due again at once.
-    fn interrupt(mut self, now: Timestamp) -> Option<Settlement> {
+    fn interrupt(mut self, now: Timestamp) -> Option<Box<Settlement>> {
         if self.events.is_empty() {
             return None;
         }
         let job = &self.leased.job;
-        let mut last = Event::about(EventKind::AttemptDeferred, &job.id, &job.head.destination);
+        let mut last = self.about(EventKind::AttemptDeferred);
         last.attempt = Some(self.attempt());
         last.reason = Some("interrupted".to_owned());
         let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
@@ -277,23 +290,24 @@ impl Progress {
     }
 
     /// No message is left: the job ends, and the address keeps its standing.
-    fn end(&mut self, now: Timestamp) -> Settlement {
+    fn end(&mut self, now: Timestamp) -> Box<Settlement> {
         let job = &self.leased.job;
-        let mut last = Event::about(EventKind::JobClosed, &job.id, &job.head.destination);
+        let mut last = self.about(EventKind::JobClosed);
         last.attempt = Some(self.attempt());
         let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
         let tally = self.tally(result, job.head.status, now);
-        self.settlement(End::Close, tally, last)
+        self.settlement(End::Close, tally, &last)
     }
 
     fn tally(&self, result: TallyResult, status: Option<EnhancedStatus>, now: Timestamp) -> Tally {
         Tally::new(result, status, self.attempt(), self.leased.job.head.created, now)
     }
 
-    fn settlement(&mut self, end: End, tally: Tally, last: Event) -> Settlement {
+    fn settlement(&mut self, end: End, tally: Tally, last: &Event) -> Box<Settlement> {
+        self.events.push(last);
         let events = mem::take(&mut self.events);
         let lease = self.leased.lease.clone();
-        Settlement { lease, end, delivered: self.delivered, feedback: self.feedback, tally, events, last }
+        Box::new(Settlement { lease, end, delivered: self.delivered, feedback: self.feedback, tally, events })
     }
 }
 

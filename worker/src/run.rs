@@ -180,7 +180,7 @@ impl Loop {
                 let destination = leased.lease.destination.clone();
                 let attempt = AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind();
                 let notice = match timeout(longest, attempt).await {
-                    Ok(Ok(Some(settlement))) => Notice::Ended(slot, Box::new(settlement), permit),
+                    Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
                     // Cut off before anything happened: the settler gives it back at the end.
                     Ok(Ok(None)) => return,
                     Ok(Err(_)) => {

@@ -1,6 +1,8 @@
 //! The seam where mail leaves. A sender turns one attempt into one [`Outcome`]; it knows neither store nor policy
 //! nor the other senders.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use shared::address::Address;
 use shared::outcome::Outcome;
@@ -12,7 +14,7 @@ pub mod smtp;
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// The job's id, `account/recipient`.
-    pub job: String,
+    pub job: Arc<str>,
     /// Which attempt of the job this is; the platform's own was 0.
     pub number: u32,
     /// The id of the message within its job.

@@ -66,7 +66,7 @@ impl HeldLease {
     /// those are.
     fn let_go(&mut self, void: &[String]) -> usize {
         for slot in &mut self.open {
-            if let Some((_, cut)) = slot.take_if(|(lease, _)| void.contains(&lease.job.key())) {
+            if let Some((_, cut)) = slot.take_if(|(lease, _)| void.iter().any(|id| **id == *lease.job)) {
                 cut.cancel();
                 self.left -= 1;
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use shared::config::Config;
-use shared::event::{Event, EventKind};
+use shared::event::{Event, EventKind, EventLines};
 use shared::pace::Feedback;
 use shared::store::claim::ClaimBounds;
 use shared::store::settle::{End, SettleCall, Settlement};
@@ -59,7 +59,12 @@ pub(crate) async fn lateness(jobs: usize, backlog: Option<usize>) -> Result<Figu
                             late.push(ms_after(leased.claimed_at, leased.lease.due));
                         }
                         let job = &leased.job;
-                        let last = Event::about(EventKind::JobClosed, &job.id, &job.head.destination);
+                        let mut events = EventLines::default();
+                        events.push(&Event::about(
+                            EventKind::JobClosed,
+                            leased.lease.job.clone(),
+                            &job.head.destination,
+                        ));
                         let tally = Tally::new(TallyResult::Delivered, None, 1, job.head.created, leased.claimed_at);
                         Settlement {
                             lease: leased.lease,
@@ -67,8 +72,7 @@ pub(crate) async fn lateness(jobs: usize, backlog: Option<usize>) -> Result<Figu
                             delivered: true,
                             feedback: Feedback::Good,
                             tally,
-                            events: Vec::new(),
-                            last,
+                            events,
                         }
                     })
                     .collect();

@@ -178,7 +178,7 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
         traceparent: None,
         metadata: serde_json::Map::new(),
     };
-    let mut event = Event::about(EventKind::JobScheduled, &job, &place);
+    let mut event = Event::about(EventKind::JobScheduled, job.key(), &place);
     event.message = Some(message.id.clone());
     event.status = reply.status;
     event.policy = Some("system-full".to_owned());

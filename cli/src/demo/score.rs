@@ -61,7 +61,7 @@ impl Ending {
 impl Score {
     /// Takes in the next event of the journal.
     pub(crate) fn note(&mut self, event: Event) {
-        let story = self.jobs.entry(event.job).or_default();
+        let story = self.jobs.entry(event.job.to_string()).or_default();
         if let Some(attempt) = event.attempt.filter(|attempt| *attempt > story.attempts) {
             story.attempts = attempt;
             story.late_ms.extend(event.late_ms);

@@ -84,7 +84,7 @@ impl Accept {
             Verdict::DropMessage | Verdict::DropAll | Verdict::Close => Purpose::Drop,
         };
         let policy = decision.row.map(|row| row.name.as_str()).unwrap_or_default();
-        let mut event = Event::about(EventKind::JobScheduled, &job, &destination);
+        let mut event = Event::about(EventKind::JobScheduled, id.as_str(), &destination);
         event.attempt = Some(0);
         event.message = Some(bounce.message.id.clone());
         event.status = bounce.reply.status;

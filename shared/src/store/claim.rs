@@ -1,5 +1,6 @@
 //! Claiming: taking due jobs for a bounded time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::{FromRedisValue, Value, from_redis_value};
@@ -50,8 +51,8 @@ pub struct LeasedJob {
 /// The right to attempt and settle one job. What one claim took shares one lease: its token, and its deadline.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    /// The job.
-    pub job: JobId,
+    /// The job's id in full, as Redis has it.
+    pub job: Arc<str>,
     /// Where its attempts go.
     pub destination: Destination,
     /// The shard that it is in.
@@ -63,6 +64,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The address that the job is about, in full.
+    pub fn recipient(&self) -> &str {
+        self.job.split_once('/').map_or("", |(_, recipient)| recipient)
+    }
+
     /// What names the lease that this is a part of.
     pub fn key(&self) -> LeaseKey {
         LeaseKey { shard: self.shard, token: self.token }
@@ -120,8 +126,8 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
             let job = JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));
             match job {
                 Ok(job) => {
-                    let (job_id, destination) = (job.id.clone(), destination.clone());
-                    let lease = Lease { job: job_id, destination, shard, token: token.parse().ok()?, due };
+                    let destination = destination.clone();
+                    let lease = Lease { job: id.into(), destination, shard, token: token.parse().ok()?, due };
                     claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there });
                 }
                 Err(why) => claimed.corrupt.push((destination.clone(), why)),

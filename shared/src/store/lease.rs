@@ -33,7 +33,7 @@ impl Store {
         for (shard, leases) in self.by_shard(leases, |lease| lease.shard) {
             let mut call = self.call(&RELEASE, shard);
             for lease in leases {
-                call.arg(lease.job.key())
+                call.arg(&*lease.job)
                     .arg(lease.token)
                     .arg(lease.destination.as_str())
                     .arg(lease.due.ms())

@@ -1,6 +1,6 @@
 //! Settling: reporting with the lease's token how an attempt ended.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::claim::Lease;
 use super::connection::Told;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
-use crate::event::Event;
+use crate::event::EventLines;
 use crate::job::Job;
 use crate::pace::Feedback;
 use crate::standing::Standing;
@@ -34,11 +34,9 @@ pub struct Settlement {
     pub feedback: Feedback,
     /// How it is counted.
     pub tally: Tally,
-    /// What happened, in order.
-    pub events: Vec<Event>,
-    /// What happened last. The script adds the standing where the address is retired, and leaves it out where a job that
-    /// would close goes on with what joined meanwhile.
-    pub last: Event,
+    /// What happened, in order. To the last one the script adds the standing where the address is retired, and it leaves
+    /// it out where a job that would close goes on with what joined meanwhile.
+    pub events: EventLines,
 }
 
 /// What becomes of a job after an attempt.
@@ -145,7 +143,7 @@ impl Store {
                 .arg(group.len());
         }
         for settlement in batch {
-            call.arg(settlement.lease.job.key());
+            call.arg(&*settlement.lease.job);
         }
         for settlement in batch {
             match &settlement.end {
@@ -155,8 +153,10 @@ impl Store {
                 }
                 End::Retire { standing, policy, host_dead } => {
                     let mark = if *host_dead { "!" } else { "" };
-                    let last = settlement.last.line().len();
-                    call.arg(format!("{} {last} {mark}{policy}", standing.as_str())).arg(events_text(settlement));
+                    let events = settlement.events.as_str();
+                    let comma = usize::from(settlement.events.last_len() < events.len());
+                    let last = settlement.events.last_len() - comma;
+                    call.arg(format!("{} {last} {mark}{policy}", standing.as_str())).arg(events);
                 }
             }
         }
@@ -215,28 +215,9 @@ impl EventTexts {
                 texts.joined.push(',');
                 texts.lengths.push(' ');
             }
-            let start = texts.joined.len();
-            let last = write_events(&mut texts.joined, settlement);
-            let lengths = format!("{} {last}", texts.joined.len() - start);
-            texts.lengths.push_str(&lengths);
+            texts.joined.push_str(settlement.events.as_str());
+            let _ = write!(texts.lengths, "{} {}", settlement.events.as_str().len(), settlement.events.last_len());
         }
         texts
     }
-}
-
-fn events_text(settlement: &Settlement) -> String {
-    let mut text = String::new();
-    write_events(&mut text, settlement);
-    text
-}
-
-/// Writes a settlement's events, joined by commas. Tells how many bytes the last one takes, with the comma before it.
-fn write_events(text: &mut String, settlement: &Settlement) -> usize {
-    for event in &settlement.events {
-        text.push_str(&event.line());
-        text.push(',');
-    }
-    let last = settlement.last.line();
-    text.push_str(&last);
-    last.len() + usize::from(!settlement.events.is_empty())
 }

@@ -51,7 +51,7 @@ impl Api {
         let response = request.send().await.map_err(|err| {
             let err = anyhow::Error::from(err);
             anyhow!(
-                "no scheduler answers at {}: {}; start one with redeliver scheduler, or say where it is with --api or \
+                "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \
                  REDELIVER_API",
                 self.base,
                 err.root_cause()

@@ -15,6 +15,7 @@ use shared::address::Address;
 use shared::clock::{Clock, SystemClock, Timestamp};
 
 use crate::api::{Api, Call, text};
+use crate::figures::thousands;
 use crate::process;
 
 #[derive(Debug, Args)]
@@ -146,19 +147,27 @@ fn describe(answer: &Value, now: Timestamp) -> String {
     let next_due =
         next_due.map(|due| if due <= now { ", due now".to_owned() } else { format!(", the next due {due}") });
     let limits = &answer["limits"];
+    let tokens = answer["tokens"].as_f64().map(|saved| format!(", {saved:.1} of them now")).unwrap_or_default();
     let rate = match limits["rate"].as_f64() {
-        Some(rate) if rate > 0.0 => format!("{rate}/s, {} saved up at most, ", text(&limits["burst"])),
+        Some(rate) if rate > 0.0 => format!("{rate}/s, {} saved up at most{tokens}, ", text(&limits["burst"])),
         _ => "no rate, ".to_owned(),
     };
-    let tokens = answer["tokens"].as_f64().map_or_else(|| "not counted".to_owned(), |saved| format!("{saved:.1}"));
+    let waiting = answer["waiting"].as_u64().unwrap_or_default();
     [
         ("destination", format!("{name}{as_asked}")),
         ("hold", hold),
         ("breaker", breaker),
-        ("waiting", format!("{} jobs{}", text(&answer["waiting"]), next_due.unwrap_or_default())),
+        (
+            "waiting",
+            format!(
+                "{} job{}{}",
+                thousands(waiting),
+                if waiting == 1 { "" } else { "s" },
+                next_due.unwrap_or_default()
+            ),
+        ),
         ("in flight", format!("{} of at most {} at once", text(&answer["in_flight"]), text(&answer["window"]))),
         ("limits", format!("{rate}{} at once at most ({})", text(&limits["window"]), text(&limits["from"]))),
-        ("saved up", tokens),
         ("delivered", answer["delivered"].as_str().map_or_else(|| "never yet".to_owned(), |at| format!("last {at}"))),
     ]
     .map(|(key, value)| format!("{key:<12} {value}\n"))

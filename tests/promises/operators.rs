@@ -234,7 +234,7 @@ async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
     assert!(told.contains("hold         none"), "{told}");
 
     let told = succeeds(&["destinations", "limit", "google", "--rate", "0.5", "--window", "4", "--api", &api]).await;
-    assert!(told.contains("0.5/s, 10 saved up at most, 4 at once at most (override)"), "{told}");
+    assert!(told.contains("0.5/s, 10 saved up at most, 10.0 of them now, 4 at once at most (override)"), "{told}");
     let told = succeeds(&["destinations", "limit", "google", "--default", "--api", &api]).await;
     assert!(told.contains("no rate, 200 at once at most (default)"), "{told}");
 

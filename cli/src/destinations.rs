@@ -152,20 +152,16 @@ fn describe(answer: &Value, now: Timestamp) -> String {
         Some(rate) if rate > 0.0 => format!("{rate}/s, {} saved up at most{tokens}, ", text(&limits["burst"])),
         _ => "no rate, ".to_owned(),
     };
-    let waiting = answer["waiting"].as_u64().unwrap_or_default();
+    let waiting = match answer["waiting"].as_u64() {
+        Some(1) => "1 job".to_owned(),
+        count => format!("{} jobs", thousands(count.unwrap_or_default())),
+    };
+    let waiting = format!("{waiting}{}", next_due.unwrap_or_default());
     [
         ("destination", format!("{name}{as_asked}")),
         ("hold", hold),
         ("breaker", breaker),
-        (
-            "waiting",
-            format!(
-                "{} job{}{}",
-                thousands(waiting),
-                if waiting == 1 { "" } else { "s" },
-                next_due.unwrap_or_default()
-            ),
-        ),
+        ("waiting", waiting),
         ("in flight", format!("{} of at most {} at once", text(&answer["in_flight"]), text(&answer["window"]))),
         ("limits", format!("{rate}{} at once at most ({})", text(&limits["window"]), text(&limits["from"]))),
         ("delivered", answer["delivered"].as_str().map_or_else(|| "never yet".to_owned(), |at| format!("last {at}"))),

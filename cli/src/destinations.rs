@@ -1,15 +1,21 @@
-//! `redeliver destinations place`: where a domain would be placed, and why. Looks at the configuration and the DNS, and
-//! at no Redis: a domain that is placed already stays where it is.
+//! `redeliver destinations`: where a domain would be placed, by the configuration and the DNS alone; and, over the API, how
+//! a destination fares, holding it, letting it go, and giving it other limits.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use scheduler::placement::dns::Dns;
 use scheduler::placement::propose;
+use serde_json::{Value, json};
 use shared::address::Address;
+use shared::clock::{Clock, SystemClock, Timestamp};
 
+use crate::api::{Api, Call, text};
+use crate::figures::thousands;
 use crate::process;
 
 #[derive(Debug, Args)]
@@ -26,10 +32,145 @@ enum Action {
         #[arg(required = true)]
         domains: Vec<String>,
     },
+    /// Show how a destination fares: what waits, what is under way, its limits, breaker and hold
+    Show(Of),
+    /// Keep attempts from a destination
+    Hold(Hold),
+    /// Let attempts through again that a hold kept back
+    Release(Of),
+    /// Give a destination other limits than the configuration has
+    Limit(Limit),
+}
+
+#[derive(Debug, Args)]
+struct Of {
+    /// A destination (google), or a domain that is placed there (gmail.com)
+    name: String,
+
+    #[command(flatten)]
+    api: Api,
+}
+
+#[derive(Debug, Args)]
+struct Hold {
+    #[command(flatten)]
+    of: Of,
+
+    /// What for; whoever looks at it later will read this
+    #[arg(long)]
+    reason: String,
+
+    /// For how long: 2h, say; until it is released where neither this nor --until is given
+    #[arg(long = "for", value_name = "SPAN", value_parser = humantime::parse_duration, conflicts_with = "until")]
+    span: Option<Duration>,
+
+    /// Until when: 2026-12-24T18:00:00Z, say
+    #[arg(long, value_name = "INSTANT")]
+    until: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Limit {
+    #[command(flatten)]
+    of: Of,
+
+    #[command(flatten)]
+    limits: Limits,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Limits {
+    /// Attempts per second; 0: no limit but the window
+    #[arg(long)]
+    rate: Option<f64>,
+
+    /// Attempts that may be saved up
+    #[arg(long)]
+    burst: Option<f64>,
+
+    /// Attempts at once at most
+    #[arg(long)]
+    window: Option<u32>,
+
+    /// Take back what was given here: the limits of the configuration hold again
+    #[arg(long, conflicts_with_all = ["rate", "burst", "window"])]
+    default: bool,
 }
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
-    let Action::Place { domains } = &arguments.action;
+    match &arguments.action {
+        Action::Place { domains } => place(config, domains).await?,
+        Action::Show(of) => of.call(Method::GET, None, None).await?,
+        Action::Hold(hold) => {
+            let until = hold.span.map(|span| SystemClock.now().plus(span).to_string()).or(hold.until.clone());
+            let body = json!({"reason": hold.reason, "until": until});
+            hold.of.call(Method::PUT, Some("hold"), Some(body)).await?;
+        }
+        Action::Release(of) => of.call(Method::DELETE, Some("hold"), None).await?,
+        Action::Limit(Limit { of, limits: Limits { default: true, .. } }) => {
+            of.call(Method::DELETE, Some("limits"), None).await?;
+        }
+        Action::Limit(Limit { of, limits: Limits { rate, burst, window, .. } }) => {
+            let body = json!({"rate": rate, "burst": burst, "window": window});
+            of.call(Method::PUT, Some("limits"), Some(body)).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Of {
+    /// Asks for something to be done with the destination, and shows how it fares then.
+    async fn call(&self, method: Method, what: Option<&str>, body: Option<Value>) -> Result<()> {
+        let path: Vec<&str> = ["destinations", &self.name].into_iter().chain(what).collect();
+        let answer = self.api.call(Call { method, path: &path, query: &[], body }).await?;
+        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer, SystemClock.now()) })
+    }
+}
+
+fn describe(answer: &Value, now: Timestamp) -> String {
+    let (name, asked) = (text(&answer["destination"]), text(&answer["asked"]));
+    let as_asked = if name == asked { String::new() } else { format!(" (asked for: {asked})") };
+    let hold = match &answer["hold"] {
+        Value::Null => "none".to_owned(),
+        hold if hold["until"].is_null() => format!("until it is released: {}", text(&hold["reason"])),
+        hold => format!("until {}: {}", text(&hold["until"]), text(&hold["reason"])),
+    };
+    let breaker = &answer["breaker"];
+    let times = text(&breaker["times"]);
+    let breaker = match text(&breaker["state"]).as_str() {
+        "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
+        "half_open" => format!("one attempt is out, the others wait for what it brings; opened {times} in a row"),
+        state => state.to_owned(),
+    };
+    let next_due = answer["next_due"].as_str().and_then(Timestamp::parse);
+    let next_due =
+        next_due.map(|due| if due <= now { ", due now".to_owned() } else { format!(", the next due {due}") });
+    let limits = &answer["limits"];
+    let tokens = answer["tokens"].as_f64().map(|saved| format!(", {saved:.1} of them now")).unwrap_or_default();
+    let rate = match limits["rate"].as_f64() {
+        Some(rate) if rate > 0.0 => format!("{rate}/s, {} saved up at most{tokens}, ", text(&limits["burst"])),
+        _ => "no rate, ".to_owned(),
+    };
+    let waiting = match answer["waiting"].as_u64() {
+        Some(1) => "1 job".to_owned(),
+        count => format!("{} jobs", thousands(count.unwrap_or_default())),
+    };
+    let waiting = format!("{waiting}{}", next_due.unwrap_or_default());
+    [
+        ("destination", format!("{name}{as_asked}")),
+        ("hold", hold),
+        ("breaker", breaker),
+        ("waiting", waiting),
+        ("in flight", format!("{} of at most {} at once", text(&answer["in_flight"]), text(&answer["window"]))),
+        ("limits", format!("{rate}{} at once at most ({})", text(&limits["window"]), text(&limits["from"]))),
+        ("delivered", answer["delivered"].as_str().map_or_else(|| "never yet".to_owned(), |at| format!("last {at}"))),
+    ]
+    .map(|(key, value)| format!("{key:<12} {value}\n"))
+    .concat()
+}
+
+async fn place(config: Option<&Path>, domains: &[String]) -> Result<()> {
     let (config, _) = process::configure(config)?;
     let dns = config.placement.mx.then(|| Dns::new(&config.placement)).transpose().map_err(|why| anyhow!(why))?;
     let recipients = domains.iter().map(|text| recipient(text)).collect::<Result<Vec<_>>>()?;
@@ -38,8 +179,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         let (domain, destination, reason) = (proposal.domain, proposal.destination.as_str(), proposal.reason.as_str());
         format!("{domain:<24} {destination:<32} {reason}\n")
     });
-    process::print(&lines.collect::<String>())?;
-    Ok(ExitCode::SUCCESS)
+    process::print(&lines.collect::<String>())
 }
 
 /// An address, or some address at a domain: only the domain counts.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod api;
 mod bench;
 mod classify;
 mod demo;
@@ -13,6 +14,7 @@ mod dev;
 mod figures;
 mod policy;
 mod process;
+mod quarantine;
 mod scheduler;
 mod worker;
 
@@ -50,8 +52,10 @@ enum Command {
     Classify(classify::Arguments),
     /// Show the retry policy in force
     Policy(policy::Arguments),
-    /// Say where domains are placed
+    /// Say where domains are placed, and how a destination fares; hold it, release it, limit it
     Destinations(destinations::Arguments),
+    /// List the jobs in quarantine, and put one back
+    Quarantine(quarantine::Arguments),
     /// Measure the store and the worker on this machine
     Bench(bench::Arguments),
 }
@@ -66,6 +70,7 @@ async fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(config, &arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Destinations(arguments) => destinations::run(config, &arguments).await,
+        Command::Quarantine(arguments) => quarantine::run(&arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),
         Command::Bench(arguments) => bench::run(&arguments).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use shared::config::Config;
 use shared::store::Store;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +14,12 @@ use crate::intake::accept::Accept;
 
 pub mod addresses;
 pub mod bounces;
+pub mod destinations;
 pub mod events;
+pub mod fields;
 pub mod health;
 pub mod problem;
+pub mod quarantine;
 
 use problem::Problem;
 
@@ -78,6 +81,11 @@ pub fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::disable())
         .route("/v1/addresses/check", post(addresses::check).layer(DefaultBodyLimit::max(api.limits.body)))
         .route("/v1/addresses/{address}", get(addresses::get))
+        .route("/v1/destinations/{name}", get(destinations::get))
+        .route("/v1/destinations/{name}/hold", put(destinations::hold).delete(destinations::release))
+        .route("/v1/destinations/{name}/limits", put(destinations::limit).delete(destinations::unlimit))
+        .route("/v1/quarantine", get(quarantine::list))
+        .route("/v1/quarantine/{address}/release", post(quarantine::release))
         .route("/v1/events", get(events::get))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

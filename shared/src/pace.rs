@@ -2,8 +2,18 @@
 //! are the settings; what a destination's pace is now is in Redis, where the whole fleet shares it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// What a rate may be, in attempts per second; 0 is no limit.
+pub const RATE_ALLOWED: RangeInclusive<f64> = 0.0..=1_000_000.0;
+
+/// How many attempts it may be that are saved up.
+pub const BURST_ALLOWED: RangeInclusive<f64> = 1.0..=1_000_000.0;
+
+/// How many attempts it may be at once.
+pub const WINDOW_ALLOWED: RangeInclusive<u32> = 1..=100_000;
 
 /// What one destination may get at most.
 #[derive(Clone, Copy, Debug, PartialEq)]

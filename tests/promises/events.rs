@@ -3,9 +3,10 @@
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
 use harness::http::{Http, problem};
 use harness::wait::in_time;
-use harness::world::World;
+use harness::world::{HOUR, World};
 use reqwest::Response;
 use serde_json::{Value, json};
+use shared::placement::Destination;
 
 /// One server-sent event.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +138,27 @@ async fn an_event_tells_what_happened_to_which_message_and_when() {
     assert_eq!((&event["policy"], &event["reply"]), (&json!("system-full"), &json!(FULL)));
     assert_eq!((&event["message"], &event["time"]), (&json!("m1"), &json!("2026-11-21T09:30:00.000Z")));
     assert!(event["due"].as_str().unwrap().starts_with("2026-11-22T"), "{event}");
+}
+
+#[tokio::test]
+async fn an_event_of_a_destination_has_no_job_and_can_be_asked_for_and_resumed_after() {
+    let (world, http) = with_forty_events().await;
+    let there = Destination::named("google");
+    let until = world.now().plus(HOUR);
+    world.store.hold(&there, Some(until), "their \"abuse desk\" asked").await.unwrap();
+    world.store.unhold(&there).await.unwrap();
+    let query = "?after=start&types=DestinationHeld,DestinationReleased";
+    let sent = read(&http, query, None, 2).await;
+    let mut held = sent[0].event.clone();
+    let id = held["id"].take();
+    assert!(id.as_str().is_some_and(|id| !id.is_empty()), "{held}");
+    let wanted = json!({
+        "type": "DestinationHeld", "destination": "google", "reason": "their \"abuse desk\" asked",
+        "until": until.to_string(), "id": null, "time": world.now().to_string(),
+    });
+    assert_eq!(held, wanted);
+    assert_eq!((sent[1].kind.as_str(), sent[1].event.get("job")), ("DestinationReleased", None));
+    assert_eq!(read(&http, "?types=DestinationReleased", Some(&sent[0].cursor), 1).await, sent[1..]);
 }
 
 #[tokio::test]

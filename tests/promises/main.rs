@@ -17,6 +17,7 @@ mod floods;
 mod holds;
 mod intake;
 mod joining;
+mod operators;
 mod outage;
 mod pace;
 mod paced;

@@ -52,6 +52,21 @@ impl Http {
         self.client.post(format!("{}{path}", self.base))
     }
 
+    /// A PUT request.
+    pub fn put(&self, path: &str) -> RequestBuilder {
+        self.client.put(format!("{}{path}", self.base))
+    }
+
+    /// A DELETE request.
+    pub fn delete(&self, path: &str) -> RequestBuilder {
+        self.client.delete(format!("{}{path}", self.base))
+    }
+
+    /// Where it listens: `http://127.0.0.1:…`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Posts bounces as one JSON document.
     pub async fn post_json(&self, bounces: &Value) -> Response {
         self.post("/v1/bounces").json(bounces).send().await.expect("the scheduler answers")

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -78,6 +78,15 @@ impl Redeliver {
         let number = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
         number.expect("memory is a number of KiB") << 10
     }
+}
+
+/// Runs `redeliver` with these arguments to its end.
+///
+/// # Panics
+/// Where the program has not been built.
+pub async fn run(arguments: &[&str]) -> Output {
+    let run = Command::new(program()).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    run.await.expect("redeliver can be started")
 }
 
 /// A port that nobody listens on.

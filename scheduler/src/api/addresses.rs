@@ -18,11 +18,11 @@ use super::problem::Problem;
 /// How many addresses one check takes.
 const CHECK_MAX: usize = 10_000;
 
-/// The query of `GET /v1/addresses/{address}`.
+/// The query of a request that is about one address.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Of {
-    account: Option<String>,
+    pub(super) account: Option<String>,
 }
 
 /// The body of `POST /v1/addresses/check`.
@@ -82,7 +82,8 @@ pub async fn check(State(api): State<Api>, body: Result<Json<Check>, JsonRejecti
     Ok(Json(json!({"checked": ids.len(), "not_active": not_active, "refused": refused})))
 }
 
-fn read_account(account: Option<&str>) -> Result<Account, Problem> {
+/// The account that a request names, or the default one.
+pub(super) fn read_account(account: Option<&str>) -> Result<Account, Problem> {
     account.map_or_else(
         || Ok(Account::default()),
         |name| Account::parse(name).map_err(|why| Problem::bad_field("account", why.to_string())),

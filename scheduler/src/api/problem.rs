@@ -1,5 +1,7 @@
 //! Problem documents (RFC 9457).
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -15,7 +17,7 @@ const RETRY_AFTER_S: u16 = 2;
 pub struct Problem {
     status: StatusCode,
     detail: String,
-    field: Option<&'static str>,
+    field: Option<Cow<'static, str>>,
 }
 
 impl Problem {
@@ -25,8 +27,8 @@ impl Problem {
     }
 
     /// One field or parameter is wrong.
-    pub fn bad_field(field: &'static str, detail: impl Into<String>) -> Self {
-        Self { field: Some(field), ..Self::bad_request(detail) }
+    pub fn bad_field(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::bad_request(detail) }
     }
 
     /// The body is too large.

@@ -9,7 +9,7 @@ use deadpool_redis::redis::pipe;
 use super::scripts::{HOLD, OVERRIDE, UNHOLD};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
-use crate::pace::PaceLimits;
+use crate::pace::{PaceLimits, limits_for};
 use crate::placement::Destination;
 
 /// The pace of one destination as Redis has it.
@@ -62,6 +62,37 @@ pub struct Hold {
     pub reason: String,
 }
 
+/// Who set the limits that hold for a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsFrom {
+    /// Nobody: `[pace]` holds.
+    Default,
+    /// A `[[destination]]` section of the configuration.
+    Configuration,
+    /// An operator.
+    Override,
+}
+
+impl LimitsFrom {
+    /// The word used in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Configuration => "configuration",
+            Self::Override => "override",
+        }
+    }
+}
+
+/// What waits for its turn at a destination: neither under way nor in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many jobs.
+    pub jobs: u64,
+    /// When the first of them is due.
+    pub next_due: Option<Timestamp>,
+}
+
 impl Store {
     /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. What is under way goes on. A second
     /// hold takes the place of the first.
@@ -103,6 +134,46 @@ impl Store {
         let key = self.keys.shard(destination.shard(self.shards())).pace(destination.as_str());
         let (fields,): (HashMap<String, String>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
         read_pace(&fields).ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
+    }
+
+    /// The limits that hold for a destination that has this pace, and who set them.
+    pub fn limits_in_force(&self, destination: &Destination, pace: &PaceReport) -> (PaceLimits, LimitsFrom) {
+        match pace.override_limits {
+            Some(limits) => (limits, LimitsFrom::Override),
+            None => self.limits_without_override(destination, pace),
+        }
+    }
+
+    /// The limits that an override takes the place of. A destination where no job was scheduled yet will get those that
+    /// the rules of this store have for it.
+    pub fn limits_without_override(&self, destination: &Destination, pace: &PaceReport) -> (PaceLimits, LimitsFrom) {
+        match pace.limits.or_else(|| limits_for(&self.rules, destination.as_str())) {
+            Some(limits) => (limits, LimitsFrom::Configuration),
+            None => (self.limits.pace.limits, LimitsFrom::Default),
+        }
+    }
+
+    /// How many attempts may be under way at once at a destination that has this pace.
+    pub fn window_in_force(&self, destination: &Destination, pace: &PaceReport) -> u32 {
+        let (limits, _) = self.limits_in_force(destination, pace);
+        let moved = pace.window.unwrap_or(f64::from(self.limits.pace.window));
+        moved.min(f64::from(limits.window)) as u32
+    }
+
+    /// What waits at a destination.
+    pub async fn waiting(&self, destination: &Destination) -> Result<Waiting, StoreError> {
+        let key = self.keys.shard(destination.shard(self.shards())).due(destination.as_str());
+        let (jobs, first): (u64, Vec<(String, f64)>) =
+            self.connections.pipeline(pipe().atomic().zcard(&key).zrange_withscores(&key, 0, 0)).await?;
+        Ok(Waiting { jobs, next_due: first.first().map(|(_, due)| Timestamp::from_ms(*due as i64)) })
+    }
+
+    /// Whether anything is kept under this name: jobs that wait, or a pace.
+    pub async fn knows(&self, destination: &Destination) -> Result<bool, StoreError> {
+        let keys = self.keys.shard(destination.shard(self.shards()));
+        let keys = [keys.due(destination.as_str()), keys.pace(destination.as_str())];
+        let (found,): (u64,) = self.connections.pipeline(pipe().exists(&keys)).await?;
+        Ok(found > 0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Quarantine: jobs that lapsed too often in a row and wait for an operator, because they may be what crashes workers.
 
 use deadpool_redis::redis::pipe;
+use futures::future::try_join_all;
 
 use super::scripts::PUT_BACK;
 use super::{BATCH_MAX, Store, StoreError};
@@ -14,6 +15,13 @@ pub struct Quarantined {
     pub job: JobId,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl Quarantined {
+    /// Where it stands among all: Redis too has those of one instant in the order of their ids.
+    fn place(&self) -> (Timestamp, String) {
+        (self.since, self.job.key())
+    }
 }
 
 impl Store {
@@ -35,6 +43,40 @@ impl Store {
                 Ok(Quarantined { job, since: Timestamp::from_ms(since as i64) })
             })
             .collect()
+    }
+
+    /// The jobs of all shards that are in quarantine, those first that have been there longest: at most `most` (and never
+    /// more than [`BATCH_MAX`]), of those behind `after` where it is given. That one need not be there any more.
+    pub async fn quarantine(&self, after: Option<&Quarantined>, most: usize) -> Result<Vec<Quarantined>, StoreError> {
+        let most = most.min(BATCH_MAX);
+        let of_shards = (0..self.shards()).map(|shard| self.quarantined_after(shard, after, most));
+        let mut found: Vec<Quarantined> = try_join_all(of_shards).await?.into_iter().flatten().collect();
+        found.sort_by_cached_key(Quarantined::place);
+        found.truncate(most);
+        Ok(found)
+    }
+
+    async fn quarantined_after(
+        &self,
+        shard: u16,
+        after: Option<&Quarantined>,
+        most: usize,
+    ) -> Result<Vec<Quarantined>, StoreError> {
+        let Some(after) = after else { return self.quarantined(shard, 0, most).await };
+        let key = self.keys.shard(shard).quarantine();
+        let before = format!("({}", after.since.ms());
+        let (mut seen,): (usize,) = self.connections.pipeline(pipe().zcount(key, "-inf", before)).await?;
+        let mut found = Vec::new();
+        // Those of the same instant are many at most once: one lapse brings up to a batch of them.
+        loop {
+            let page = self.quarantined(shard, seen, most).await?;
+            let is_last = page.len() < most || page.is_empty();
+            seen += page.len();
+            found.extend(page.into_iter().filter(|one| one.place() > after.place()));
+            if is_last || found.len() >= most {
+                return Ok(found);
+            }
+        }
     }
 
     /// Takes a job out of quarantine: it is due now, and its lapses are forgotten. Whether it was there.

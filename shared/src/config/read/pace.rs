@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{SECOND, set, set_number};
-use crate::pace::{Breaker, DestinationRule, Pace, PaceLimits};
+use crate::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use crate::settings::{Section, SettingsFault};
 
 const DAY: Duration = super::DAY;
@@ -49,7 +49,8 @@ pub(super) fn read_destination(
 }
 
 fn read_limits(limits: &mut PaceLimits, section: &mut Section<'_, '_>, window: &'static str) {
-    set(&mut limits.rate, section.fraction("rate", 0.0..=1_000_000.0));
-    set(&mut limits.burst, section.fraction("burst", 1.0..=1_000_000.0));
-    set_number(&mut limits.window, section.number(window, 1..=100_000));
+    set(&mut limits.rate, section.fraction("rate", RATE_ALLOWED));
+    set(&mut limits.burst, section.fraction("burst", BURST_ALLOWED));
+    let windows = u64::from(*WINDOW_ALLOWED.start())..=u64::from(*WINDOW_ALLOWED.end());
+    set_number(&mut limits.window, section.number(window, windows));
 }

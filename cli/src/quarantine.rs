@@ -1,0 +1,94 @@
+//! `redeliver quarantine`: over the API, which jobs are in quarantine, and putting one back.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::Value;
+use shared::account::Account;
+use shared::address::Address;
+use shared::job::JobId;
+
+use crate::api::{Api, Call, text};
+use crate::process;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the jobs that are in quarantine, those first that have been there longest
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+
+        /// Where to go on: what an earlier list says at its end
+        #[arg(long, value_name = "PLACE")]
+        after: Option<String>,
+
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Take a job out of quarantine: it is due now
+    Release {
+        /// The job, account/address; or an address of the default account
+        job: String,
+
+        #[command(flatten)]
+        api: Api,
+    },
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.action {
+        Action::List { limit, after, api } => {
+            let mut query = vec![("limit", limit.to_string())];
+            query.extend(after.clone().map(|after| ("after", after)));
+            let call = Call { method: Method::GET, path: &["quarantine"], query: &query, body: None };
+            show(api, &api.call(call).await?, list)?;
+        }
+        Action::Release { job, api } => {
+            let JobId { account, recipient } = read_job(job)?;
+            let path = ["quarantine", recipient.as_str(), "release"];
+            let query = [("account", account.to_string())];
+            let call = Call { method: Method::POST, path: &path, query: &query, body: None };
+            show(api, &api.call(call).await?, |answer| {
+                format!("{} is due now at {}\n", text(&answer["job"]), text(&answer["destination"]))
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(api: &Api, answer: &Value, describe: impl FnOnce(&Value) -> String) -> Result<()> {
+    process::print(&if api.json { format!("{answer}\n") } else { describe(answer) })
+}
+
+fn list(answer: &Value) -> String {
+    let jobs = answer["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if jobs.is_empty() {
+        return "no job is in quarantine\n".to_owned();
+    }
+    let mut lines = format!("{:<26} {:<32} JOB\n", "SINCE", "DESTINATION");
+    for job in jobs {
+        let (since, destination) = (text(&job["since"]), text(&job["destination"]));
+        lines.push_str(&format!("{since:<26} {destination:<32} {}\n", text(&job["job"])));
+    }
+    if let Some(next) = answer["next"].as_str() {
+        lines.push_str(&format!("there may be more: --after '{next}'\n"));
+    }
+    lines
+}
+
+fn read_job(text: &str) -> Result<JobId> {
+    JobId::parse(text).or_else(|_| {
+        let recipient = Address::parse(text)
+            .map_err(|_| anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address"))?;
+        Ok(JobId { account: Account::default(), recipient })
+    })
+}

@@ -1,0 +1,84 @@
+//! Quarantine, for operators: which jobs are in it, and putting one back.
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::address::Address;
+use shared::clock::Timestamp;
+use shared::job::JobId;
+use shared::store::BATCH_MAX;
+use shared::store::quarantine::Quarantined;
+
+use super::Api;
+use super::addresses::{Of, read_account};
+use super::problem::Problem;
+
+/// How many jobs a page has where nobody says.
+const PAGE: usize = 100;
+
+/// The query of `GET /v1/quarantine`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+/// `GET /v1/quarantine`: the jobs that are in it, those first that have been there longest.
+pub async fn list(State(api): State<Api>, query: Result<Query<Page>, QueryRejection>) -> Result<Json<Value>, Problem> {
+    let Query(Page { limit, after }) = query?;
+    let limit = read_limit(limit.as_deref())?;
+    let after = after.as_deref().map(read_place).transpose()?;
+    let found = api.store.quarantine(after.as_ref(), limit).await?;
+    let domains: Vec<&str> = found.iter().map(|one| one.job.recipient.domain()).collect();
+    let destinations = api.store.destinations(&domains).await?;
+    let jobs: Vec<Value> = found
+        .iter()
+        .zip(destinations)
+        .map(|(one, destination)| json!({"job": one.job.key(), "destination": destination, "since": one.since}))
+        .collect();
+    let next = found.last().filter(|_| found.len() == limit).map(write_place);
+    Ok(Json(json!({"jobs": jobs, "next": next})))
+}
+
+/// `POST /v1/quarantine/{address}/release`: the address's job is due now, and may lapse as often as any other.
+pub async fn release(
+    State(api): State<Api>,
+    address: Result<Path<String>, PathRejection>,
+    query: Result<Query<Of>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Path(address) = address?;
+    let Query(Of { account }) = query?;
+    let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
+    let id = JobId { account: read_account(account.as_deref())?, recipient };
+    if !api.store.put_back(&id).await? {
+        return Err(Problem::not_found(
+            "this address has no job in quarantine; GET /v1/quarantine says which there are",
+        ));
+    }
+    let job = api.store.address(&id).await?.job;
+    let destination = job.as_ref().map(|job| &job.job.head.destination);
+    let due = job.as_ref().and_then(|job| job.due);
+    Ok(Json(json!({"job": id.key(), "destination": destination, "due": due})))
+}
+
+fn read_limit(text: Option<&str>) -> Result<usize, Problem> {
+    let Some(text) = text else { return Ok(PAGE) };
+    let limit = text.parse().ok().filter(|limit| (1..=BATCH_MAX).contains(limit));
+    limit.ok_or_else(|| Problem::bad_field("limit", format!("must be a whole number from 1 to {BATCH_MAX}")))
+}
+
+/// A place in the list: the instant and the id of the last job seen.
+fn write_place(last: &Quarantined) -> String {
+    format!("{}/{}", last.since.ms(), last.job.key())
+}
+
+fn read_place(text: &str) -> Result<Quarantined, Problem> {
+    let read = || {
+        let (since, job) = text.split_once('/')?;
+        Some(Quarantined { job: JobId::from_key(job).ok()?, since: Timestamp::from_ms(since.parse().ok()?) })
+    };
+    read().ok_or_else(|| Problem::bad_field("after", "this is no place in the list; use the next of an answer"))
+}

@@ -123,6 +123,8 @@ pub struct Upkeep {
     pub trim_journal: String,
     /// Forgetting old deliveries.
     pub trim_delivered: String,
+    /// Putting right what should never be wrong.
+    pub repair: String,
 }
 
 /// `[log]`

@@ -25,6 +25,7 @@ mod privacy;
 mod probe;
 mod processes;
 mod quarantine;
+mod repair;
 mod schedules;
 mod smtp;
 mod stale_bounces;

@@ -132,6 +132,7 @@ impl Upkeep {
         set(&mut self.reinstate, section.text("reinstate").map(str::to_owned));
         set(&mut self.trim_journal, section.text("trim_journal").map(str::to_owned));
         set(&mut self.trim_delivered, section.text("trim_delivered").map(str::to_owned));
+        set(&mut self.repair, section.text("repair").map(str::to_owned));
     }
 }
 

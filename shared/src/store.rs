@@ -30,6 +30,7 @@ pub mod scripts;
 pub mod settle;
 pub mod tally;
 pub mod upkeep;
+pub mod workers;
 
 use connection::Connections;
 use keys::Keys;

@@ -13,6 +13,7 @@ mod expiry;
 mod faults;
 mod fencing;
 mod final_events;
+mod fleet;
 mod floods;
 mod holds;
 mod intake;

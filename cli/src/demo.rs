@@ -217,6 +217,8 @@ fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);
+    // Five minutes are a few milliseconds here, and it looks at every job.
+    config.upkeep.repair = "15 0 0 * * *".to_owned();
     config.worker.settle_linger = Duration::from_millis(1);
     config.worker.route = "healthy".to_owned();
     config.routes = cast.members().iter().map(route).collect();

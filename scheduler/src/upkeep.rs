@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub mod reinstate;
+pub mod repair;
 pub mod trim_delivered;
 pub mod trim_journal;
 
@@ -45,10 +46,11 @@ impl Upkeep {
     /// # Errors
     /// Where an expression cannot be read; the text names the key.
     pub fn from_config(store: Store, config: &Config) -> Result<Self, String> {
-        let tasks: [(&str, Box<dyn Task>); 3] = [
+        let tasks: [(&str, Box<dyn Task>); 4] = [
             (&config.upkeep.reinstate, Box::new(reinstate::Reinstate)),
             (&config.upkeep.trim_journal, Box::new(trim_journal::TrimJournal { keep: config.journal_keep })),
             (&config.upkeep.trim_delivered, Box::new(trim_delivered::TrimDelivered)),
+            (&config.upkeep.repair, Box::new(repair::Repair)),
         ];
         let scheduled = tasks.into_iter().map(|(expression, task)| match Schedule::from_str(expression) {
             Ok(schedule) => Ok((schedule, task)),
@@ -60,8 +62,12 @@ impl Upkeep {
         Ok(Self { store, tasks: scheduled.collect::<Result<_, _>>()? })
     }
 
-    /// Runs each task at each of its occurrences that this replica wins, until `stop` is cancelled.
+    /// Brings the store in line with the configuration, then runs each task at each of its occurrences that this replica
+    /// wins, until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
+        if let Some(Err(err)) = stop.run_until_cancelled(self.store.limit()).await {
+            tracing::warn!(%err, "changed [[destination]] rules are not in force yet; the next repair makes it good");
+        }
         let loops = self.tasks.iter().map(|(schedule, task)| self.repeat(schedule, task.as_ref()));
         stop.run_until_cancelled(join_all(loops)).await;
     }

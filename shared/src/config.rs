@@ -102,8 +102,10 @@ pub struct Worker {
     pub share: usize,
     /// How long a lease lasts before it has to be lengthened.
     pub lease: Duration,
-    /// How long an idle worker sleeps at most.
+    /// How long an idle worker sleeps at most, for the shards that are its own.
     pub poll_max: Duration,
+    /// How often it says that it is alive.
+    pub heartbeat: Duration,
     /// How long a finished attempt waits for others.
     pub settle_linger: Duration,
     /// How long one attempt may take, with all messages that follow its probe.
@@ -123,6 +125,8 @@ pub struct Upkeep {
     pub trim_journal: String,
     /// Forgetting old deliveries.
     pub trim_delivered: String,
+    /// Putting right what should never be wrong.
+    pub repair: String,
 }
 
 /// `[log]`

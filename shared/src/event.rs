@@ -39,6 +39,8 @@ pub enum EventKind {
     JobQuarantined,
     /// An operator took a job out of quarantine and it is due again.
     JobReinstated,
+    /// A job was in no set, which no crash can bring about, and is due again.
+    JobRecovered,
     /// A destination failed too often and gets no attempts for a time: until.
     BreakerOpened,
     /// A probe got through and the destination gets attempts again, few at first.
@@ -51,7 +53,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -64,6 +66,7 @@ impl EventKind {
         Self::JobLapsed,
         Self::JobQuarantined,
         Self::JobReinstated,
+        Self::JobRecovered,
         Self::BreakerOpened,
         Self::BreakerClosed,
         Self::DestinationHeld,
@@ -90,6 +93,7 @@ impl EventKind {
             Self::JobLapsed => "JobLapsed",
             Self::JobQuarantined => "JobQuarantined",
             Self::JobReinstated => "JobReinstated",
+            Self::JobRecovered => "JobRecovered",
             Self::BreakerOpened => "BreakerOpened",
             Self::BreakerClosed => "BreakerClosed",
             Self::DestinationHeld => "DestinationHeld",

@@ -19,15 +19,18 @@ pub mod destination;
 pub mod journal;
 pub mod keys;
 pub mod lease;
+pub mod limits;
 pub mod meta;
 pub mod place;
 pub mod private;
 pub mod quarantine;
+pub mod repair;
 pub mod schedule;
 pub mod scripts;
 pub mod settle;
 pub mod tally;
 pub mod upkeep;
+pub mod workers;
 
 use connection::Connections;
 use keys::Keys;

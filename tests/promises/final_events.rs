@@ -10,6 +10,7 @@ use shared::clock::Timestamp;
 use shared::pace::Pace;
 use shared::store::claim::{Lease, LeasedJob};
 use shared::store::lease::Extended;
+use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
 
@@ -69,7 +70,7 @@ struct Play {
 impl Play {
     async fn operate(&mut self) {
         self.world.clock.advance(MS);
-        match self.random.below(20) {
+        match self.random.below(21) {
             0..7 => self.take_in_a_bounce().await,
             7..10 => self.claim().await,
             10..14 => self.finish_an_attempt().await,
@@ -82,6 +83,13 @@ impl Play {
             17..19 => {
                 let steps = [LEASE / 2, LEASE / 2, LEASE, LEASE, HOUR, HOUR, 6 * HOUR, DAY, 5 * DAY, 31 * DAY];
                 self.world.clock.advance(self.random.of(&steps));
+            }
+            19 => {
+                for shard in 0..self.world.store.shards() {
+                    let repaired = self.world.store.repair(shard).await.unwrap();
+                    assert_eq!(repaired, Repaired::default(), "there is nothing to repair");
+                    self.world.store.trim_marks(shard).await.unwrap();
+                }
             }
             _ => {
                 let lifted = self.world.store.reinstate().await.unwrap();

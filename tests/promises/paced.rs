@@ -13,6 +13,7 @@ use shared::pace::{Breaker, Pace, PaceLimits};
 use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
 use shared::store::destination::BreakerState;
+use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
 use shared::tally::Tally;
@@ -135,7 +136,15 @@ impl Play {
             31 => self.hold_or_release().await,
             32 => self.override_limits().await,
             33 => self.put_back().await,
-            34 => self.world.restart().await,
+            34 => {
+                self.world.restart().await;
+                for shard in 0..self.world.store.shards() {
+                    let repaired = self.world.store.repair(shard).await.unwrap();
+                    assert_eq!(repaired, Repaired::default(), "there is nothing to repair");
+                    self.world.store.trim_marks(shard).await.unwrap();
+                }
+                assert_eq!(self.world.store.limit().await.unwrap(), 0);
+            }
             35 => {
                 let place = self.random.below(DESTINATIONS);
                 self.down[place] = !self.down[place];

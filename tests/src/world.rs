@@ -361,6 +361,11 @@ impl RunningWorker {
         self.stop.cancel();
     }
 
+    /// Ends its loop and its heart at once, as SIGKILL would.
+    pub fn kill(&self) {
+        self.running.abort();
+    }
+
     /// Tells it to stop, and waits until it has.
     pub async fn stopped(self) {
         self.stop();

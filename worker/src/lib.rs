@@ -2,6 +2,8 @@
 
 pub mod attempt;
 pub mod content;
+pub mod presence;
+pub mod rendezvous;
 pub mod routes;
 pub mod run;
 pub mod sender;

@@ -20,11 +20,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempter;
 use crate::content::Contents;
+use crate::presence::Presence;
+use crate::rendezvous::Turn;
 use crate::routes::Routes;
 use crate::settler::{self, HeldLease, Notice, SettlerHandle, SettlerSettings, Slot};
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How much longer an idle worker leaves a shard alone that another one looks after.
+const OTHERS_POLL: u32 = 4;
 
 /// How long the last settles may take when the worker stops.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
@@ -43,6 +48,7 @@ struct Loop {
     settler: SettlerHandle,
     attempts: TaskTracker,
     cut: CancellationToken,
+    presence: Presence,
     /// When each shard is next to be visited.
     visits: Vec<Instant>,
     /// Which shards did not answer the last time.
@@ -68,10 +74,12 @@ impl Worker {
             cut: CancellationToken::new(),
             visits: vec![Instant::now(); usize::from(self.store.shards())],
             away: vec![false; usize::from(self.store.shards())],
+            presence: Presence::start(self.store.clone(), self.settings.heartbeat, stop.clone()),
             settler,
             worker: self,
         };
-        let SettlerHandle { notices, task, .. } = running.run(&stop).await;
+        let (SettlerHandle { notices, task, .. }, presence) = running.run(&stop).await;
+        presence.left().await;
         // Its last sender: now the settler comes to its end. A store that is away holds it up no longer than this, for
         // leases lapse by themselves.
         drop(notices);
@@ -82,14 +90,19 @@ impl Worker {
 }
 
 impl Loop {
-    async fn run(mut self, stop: &CancellationToken) -> SettlerHandle {
+    async fn run(mut self, stop: &CancellationToken) -> (SettlerHandle, Presence) {
+        let mut round = self.presence.round();
         while let Some(earliest) = self.visits.iter().min().copied() {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = sleep_until(earliest) => {}
+                changed = self.presence.changed() => {
+                    self.take_over(&round, &changed);
+                    round = changed;
+                }
             }
-            for shard in 0..self.worker.store.shards() {
+            for Turn { shard, own } in round.iter().copied() {
                 let due = self.visits[usize::from(shard)] <= Instant::now();
                 if !due || stop.is_cancelled() {
                     continue;
@@ -98,14 +111,21 @@ impl Loop {
                     continue;
                 };
                 // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they lapse.
-                self.visits[usize::from(shard)] = self.visit(shard, permits).await;
+                self.visits[usize::from(shard)] = self.visit(shard, own, permits).await;
             }
         }
         self.drain().await
     }
 
+    /// Visits at once the shards that nobody else looks after any more.
+    fn take_over(&mut self, before: &[Turn], now: &[Turn]) {
+        for turn in now.iter().filter(|turn| turn.own && !before.contains(turn)) {
+            self.visits[usize::from(turn.shard)] = Instant::now();
+        }
+    }
+
     /// Claims from one shard, and tells when it is next to be visited.
-    async fn visit(&mut self, shard: u16, permits: Vec<OwnedSemaphorePermit>) -> Instant {
+    async fn visit(&mut self, shard: u16, own: bool, permits: Vec<OwnedSemaphorePermit>) -> Instant {
         let config::Worker { share, lease, .. } = self.worker.settings;
         if self.settler.behind.load(Ordering::Relaxed) {
             return Instant::now() + RETRY_PAUSE;
@@ -122,7 +142,8 @@ impl Loop {
                     tracing::info!("the store answers again");
                 }
                 let full = claimed.jobs.len() == permits.len();
-                let next = self.next_visit(claimed.now, claimed.next_visit, full);
+                // Where it found work it is as eager as who looks after the shard: that one has more than it can do.
+                let next = self.next_visit(claimed.now, claimed.next_visit, full, own || !claimed.jobs.is_empty());
                 self.start(claimed, permits);
                 next
             }
@@ -151,12 +172,13 @@ impl Loop {
         permits
     }
 
-    fn next_visit(&self, now: Timestamp, next_visit: Option<Timestamp>, full: bool) -> Instant {
-        let longest = self.worker.settings.poll_max;
+    fn next_visit(&self, now: Timestamp, next_visit: Option<Timestamp>, full: bool, eager: bool) -> Instant {
+        let longest = self.worker.settings.poll_max * if eager { 1 } else { OTHERS_POLL };
         let wait = match next_visit {
             _ if full => Duration::ZERO,
-            Some(at) => self.worker.store.clock().real(at.since(now)).min(longest),
-            None => longest,
+            // The instant that a shard names is for one worker; the others would only meet there.
+            Some(at) if eager => self.worker.store.clock().real(at.since(now)).min(longest),
+            _ => longest,
         };
         Instant::now() + wait
     }
@@ -197,7 +219,7 @@ impl Loop {
         }
     }
 
-    async fn drain(self) -> SettlerHandle {
+    async fn drain(self) -> (SettlerHandle, Presence) {
         self.attempts.close();
         let under_way = self.attempts.len();
         if under_way > 0 {
@@ -208,6 +230,6 @@ impl Loop {
             self.cut.cancel();
             self.attempts.wait().await;
         }
-        self.settler
+        (self.settler, self.presence)
     }
 }

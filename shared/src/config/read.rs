@@ -120,6 +120,7 @@ impl Worker {
         set_number(&mut self.share, section.number("share", 1..=crate::store::BATCH_MAX as u64));
         set(&mut self.lease, section.duration("lease", SECOND..=DAY));
         set(&mut self.poll_max, section.duration("poll_max", SECOND / 1_000..=60 * SECOND));
+        set(&mut self.heartbeat, section.duration("heartbeat", SECOND / 100..=60 * SECOND));
         set(&mut self.settle_linger, section.duration("settle_linger", Duration::ZERO..=SECOND));
         set(&mut self.attempt_max, section.duration("attempt_max", SECOND..=7 * DAY));
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
@@ -132,6 +133,7 @@ impl Upkeep {
         set(&mut self.reinstate, section.text("reinstate").map(str::to_owned));
         set(&mut self.trim_journal, section.text("trim_journal").map(str::to_owned));
         set(&mut self.trim_delivered, section.text("trim_delivered").map(str::to_owned));
+        set(&mut self.repair, section.text("repair").map(str::to_owned));
     }
 }
 

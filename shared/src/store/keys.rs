@@ -133,6 +133,11 @@ impl Keys {
         format!("{}:meta", self.prefix)
     }
 
+    /// worker id → when it was heard of last, in ms.
+    pub fn workers(&self) -> String {
+        format!("{}:workers", self.prefix)
+    }
+
     /// The claim on one occurrence of one upkeep task.
     pub fn upkeep(&self, task: &str, occurrence_ms: i64) -> String {
         format!("{}:upkeep:{task}:{occurrence_ms}", self.prefix)
@@ -161,6 +166,7 @@ mod tests {
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");
         assert_eq!(keys.place(3), "rd:place:{3}");
         assert_eq!(keys.meta(), "rd:meta");
+        assert_eq!(keys.workers(), "rd:workers");
         assert_eq!(keys.upkeep("reinstate", 60_000), "rd:upkeep:reinstate:60000");
     }
 

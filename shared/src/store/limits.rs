@@ -1,0 +1,39 @@
+//! Limits of destinations by the configuration. A bounce brings those of its destination along; this is for what changed
+//! while none came, and for rules that are there no more.
+
+use deadpool_redis::redis::pipe;
+
+use super::scripts::LIMIT;
+use super::{BATCH_MAX, Store, StoreError};
+use crate::pace::limits_for;
+
+impl Store {
+    /// Gives every destination of the agenda the limits that the rules of this process say, and takes from it those that
+    /// they do not say any more. Tells how many were changed.
+    pub async fn limit(&self) -> Result<u64, StoreError> {
+        let mut changed = 0;
+        for shard in 0..self.shards() {
+            let mut cursor = "0".to_owned();
+            loop {
+                let mut page = pipe();
+                page.cmd("ZSCAN").arg(self.keys.shard(shard).agenda()).arg(&cursor).arg("COUNT").arg(BATCH_MAX);
+                let ((next, found),): ((String, Vec<(String, f64)>),) = self.connections.pipeline(&page).await?;
+                // A page of a small set is the whole set, whatever was asked for.
+                for destinations in found.chunks(BATCH_MAX) {
+                    let mut call = self.call(&LIMIT, shard);
+                    for (destination, _) in destinations {
+                        let limits = limits_for(&self.rules, destination);
+                        call.arg(destination).arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
+                    }
+                    let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
+                    changed += of_batch;
+                }
+                if next == "0" {
+                    break;
+                }
+                cursor = next;
+            }
+        }
+        Ok(changed)
+    }
+}

@@ -1,0 +1,46 @@
+-- Counts the attempts under way at destinations of one shard by its leases, and corrects what their pace says where that is
+-- something else. It never should be: a number too high would keep attempts away for ever.
+--
+-- ARGV[FIRST]  how many leased jobs to count at most, of all destinations; where there are more, nothing is changed
+-- ARGV after it: destinations
+-- Reply: now; 1 where it was counted, else 0; per destination that was corrected: its name, what its pace said, what it says.
+-- Cost: 2 operations per destination, 4 per lease. Atomic.
+
+local most = tonumber(ARGV[FIRST])
+local counted = {}
+for i = FIRST + 1, #ARGV do counted[ARGV[i]] = 0 end
+
+local tokens = redis.call('ZRANGE', LEASES, 0, -1)
+for _, token in ipairs(tokens) do
+  most = most - redis.call('SCARD', lease_key(token))
+  if most < 0 then return { NOW, 0, {} } end
+end
+for _, token in ipairs(tokens) do
+  local ids = redis.call('SMEMBERS', lease_key(token))
+  if #ids > 0 then
+    local marks = redis.call('HMGET', MEANWHILE, unpack(ids))
+    for k, record in ipairs(redis.call('HMGET', JOBS, unpack(ids))) do
+      -- Where the lease is void its attempt counts no more.
+      local void = read_mark(marks[k])
+      if record and tonumber(token) > void then
+        local destination = destination_of(record, ids[k])
+        if counted[destination] then counted[destination] = counted[destination] + 1 end
+      end
+    end
+  end
+end
+
+local corrected = {}
+for destination, count in pairs(counted) do
+  local key = pace_key(destination)
+  local said = tonumber(redis.call('HGET', key, 'in_flight') or 0)
+  if said ~= count then
+    redis.call('HSET', key, 'in_flight', text(count), 'parked', '0')
+    wake(destination, NOW)
+    corrected[#corrected + 1] = destination
+    corrected[#corrected + 1] = text(said)
+    corrected[#corrected + 1] = text(count)
+  end
+end
+write_due()
+return { NOW, 1, corrected }

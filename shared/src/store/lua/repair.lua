@@ -1,0 +1,100 @@
+-- Looks through a page of one shard's jobs, and puts back those that are lost: neither due, nor in quarantine, nor in a lease
+-- that is there. They are due now. Destinations of the page that have due jobs and are not in the agenda get there. Neither
+-- should ever be found. One script looks and acts, so no claim, settle or schedule can come between.
+--
+-- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
+-- ARGV[FIRST + 1]  how many jobs to look at, about
+-- Reply: now; where the next page starts ('0': there is none); how many bytes were read; destination and number of jobs put
+-- back; destinations put into the agenda; destinations with attempts under way, be it by their pace or by their leases.
+-- Cost: 2 operations for a page and 3 per destination; 2 and 1 per lease of the shard where a job of it is leased; 1 more per
+-- job that was lost.
+
+assert(#ARGV == FIRST + 1, 'repair takes 2 values')
+
+local cursor, found = unpack(redis.call('HSCAN', JOBS, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
+local ids, record_of, home_of, ids_at = {}, {}, {}, {}
+local bytes = 0
+for i = 1, #found, 2 do
+  local id, record = found[i], found[i + 1]
+  if not record_of[id] then
+    local destination = destination_of(record, id)
+    ids[#ids + 1] = id
+    record_of[id], home_of[id] = record, destination
+    bytes = bytes + #record
+    ids_at[destination] = ids_at[destination] or {}
+    table.insert(ids_at[destination], id)
+  end
+end
+if #ids == 0 then return { NOW, cursor, 0, {}, {}, {} } end
+
+local in_quarantine = {}
+for k, since in ipairs(redis.call('ZMSCORE', QUARANTINE, unpack(ids))) do in_quarantine[ids[k]] = since end
+
+-- Jobs that do not wait, and destinations where some do. What is under way there is of interest to whoever counts it.
+local away, waiting, under_way = {}, {}, {}
+for destination, its_ids in pairs(ids_at) do
+  local waits = false
+  for k, due in ipairs(redis.call('ZMSCORE', due_key(destination), unpack(its_ids))) do
+    local id = its_ids[k]
+    if due then
+      waits = true
+    elseif not in_quarantine[id] then
+      away[#away + 1] = id
+      under_way[destination] = true
+    end
+  end
+  if waits then waiting[#waiting + 1] = destination end
+  if tonumber(redis.call('HGET', pace_key(destination), 'in_flight') or 0) ~= 0 then under_way[destination] = true end
+end
+
+local woken = {}
+if #waiting > 0 then
+  for k, at in ipairs(redis.call('ZMSCORE', AGENDA, unpack(waiting))) do
+    if not at then
+      woken[#woken + 1] = waiting[k]
+      wake(waiting[k], NOW)
+    end
+  end
+end
+
+-- Which of them is in a lease that is there and is valid for it.
+local leased, marks = {}, {}
+if #away > 0 then
+  marks = redis.call('HMGET', MEANWHILE, unpack(away))
+  for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    for k, member in ipairs(redis.call('SMISMEMBER', lease_key(token), unpack(away))) do
+      local void = read_mark(marks[k])
+      if member == 1 and tonumber(token) > void then leased[away[k]] = true end
+    end
+  end
+end
+
+local lost_at, writes = {}, {}
+local serial = redis.call('GET', SERIAL) or '0'
+for k, id in ipairs(away) do
+  if not leased[id] then
+    local destination = home_of[id]
+    local _, joined = read_mark(marks[k])
+    local trimmed = joined > 0 and trim(record_of[id], id, destination)
+    if trimmed and trimmed ~= record_of[id] then
+      writes[#writes + 1] = id
+      writes[#writes + 1] = trimmed
+    end
+    -- Who still has it under a lease that is gone must not settle it beside the next.
+    redis.call('HSET', MEANWHILE, id, serial .. ' 0')
+    put_due(destination, id, NOW)
+    add_event('{"type":"JobRecovered","job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}')
+    lost_at[destination] = (lost_at[destination] or 0) + 1
+  end
+end
+call_many('HSET', JOBS, writes)
+write_due()
+write_journal()
+
+local recovered, suspects = {}, {}
+for destination, count in pairs(lost_at) do
+  recovered[#recovered + 1] = destination
+  recovered[#recovered + 1] = count
+end
+for destination in pairs(under_way) do suspects[#suspects + 1] = destination end
+return { NOW, cursor, bytes, recovered, woken, suspects }

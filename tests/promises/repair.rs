@@ -1,0 +1,261 @@
+//! What should never be wrong in Redis is found and put right by upkeep, and a store that is well is left as it is.
+
+use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::redis;
+use harness::world::{Settings, World, id};
+use scheduler::upkeep::Task;
+use scheduler::upkeep::repair::Repair;
+use shared::event::EventKind;
+use shared::pace::{DestinationRule, PaceLimits};
+use shared::placement::Destination;
+use shared::store::claim::LeasedJob;
+use shared::store::keys::Keys;
+use shared::store::repair::{Recount, Repaired};
+use shared::store::settle::Settled;
+
+const HOST: &str = "example.com";
+const JO: &str = "jo@example.com";
+const SAM: &str = "sam@example.com";
+
+#[tokio::test]
+async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_void() {
+    let world = World::new().await;
+    let leased = leased(&world, JO).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    let token = leased.lease.token;
+    by_hand(&world, &["ZREM", &key(&world, "leases"), &token.to_string()]).await;
+    assert_eq!(world.claim().await.len(), 0, "nobody else would ever get it");
+
+    let repaired = repair(&world).await;
+    assert_eq!(repaired.recovered, [(Destination::named(HOST), 1)].into());
+    assert_eq!((repaired.recounted, repaired.swept), (vec![recount(1, 0)], 1));
+    assert_eq!(world.job(JO).await.due, Some(world.now()));
+    let recovered = world.events_of(EventKind::JobRecovered).await;
+    assert_eq!(recovered.iter().map(|event| event.job.clone()).collect::<Vec<_>>(), [id(JO).key()]);
+    assert_eq!(repair(&world).await, Repaired::default(), "once is enough");
+
+    world.mail.says(OK);
+    let again = world.claim_one().await;
+    assert_eq!((again.job.head.attempt, again.job.messages.len()), (0, 2), "with all that joined meanwhile");
+    let late = world.attempt(leased).await;
+    assert_eq!(world.settle(&late).await, Settled::Stale);
+    assert_eq!(world.pace(HOST).await.in_flight, 1);
+    let settlement = world.attempt(again).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    assert_eq!((world.pace(HOST).await.in_flight, world.final_events().await.len()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
+    let world = World::new().await;
+    let first = leased(&world, JO).await;
+    let set = key(&world, &format!("lease:{}", first.lease.token));
+    by_hand(&world, &["ZREM", &key(&world, "leases"), &first.lease.token.to_string()]).await;
+    repair(&world).await;
+    // As if the sweep had not come so far.
+    by_hand(&world, &["SADD", &set, &id(JO).key()]).await;
+    let _second = world.claim_one().await;
+    world.mail.says(OK);
+    let late = world.attempt(first).await;
+    assert_eq!(world.settle(&late).await, Settled::Stale);
+    assert!(world.job(JO).await.leased_until.is_some(), "it is the second's");
+}
+
+#[tokio::test]
+async fn a_job_that_is_in_no_set_at_all_is_due_again() {
+    let world = World::new().await;
+    for address in [JO, SAM] {
+        world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+    }
+    let due = key(&world, &format!("due:{HOST}"));
+    by_hand(&world, &["ZREM", &due, &id(JO).key()]).await;
+    let repaired = repair(&world).await;
+    assert_eq!(repaired, Repaired { recovered: [(Destination::named(HOST), 1)].into(), ..Repaired::default() });
+    assert_eq!(world.claim().await.len(), 2);
+
+    // A lease that has lost its jobs.
+    by_hand(&world, &["DEL", &key(&world, "lease:1")]).await;
+    let repaired = repair(&world).await;
+    assert_eq!(repaired.recovered, [(Destination::named(HOST), 2)].into());
+    assert_eq!(repaired.recounted, [recount(2, 0)]);
+    assert_eq!(world.claim().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_job_that_lost_its_place_in_quarantine_is_due_again() {
+    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    let leased = leased(&world, JO).await;
+    assert!(world.crash(&leased.lease).await);
+    assert_eq!(repair(&world).await, Repaired::default(), "a job in quarantine is in its place");
+    by_hand(&world, &["DEL", &key(&world, "quarantine")]).await;
+    assert_eq!(repair(&world).await.recovered.len(), 1);
+    assert_eq!(world.claim().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_destination_with_due_jobs_that_is_not_in_the_agenda_gets_there() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    by_hand(&world, &["DEL", &key(&world, "agenda")]).await;
+    assert_eq!(world.claim().await.len(), 0);
+    let woken = Repaired { woken: [Destination::named(HOST)].into(), ..Repaired::default() };
+    assert_eq!(repair(&world).await, woken);
+    assert_eq!(world.claim().await.len(), 1);
+    assert_eq!(world.events_of(EventKind::JobRecovered).await, []);
+}
+
+#[tokio::test]
+async fn a_wrong_count_of_attempts_under_way_is_put_right_in_either_direction() {
+    let world = World::new().await;
+    let pace = key(&world, &format!("pace:{HOST}"));
+    world.with_due(HOST, 2).await;
+    assert_eq!(world.claim_near(HOST, 1).await.jobs.len(), 1);
+    by_hand(&world, &["HSET", &pace, "in_flight", "500"]).await;
+    assert_eq!(world.claim().await.len(), 0, "there is no room, and would never be");
+    assert_eq!(repair(&world).await.recounted, [recount(500, 1)]);
+    assert_eq!(world.claim().await.len(), 1, "it is visited at once");
+    by_hand(&world, &["HDEL", &pace, "in_flight"]).await;
+    assert_eq!(repair(&world).await.recounted, [recount(0, 2)]);
+    assert_eq!(world.pace(HOST).await.in_flight, 2);
+}
+
+#[tokio::test]
+async fn a_store_that_is_well_is_left_as_it_is() {
+    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    // In quarantine, leased, and waiting: some hundred, more than a page has.
+    let crashed = leased(&world, "crashed@example.com").await;
+    world.crash(&crashed.lease).await;
+    world.with_due(HOST, 300).await;
+    assert_eq!(world.claim_near(HOST, 7).await.jobs.len(), 7);
+    world.take_in(bounce("joined@example.com", "m1", FULL)).await;
+    let before = dump(&world).await;
+    for _ in 0..2 {
+        assert_eq!(Repair.run_once(&world.store).await.unwrap(), 0);
+        assert_eq!(dump(&world).await, before);
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_lost_is_found_however_much_it_is() {
+    let world = World::new().await;
+    world.with_due(HOST, 1_500).await;
+    by_hand(&world, &["DEL", &key(&world, &format!("due:{HOST}"))]).await;
+    assert_eq!(repair(&world).await.recovered, [(Destination::named(HOST), 1_500)].into());
+    assert_eq!(world.events_of(EventKind::JobRecovered).await.len(), 1_500);
+}
+
+#[tokio::test]
+async fn no_job_is_lost_or_doubled_where_repairs_run_beside_the_work() {
+    let world = World::new().await;
+    world.with_due(HOST, 400).await;
+    world.mail.says(OK);
+    let work = async {
+        while world.final_events().await.len() < 400 {
+            let jobs = world.claim().await;
+            for leased in jobs {
+                let settlement = world.attempt(leased).await;
+                assert_eq!(world.settle(&settlement).await, Settled::Done);
+            }
+        }
+    };
+    let repairs = async {
+        loop {
+            assert_eq!(Repair.run_once(&world.store).await.unwrap(), 0);
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = repairs => {}
+    }
+    assert_eq!(world.mail.tried().len(), 400);
+}
+
+#[tokio::test]
+async fn marks_of_retired_addresses_are_forgotten_when_the_leases_of_their_time_are_over() {
+    let world = World::new().await;
+    let old = leased(&world, JO).await;
+    world.take_in(bounce(JO, "m2", UNKNOWN)).await;
+    let marks = key(&world, "meanwhile");
+    let trim = async || world.store.trim_marks(shard(&world)).await.unwrap();
+    assert_eq!(trim().await, 0, "the lease could still be settled");
+    assert_eq!(redis::ask(&redis::url(), &["HLEN", &marks]).await, ":1\r\n");
+
+    let younger = leased(&world, SAM).await;
+    world.take_in(bounce(SAM, "m2", FULL)).await;
+    let late = world.attempt(old).await;
+    assert_eq!(world.settle(&late).await, Settled::Stale);
+    assert_eq!(trim().await, 1, "the lease that is left is younger");
+    assert_eq!(redis::ask(&redis::url(), &["HLEN", &marks]).await, ":1\r\n", "what has joined is not over");
+    world.mail.says(MAINTENANCE);
+    let settlement = world.attempt(younger).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    assert_eq!(world.waiting(SAM).await, ["m1", "m2"]);
+}
+
+#[tokio::test]
+async fn the_pace_of_a_waiting_destination_follows_the_rules_without_a_bounce() {
+    let limits = PaceLimits { rate: 0.0, burst: 10.0, window: 2 };
+    let rules = vec![DestinationRule { name: HOST.to_owned(), limits }];
+    let world = World::with(Settings { rules, ..Settings::default() }).await;
+    world.with_due(HOST, 6).await;
+    assert_eq!(world.claim().await.len(), 2);
+
+    let wider = PaceLimits { window: 3, ..limits };
+    let changed = world.store.clone().with_rules(&[DestinationRule { name: "*".to_owned(), limits: wider }]);
+    assert_eq!(changed.limit().await.unwrap(), 1);
+    assert_eq!(changed.limit().await.unwrap(), 0, "it has them");
+    assert_eq!(world.pace(HOST).await.limits, Some(wider));
+    assert_eq!(world.claim().await.len(), 1, "it is visited at once");
+
+    let removed = world.store.clone().with_rules(&[]);
+    assert_eq!(Repair.run_once(&removed).await.unwrap(), 1, "upkeep does so too");
+    assert_eq!(world.pace(HOST).await.limits, None);
+    assert_eq!(world.claim().await.len(), 3);
+}
+
+async fn leased(world: &World, address: &str) -> LeasedJob {
+    world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+    world.claim_one().await
+}
+
+async fn repair(world: &World) -> Repaired {
+    for other in (0..world.store.shards()).filter(|other| *other != shard(world)) {
+        assert_eq!(world.store.repair(other).await.unwrap(), Repaired::default());
+    }
+    world.store.repair(shard(world)).await.unwrap()
+}
+
+fn shard(world: &World) -> u16 {
+    Destination::named(HOST).shard(world.store.shards())
+}
+
+fn recount(said: i64, counted: i64) -> Recount {
+    Recount { destination: Destination::named(HOST), said, counted }
+}
+
+fn key(world: &World, name: &str) -> String {
+    format!("{}{name}", Keys::new(&world.prefix, world.store.shards()).shard(shard(world)).prefix)
+}
+
+/// Does to Redis what no program of ours would. It has to change something.
+async fn by_hand(world: &World, words: &[&str]) {
+    assert!(words[1].starts_with(&world.prefix));
+    redis::ask(&redis::url(), words).await;
+}
+
+/// All that the shard holds, but for how far its leases have been swept.
+async fn dump(world: &World) -> String {
+    let prefix = key(world, "");
+    // Redis moves what is in a hash or a set around by itself, so it is sorted.
+    let script = r"local out, keys = {}, redis.call('KEYS', ARGV[1] .. '*')
+        local read = { hash = 'HGETALL', set = 'SMEMBERS', zset = 'ZRANGE', string = 'GET', stream = 'XLEN' }
+        for _, key in ipairs(keys) do
+          local command = read[redis.call('TYPE', key).ok]
+          local value = command == 'ZRANGE' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') or redis.call(command, key)
+          if type(value) == 'table' then table.sort(value) value = table.concat(value, ' ') end
+          if not string.find(key, 'swept', 1, true) then out[#out + 1] = key .. ' ' .. redis.sha1hex(value) end
+        end
+        table.sort(out)
+        return table.concat(out, ' ')";
+    redis::ask(&redis::url(), &["EVAL", script, "0", &prefix]).await
+}

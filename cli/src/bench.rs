@@ -13,7 +13,9 @@ use crate::figures::thousands;
 
 mod cycle;
 mod lateness;
+mod limit;
 mod memory;
+mod progress;
 mod rig;
 
 /// How many values of one figure there must be for its median to be worth the name.
@@ -56,10 +58,16 @@ enum Mode {
     Lateness,
     /// The same beside a backlog of a million due jobs
     Skew,
+    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used
+    Limit,
 }
 
 /// The figures of one run: name, unit included, and value.
-type Figures = Vec<(&'static str, f64)>;
+type Figures = Vec<(String, f64)>;
+
+fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {
+    list.map(|(name, value)| (name.to_owned(), value)).into()
+}
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let modes = if arguments.modes.is_empty() { Mode::value_variants() } else { &arguments.modes };
@@ -102,12 +110,13 @@ async fn run_once(mode: Mode, jobs: Option<usize>) -> Result<Figures> {
         Mode::Backlog => cycle::backlog(jobs.unwrap_or(200_000)).await,
         Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000), None).await,
         Mode::Skew => lateness::lateness(jobs.unwrap_or(50_000), Some(1_000_000)).await,
+        Mode::Limit => limit::limit(jobs).await,
     }
 }
 
 /// Least, median and most of each figure.
-fn medians(runs: &[Figures]) -> Vec<(&'static str, [f64; 3])> {
-    let names = runs.first().into_iter().flatten().map(|(name, _)| *name);
+fn medians(runs: &[Figures]) -> Vec<(&str, [f64; 3])> {
+    let names = runs.first().into_iter().flatten().map(|(name, _)| name.as_str());
     names
         .enumerate()
         .map(|(n, name)| {

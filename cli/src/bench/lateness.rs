@@ -11,9 +11,9 @@ use shared::store::settle::{End, SettleCall, Settlement};
 use shared::tally::{Tally, TallyResult};
 use tokio::time::{Instant, sleep};
 
-use super::Figures;
 use super::cycle::shard_of;
 use super::rig::{BATCH, Rig, arrival, ms_after};
+use super::{Figures, figures};
 
 /// Jobs that fall due each second.
 const RATE: usize = 5_000;
@@ -83,5 +83,5 @@ pub(crate) async fn lateness(jobs: usize, backlog: Option<usize>) -> Result<Figu
     rig.end().await;
     late.sort_unstable();
     let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize] as f64;
-    Ok(vec![("ms late, p50", at(0.5)), ("ms late, p99", at(0.99)), ("ms late, most", at(1.0))])
+    Ok(figures([("ms late, p50", at(0.5)), ("ms late, p99", at(0.99)), ("ms late, most", at(1.0))]))
 }

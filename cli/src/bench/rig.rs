@@ -10,7 +10,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use shared::account::Account;
 use shared::address::Address;
 use shared::clock::{Clock, SystemClock, Timestamp};
-use shared::config::Config;
+use shared::config::{self, Config};
 use shared::event::{Event, EventKind};
 use shared::job::{Head, JobId, Message};
 use shared::outcome::Outcome;
@@ -42,6 +42,15 @@ scope = "host"
 delays = ["1s", "1s"]
 jitter = "+50%"
 final = "unavailable"
+
+[[row]]
+name = "too-many-connections"
+status = ["4.3.2", "421"]
+scope = "host"
+delays = ["1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]
+jitter = "+50%"
+hint = "ignore"
+final = "unavailable"
 "#;
 
 /// A Redis of our own with a store in it.
@@ -67,13 +76,18 @@ pub(crate) struct Start {
 }
 
 impl Rig {
-    /// A rig with an empty store.
+    /// A rig with an empty store, whose pace never says no.
     pub(crate) async fn new() -> Result<Self> {
+        Self::with_pace(Pace::unbounded()).await
+    }
+
+    /// A rig with an empty store.
+    pub(crate) async fn with_pace(pace: Pace) -> Result<Self> {
         let redis = PrivateRedis::volatile().await?;
         let mut config = Config::embedded();
         config.redis.use_private(&redis.url());
         let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
-        let limits = Limits { pace: Pace::unbounded(), ..config.limits(&Table::embedded()) };
+        let limits = Limits { pace, ..config.limits(&Table::embedded()) };
         let clock = Arc::new(SystemClock);
         let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;
         Ok(Self { store, connections, redis })
@@ -95,16 +109,24 @@ impl Rig {
         Ok(())
     }
 
-    /// Starts a worker with this sender on all routes.
+    /// Starts a worker with this sender on all routes, made for throughput.
     pub(crate) fn start_worker(&self, sender: Arc<dyn Sender>, stop: &CancellationToken) -> JoinHandle<()> {
-        let mut config = Config::embedded();
-        config.worker.concurrency = 4_096;
-        config.worker.batch = BATCH;
-        config.worker.share = BATCH;
+        let settings = Config::embedded().worker;
+        let settings = config::Worker { concurrency: 4_096, batch: BATCH, share: BATCH, ..settings };
+        self.start_worker_with(sender, settings, stop)
+    }
+
+    /// Starts a worker with this sender on all routes.
+    pub(crate) fn start_worker_with(
+        &self,
+        sender: Arc<dyn Sender>,
+        settings: config::Worker,
+        stop: &CancellationToken,
+    ) -> JoinHandle<()> {
         let routes = Routes::new("bench").with("bench", sender);
         let contents = Contents::new(Vec::new());
         let table = Table::with_file("bench", POLICY).expect("the bench's policy is a constant");
-        let worker = Worker::new(self.store.clone(), routes, contents, table.into(), config.worker);
+        let worker = Worker::new(self.store.clone(), routes, contents, table.into(), settings);
         tokio::spawn(worker.run(stop.clone()))
     }
 

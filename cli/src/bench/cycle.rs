@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use shared::placement::Destination;
 use tokio_util::sync::CancellationToken;
 
+use super::raw::{PAIRS, pairs_on};
 use super::rig::{Cost, NoSender, Random, Rig, arrival};
 use super::{Figures, figures};
 
@@ -31,12 +31,15 @@ pub(crate) async fn ingest(jobs: usize) -> Result<Figures> {
 /// Brings `jobs` due jobs at so many destinations to delivered.
 pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
+    let raw = pairs_on(&rig, PAIRS).await?;
     let mut random = Random::new(42);
     let zipf = Zipf::new(destinations);
     rig.schedule((0..jobs).map(|n| arrival(n, zipf.pick(random.next()), Duration::ZERO))).await?;
     let cost = drain(&rig, NoSender::default(), jobs).await?;
     rig.end().await;
-    Ok(figures_of(cost, jobs))
+    let mut figures = figures_of(cost, jobs);
+    figures.extend(in_proportion(cost, jobs, raw));
+    Ok(figures)
 }
 
 /// The same at a thousand destinations, where each job is deferred once by about a second.
@@ -92,6 +95,15 @@ fn figures_of(cost: Cost, jobs: usize) -> Figures {
     ])
 }
 
+/// How near that comes to what Redis could do at best, by the clock and by Redis's own CPU time.
+fn in_proportion(cost: Cost, jobs: usize, raw: Cost) -> Figures {
+    let by_cpu = Cost::each(raw.redis_cpu, PAIRS) / Cost::each(cost.redis_cpu, jobs);
+    figures([
+        ("of the raw limit, percent", 100.0 * cost.rate(jobs) / raw.rate(PAIRS)),
+        ("of it by redis cpu, percent", 100.0 * by_cpu),
+    ])
+}
+
 /// Zipf's law with exponent 1: the destination of rank r is r times as rare as the first.
 struct Zipf {
     cumulated: Vec<f64>,
@@ -111,9 +123,4 @@ impl Zipf {
         let last = self.cumulated.last().copied().unwrap_or_default();
         self.cumulated.partition_point(|sum| *sum < uniform * last)
     }
-}
-
-/// The shard that a bench destination is in.
-pub(crate) fn shard_of(destination: usize, shards: u16) -> u16 {
-    Destination::named(format!("d{destination}.example")).shard(shards)
 }

@@ -15,6 +15,7 @@ use shared::outcome::Outcome;
 use shared::pace::Pace;
 use shared::placement::Destination;
 use shared::store::Store;
+use shared::store::destination::BreakerState;
 use shared::store::journal::EntryId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -84,20 +85,12 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
         .collect();
     let destination = Destination::named("d0.example");
     let mut progress = Progress::new(format!("limit {limit}, {workers} workers"), jobs);
-    let mut windows = Vec::new();
     while tries.taken() < jobs && started.elapsed() < RUN_MAX {
         sleep(LOOK_EVERY).await;
         let pace = rig.store.pace(&destination).await?;
-        windows.push(pace.window.unwrap_or_default());
-        progress.show(
-            tries.taken(),
-            &format!(
-                "{} deferred, window {:.1}, {:?}",
-                tries.deferred(),
-                pace.window.unwrap_or_default(),
-                pace.breaker
-            ),
-        );
+        let window = pace.window.unwrap_or_default();
+        let breaker = if pace.breaker == BreakerState::Closed { "" } else { ", breaker open" };
+        progress.show(tries.taken(), &format!("{} deferred, window {window:.1}{breaker}", tries.deferred()));
     }
     let (wall, busy) = (started.elapsed(), server.busy());
     let (attempts, deferred) = (tries.all() as f64, tries.deferred() as f64);

@@ -1,5 +1,6 @@
 //! What every mode is made of: a Redis of its own, a store, jobs to put into it, and the two clocks of CPU time.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,8 +31,13 @@ use worker::routes::Routes;
 use worker::run::Worker;
 use worker::sender::{Attempt, Sender};
 
+use super::progress::Progress;
+
 /// Jobs per call to the store.
 pub(crate) const BATCH: usize = 500;
+
+/// What the server of `limit` says to a connection too many.
+pub(crate) const TOO_MANY: &str = "421 4.3.2 too many connections";
 
 /// A deferral waits for about a second, so that a bench need not.
 const POLICY: &str = r#"
@@ -46,7 +52,8 @@ final = "unavailable"
 [[row]]
 name = "too-many-connections"
 status = ["4.3.2", "421"]
-scope = "host"
+text = "too many"
+scope = "SCOPE"
 delays = ["1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]
 jitter = "+50%"
 hint = "ignore"
@@ -93,6 +100,12 @@ impl Rig {
         Ok(Self { store, connections, redis })
     }
 
+    /// The path of Redis's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let url = self.redis.url();
+        PathBuf::from(url.strip_prefix("redis+unix://").unwrap_or(&url))
+    }
+
     /// Ends it.
     pub(crate) async fn end(self) {
         drop((self.store, self.connections));
@@ -102,9 +115,13 @@ impl Rig {
     /// Schedules jobs in batches.
     pub(crate) async fn schedule(&self, arrivals: impl Iterator<Item = Arrival>) -> Result<()> {
         let mut arrivals = arrivals.peekable();
+        let mut progress = Progress::new("scheduling", arrivals.size_hint().0);
+        let mut done = 0;
         while arrivals.peek().is_some() {
             let batch: Vec<Arrival> = arrivals.by_ref().take(BATCH).collect();
             self.store.schedule(&batch).await?;
+            done += batch.len();
+            progress.show(done, "");
         }
         Ok(())
     }
@@ -125,7 +142,7 @@ impl Rig {
     ) -> JoinHandle<()> {
         let routes = Routes::new("bench").with("bench", sender);
         let contents = Contents::new(Vec::new());
-        let table = Table::with_file("bench", POLICY).expect("the bench's policy is a constant");
+        let table = Table::with_file("bench", &policy()).expect("the bench's policy is a constant");
         let worker = Worker::new(self.store.clone(), routes, contents, table.into(), settings);
         tokio::spawn(worker.run(stop.clone()))
     }
@@ -154,6 +171,14 @@ impl Rig {
         let seconds = number(&info, "used_cpu_user:")? + number(&info, "used_cpu_sys:")?;
         Ok(Duration::from_secs_f64(seconds))
     }
+}
+
+/// The bench's policy. Only its delays are its own: what a connection too many says something about, the table that
+/// ships tells.
+fn policy() -> String {
+    let reply = Reply::parse(TOO_MANY);
+    let scope = Table::embedded().row(&reply, "", None, "d0.example").scope;
+    POLICY.replace("SCOPE", scope.as_str())
 }
 
 fn number(info: &str, field: &str) -> Result<f64> {

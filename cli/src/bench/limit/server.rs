@@ -13,11 +13,11 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use crate::bench::rig::Random;
+use crate::bench::rig::{Random, TOO_MANY};
 
 /// How long the server takes over a message: evenly spread between these.
-pub(super) const SERVICE_MIN: Duration = Duration::from_millis(5);
-pub(super) const SERVICE_MAX: Duration = Duration::from_millis(50);
+const SERVICE_MIN: Duration = Duration::from_millis(5);
+const SERVICE_MAX: Duration = Duration::from_millis(50);
 
 /// The longest line that it reads, in octets.
 const LINE_MAX: u64 = 4_096;
@@ -70,12 +70,9 @@ impl State {
     }
 
     /// Every other refusal has no enhanced status.
-    fn refusal(&self) -> &'static str {
-        if self.refusals.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            "421 4.3.2 too many connections\r\n"
-        } else {
-            "421 too many connections\r\n"
-        }
+    fn refusal(&self) -> String {
+        let bare = self.refusals.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        format!("{}\r\n", if bare { TOO_MANY.replace("4.3.2 ", "") } else { TOO_MANY.to_owned() })
     }
 }
 

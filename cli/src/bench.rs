@@ -66,7 +66,7 @@ enum Mode {
     Lateness,
     /// The same alone, and beside two backlogs of due jobs: one throttled, one not (3 minutes)
     Skew,
-    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 5
+    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
     /// minutes)
     Limit,
 }

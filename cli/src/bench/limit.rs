@@ -35,8 +35,8 @@ const CONCURRENCY: usize = 256;
 /// How often the pace is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Longer than this no run can take, unless something is stuck.
-const RUN_MAX: Duration = Duration::from_secs(600);
+/// Where the server is used badly, what it has taken until then counts.
+const RUN_MAX: Duration = Duration::from_secs(90);
 
 /// What one run came to.
 struct Found {

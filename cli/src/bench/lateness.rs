@@ -70,7 +70,7 @@ impl Late {
         rig.store.override_limits(&crowded[1], Some(LITTLE)).await?;
         rig.schedule((0..2 * backlog).map(|n| arrival(n, CROWDED + n % 2, Duration::ZERO))).await?;
         // Time enough to schedule all of them before the first falls due.
-        let lead = Duration::from_secs(2 + jobs as u64 / 20_000);
+        let lead = Duration::from_secs(2 + jobs as u64 / 5_000);
         let started = Instant::now();
         let due_in =
             |n: usize| (lead + Duration::from_secs_f64(n as f64 / RATE as f64)).saturating_sub(started.elapsed());

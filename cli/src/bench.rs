@@ -13,21 +13,29 @@ use crate::figures::thousands;
 
 mod cycle;
 mod lateness;
+mod limit;
 mod memory;
+mod progress;
+mod raw;
 mod rig;
+mod targets;
 
 /// How many values of one figure there must be for its median to be worth the name.
 const RUNS_MIN: u32 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What to measure; everything where nothing is named
+    /// What to measure, with the time that one run takes; everything where nothing is named
     #[arg(value_enum)]
     modes: Vec<Mode>,
 
     /// How many jobs, in place of each mode's own number
     #[arg(long)]
     jobs: Option<usize>,
+
+    /// How many due jobs each of the two backlogs of `skew` has
+    #[arg(long, default_value_t = 1_000_000)]
+    backlog: usize,
 
     /// How often each mode runs
     #[arg(long, default_value_t = RUNS_MIN, value_parser = clap::value_parser!(u32).range(1..=99))]
@@ -40,39 +48,48 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Schedule jobs through the store, in batches of 500
+    /// Pairs of ZADD and ZREM in pipelines: the best that Redis could do (a few seconds)
+    Raw,
+    /// Schedule jobs through the store, in batches of 500 (15 s)
     Ingest,
-    /// Claim, send nothing, settle: all jobs at one destination
+    /// Claim, send nothing, settle: all jobs at one destination (35 s)
     Cycle,
-    /// The same over 50,000 destinations by Zipf's law
+    /// The same over 50,000 destinations by Zipf's law (40 s)
     CycleZipf,
-    /// The same with each job deferred once, by 0 to 1 s
+    /// The same with each job deferred once, by 0 to 1 s (20 s)
     Retry,
-    /// Bytes of Redis memory per waiting job
+    /// Bytes of Redis memory per waiting job (10 s)
     Memory,
-    /// The cycle's rate beside 100 k, 1 M and 5 M waiting jobs
+    /// The cycle's rate beside 100 k, 1 M and 5 M waiting jobs (6 minutes)
     Backlog,
-    /// How late jobs are claimed when 5,000 fall due each second
+    /// How late jobs are claimed when 5,000 fall due each second (20 s)
     Lateness,
-    /// The same beside a backlog of a million due jobs
+    /// The same alone, and beside two backlogs of due jobs: one throttled, one not (3 minutes)
     Skew,
+    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
+    /// minutes)
+    Limit,
 }
 
 /// The figures of one run: name, unit included, and value.
-type Figures = Vec<(&'static str, f64)>;
+type Figures = Vec<(String, f64)>;
+
+fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {
+    list.map(|(name, value)| (name.to_owned(), value)).into()
+}
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let modes = if arguments.modes.is_empty() { Mode::value_variants() } else { &arguments.modes };
     let machine = machine();
     if !arguments.json {
-        println!("{machine}; {} runs each, medians (least to most)\n", arguments.runs);
+        println!("{machine}; {} runs each, medians (least to most)\n\n{}", arguments.runs, targets::HEAD);
     }
     for mode in modes {
         let name = mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
         let mut runs = Vec::new();
         for n in 0..arguments.runs {
             eprintln!("{name}: run {} of {}", n + 1, arguments.runs);
-            runs.push(run_once(*mode, arguments.jobs).await?);
+            runs.push(run_once(*mode, arguments).await?);
         }
         let medians = medians(&runs);
         if arguments.json {
@@ -84,15 +101,16 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
                 .collect();
             println!("{}", json!({"mode": name, "machine": machine, "runs": arguments.runs, "figures": figures}));
         } else {
-            for (figure, [least, median, most]) in medians {
-                println!("{name:<12}{figure:<28}{:>12}  ({} to {})", round(median), round(least), round(most));
+            for (figure, values) in medians {
+                println!("{}", targets::row(&name, figure, values));
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_once(mode: Mode, jobs: Option<usize>) -> Result<Figures> {
+async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
+    let jobs = arguments.jobs;
     match mode {
         Mode::Ingest => cycle::ingest(jobs.unwrap_or(200_000)).await,
         Mode::Cycle => cycle::cycle(jobs.unwrap_or(300_000), 1).await,
@@ -100,14 +118,16 @@ async fn run_once(mode: Mode, jobs: Option<usize>) -> Result<Figures> {
         Mode::Retry => cycle::retry(jobs.unwrap_or(100_000)).await,
         Mode::Memory => memory::memory(jobs.unwrap_or(200_000)).await,
         Mode::Backlog => cycle::backlog(jobs.unwrap_or(200_000)).await,
-        Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000), None).await,
-        Mode::Skew => lateness::lateness(jobs.unwrap_or(50_000), Some(1_000_000)).await,
+        Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000)).await,
+        Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), arguments.backlog).await,
+        Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
+        Mode::Limit => limit::limit(jobs).await,
     }
 }
 
 /// Least, median and most of each figure.
-fn medians(runs: &[Figures]) -> Vec<(&'static str, [f64; 3])> {
-    let names = runs.first().into_iter().flatten().map(|(name, _)| *name);
+fn medians(runs: &[Figures]) -> Vec<(&str, [f64; 3])> {
+    let names = runs.first().into_iter().flatten().map(|(name, _)| name.as_str());
     names
         .enumerate()
         .map(|(n, name)| {

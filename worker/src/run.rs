@@ -97,6 +97,9 @@ impl Loop {
                 biased;
                 () = stop.cancelled() => break,
                 () = sleep_until(earliest) => {}
+                Some(shard) = self.settler.worth_a_visit.recv() => {
+                    self.visits[usize::from(shard)] = Instant::now();
+                }
                 changed = self.presence.changed() => {
                     self.take_over(&round, &changed);
                     round = changed;

@@ -14,7 +14,7 @@ use shared::store::lease::{Extended, GivenBack};
 use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
 use shared::store::{BATCH_MAX, Store, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +91,8 @@ pub struct SettlerHandle {
     /// Whether finished attempts wait for a store that does not answer. To claim meanwhile would let their leases lapse
     /// and repeat them.
     pub behind: Arc<AtomicBool>,
+    /// Shards that are worth a visit now. One that finds no room here is visited a little later.
+    pub worth_a_visit: Receiver<u16>,
     /// The task.
     pub task: JoinHandle<()>,
 }
@@ -100,6 +102,7 @@ struct Settler {
     settings: SettlerSettings,
     held: HashMap<LeaseKey, HeldLease>,
     behind: Arc<AtomicBool>,
+    worth_a_visit: Sender<u16>,
     /// Whether the last settlements fell short of the configured durability.
     short: AtomicBool,
 }
@@ -108,9 +111,16 @@ struct Settler {
 pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
     let behind = Arc::new(AtomicBool::new(false));
-    let settler =
-        Settler { store, settings, held: HashMap::new(), behind: behind.clone(), short: AtomicBool::new(false) };
-    SettlerHandle { notices, behind, task: tokio::spawn(settler.run(receiver)) }
+    let (tell, worth_a_visit) = mpsc::channel(2 * usize::from(store.shards()));
+    let settler = Settler {
+        store,
+        settings,
+        held: HashMap::new(),
+        behind: behind.clone(),
+        worth_a_visit: tell,
+        short: AtomicBool::new(false),
+    };
+    SettlerHandle { notices, behind, worth_a_visit, task: tokio::spawn(settler.run(receiver)) }
 }
 
 impl Settler {
@@ -187,8 +197,11 @@ impl Settler {
         let mut asked_before = false;
         loop {
             match self.store.settle(call, &settlements).await {
-                Ok(SettleReport { settled, missing }) => {
+                Ok(SettleReport { settled, missing, worth_a_visit }) => {
                     self.note_durability(missing);
+                    for shard in worth_a_visit {
+                        let _ = self.worth_a_visit.try_send(shard);
+                    }
                     let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
                     if stale > 0 {
                         tracing::warn!(

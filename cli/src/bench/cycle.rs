@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use shared::placement::Destination;
 use tokio_util::sync::CancellationToken;
 
-use super::Figures;
+use super::raw::{PAIRS, pairs_on};
 use super::rig::{Cost, NoSender, Random, Rig, arrival};
+use super::{Figures, figures};
 
 /// Far enough away not to fall due while a bench runs.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
@@ -21,22 +21,25 @@ pub(crate) async fn ingest(jobs: usize) -> Result<Figures> {
     rig.schedule(arrivals.into_iter()).await?;
     let cost = rig.cost(&start).await?;
     rig.end().await;
-    Ok(vec![
+    Ok(figures([
         ("jobs per second", cost.rate(jobs)),
         ("redis us per job", Cost::each(cost.redis_cpu, jobs)),
         ("own us per job", Cost::each(cost.own_cpu, jobs)),
-    ])
+    ]))
 }
 
 /// Brings `jobs` due jobs at so many destinations to delivered.
 pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
+    let raw = pairs_on(&rig, PAIRS).await?;
     let mut random = Random::new(42);
     let zipf = Zipf::new(destinations);
     rig.schedule((0..jobs).map(|n| arrival(n, zipf.pick(random.next()), Duration::ZERO))).await?;
     let cost = drain(&rig, NoSender::default(), jobs).await?;
     rig.end().await;
-    Ok(figures(cost, jobs))
+    let mut figures = figures_of(cost, jobs);
+    figures.extend(in_proportion(cost, jobs, raw));
+    Ok(figures)
 }
 
 /// The same at a thousand destinations, where each job is deferred once by about a second.
@@ -45,7 +48,7 @@ pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     rig.schedule((0..jobs).map(|n| arrival(n, n % 1_000, Duration::ZERO))).await?;
     let cost = drain(&rig, NoSender::deferring(), jobs).await?;
     rig.end().await;
-    Ok(figures(cost, jobs))
+    Ok(figures_of(cost, jobs))
 }
 
 /// The cycle's rate at a thousand destinations while more and more other jobs wait.
@@ -62,14 +65,14 @@ pub(crate) async fn backlog(jobs: usize) -> Result<Figures> {
         rates.push((cost.rate(jobs), Cost::each(cost.redis_cpu, jobs)));
     }
     rig.end().await;
-    Ok(vec![
+    Ok(figures([
         ("jobs/s beside 100 k", rates[0].0),
         ("jobs/s beside 1 M", rates[1].0),
         ("jobs/s beside 5 M", rates[2].0),
         ("redis us/job beside 100 k", rates[0].1),
         ("redis us/job beside 5 M", rates[2].1),
         ("rate 5 M / 100 k, percent", 100.0 * rates[2].0 / rates[0].0),
-    ])
+    ]))
 }
 
 async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
@@ -84,12 +87,21 @@ async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
     rig.cost(&start).await
 }
 
-fn figures(cost: Cost, jobs: usize) -> Figures {
-    vec![
+fn figures_of(cost: Cost, jobs: usize) -> Figures {
+    figures([
         ("jobs per second", cost.rate(jobs)),
         ("redis us per job", Cost::each(cost.redis_cpu, jobs)),
         ("worker us per job", Cost::each(cost.own_cpu, jobs)),
-    ]
+    ])
+}
+
+/// How near that comes to what Redis could do at best, by the clock and by Redis's own CPU time.
+fn in_proportion(cost: Cost, jobs: usize, raw: Cost) -> Figures {
+    let by_cpu = Cost::each(raw.redis_cpu, PAIRS) / Cost::each(cost.redis_cpu, jobs);
+    figures([
+        ("of the raw limit, percent", 100.0 * cost.rate(jobs) / raw.rate(PAIRS)),
+        ("of it by redis cpu, percent", 100.0 * by_cpu),
+    ])
 }
 
 /// Zipf's law with exponent 1: the destination of rank r is r times as rare as the first.
@@ -111,9 +123,4 @@ impl Zipf {
         let last = self.cumulated.last().copied().unwrap_or_default();
         self.cumulated.partition_point(|sum| *sum < uniform * last)
     }
-}
-
-/// The shard that a bench destination is in.
-pub(crate) fn shard_of(destination: usize, shards: u16) -> u16 {
-    Destination::named(format!("d{destination}.example")).shard(shards)
 }

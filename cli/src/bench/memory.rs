@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Figures;
 use super::rig::{Rig, arrival};
+use super::{Figures, figures};
 
 /// Schedules `jobs` over a thousand destinations, and compares what Redis has allocated. The journal is left out: it
 /// holds events for a time, not jobs.
@@ -25,8 +25,8 @@ pub(crate) async fn memory(jobs: usize) -> Result<Figures> {
     rig.store.trim_journal(Duration::ZERO).await?;
     let after = rig.memory().await?;
     rig.end().await;
-    Ok(vec![
+    Ok(figures([
         ("bytes of data per job", data as f64 / jobs as f64),
         ("bytes of redis per job", (after - before) / jobs as f64),
-    ])
+    ]))
 }

@@ -1,5 +1,6 @@
 //! What every mode is made of: a Redis of its own, a store, jobs to put into it, and the two clocks of CPU time.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use shared::account::Account;
 use shared::address::Address;
 use shared::clock::{Clock, SystemClock, Timestamp};
-use shared::config::Config;
+use shared::config::{self, Config};
 use shared::event::{Event, EventKind};
 use shared::job::{Head, JobId, Message};
 use shared::outcome::Outcome;
@@ -30,8 +31,13 @@ use worker::routes::Routes;
 use worker::run::Worker;
 use worker::sender::{Attempt, Sender};
 
+use super::progress::Progress;
+
 /// Jobs per call to the store.
 pub(crate) const BATCH: usize = 500;
+
+/// What the server of `limit` says to a connection too many.
+pub(crate) const TOO_MANY: &str = "421 4.3.2 too many connections";
 
 /// A deferral waits for about a second, so that a bench need not.
 const POLICY: &str = r#"
@@ -41,6 +47,16 @@ status = "4.3.1"
 scope = "host"
 delays = ["1s", "1s"]
 jitter = "+50%"
+final = "unavailable"
+
+[[row]]
+name = "too-many-connections"
+status = ["4.3.2", "421"]
+text = "too many"
+scope = "SCOPE"
+delays = ["1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s", "1s"]
+jitter = "+50%"
+hint = "ignore"
 final = "unavailable"
 "#;
 
@@ -67,16 +83,27 @@ pub(crate) struct Start {
 }
 
 impl Rig {
-    /// A rig with an empty store.
+    /// A rig with an empty store, whose pace never says no.
     pub(crate) async fn new() -> Result<Self> {
+        Self::with_pace(Pace::unbounded()).await
+    }
+
+    /// A rig with an empty store.
+    pub(crate) async fn with_pace(pace: Pace) -> Result<Self> {
         let redis = PrivateRedis::volatile().await?;
         let mut config = Config::embedded();
         config.redis.use_private(&redis.url());
         let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
-        let limits = Limits { pace: Pace::unbounded(), ..config.limits(&Table::embedded()) };
+        let limits = Limits { pace, ..config.limits(&Table::embedded()) };
         let clock = Arc::new(SystemClock);
         let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;
         Ok(Self { store, connections, redis })
+    }
+
+    /// The path of Redis's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let url = self.redis.url();
+        PathBuf::from(url.strip_prefix("redis+unix://").unwrap_or(&url))
     }
 
     /// Ends it.
@@ -88,23 +115,35 @@ impl Rig {
     /// Schedules jobs in batches.
     pub(crate) async fn schedule(&self, arrivals: impl Iterator<Item = Arrival>) -> Result<()> {
         let mut arrivals = arrivals.peekable();
+        let mut progress = Progress::new("scheduling", arrivals.size_hint().0);
+        let mut done = 0;
         while arrivals.peek().is_some() {
             let batch: Vec<Arrival> = arrivals.by_ref().take(BATCH).collect();
             self.store.schedule(&batch).await?;
+            done += batch.len();
+            progress.show(done, "");
         }
         Ok(())
     }
 
-    /// Starts a worker with this sender on all routes.
+    /// Starts a worker with this sender on all routes, made for throughput.
     pub(crate) fn start_worker(&self, sender: Arc<dyn Sender>, stop: &CancellationToken) -> JoinHandle<()> {
-        let mut config = Config::embedded();
-        config.worker.concurrency = 4_096;
-        config.worker.batch = BATCH;
-        config.worker.share = BATCH;
+        let settings = Config::embedded().worker;
+        let settings = config::Worker { concurrency: 4_096, batch: BATCH, share: BATCH, ..settings };
+        self.start_worker_with(sender, settings, stop)
+    }
+
+    /// Starts a worker with this sender on all routes.
+    pub(crate) fn start_worker_with(
+        &self,
+        sender: Arc<dyn Sender>,
+        settings: config::Worker,
+        stop: &CancellationToken,
+    ) -> JoinHandle<()> {
         let routes = Routes::new("bench").with("bench", sender);
         let contents = Contents::new(Vec::new());
-        let table = Table::with_file("bench", POLICY).expect("the bench's policy is a constant");
-        let worker = Worker::new(self.store.clone(), routes, contents, table.into(), config.worker);
+        let table = Table::with_file("bench", &policy()).expect("the bench's policy is a constant");
+        let worker = Worker::new(self.store.clone(), routes, contents, table.into(), settings);
         tokio::spawn(worker.run(stop.clone()))
     }
 
@@ -132,6 +171,14 @@ impl Rig {
         let seconds = number(&info, "used_cpu_user:")? + number(&info, "used_cpu_sys:")?;
         Ok(Duration::from_secs_f64(seconds))
     }
+}
+
+/// The bench's policy. Only its delays are its own: what a connection too many says something about, the table that
+/// ships tells.
+fn policy() -> String {
+    let reply = Reply::parse(TOO_MANY);
+    let scope = Table::embedded().row(&reply, "", None, "d0.example").scope;
+    POLICY.replace("SCOPE", scope.as_str())
 }
 
 fn number(info: &str, field: &str) -> Result<f64> {

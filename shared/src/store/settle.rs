@@ -78,6 +78,8 @@ pub struct SettleReport {
     pub settled: Vec<Settled>,
     /// What keeps them from the configured durability; none where they reached it. They took effect all the same.
     pub missing: Option<String>,
+    /// Shards that are worth a visit now: there is room again where there was none, or something is due at once.
+    pub worth_a_visit: Vec<u16>,
 }
 
 /// Names one call of [`Store::settle`], so that it can be repeated when its answer was lost.
@@ -114,11 +116,15 @@ impl Store {
             places.sort_by_cached_key(|place| Kind::of(&settlements[*place]));
             let batch: Vec<&Settlement> = places.iter().map(|place| &settlements[*place]).collect();
             let told = self.settle_on(shard, &format!("{call}:{number}"), &batch).await?;
-            Ok::<_, StoreError>((places, told))
+            Ok::<_, StoreError>((shard, places, told))
         });
-        let mut report = SettleReport { settled: vec![Settled::Stale; settlements.len()], missing: None };
-        for (places, Told { answer, missing }) in try_join_all(calls).await? {
+        let mut report =
+            SettleReport { settled: vec![Settled::Stale; settlements.len()], missing: None, worth_a_visit: Vec::new() };
+        for (shard, places, Told { answer: (answer, woke), missing }) in try_join_all(calls).await? {
             report.missing = report.missing.or(missing);
+            if woke {
+                report.worth_a_visit.push(shard);
+            }
             for (place, settled) in places.into_iter().zip(answer) {
                 report.settled[place] = settled;
             }
@@ -126,7 +132,12 @@ impl Store {
         Ok(report)
     }
 
-    async fn settle_on(&self, shard: u16, name: &str, batch: &[&Settlement]) -> Result<Told<Vec<Settled>>, StoreError> {
+    async fn settle_on(
+        &self,
+        shard: u16,
+        name: &str,
+        batch: &[&Settlement],
+    ) -> Result<Told<(Vec<Settled>, bool)>, StoreError> {
         let mut call = self.call(&SETTLE, shard);
         let events = EventTexts::of(batch);
         call.arg(name).arg(ms(ANSWER_KEPT)).arg(&events.joined).arg(&events.lengths);
@@ -161,13 +172,13 @@ impl Store {
             }
         }
         let barrier = self.keys.shard(shard).barrier();
-        let Told { answer: (_, answer), missing } =
-            self.connections.script_and_reach::<(i64, String)>(&call, &barrier).await?;
+        let Told { answer: (_, answer, woke), missing } =
+            self.connections.script_and_reach::<(i64, String, u8)>(&call, &barrier).await?;
         if answer.len() != batch.len() {
             return Err(StoreError::Refused("settle answered in another shape".to_owned()));
         }
         let answer = answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect();
-        Ok(Told { answer, missing })
+        Ok(Told { answer: (answer, woke == 1), missing })
     }
 }
 

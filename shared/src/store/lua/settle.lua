@@ -18,7 +18,8 @@
 --     argument     retry: delay in ms; retire: 'standing last row', with how long the last event is, and '!' before the row
 --                  where the host is dead
 --     record       retry: the new record; retire: its events, the last of which gets the standing
--- Reply: now, then a text with 1 or 0 per job: settled, or the token was stale.
+-- Reply: now; a text with 1 or 0 per job: settled, or the token was stale; and 1 where the shard is worth a visit now,
+-- because there is room again or something is due at once, else 0.
 -- Cost: 8 operations, 4 per lease, 4 per destination and 1 per tally; 4 more per retired address. Atomic.
 
 local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
@@ -33,7 +34,7 @@ local DAY_MS = 86400000
 
 local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
-if answered then return { NOW, answered } end
+if answered then return { NOW, answered, 0 } end
 
 local groups = {}
 do
@@ -230,8 +231,12 @@ for destination, fields in pairs(tallies) do
   end
 end
 write_pace()
+local woke = 0
+for _, at in pairs(wake_at) do
+  if at <= NOW then woke = 1 end
+end
 write_due()
 write_journal()
 local answer = table.concat(answers)
 redis.call('SET', answer_key, answer, 'PX', KEEP)
-return { NOW, answer }
+return { NOW, answer, woke }

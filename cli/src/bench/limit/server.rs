@@ -1,0 +1,123 @@
+//! A mail server on loopback that serves so many connections at once and not one more: whoever comes above that is told
+//! 421. Each message takes it a while, and each connection carries one. It must not know of jobs, pace or policy.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+
+use crate::bench::rig::{Random, TOO_MANY};
+
+/// How long the server takes over a message: evenly spread between these.
+const SERVICE_MIN: Duration = Duration::from_millis(5);
+const SERVICE_MAX: Duration = Duration::from_millis(50);
+
+/// The longest line that it reads, in octets.
+const LINE_MAX: u64 = 4_096;
+
+/// The running server. It ends when this is dropped.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    state: Arc<State>,
+    accepting: JoinHandle<()>,
+}
+
+struct State {
+    room: Arc<Semaphore>,
+    refusals: AtomicU64,
+    busy_us: AtomicU64,
+    random: Mutex<Random>,
+}
+
+impl Server {
+    /// A server for `limit` connections at once.
+    pub(super) async fn start(limit: usize) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            room: Arc::new(Semaphore::new(limit)),
+            refusals: AtomicU64::new(0),
+            busy_us: AtomicU64::new(0),
+            random: Mutex::new(Random::new(421)),
+        });
+        let accepting = tokio::spawn(accept(listener, state.clone()));
+        Ok(Self { address, state, accepting })
+    }
+
+    /// The time that messages have taken, all connections together.
+    pub(super) fn busy(&self) -> Duration {
+        Duration::from_micros(self.state.busy_us.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl State {
+    fn service_time(&self) -> Duration {
+        let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).next();
+        SERVICE_MIN + (SERVICE_MAX - SERVICE_MIN).mul_f64(random)
+    }
+
+    /// Every other refusal has no enhanced status.
+    fn refusal(&self) -> String {
+        let bare = self.refusals.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        format!("{}\r\n", if bare { TOO_MANY.replace("4.3.2 ", "") } else { TOO_MANY.to_owned() })
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        while connections.try_join_next().is_some() {}
+        let state = state.clone();
+        // A peer that goes away is its own affair.
+        connections.spawn(async move { drop(converse(stream, &state).await) });
+    }
+}
+
+/// One connection, from the greeting to the end of its message.
+async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let permit = state.room.try_acquire();
+    let (input, mut output) = stream.into_split();
+    let mut input = BufReader::new(input);
+    let mut line = String::new();
+    output.write_all(b"220 limit.example ESMTP\r\n").await?;
+    loop {
+        line.clear();
+        if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        match line.get(..4).unwrap_or_default() {
+            "EHLO" => output.write_all(b"250 limit.example\r\n").await?,
+            "MAIL" if permit.is_err() => return output.write_all(state.refusal().as_bytes()).await,
+            "MAIL" | "RCPT" | "RSET" => output.write_all(b"250 2.0.0 Ok\r\n").await?,
+            "DATA" => {
+                output.write_all(b"354 go ahead\r\n").await?;
+                while line.trim_end() != "." {
+                    line.clear();
+                    if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
+                        return Ok(());
+                    }
+                }
+                let started = Instant::now();
+                sleep(state.service_time()).await;
+                state.busy_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+                return output.write_all(b"250 2.0.0 taken\r\n").await;
+            }
+            _ => output.write_all(b"502 5.5.1 not here\r\n").await?,
+        }
+    }
+}

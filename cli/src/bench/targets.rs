@@ -1,0 +1,65 @@
+//! What each figure is to reach, and the table of docs/BENCHMARKS.md that says how far it is.
+
+use super::round;
+
+/// Where a figure is to be.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+use Target::{AtLeast, AtMost};
+
+/// The targets, by mode and figure. Figures that are not here are there to be known.
+const TARGETS: [(&str, &str, Target); 21] = [
+    ("ingest", "redis us per job", AtMost(10.0)),
+    ("cycle", "jobs per second", AtLeast(100_000.0)),
+    ("cycle", "redis us per job", AtMost(8.0)),
+    ("cycle", "worker us per job", AtMost(9.0)),
+    ("cycle-zipf", "jobs per second", AtLeast(80_000.0)),
+    ("cycle-zipf", "redis us per job", AtMost(11.0)),
+    ("retry", "jobs per second", AtLeast(40_000.0)),
+    ("memory", "bytes of redis per job", AtMost(500.0)),
+    ("skew", "p99 beside / alone", AtMost(1.5)),
+    ("limit", "limit 5, 1 worker: deferred, percent", AtMost(10.0)),
+    ("limit", "limit 5, 4 workers: deferred, percent", AtMost(10.0)),
+    ("limit", "limit 20, 1 worker: deferred, percent", AtMost(10.0)),
+    ("limit", "limit 20, 4 workers: deferred, percent", AtMost(10.0)),
+    ("limit", "limit 50, 1 worker: deferred, percent", AtMost(10.0)),
+    ("limit", "limit 50, 4 workers: deferred, percent", AtMost(10.0)),
+    ("limit", "limit 5, 1 worker: used, percent", AtLeast(70.0)),
+    ("limit", "limit 5, 4 workers: used, percent", AtLeast(70.0)),
+    ("limit", "limit 20, 1 worker: used, percent", AtLeast(70.0)),
+    ("limit", "limit 20, 4 workers: used, percent", AtLeast(70.0)),
+    ("limit", "limit 50, 1 worker: used, percent", AtLeast(70.0)),
+    ("limit", "limit 50, 4 workers: used, percent", AtLeast(70.0)),
+];
+
+/// The head of the table.
+pub(crate) const HEAD: &str = "| mode | figure | measured | to reach | |\n| --- | --- | --- | --- | --- |";
+
+/// A row of it: the median of a figure, with the least and the most, beside its target.
+pub(crate) fn row(mode: &str, figure: &str, [least, median, most]: [f64; 3]) -> String {
+    let target = TARGETS.iter().find(|(of, name, _)| *of == mode && *name == figure).map(|(_, _, target)| *target);
+    let (to_reach, mark) = match target {
+        Some(AtLeast(bound)) => (format!("≥ {}", round(bound)), if median >= bound { "✓" } else { "" }),
+        Some(AtMost(bound)) => (format!("≤ {}", round(bound)), if median <= bound { "✓" } else { "" }),
+        None => (String::new(), ""),
+    };
+    let (least, median, most) = (round(least), round(median), round(most));
+    format!("| `{mode}` | {figure} | {median} ({least} to {most}) | {to_reach} | {mark} |")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_target_that_is_met_is_marked() {
+        let row = |median| row("cycle", "redis us per job", [7.0, median, 9.0]);
+        assert_eq!(row(8.0), "| `cycle` | redis us per job | 8.00 (7.00 to 9.00) | ≤ 8.00 | ✓ |");
+        assert_eq!(row(8.5), "| `cycle` | redis us per job | 8.50 (7.00 to 9.00) | ≤ 8.00 |  |");
+        assert!(super::row("cycle", "no such figure", [1.0; 3]).ends_with("|  |  |"));
+    }
+}

@@ -24,7 +24,7 @@ check: tools ## What CI looks at first: format, lints, licences and advisories w
 	scripts/deny
 	scripts/tidy
 
-bench: tools ## Measure this machine and print the table of docs/BENCHMARKS.md, half an hour in all (ARGS="cycle --runs 5")
+bench: tools ## Measure this machine and print the table of docs/BENCHMARKS.md, an hour in all (ARGS="cycle --runs 5")
 	cargo run --locked --release --bin redeliver -- bench $(ARGS)
 
 fmt: tools ## Format the code

@@ -1,5 +1,5 @@
 //! How well the pace finds what a server takes: far more jobs than a server with a hard limit of connections serves, over
-//! real SMTP. Postfix publishes the same set-up (SCHEDULER_README, a limit of 5 and up to 20 at once): its 1/N feedback
+//! SMTP. Postfix publishes the same set-up (postfix.org, SCHEDULER_README): its 1/N feedback
 //! defers 16.5 % of deliveries, and its ±1 feedback 49.7 %.
 
 use std::sync::Arc;

@@ -37,6 +37,7 @@ use worker::run::Worker;
 use crate::bounce::{FULL, bounce};
 use crate::mail::MailSystem;
 use crate::redis;
+use crate::wait::eventually;
 
 /// How long leases last in tests.
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -319,7 +320,11 @@ impl World {
     /// Where nothing answers there.
     pub async fn store_at(&self, url: &str, timeout: Duration) -> Store {
         let connections = redis::connections_with(url, timeout);
-        open(connections, &self.settings, &self.prefix, &self.clock).await
+        // A time limit that is to be met soon is short for opening a store on a busy machine.
+        eventually("the way to be open", async || {
+            try_open(connections.clone(), &self.settings, &self.prefix, &self.clock).await.ok()
+        })
+        .await
     }
 
     /// All events so far. Those of one address are in order.
@@ -374,12 +379,19 @@ impl RunningWorker {
 }
 
 async fn open(connections: Connections, settings: &Settings, prefix: &str, clock: &Arc<ManualClock>) -> Store {
+    let opened = try_open(connections, settings, prefix, clock).await;
+    opened.expect("the tests' own Redis answers, and all stores under a prefix have one shape")
+}
+
+async fn try_open(
+    connections: Connections,
+    settings: &Settings,
+    prefix: &str,
+    clock: &Arc<ManualClock>,
+) -> Result<Store, StoreError> {
     let Settings { max_messages, max_lapses, pace, .. } = *settings;
     let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&Table::embedded()) };
-    Store::open(connections, prefix, SHARDS, limits, clock.clone())
-        .await
-        .expect("the tests' own Redis answers, and all stores under a prefix have one shape")
-        .with_rules(&settings.rules)
+    Ok(Store::open(connections, prefix, SHARDS, limits, clock.clone()).await?.with_rules(&settings.rules))
 }
 
 /// All events of a store so far. Those of one address are in order.

@@ -23,6 +23,9 @@ const SOCKET_PATH_MAX: usize = 100;
 /// How long a server may take to start, reading its append-only file included.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// How long to wait for a folder that another process seems to use.
+const LOCK_MAX: Duration = Duration::from_millis(500);
+
 /// How long it may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -103,7 +106,7 @@ impl PrivateRedis {
     async fn start(folder: &Path, persistence: &[&str], temporary: Option<TempDir>) -> Result<Self, PrivateRedisError> {
         let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
         let lock = File::create(folder.join("redis.lock")).map_err(io)?;
-        lock.try_lock().map_err(|err| match err {
+        take_lock(&lock).await.map_err(|err| match err {
             TryLockError::WouldBlock => PrivateRedisError::InUse(folder.to_owned()),
             TryLockError::Error(err) => io(err),
         })?;
@@ -132,6 +135,18 @@ impl PrivateRedis {
             sleep(Duration::from_millis(10)).await;
         }
         Ok(Self { child, socket, _lock: lock, _temporary: temporary })
+    }
+}
+
+/// Takes the lock of a folder. One that was just let go can still be held for a moment by a process that is being started
+/// by another thread, until it has closed what it inherited.
+async fn take_lock(lock: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + LOCK_MAX;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
+            taken => return taken,
+        }
     }
 }
 

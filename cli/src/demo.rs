@@ -14,6 +14,7 @@ use clap::Args;
 use scheduler::serve::Scheduler;
 use shared::clock::{Clock, FastClock, Timestamp};
 use shared::config::{Config, Log, Route, SenderSettings, SmtpSettings};
+use shared::pace::Pace;
 use shared::policy::Table;
 use shared::store::Store;
 use shared::store::journal::EntryId;
@@ -217,6 +218,9 @@ fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);
+    // A conversation of ten milliseconds takes minutes of the demo's time: windows and breakers would mistake that for the
+    // pace of the servers, and what is to be seen here is the schedule.
+    config.pace = Pace::unbounded();
     // Five minutes are a few milliseconds here, and it looks at every job.
     config.upkeep.repair = "15 0 0 * * *".to_owned();
     config.worker.settle_linger = Duration::from_millis(1);

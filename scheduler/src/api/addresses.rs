@@ -39,10 +39,7 @@ pub async fn get(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<Of>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Path(address) = address?;
-    let Query(Of { account }) = query?;
-    let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
-    let id = JobId { account: read_account(account.as_deref())?, recipient };
+    let id = read_id(address, query)?;
     let report = api.store.address(&id).await?;
     let mut wire = describe(&id, report.standing.as_ref(), &api);
     wire["job"] = report.job.map_or(Value::Null, |job| describe_job(&job, api.accept.table()));
@@ -83,7 +80,18 @@ pub async fn check(State(api): State<Api>, body: Result<Json<Check>, JsonRejecti
 }
 
 /// The account that a request names, or the default one.
-pub(super) fn read_account(account: Option<&str>) -> Result<Account, Problem> {
+/// The job that a path's address and a query's account name.
+pub(super) fn read_id(
+    address: Result<Path<String>, PathRejection>,
+    query: Result<Query<Of>, QueryRejection>,
+) -> Result<JobId, Problem> {
+    let Path(address) = address?;
+    let Query(Of { account }) = query?;
+    let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
+    Ok(JobId { account: read_account(account.as_deref())?, recipient })
+}
+
+fn read_account(account: Option<&str>) -> Result<Account, Problem> {
     account.map_or_else(
         || Ok(Account::default()),
         |name| Account::parse(name).map_err(|why| Problem::bad_field("account", why.to_string())),

@@ -5,14 +5,13 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::address::Address;
 use shared::clock::Timestamp;
 use shared::job::JobId;
 use shared::store::BATCH_MAX;
 use shared::store::quarantine::Quarantined;
 
 use super::Api;
-use super::addresses::{Of, read_account};
+use super::addresses::{Of, read_id};
 use super::problem::Problem;
 
 /// How many jobs a page has where nobody says.
@@ -49,10 +48,7 @@ pub async fn release(
     address: Result<Path<String>, PathRejection>,
     query: Result<Query<Of>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Path(address) = address?;
-    let Query(Of { account }) = query?;
-    let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
-    let id = JobId { account: read_account(account.as_deref())?, recipient };
+    let id = read_id(address, query)?;
     if !api.store.put_back(&id).await? {
         return Err(Problem::not_found(
             "this address has no job in quarantine; GET /v1/quarantine says which there are",

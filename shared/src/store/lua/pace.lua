@@ -1,17 +1,17 @@
 -- Pace: how many attempts a destination gets at once and per second, for the whole fleet, and the breaker that keeps
--- attempts from it while it is down. Part of claim, settle and release.
+-- attempts from it while it is down. Part of schedule, claim, settle, release.
 --
 -- ARGV[9]   tokens per second; 0: no limit
 -- ARGV[10]  how many tokens may be saved up
 -- ARGV[11]  attempts at once, to begin with
 -- ARGV[12]  attempts at once, at most
--- ARGV[19]  attempts at once that failures leave at least
 -- ARGV[13]  failures of the host in a row that open the breaker
 -- ARGV[14]  share of failures that opens it, of what was tried in ARGV[16]
 -- ARGV[15]  how many tries that share is of, at least
 -- ARGV[16]  the sliding window for it, in ms
 -- ARGV[17]  how long the breaker is open the first time, in ms; doubled for each time in a row
 -- ARGV[18]  how long it is so at most, in ms
+-- ARGV[19]  attempts at once that failures leave at least
 --
 -- pace:<destination>, a hash; a field that is absent has its first value:
 --   in_flight  attempts under way

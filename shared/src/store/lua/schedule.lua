@@ -113,7 +113,7 @@ end
 local function forget_job(id, destination)
   add_dropped_events(string.match(record_of[id], '\n.*'), id, destination, 'retired')
   if not due_of[id] and redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 then
-    -- It is leased: its lease is void from here on, and what it brings is news of nobody.
+    -- It is leased: its lease is void from here on, and what it brings is news of its destination alone.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
     end_attempt(destination, probe_of(destination, id), '')
   end

@@ -56,7 +56,6 @@ local function check_lease(token, first, last)
   local key = lease_key(token)
   local members = redis.call('SMISMEMBER', key, unpack(ARGV, IDS + first, IDS + last))
   local removed = redis.call('SREM', key, unpack(ARGV, IDS + first, IDS + last))
-  if removed == last - first + 1 and redis.call('SCARD', key) > 0 then return end
   if redis.call('EXISTS', key) == 0 then redis.call('ZREM', LEASES, token) end
   if removed == last - first + 1 then return end
   local seen = {}

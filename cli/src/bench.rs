@@ -50,8 +50,10 @@ pub(crate) struct Arguments {
 enum Mode {
     /// Pairs of ZADD and ZREM in pipelines: the best that Redis could do (a few seconds)
     Raw,
-    /// Schedule jobs through the store, in batches of 500 (15 s)
+    /// Schedule jobs at one destination through the store, in batches of 500 (10 s)
     Ingest,
+    /// The same at a thousand destinations, so that hardly two jobs of a batch have one in common (15 s)
+    IngestSpread,
     /// Claim, send nothing, settle: all jobs at one destination (35 s)
     Cycle,
     /// The same over 50,000 destinations by Zipf's law (40 s)
@@ -112,7 +114,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
 async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
     let jobs = arguments.jobs;
     match mode {
-        Mode::Ingest => cycle::ingest(jobs.unwrap_or(200_000)).await,
+        Mode::Ingest => cycle::ingest(jobs.unwrap_or(200_000), 1).await,
+        Mode::IngestSpread => cycle::ingest(jobs.unwrap_or(200_000), 1_000).await,
         Mode::Cycle => cycle::cycle(jobs.unwrap_or(300_000), 1).await,
         Mode::CycleZipf => cycle::cycle(jobs.unwrap_or(300_000), 50_000).await,
         Mode::Retry => cycle::retry(jobs.unwrap_or(100_000)).await,

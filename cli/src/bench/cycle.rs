@@ -13,10 +13,10 @@ use super::{Figures, figures};
 /// Far enough away not to fall due while a bench runs.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
-/// Schedules `jobs` at one destination each of a thousand.
-pub(crate) async fn ingest(jobs: usize) -> Result<Figures> {
+/// Schedules `jobs`, shared evenly between so many destinations.
+pub(crate) async fn ingest(jobs: usize, destinations: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
-    let arrivals: Vec<_> = (0..jobs).map(|n| arrival(n, n % 1_000, FAR)).collect();
+    let arrivals: Vec<_> = (0..jobs).map(|n| arrival(n, n % destinations, FAR)).collect();
     let start = rig.start().await?;
     rig.schedule(arrivals.into_iter()).await?;
     let cost = rig.cost(&start).await?;

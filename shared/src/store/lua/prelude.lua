@@ -28,8 +28,8 @@ local function read_clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Numbers are handed to commands as text made here, because the server prints a float with all its digits, slowly.
-local function text(number) return string.format('%.0f', number) end
+-- Whole numbers are handed to commands as text made here, because the server prints a float with all its digits, slowly.
+local function text(number) return string.format('%d', number) end
 
 local NOW = read_clock()
 local NOW_TEXT = text(NOW)
@@ -55,12 +55,18 @@ local function wake(destination, at)
   if not wake_at[destination] or at < wake_at[destination] then wake_at[destination] = at end
 end
 
-local function put_due(destination, id, due)
+-- What is to be written to a destination's due set: due and id by turns. Whoever adds to it wakes the destination.
+local function due_entries(destination)
   local entries = due_by_destination[destination]
   if not entries then
     entries = {}
     due_by_destination[destination] = entries
   end
+  return entries
+end
+
+local function put_due(destination, id, due)
+  local entries = due_entries(destination)
   entries[#entries + 1] = text(due)
   entries[#entries + 1] = id
   wake(destination, due)

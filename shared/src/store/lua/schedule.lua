@@ -3,48 +3,61 @@
 -- ARGV from FIRST:
 --   events    a JobScheduled event as JSON per bounce, joined by commas, `delay` and `occurred` last in each
 --   lengths   how long each of them is
---   m         how many destinations have limits of their own; then 2 values each: destination, 'rate burst window' or ''
---   then 5 per bounce:
---     id           account/recipient
---     destination
---     record       the job's record with this one message
---     verdict      a delay in ms; or 'drop' (the message is dead); or 'standing row' (the address is)
---     occurred     ms, or '' where nobody knows
--- Reply: now, then 2 per bounce: answer ('scheduled', 'joined', 'duplicate', 'stale', 'retired', 'dropped') and detail
--- (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; else '').
--- Cost: 6 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address. Atomic.
+--   distinct  1 where no two of the bounces are of one job
+--   n, g, m   how many bounces, at how many destinations, and how many of these have limits of their own
+--   2 per destination with limits: its name, 'rate burst window' or ''
+--   2 per destination: its name, how many of the bounces; those of one destination stand together
+--   n ids       account/recipient
+--   n records   the job's record with this one message
+--   n verdicts  a delay in ms; or 'drop' (the message is dead); or 'standing row' (the address is)
+--   n instants  when it happened, in ms, or '' where nobody knows
+-- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r retired, d dropped); then a detail
+-- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; else '').
+-- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address. Atomic.
 
-local WIDTH = 5
-local EVENTS, LENGTHS, LIMITED = unpack(ARGV, FIRST, FIRST + 2)
-local BOUNCES = FIRST + 3 + 2 * tonumber(LIMITED)
-assert((#ARGV - BOUNCES + 1) % WIDTH == 0, 'schedule takes 5 values per bounce')
+local EVENTS, LENGTHS, DISTINCT, N, G, M = unpack(ARGV, FIRST, FIRST + 5)
+N, G, M = tonumber(N), tonumber(G), tonumber(M)
+local LIMITS = FIRST + 6
+local GROUPS = LIMITS + 2 * M
+local IDS = GROUPS + 2 * G - 1
+local RECORDS, VERDICTS, INSTANTS = IDS + N, IDS + 2 * N, IDS + 3 * N
+assert(#ARGV == INSTANTS + N, 'schedule takes 4 values per bounce')
+if N == 0 then return { NOW, '' } end
 
-for i = FIRST + 3, BOUNCES - 1, 2 do
+for i = LIMITS, GROUPS - 1, 2 do
   local key, limits = pace_key(ARGV[i]), ARGV[i + 1]
   if limits == '' then redis.call('HDEL', key, 'limits') else redis.call('HSET', key, 'limits', limits) end
 end
 
-local ids, dated = {}, {}
-for i = BOUNCES, #ARGV, WIDTH do
-  ids[#ids + 1] = ARGV[i]
-  if ARGV[i + 4] ~= '' then dated[#dated + 1] = ARGV[i] end
-end
-if #ids == 0 then return { NOW } end
+local records = redis.call('HMGET', JOBS, unpack(ARGV, IDS + 1, IDS + N))
+local standings = redis.call('HMGET', STANDING, unpack(ARGV, IDS + 1, IDS + N))
 
--- What is known of each address, kept up to date while the batch goes on, for bounces of one batch may meet.
-local record_of, standing_of, delivered_of, due_of, changed = {}, {}, {}, {}, {}
-local records = redis.call('HMGET', JOBS, unpack(ids))
-local standings = redis.call('HMGET', STANDING, unpack(ids))
-for k, id in ipairs(ids) do
-  if records[k] then record_of[id] = records[k] end
-  if standings[k] then standing_of[id] = standings[k] end
-end
-if #dated > 0 then
-  for weeks_ago = 1, 0, -1 do
-    for k, at in ipairs(redis.call('HMGET', delivered_key(weeks_ago), unpack(dated))) do
-      if at then delivered_of[dated[k]] = tonumber(at) end
+-- The last delivery to the address of each bounce, as far as it is kept.
+local last_delivered = {}
+for weeks_ago = 1, 0, -1 do
+  if redis.call('EXISTS', delivered_key(weeks_ago)) == 1 then
+    for k, at in ipairs(redis.call('HMGET', delivered_key(weeks_ago), unpack(ARGV, IDS + 1, IDS + N))) do
+      if at then last_delivered[k] = tonumber(at) end
     end
   end
+end
+
+local function is_stale(k)
+  local occurred = last_delivered[k] and tonumber(ARGV[INSTANTS + k])
+  return occurred and occurred <= last_delivered[k]
+end
+
+local function due_after(k, delay)
+  local occurred = tonumber(ARGV[INSTANTS + k])
+  return occurred and math.max(NOW, math.min(occurred, NOW) + delay) or NOW + delay
+end
+
+-- What is known of each address, kept up to date while the batch goes on, for bounces of one batch may meet.
+local record_of, standing_of, due_of, changed = {}, {}, {}, {}
+for k = 1, N do
+  local id = ARGV[IDS + k]
+  if records[k] then record_of[id] = records[k] end
+  if standings[k] then standing_of[id] = standings[k] end
 end
 
 -- The standing's JSON where the address is not active now.
@@ -56,12 +69,11 @@ local function not_active(id)
   return json, standing.s
 end
 
-local function start_job(id, destination, record, occurred, delay)
-  local due = math.max(NOW, math.min(occurred or NOW, NOW) + delay)
+local function start_job(id, destination, record, due)
   record_of[id] = record
   due_of[id] = due
   changed[id] = destination
-  return 'scheduled', text(due)
+  return 's', text(due)
 end
 
 -- The first message of a record: how its line starts, and the line, both with the line end before it.
@@ -88,7 +100,7 @@ local function join_job(id, destination, line)
   table.insert(joining[id], line)
   changed[id] = destination
   local due = due_at(id, destination)
-  return 'joined', due and text(due) or ''
+  return 'j', due and text(due) or ''
 end
 
 local function write_joined(id, destination)
@@ -132,7 +144,7 @@ local function retire_address(id, destination, start, verdict, scheduled)
   local standing, reason = string.match(verdict, '^(%S+) (.*)$')
   local known, state = not_active(id)
   -- A repeated request must not count as one more time in a row.
-  if known and (state ~= 'unavailable' or standing == 'unavailable') then return 'retired', known end
+  if known and (state ~= 'unavailable' or standing == 'unavailable') then return 'r', known end
   local waiting = holds_message(id, start)
   if joining[id] then write_joined(id, destination) end
   if record_of[id] then forget_job(id, destination) end
@@ -140,7 +152,7 @@ local function retire_address(id, destination, start, verdict, scheduled)
   standing_of[id] = json
   if not waiting then event_of('MessageDropped', scheduled, ',"reason":"retired"') end
   event_of('AddressRetired', scheduled, fields)
-  return 'retired', json
+  return 'r', json
 end
 
 -- The JobScheduled event of the k-th bounce.
@@ -153,55 +165,86 @@ local function scheduled_event(k)
   return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
 end
 
-local function take_in(i, k)
-  local id, destination, record, verdict, occurred = unpack(ARGV, i, i + WIDTH - 1)
-  occurred = tonumber(occurred)
-  if occurred and delivered_of[id] and occurred <= delivered_of[id] then return 'stale', '' end
+local function take_in(k, destination)
+  if is_stale(k) then return 't', '' end
+  local id, record, verdict = ARGV[IDS + k], ARGV[RECORDS + k], ARGV[VERDICTS + k]
   local delay = tonumber(verdict)
-  if delay and not standing_of[id] and not record_of[id] then return start_job(id, destination, record, occurred, delay) end
+  if delay and not standing_of[id] and not record_of[id] then
+    return start_job(id, destination, record, due_after(k, delay))
+  end
   local start, line = first_message(record)
   if not delay and verdict ~= 'drop' then return retire_address(id, destination, start, verdict, scheduled_event(k)) end
   local known = not_active(id)
-  if known then return 'retired', known end
-  if holds_message(id, start) then return 'duplicate', '' end
+  if known then return 'r', known end
+  if holds_message(id, start) then return 'u', '' end
   if not delay then
     event_of('MessageDropped', scheduled_event(k), ',"reason":"given_up"')
-    return 'dropped', ''
+    return 'd', ''
   end
   if record_of[id] then
     event_of('MessageJoined', scheduled_event(k))
     return join_job(id, destination, line)
   end
-  return start_job(id, destination, record, occurred, delay)
+  return start_job(id, destination, record, due_after(k, delay))
 end
 
-local reply = { NOW }
-local started = {}
-for i = BOUNCES, #ARGV, WIDTH do
-  local k = #reply / 2 + 0.5
-  local before = #events
-  local answer, detail = take_in(i, k)
-  reply[#reply + 1] = answer
-  reply[#reply + 1] = detail
-  if answer == 'scheduled' then started[#started + 1] = { k, before } end
+local answers, reply = {}, { NOW, '' }
+local writes = {}
+-- How many events of others stood before that of each job that started.
+local started, others_before = {}, {}
+
+-- Starts the jobs of bounces that nothing is known about, which is nearly all of them; the others one by one.
+local function take_in_group(first, last, destination)
+  local entries, earliest = nil, nil
+  for k = first, last do
+    local delay = DISTINCT == '1' and not records[k] and not standings[k] and tonumber(ARGV[VERDICTS + k])
+    local answer, detail
+    if delay and not is_stale(k) then
+      local due = due_after(k, delay)
+      answer, detail = 's', text(due)
+      entries = entries or due_entries(destination)
+      entries[#entries + 1] = detail
+      entries[#entries + 1] = ARGV[IDS + k]
+      writes[#writes + 1] = ARGV[IDS + k]
+      writes[#writes + 1] = ARGV[RECORDS + k]
+      if not earliest or due < earliest then earliest = due end
+    else
+      answer, detail = take_in(k, destination)
+    end
+    if answer == 's' then
+      started[#started + 1] = k
+      others_before[#started] = #events
+    end
+    answers[k], reply[k + 2] = answer, detail
+  end
+  if earliest then wake(destination, earliest) end
 end
+
+do
+  local first = 1
+  for i = GROUPS, IDS, 2 do
+    local last = first + tonumber(ARGV[i + 1]) - 1
+    take_in_group(first, last, ARGV[i])
+    first = last + 1
+  end
+end
+reply[2] = table.concat(answers)
 
 -- The events of jobs that started stand at their place among the others; where there are no others, they are as they came.
-if #started == #ids then
+if #started == N then
   add_event(EVENTS)
 elseif #started > 0 then
   local others = events
   local next_other = 1
   events = {}
-  for _, place in ipairs(started) do
-    for n = next_other, place[2] do add_event(others[n]) end
-    next_other = place[2] + 1
-    add_event(scheduled_event(place[1]))
+  for n, k in ipairs(started) do
+    for other = next_other, others_before[n] do add_event(others[other]) end
+    next_other = others_before[n] + 1
+    add_event(scheduled_event(k))
   end
-  for n = next_other, #others do add_event(others[n]) end
+  for other = next_other, #others do add_event(others[other]) end
 end
 
-local writes = {}
 for id, destination in pairs(changed) do
   if joining[id] then write_joined(id, destination) end
   writes[#writes + 1] = id

@@ -78,11 +78,12 @@ impl Flood {
         const LEASE: &str = "local n = 1000000 \
                              repeat local ids = redis.call('ZRANGE', KEYS[1], 0, 499) \
                              if #ids > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, 499) n = n + 1 \
-                             redis.call('SADD', ARGV[1] .. n, unpack(ids)) redis.call('ZADD', KEYS[2], ARGV[2], n) end \
+                             redis.call('HSET', KEYS[3], n, string.rep('1', #ids) .. '\\n' .. table.concat(ids, '\\n')) \
+                             redis.call('ZADD', KEYS[2], ARGV[1], n) end \
                              until #ids == 0";
         let keys = self.keys.shard(self.shard);
-        let (due, lease, deadline) = (keys.due("example.com"), keys.lease(0), deadline.ms().to_string());
-        self.ask(&["EVAL", LEASE, "2", &due, keys.leases(), lease.trim_end_matches('0'), &deadline]).await;
+        let (due, deadline) = (keys.due("example.com"), deadline.ms().to_string());
+        self.ask(&["EVAL", LEASE, "3", &due, keys.leases(), keys.leased(), &deadline]).await;
     }
 
     async fn count(&self, command: &str, key: &str) -> usize {

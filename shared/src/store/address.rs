@@ -10,6 +10,9 @@ use crate::standing::StandingRecord;
 /// How many leases are looked through for the one that holds a job.
 const LEASES_READ: usize = 1_000;
 
+/// How many of them are read at a time.
+const LEASES_PAGE: usize = 50;
+
 /// What is known of one address.
 #[derive(Debug)]
 pub struct AddressReport {
@@ -58,10 +61,8 @@ impl Store {
     pub async fn leased(&self, most: usize) -> Result<Vec<String>, StoreError> {
         let mut ids = Vec::new();
         for shard in 0..self.shards() {
-            for (token, _) in self.leases(shard, most).await? {
-                let (of_lease,): (Vec<String>,) =
-                    self.connections.pipeline(pipe().smembers(self.keys.shard(shard).lease(token))).await?;
-                ids.extend(of_lease);
+            for page in self.leases(shard, most).await?.chunks(LEASES_PAGE) {
+                ids.extend(self.held(shard, page).await?.iter().flat_map(|lease| held_jobs(lease)).map(str::to_owned));
             }
         }
         Ok(ids)
@@ -86,16 +87,22 @@ impl Store {
 
     /// Until when a job is leased, if it is. Looks at a bounded number of leases.
     async fn leased_until(&self, shard: u16, field: &str) -> Result<Option<Timestamp>, StoreError> {
-        let leases = self.leases(shard, LEASES_READ).await?;
-        if leases.is_empty() {
-            return Ok(None);
+        for page in self.leases(shard, LEASES_READ).await?.chunks(LEASES_PAGE) {
+            let held = self.held(shard, page).await?;
+            if let Some(at) = held.iter().position(|lease| held_jobs(lease).any(|id| id == field)) {
+                return Ok(Some(page[at].1));
+            }
         }
+        Ok(None)
+    }
+
+    /// What is kept of these leases; nothing of those that are over by now.
+    async fn held(&self, shard: u16, leases: &[(u64, Timestamp)]) -> Result<Vec<String>, StoreError> {
+        let tokens: Vec<u64> = leases.iter().map(|(token, _)| *token).collect();
         let mut commands = pipe();
-        for (token, _) in &leases {
-            commands.sismember(self.keys.shard(shard).lease(*token), field);
-        }
-        let member: Vec<bool> = self.connections.pipeline(&commands).await?;
-        Ok(leases.into_iter().zip(member).find(|(_, is)| *is).map(|((_, until), _)| until))
+        commands.cmd("HMGET").arg(self.keys.shard(shard).leased()).arg(tokens);
+        let (held,): (Vec<Option<String>>,) = self.connections.pipeline(&commands).await?;
+        Ok(held.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     /// All that is known of one address.
@@ -129,6 +136,12 @@ impl Store {
         };
         Ok(AddressReport { standing: standing.as_deref().map(read_standing).transpose()?, job })
     }
+}
+
+/// The ids of the jobs that are in a lease, of its text as `lease.lua` writes it.
+fn held_jobs(lease: &str) -> impl Iterator<Item = &str> {
+    let (marks, ids) = lease.split_once('\n').unwrap_or_default();
+    marks.bytes().zip(ids.split('\n')).filter(|(mark, _)| *mark == b'1').map(|(_, id)| id)
 }
 
 fn read_standing(json: &str) -> Result<StandingRecord, StoreError> {

@@ -59,6 +59,8 @@ pub struct Lease {
     pub shard: u16,
     /// The number of the claim within its shard, which no other claim ever has: the fencing token.
     pub token: u64,
+    /// Which of the claim's jobs it is, from 1.
+    pub number: usize,
     /// When the job was due.
     pub due: Timestamp,
 }
@@ -111,10 +113,12 @@ fn read_text(value: Value) -> Option<String> {
 fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
-    let token = read_text(reply.next()?)?;
+    // There is none where nothing was claimed.
+    let token = read_text(reply.next()?)?.parse().unwrap_or_default();
     let next_visit: i64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let mut claimed = Claimed { now, next_visit, jobs: Vec::new(), corrupt: Vec::new() };
+    let mut number = 0;
     for visit in reply {
         let Value::Array(fields) = visit else { return None };
         let mut fields = fields.into_iter().map_while(read_text);
@@ -122,12 +126,13 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
         while let (Some(id), Some(due), Some(record)) = (fields.next(), fields.next(), fields.next()) {
             let due = Timestamp::from_ms(due.parse::<f64>().ok()? as i64);
+            number += 1;
             // One record that nobody can read must not keep the others of its batch from being worked on.
             let job = JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));
             match job {
                 Ok(job) => {
                     let destination = destination.clone();
-                    let lease = Lease { job: id.into(), destination, shard, token: token.parse().ok()?, due };
+                    let lease = Lease { job: id.into(), destination, shard, token, number, due };
                     claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there });
                 }
                 Err(why) => claimed.corrupt.push((destination.clone(), why)),

@@ -1,7 +1,7 @@
 //! The names of all keys, made in one place. All keys of a shard carry its number as hash tag, so they share a slot.
 
 /// The keys that a shard has once, in the order that `prelude.lua` names them.
-const SHARED: [&str; 11] = [
+const SHARED: [&str; 12] = [
     "agenda",
     "jobs",
     "leases",
@@ -13,6 +13,7 @@ const SHARED: [&str; 11] = [
     "inactive",
     "journal",
     "serial",
+    "leased",
 ];
 
 /// Makes keys.
@@ -28,7 +29,7 @@ pub struct Shard {
     /// What every key of the shard starts with: `rd:{n}:`.
     pub prefix: String,
     /// What every script gets, in the order that `prelude.lua` names them.
-    pub all: [String; 11],
+    pub all: [String; 12],
 }
 
 impl Shard {
@@ -68,6 +69,11 @@ impl Shard {
         &self.all[6]
     }
 
+    /// token → the jobs of the lease: see `lease.lua`.
+    pub fn leased(&self) -> &str {
+        &self.all[11]
+    }
+
     /// The stream of events.
     pub fn journal(&self) -> &str {
         &self.all[9]
@@ -86,11 +92,6 @@ impl Shard {
     /// One destination's pace.
     pub fn pace(&self, destination: &str) -> String {
         format!("{}pace:{destination}", self.prefix)
-    }
-
-    /// The jobs of one lease.
-    pub fn lease(&self, token: u64) -> String {
-        format!("{}lease:{token}", self.prefix)
     }
 
     /// address → ms of its last delivery by us in one week, counted from the Unix epoch.
@@ -161,7 +162,6 @@ mod tests {
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");
         assert_eq!(shard.quarantine(), "rd:{3}:quarantine");
         assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
-        assert_eq!(shard.lease(7), "rd:{3}:lease:7");
         assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");
         assert_eq!(keys.place(3), "rd:place:{3}");

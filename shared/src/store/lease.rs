@@ -35,6 +35,7 @@ impl Store {
             for lease in leases {
                 call.arg(&*lease.job)
                     .arg(lease.token)
+                    .arg(lease.number)
                     .arg(lease.destination.as_str())
                     .arg(lease.due.ms())
                     .arg(if why == GivenBack::Crashed { "crashed" } else { "" });

@@ -18,10 +18,6 @@ const PAGE_MAX: usize = 200;
 /// How many leased jobs of one shard are counted at most, in one step.
 const COUNTED_MAX: usize = 5_000;
 
-/// How many tokens are swept in one step, and in how many steps of one pass.
-const SWEPT_MAX: usize = 1_000;
-const SWEEPS_MAX: usize = 500;
-
 /// What a pass over one shard found and put right. Nothing, unless there was a fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
@@ -87,18 +83,17 @@ impl Store {
     }
 
     async fn sweep(&self, shard: u16) -> Result<u64, StoreError> {
-        let (mut swept, mut from) = (0, -1);
-        for _ in 0..SWEEPS_MAX {
+        let (mut swept, mut cursor) = (0, "0".to_owned());
+        loop {
             let mut call = self.call(&SWEEP, shard);
-            call.arg(from).arg(SWEPT_MAX);
-            let (_, next, removed): (i64, i64, u64) = self.connections.script(&call).await?;
+            call.arg(&cursor).arg(BATCH_MAX);
+            let (_, next, removed): (i64, String, u64) = self.connections.script(&call).await?;
             swept += removed;
-            if next < 0 {
-                break;
+            if next == "0" {
+                return Ok(swept);
             }
-            from = next;
+            cursor = next;
         }
-        Ok(swept)
     }
 
     /// Forgets of jobs whose address was retired while they were leased that it was, once all leases of that time are over.

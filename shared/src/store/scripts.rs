@@ -12,23 +12,28 @@ macro_rules! script {
     };
 }
 
-pub(super) static SCHEDULE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/schedule.lua");
+pub(super) static SCHEDULE: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/schedule.lua");
 pub(super) static CLAIM: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/claim.lua");
-pub(super) static SETTLE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/settle.lua");
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/claim.lua");
+pub(super) static SETTLE: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/settle.lua");
 pub(super) static RELEASE: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/release.lua");
-pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/extend.lua");
-pub(super) static HOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/hold.lua");
-pub(super) static UNHOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/unhold.lua");
-pub(super) static OVERRIDE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/override.lua");
-pub(super) static LIMIT: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/limit.lua");
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/release.lua");
+pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/lease.lua", "lua/extend.lua");
+pub(super) static HOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/hold.lua");
+pub(super) static UNHOLD: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/unhold.lua");
+pub(super) static OVERRIDE: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/override.lua");
+pub(super) static LIMIT: LazyLock<Script> =
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/limit.lua");
 pub(super) static PUT_BACK: LazyLock<Script> = script!("lua/prelude.lua", "lua/put_back.lua");
 pub(super) static REINSTATE: LazyLock<Script> = script!("lua/prelude.lua", "lua/reinstate.lua");
 pub(super) static REPAIR: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/repair.lua");
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/repair.lua");
 pub(super) static RECOUNT: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/recount.lua");
+    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/recount.lua");
 pub(super) static SWEEP: LazyLock<Script> = script!("lua/prelude.lua", "lua/sweep.lua");
 pub(super) static TRIM_MARKS: LazyLock<Script> = script!("lua/prelude.lua", "lua/trim_marks.lua");
 

@@ -113,7 +113,7 @@ impl Store {
         let calls = (0..).zip(batches).map(async |(number, (shard, places)): (usize, _)| {
             let mut places: Vec<usize> = places.into_iter().copied().collect();
             // Those that are alike stand together, and cost Redis little more than one of them.
-            places.sort_by_cached_key(|place| Kind::of(&settlements[*place]));
+            places.sort_by_cached_key(|place| (Kind::of(&settlements[*place]), settlements[*place].lease.number));
             let batch: Vec<&Settlement> = places.iter().map(|place| &settlements[*place]).collect();
             let told = self.settle_on(shard, &format!("{call}:{number}"), &batch).await?;
             Ok::<_, StoreError>((shard, places, told))
@@ -151,7 +151,7 @@ impl Store {
                 .arg(op)
                 .arg(format!("{delivered}{feedback}"))
                 .arg(tally.to_string())
-                .arg(group.len());
+                .arg(numbers(group));
         }
         for settlement in batch {
             call.arg(&*settlement.lease.job);
@@ -180,6 +180,15 @@ impl Store {
         let answer = answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect();
         Ok(Told { answer: (answer, woke == 1), missing })
     }
+}
+
+/// The numbers of jobs in their lease, in ranges: `3-7 9-9`.
+fn numbers(group: &[&Settlement]) -> String {
+    let mut text = String::new();
+    for range in group.chunk_by(|a, b| a.lease.number + 1 == b.lease.number) {
+        let _ = write!(text, "{}-{} ", range[0].lease.number, range[range.len() - 1].lease.number);
+    }
+    text
 }
 
 /// What settlements have in common that the script deals with together.

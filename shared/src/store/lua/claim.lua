@@ -25,8 +25,10 @@ local function take_token()
 end
 
 local left = batch
-local visits, all_ids = {}, {}
+local all_ids = {}
 local next_visits, finished = {}, {}
+-- What was taken where, by visit.
+local replies, waiting_at, taken_at, pace_at, changes_at = {}, {}, {}, {}, {}
 
 local function visit_again(destination, at)
   next_visits[#next_visits + 1] = text(at)
@@ -55,16 +57,21 @@ local function visit(destination)
   else
     while taken < most and waiting[2 * taken + 1] and tonumber(waiting[2 * taken + 2]) <= NOW do taken = taken + 1 end
   end
-  local known = #all_ids
-  for n = 1, taken do all_ids[known + n] = waiting[2 * n - 1] end
   local next_due = tonumber(waiting[2 * taken + 2])
   local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then
-    redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
+    if next_due then redis.call('ZREMRANGEBYRANK', key, 0, taken - 1) else redis.call('UNLINK', key) end
     left = left - taken
-    if take then take(taken, limited) end
-    local reply = { destination, pace[5] or '' }
-    visits[#visits + 1] = { reply = reply, waiting = waiting, taken = taken, in_flight = tonumber(pace[1] or 0), changes = changes }
+    if take then
+      take(taken, limited)
+    elseif limited then
+      set(changes, 'parked', '1')
+    end
+    local known = #all_ids
+    for n = 1, taken do all_ids[known + n] = waiting[2 * n - 1] end
+    local v = #replies + 1
+    replies[v] = { destination, pace[5] or '' }
+    waiting_at[v], taken_at[v], pace_at[v], changes_at[v] = waiting, taken, pace, changes
   end
   if not next_due then
     finished[#finished + 1] = destination
@@ -87,10 +94,10 @@ local reply = { NOW, '', -1 }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0
-  for _, visited in ipairs(visits) do
-    local answer, waiting = visited.reply, visited.waiting
-    local in_flight, size = visited.in_flight, 2
-    for n = 1, visited.taken do
+  for v, answer in ipairs(replies) do
+    local waiting = waiting_at[v]
+    local before, size = #leased, 2
+    for n = 1, taken_at[v] do
       k = k + 1
       local record = records[k]
       -- An id without a record stands for nothing, and is forgotten.
@@ -98,23 +105,21 @@ if #all_ids > 0 then
         bytes = bytes + #record
         answer[size + 1], answer[size + 2], answer[size + 3] = all_ids[k], waiting[2 * n], record
         size = size + 3
-        in_flight = in_flight + 1
         leased[#leased + 1] = all_ids[k]
       elseif record then
         put_due(answer[1], all_ids[k], tonumber(waiting[2 * n]))
       end
     end
     -- Where nothing was leased nothing was taken, and above all no probe is under way.
-    if in_flight > visited.in_flight then
-      set(visited.changes, 'in_flight', text(in_flight))
-      redis.call('HSET', pace_key(answer[1]), unpack(visited.changes))
+    if #leased > before then
+      local in_flight = text((pace_at[v][1] or 0) + #leased - before)
+      redis.call('HSET', pace_key(answer[1]), 'in_flight', in_flight, unpack(changes_at[v]))
       reply[#reply + 1] = answer
     end
   end
   if #leased > 0 then
     reply[2] = take_token()
-    redis.call('SADD', lease_key(token), unpack(leased))
-    redis.call('ZADD', LEASES, text(fallback), token)
+    put_lease(token, leased, fallback)
   end
   write_due()
 end

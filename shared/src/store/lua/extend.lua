@@ -16,7 +16,7 @@ local extended, void_jobs = {}, {}
 for k, deadline in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do extended[k] = deadline and 1 or 0 end
 if redis.call('HLEN', MEANWHILE) > 0 then
   for _, token in ipairs(tokens) do
-    local ids = redis.call('SMEMBERS', lease_key(token))
+    local ids = held_jobs(read_lease(token))
     local marks = #ids > 0 and redis.call('HMGET', MEANWHILE, unpack(ids)) or {}
     for k, id in ipairs(ids) do
       local void = read_mark(marks[k])

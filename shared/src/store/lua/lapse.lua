@@ -51,11 +51,16 @@ local function lapse(most)
   for i = 1, #lapsed, 2 do
     if left <= 0 then break end
     local token, deadline = lapsed[i], tonumber(lapsed[i + 1])
-    local ids = redis.call('SPOP', lease_key(token), left)
+    local marks, lines = read_lease(token)
+    local held, numbers = held_jobs(marks, lines)
+    local ids, due_of = {}, {}
+    for k = 1, math.min(left, #held) do
+      ids[k] = held[k]
+      due_of[held[k]] = deadline
+      marks[numbers[k]] = GONE
+    end
+    write_lease(token, marks, lines)
     left = left - math.max(1, #ids)
-    if redis.call('EXISTS', lease_key(token)) == 0 then redis.call('ZREM', LEASES, token) end
-    local due_of = {}
-    for _, id in ipairs(ids) do due_of[id] = deadline end
     put_back(ids, token, due_of)
   end
 end

@@ -57,8 +57,9 @@ local function set(changes, field, value)
 end
 
 -- How many attempts a destination may be given now; the instant of the next visit that is worth it, where it had that
--- many and wants more; and what is to be done when it took some (how many, and whether it wants more). Changes of its pace
--- are put into `changes`. `fallback` is the instant to look again where only somebody else's report can tell.
+-- many and wants more; and, where its window alone does not say it all, what is to be done when it took some (how many, and
+-- whether it wants more). Changes of its pace are put into `changes`. `fallback` is the instant to look again where only
+-- somebody else's report can tell.
 local function allowance(pace, changes, take_token, fallback)
   local in_flight, window, tokens, breaker, _, configured, override, hold = unpack(pace)
   local held_until = hold and tonumber(hold)
@@ -78,7 +79,7 @@ local function allowance(pace, changes, take_token, fallback)
     set(changes, 'parked', '1')
     return 0, fallback
   end
-  if rate == 0 then return room, fallback, function(_, limited) if limited then set(changes, 'parked', '1') end end end
+  if rate == 0 then return room, fallback end
   local saved, refilled_at = burst, NOW
   if tokens then
     saved, refilled_at = string.match(tokens, '^(%S+) (%S+)$')
@@ -130,19 +131,25 @@ local function count_results(results, good, bad)
 end
 
 -- What settle, release and lapse report of one destination:
+--   pace     its pace as it was: in_flight, window, breaker, results, narrowed, parked, limits, override
 --   ended    attempts that are not under way any more
 --   good     of these, how many the mail system dealt with, whatever it said of the mailbox
 --   bad      how many failed by the host
 --   refused  how many failed by our route to it
 --   newest   the newest token among the failures
---   probes   result by token ('good', 'bad' or 'none'), read where the breaker waits for one
+--   probe    the token that the breaker waits for, if it does
+--   result   what came of it: 'good', 'bad' or 'none'
 --   delivered  whether somebody got through
 local reports = {}
 
 local function report_of(destination)
   local report = reports[destination]
   if not report then
-    report = { ended = 0, good = 0, bad = 0, refused = 0, newest = 0, probes = {} }
+    local pace = redis.call(
+      'HMGET', pace_key(destination), 'in_flight', 'window', 'breaker', 'results', 'narrowed', 'parked', 'limits', 'override'
+    )
+    report = { pace = pace, ended = 0, good = 0, bad = 0, refused = 0, newest = 0 }
+    if pace[3] and pace[3] ~= '' then report.probe = string.match(pace[3], '^half_open (%S+)') end
     reports[destination] = report
   end
   return report
@@ -153,32 +160,35 @@ end
 local function end_attempts(destination, token, mark, number, in_flight)
   local report = report_of(destination)
   report.ended = report.ended + in_flight
+  local is_probe = report.probe == token
   if mark == '+' then
     report.good = report.good + number
-    if report.probes[token] ~= 'bad' then report.probes[token] = 'good' end
-    return
+    if is_probe and report.result ~= 'bad' then report.result = 'good' end
+  elseif mark == '' then
+    if is_probe then report.result = report.result or 'none' end
+  else
+    if mark == '-' then report.bad = report.bad + number else report.refused = report.refused + number end
+    if is_probe then report.result = 'bad' end
+    report.newest = math.max(report.newest, tonumber(token))
   end
-  if mark == '' then
-    report.probes[token] = report.probes[token] or 'none'
-    return
-  end
-  if mark == '-' then report.bad = report.bad + number else report.refused = report.refused + number end
-  report.probes[token] = 'bad'
-  report.newest = math.max(report.newest, tonumber(token))
 end
 
 local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
 
 -- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.
 local function probe_of(destination, id)
-  local token = string.match(redis.call('HGET', pace_key(destination), 'breaker') or '', '^half_open (%S+)')
-  return token and redis.call('SISMEMBER', lease_key(token), id) == 1 and token or ''
+  local token = report_of(destination).probe
+  if not token then return '' end
+  for _, held in ipairs((held_jobs(read_lease(token)))) do
+    if held == id then return token end
+  end
+  return ''
 end
 
 -- The breaker waits for its probe, or it is open and says nothing of what was under way before.
 local function settle_breaker(destination, breaker, report, changes)
-  local state, at, times = string.match(breaker, '^(%S+) (%S+) (%S+)$')
-  local result = state == 'half_open' and report.probes[at]
+  local state, _, times = string.match(breaker, '^(%S+) (%S+) (%S+)$')
+  local result = state == 'half_open' and report.result
   if result == 'bad' then
     open_breaker(destination, changes, tonumber(times))
   elseif result == 'none' then
@@ -197,9 +207,7 @@ end
 
 local function settle_pace(destination, report)
   local key = pace_key(destination)
-  local in_flight, window, breaker, results, narrowed, parked, configured, override = unpack(redis.call(
-    'HMGET', key, 'in_flight', 'window', 'breaker', 'results', 'narrowed', 'parked', 'limits', 'override'
-  ))
+  local in_flight, window, breaker, results, narrowed, parked, configured, override = unpack(report.pace)
   in_flight, window = tonumber(in_flight or 0), tonumber(window or WINDOW)
   local changes = { 'in_flight', text(math.max(0, in_flight - report.ended)) }
   if report.delivered then set(changes, 'delivered', NOW_TEXT) end

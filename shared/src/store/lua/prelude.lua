@@ -1,6 +1,6 @@
 -- What every script starts with: names for the shard's keys, the settings, the clock, and the steps that several share.
 --
--- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>`, `lease:<token>` and the like
+-- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>` and the like
 --          are derived from the shard's prefix, because which of them a script touches is known only inside it. All share
 --          one slot.
 -- ARGV[1]  now in ms, or '' to read the server's clock (only tests, simulation and the demo pass an instant)
@@ -14,13 +14,14 @@
 -- ARGV[9..19]  pace, where a destination has no limits of its own: see pace.lua
 -- What a script takes beside these starts at ARGV[FIRST].
 
-local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL, SERIAL = unpack(KEYS)
+local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL, SERIAL, LEASED =
+  unpack(KEYS)
 local PREFIX = ARGV[2]
 local MAX_MESSAGES, RECORD_MAX = tonumber(ARGV[3]), tonumber(ARGV[4])
 local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local MAX_LAPSES = tonumber(ARGV[8])
 local FIRST = 20
-assert(#KEYS == 11, 'a script takes the 11 keys of a shard')
+assert(#KEYS == 12, 'a script takes the 12 keys of a shard')
 
 local function read_clock()
   if ARGV[1] ~= '' then return tonumber(ARGV[1]) end
@@ -38,7 +39,6 @@ local WEEK_MS = 7 * 86400000
 
 local function due_key(destination) return PREFIX .. 'due:' .. destination end
 local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
-local function lease_key(token) return PREFIX .. 'lease:' .. token end
 -- Deliveries are kept by week, so that old ones go with their key.
 local function delivered_key(weeks_ago) return PREFIX .. 'delivered:' .. math.floor(NOW / WEEK_MS) - weeks_ago end
 

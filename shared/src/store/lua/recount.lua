@@ -11,12 +11,14 @@ local counted = {}
 for i = FIRST + 1, #ARGV do counted[ARGV[i]] = 0 end
 
 local tokens = redis.call('ZRANGE', LEASES, 0, -1)
+local ids_of = {}
 for _, token in ipairs(tokens) do
-  most = most - redis.call('SCARD', lease_key(token))
+  ids_of[token] = held_jobs(read_lease(token))
+  most = most - #ids_of[token]
   if most < 0 then return { NOW, 0, {} } end
 end
 for _, token in ipairs(tokens) do
-  local ids = redis.call('SMEMBERS', lease_key(token))
+  local ids = ids_of[token]
   if #ids > 0 then
     local marks = redis.call('HMGET', MEANWHILE, unpack(ids))
     for k, record in ipairs(redis.call('HMGET', JOBS, unpack(ids))) do

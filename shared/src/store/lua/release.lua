@@ -1,20 +1,21 @@
 -- Gives leased jobs of one shard back untried; they are due again when they were due before. Jobs whose attempt crashed
 -- lapse at once. A release with a stale token changes nothing.
 --
--- ARGV from FIRST, 5 per job: id, token, destination, due in ms, 'crashed' or ''
+-- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms, 'crashed' or ''
 -- Reply: now, then 1 or 0 per job: released, or the token was stale.
 -- Cost: 7 operations per job and 3 per destination; it is rare. Atomic.
 
-local WIDTH = 5
-assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 5 values per job')
+local WIDTH = 6
+assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 6 values per job')
 
 local reply = { NOW }
 for i = FIRST, #ARGV, WIDTH do
-  local id, token, destination, due, crashed = unpack(ARGV, i, i + WIDTH - 1)
-  local key = lease_key(token)
-  local held = redis.call('SREM', key, id) == 1
+  local id, token, number, destination, due, crashed = unpack(ARGV, i, i + WIDTH - 1)
+  local marks, ids = read_lease(token)
+  local held = marks[tonumber(number)] == HELD
   if held then
-    if redis.call('EXISTS', key) == 0 then redis.call('ZREM', LEASES, token) end
+    marks[tonumber(number)] = GONE
+    write_lease(token, marks, ids)
     local void, joined = read_mark(redis.call('HGET', MEANWHILE, id))
     if crashed ~= '' then
       put_back({ id }, token, { [id] = NOW })

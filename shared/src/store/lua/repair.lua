@@ -61,10 +61,11 @@ end
 local leased, marks = {}, {}
 if #away > 0 then
   marks = redis.call('HMGET', MEANWHILE, unpack(away))
+  local void_up_to = {}
+  for k, id in ipairs(away) do void_up_to[id] = read_mark(marks[k]) end
   for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    for k, member in ipairs(redis.call('SMISMEMBER', lease_key(token), unpack(away))) do
-      local void = read_mark(marks[k])
-      if member == 1 and tonumber(token) > void then leased[away[k]] = true end
+    for _, id in ipairs((held_jobs(read_lease(token)))) do
+      if void_up_to[id] and tonumber(token) > void_up_to[id] then leased[id] = true end
     end
   end
 end

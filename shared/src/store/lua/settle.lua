@@ -12,7 +12,7 @@
 --     op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and the address with it)
 --     marks        'd' where a message got through; then what it says of the destination: '+', '-', '~' or '' (pace.lua)
 --     tally        the field of the destination's tally that counts these attempts
---     count        how many jobs
+--     numbers      of the jobs in their lease, in ranges: 'first-last first-last …'
 --   n ids         account/recipient, in the order of the groups
 --   2 per job whose op is not 'close', in this order:
 --     argument     retry: delay in ms; retire: 'standing last row', with how long the last event is, and '!' before the row
@@ -20,7 +20,7 @@
 --     record       retry: the new record; retire: its events, the last of which gets the standing
 -- Reply: now; a text with 1 or 0 per job: settled, or the token was stale; and 1 where the shard is worth a visit now,
 -- because there is room again or something is due at once, else 0.
--- Cost: 8 operations, 4 per lease, 4 per destination and 1 per tally; 4 more per retired address. Atomic.
+-- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address. Atomic.
 
 local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
 N, G = tonumber(N), tonumber(G)
@@ -36,55 +36,20 @@ local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
 if answered then return { NOW, answered, 0 } end
 
-local groups = {}
-do
-  local first = 1
-  for i = GROUPS, IDS, GROUP_WIDTH do
-    local token, destination, op, marks, tally, count = unpack(ARGV, i, i + GROUP_WIDTH - 1)
-    local last = first + tonumber(count) - 1
-    groups[#groups + 1] =
-      { token = token, destination = destination, op = op, marks = marks, tally = tally, first = first, last = last }
-    first = last + 1
-  end
-end
-
--- Jobs that are not in the leases that they are settled under, by number; mostly none. Takes the others out, so that none
--- is settled twice.
-local stale = {}
-
-local function check_lease(token, first, last)
-  local key = lease_key(token)
-  local members = redis.call('SMISMEMBER', key, unpack(ARGV, IDS + first, IDS + last))
-  local removed = redis.call('SREM', key, unpack(ARGV, IDS + first, IDS + last))
-  if redis.call('EXISTS', key) == 0 then redis.call('ZREM', LEASES, token) end
-  if removed == last - first + 1 then return end
-  local seen = {}
-  for k = first, last do
-    local id = ARGV[IDS + k]
-    if members[k - first + 1] == 0 or seen[id] then stale[k] = true end
-    seen[id] = true
-  end
-end
-
-do
-  local g = 1
-  while g <= G do
-    local token, first = groups[g].token, groups[g].first
-    while g < G and groups[g + 1].token == token do g = g + 1 end
-    check_lease(token, first, groups[g].last)
-    g = g + 1
-  end
-end
-
 -- What happened to them meanwhile; mostly nothing, to none.
 local marks = {}
 if redis.call('HLEN', MEANWHILE) > 0 then marks = redis.call('HMGET', MEANWHILE, unpack(ARGV, IDS + 1, IDS + N)) end
+local some_lapsed = redis.call('HLEN', LAPSES) > 0
+local some_standings = redis.call('EXISTS', STANDING) == 1
 
 local settled, deleted, written, delivered, cleared = {}, {}, {}, {}, {}
-local tallies = {}
 local retired_events = {}
--- Jobs by number whose events are not to be written as they came: 'none', or 'closing' without the last one.
+-- Jobs by number whose events are not to be written as they came: 'none', or 'closing' without the last one. Those whose
+-- address is retired have theirs elsewhere.
 local altered, any_altered = {}, false
+local retiring = {}
+-- Jobs by number that were not settled.
+local stale, any_stale = {}, false
 
 local function keep(id, record)
   written[#written + 1] = id
@@ -100,7 +65,7 @@ end
 local function note_delivery(id)
   delivered[#delivered + 1] = id
   delivered[#delivered + 1] = NOW_TEXT
-  cleared[#cleared + 1] = id
+  if some_standings then cleared[#cleared + 1] = id end
 end
 
 local function settle_retry(id, destination, joined, delay, record)
@@ -137,71 +102,94 @@ local function settle_retire(id, destination, joined, argument, its_events)
   end
 end
 
-local answers = {}
-
--- Settles one job of a group, unless its token turns out to be stale. Whether it did, and whether it was in flight.
-local function settle_job(group, k, argument, record)
-  if stale[k] then return false, false end
+-- Settles one job that is in its lease, unless its address was retired meanwhile: then the attempt is news of its
+-- destination, and of nothing else. Whether it did.
+local function settle_job(k, token, destination, op, got_through, argument, record)
   local id, joined = ARGV[IDS + k], 0
   if marks[k] then
     local void
     void, joined = read_mark(marks[k])
-    -- The address was retired meanwhile: the attempt is news of its destination, and of nothing else.
-    if tonumber(group.token) <= void then return false, true end
+    if tonumber(token) <= void then return false end
     if joined > 0 then unmark(id, void) end
   end
-  settled[#settled + 1] = id
+  if some_lapsed then settled[#settled + 1] = id end
   -- First, so that an address retired by a later message of the same attempt stays retired.
-  if group.got_through then note_delivery(id) end
-  if group.op == 'close' then
-    settle_close(k, id, group.destination, joined)
-  elseif group.op == 'retry' then
-    settle_retry(id, group.destination, joined, argument, record)
+  if got_through then note_delivery(id) end
+  if op == 'close' then
+    settle_close(k, id, destination, joined)
+  elseif op == 'retry' then
+    settle_retry(id, destination, joined, argument, record)
   else
-    retired_events[#retired_events + 1] = settle_retire(id, group.destination, joined, argument, record)
+    retired_events[#retired_events + 1] = settle_retire(id, destination, joined, argument, record)
   end
-  return true, true
+  return true
 end
 
-local function settle_group(group, extra)
-  group.got_through = string.byte(group.marks) == 100
-  local mark = group.got_through and string.sub(group.marks, 2) or group.marks
-  local done, ended = 0, 0
-  for k = group.first, group.last do
-    local argument, record
-    if group.op ~= 'close' then
-      argument, record = ARGV[extra], ARGV[extra + 1]
-      extra = extra + 2
+local day = text(math.floor(NOW / DAY_MS))
+
+-- How many attempts at a destination were alike. The tallies of a day expire together.
+local function count(destination, tally, number)
+  local key = PREFIX .. 'tally:' .. day .. ':' .. destination
+  if redis.call('HINCRBY', key, tally, number) == number then redis.call('EXPIRE', key, TALLY_KEEP_S, 'NX') end
+end
+
+-- The lease that is being settled: its marks, by number, and its ids.
+local token, held, ids
+
+local function settle_group(k, extra, destination, op, says, tally, numbers)
+  local got_through = string.byte(says) == 100
+  local mark = got_through and string.sub(says, 2) or says
+  local left, done = 0, 0
+  for first, last in string.gmatch(numbers, '(%d+)-(%d+)') do
+    for number = tonumber(first), tonumber(last) do
+      k = k + 1
+      local argument, record
+      if op ~= 'close' then
+        argument, record = ARGV[extra], ARGV[extra + 1]
+        extra = extra + 2
+        if op == 'retire' then retiring[k] = true end
+      end
+      local is_settled = false
+      if held[number] == HELD then
+        held[number] = GONE
+        left = left + 1
+        is_settled = settle_job(k, token, destination, op, got_through, argument, record)
+      end
+      if is_settled then
+        done = done + 1
+      else
+        stale[k], any_stale = true, true
+        altered[k], any_altered = 'none', true
+      end
     end
-    local is_settled, was_leased = settle_job(group, k, argument, record)
-    answers[k] = is_settled and '1' or '0'
-    if is_settled then
-      done = done + 1
-    else
-      altered[k], any_altered = 'none', true
-    end
-    if was_leased then ended = ended + 1 end
   end
-  if ended > 0 then end_attempts(group.destination, group.token, mark, ended, done) end
+  if left > 0 then end_attempts(destination, token, mark, left, done) end
   if done > 0 then
-    if group.got_through then report_of(group.destination).delivered = true end
-    local fields = tallies[group.destination] or {}
-    tallies[group.destination] = fields
-    fields[group.tally] = (fields[group.tally] or 0) + done
+    if got_through then report_of(destination).delivered = true end
+    count(destination, tally, done)
   end
-  return extra
+  return k, extra
 end
 
 do
-  local extra = EXTRAS
-  for _, group in ipairs(groups) do extra = settle_group(group, extra) end
+  local k, extra = 0, EXTRAS
+  for i = GROUPS, IDS, GROUP_WIDTH do
+    if ARGV[i] ~= token then
+      if token then write_lease(token, held, ids) end
+      token = ARGV[i]
+      held, ids = read_lease(token)
+    end
+    k, extra = settle_group(k, extra, unpack(ARGV, i + 1, i + GROUP_WIDTH - 1))
+  end
+  assert(k == N, 'settle takes an id per number')
+  write_lease(token, held, ids)
 end
 
 -- Events as they came, but for those of jobs that were not settled, or go on.
 local function add_events_one_by_one()
   local next_event, from = string.gmatch(LENGTHS, '(%d+) (%d+)'), 1
-  for _, group in ipairs(groups) do
-    for k = group.first, group.op == 'retire' and 0 or group.last do
+  for k = 1, N do
+    if not retiring[k] then
       local length, last = next_event()
       length, last = tonumber(length), tonumber(last)
       if altered[k] == 'closing' then
@@ -216,19 +204,11 @@ end
 
 if any_altered then add_events_one_by_one() else add_event(EVENTS) end
 for _, write in ipairs(retired_events) do write() end
-if redis.call('HLEN', LAPSES) > 0 then call_many('HDEL', LAPSES, settled) end
+call_many('HDEL', LAPSES, settled)
 call_many('HDEL', JOBS, deleted)
 call_many('HSET', JOBS, written)
-if #cleared > 0 and redis.call('EXISTS', STANDING) == 1 then redis.call('HDEL', STANDING, unpack(cleared)) end
+call_many('HDEL', STANDING, cleared)
 call_many('HSET', delivered_key(0), delivered)
-local day = text(math.floor(NOW / DAY_MS))
-for destination, fields in pairs(tallies) do
-  local key = PREFIX .. 'tally:' .. day .. ':' .. destination
-  for field, number in pairs(fields) do
-    local sum = redis.call('HINCRBY', key, field, number)
-    if sum == number then redis.call('EXPIRE', key, TALLY_KEEP_S, 'NX') end
-  end
-end
 write_pace()
 local woke = 0
 for _, at in pairs(wake_at) do
@@ -236,6 +216,7 @@ for _, at in pairs(wake_at) do
 end
 write_due()
 write_journal()
-local answer = table.concat(answers)
+local answer = string.rep('1', N)
+if any_stale then answer = string.gsub(answer, '()1', function(k) return stale[k] and '0' or '1' end) end
 redis.call('SET', answer_key, answer, 'PX', KEEP)
 return { NOW, answer, woke }

@@ -12,7 +12,8 @@
 --     occurred     ms, or '' where nobody knows
 -- Reply: now, then 2 per bounce: answer ('scheduled', 'joined', 'duplicate', 'stale', 'retired', 'dropped') and detail
 -- (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; else '').
--- Cost: 6 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address. Atomic.
+-- Cost: 6 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address; 4 more where
+-- messages are dropped. Atomic.
 
 local WIDTH = 5
 local EVENTS, LENGTHS, LIMITED = unpack(ARGV, FIRST, FIRST + 2)
@@ -153,6 +154,47 @@ local function scheduled_event(k)
   return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
 end
 
+-- Dropped messages are remembered by day, so that a repeated request finds them and the day's end takes them along. One is
+-- known by 80 bits of its hash: id and message can take a kilobyte, and nobody reads them here.
+local DAY_MS, DROPPED_KEEP_S = 86400000, 2 * 86400
+local known_drops, new_drops = {}, {}
+
+local function dropped_key(days_ago) return PREFIX .. 'dropped:' .. math.floor(NOW / DAY_MS) - days_ago end
+
+local function digest(id, start) return string.sub(redis.sha1hex(id .. start), 1, 20) end
+
+-- Looks up the messages of this batch that may have been dropped before.
+do
+  local asked = {}
+  for i = BOUNCES, #ARGV, WIDTH do
+    if ARGV[i + 3] == 'drop' then asked[#asked + 1] = digest(ARGV[i], (first_message(ARGV[i + 2]))) end
+  end
+  if #asked > 0 then
+    for days_ago = 0, 1 do
+      for k, is_known in ipairs(redis.call('SMISMEMBER', dropped_key(days_ago), unpack(asked))) do
+        if is_known == 1 then known_drops[asked[k]] = true end
+      end
+    end
+  end
+end
+
+local function drop(id, start, scheduled)
+  local message = digest(id, start)
+  if not known_drops[message] then
+    known_drops[message] = true
+    new_drops[#new_drops + 1] = message
+    event_of('MessageDropped', scheduled, ',"reason":"given_up"')
+  end
+  return 'dropped', ''
+end
+
+local function write_dropped()
+  if #new_drops == 0 then return end
+  local key = dropped_key(0)
+  redis.call('SADD', key, unpack(new_drops))
+  redis.call('EXPIRE', key, DROPPED_KEEP_S, 'NX')
+end
+
 local function take_in(i, k)
   local id, destination, record, verdict, occurred = unpack(ARGV, i, i + WIDTH - 1)
   occurred = tonumber(occurred)
@@ -164,10 +206,7 @@ local function take_in(i, k)
   local known = not_active(id)
   if known then return 'retired', known end
   if holds_message(id, start) then return 'duplicate', '' end
-  if not delay then
-    event_of('MessageDropped', scheduled_event(k), ',"reason":"given_up"')
-    return 'dropped', ''
-  end
+  if not delay then return drop(id, start, scheduled_event(k)) end
   if record_of[id] then
     event_of('MessageJoined', scheduled_event(k))
     return join_job(id, destination, line)
@@ -209,6 +248,7 @@ for id, destination in pairs(changed) do
   if due_of[id] then put_due(destination, id, due_of[id]) end
 end
 call_many('HSET', JOBS, writes)
+write_dropped()
 write_pace()
 write_due()
 write_journal()

@@ -13,7 +13,7 @@ use shared::placement::Destination;
 use shared::store::schedule::Answer;
 
 /// By how much a busy machine may be later than it should.
-const NOISE: Duration = Duration::from_millis(1_500);
+const NOISE: Duration = Duration::from_secs(3);
 
 /// Jobs that become due one after the other.
 const JOBS: usize = 5;

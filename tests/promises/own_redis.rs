@@ -23,8 +23,9 @@ async fn it_ends_with_the_command_that_is_told_to_stop() {
     ] {
         let program = Redeliver::start_with(arguments, "[log]\nfilter = \"error\"\n");
         let server = server_of(&program).await;
-        assert_eq!(program.terminate().await.code(), Some(status), "{arguments:?}");
-        has_ended(server).await;
+        let ended = in_time("the command's end", program.terminate()).await;
+        assert_eq!(ended.code(), Some(status), "{arguments:?}");
+        server.has_ended().await;
     }
 }
 
@@ -49,23 +50,35 @@ async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an
     peer.has_heard("DATA", 1).await;
     program.signal("-TERM").await;
     eventually("the end of intake", async || client.get(&url).send().await.err()).await;
-    assert_eq!(program.terminate().await.code(), Some(INTERRUPTED));
-    has_ended(server).await;
+    let ended = in_time("the command's end", program.terminate()).await;
+    assert_eq!(ended.code(), Some(INTERRUPTED));
+    server.has_ended().await;
 }
 
 /// A connection to the server that the program has started.
-async fn server_of(program: &Redeliver) -> UnixStream {
-    eventually("a server", async || UnixStream::connect(socket_of(program)?).await.ok()).await
+struct Server(UnixStream);
+
+impl Server {
+    /// What is connected to a server hears of its end.
+    async fn has_ended(mut self) {
+        let heard = in_time("the server's end", self.0.read(&mut [0; 1])).await;
+        assert!(matches!(heard, Ok(0) | Err(_)), "{heard:?}");
+    }
+}
+
+impl Drop for Server {
+    /// One that should have ended and has not is not left behind by the test either.
+    fn drop(&mut self) {
+        let _ = self.0.try_write(b"SHUTDOWN NOSAVE\r\n");
+    }
+}
+
+async fn server_of(program: &Redeliver) -> Server {
+    eventually("a server", async || UnixStream::connect(socket_of(program)?).await.ok().map(Server)).await
 }
 
 /// Its socket lies in a folder of the program's, or in the one for temporary files.
 fn socket_of(program: &Redeliver) -> Option<PathBuf> {
     let folders = std::fs::read_dir(program.folder()).ok()?;
     folders.filter_map(Result::ok).map(|folder| folder.path().join("redis.sock")).find(|socket| socket.exists())
-}
-
-/// What is connected to a server hears of its end.
-async fn has_ended(mut server: UnixStream) {
-    let heard = in_time("the server's end", server.read(&mut [0; 1])).await;
-    assert!(matches!(heard, Ok(0) | Err(_)), "{heard:?}");
 }

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::figures::thousands;
+use crate::process;
 
 mod cycle;
 mod lateness;
@@ -33,9 +34,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     jobs: Option<usize>,
 
-    /// How many due jobs each of the two backlogs of `skew` has
-    #[arg(long, default_value_t = 1_000_000)]
-    backlog: usize,
+    /// How many due jobs each of the two backlogs of `skew` has, and the largest one of `backlog` [default: 1,000,000 and
+    /// 5,000,000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
+    backlog: Option<u32>,
 
     /// How often each mode runs
     #[arg(long, default_value_t = RUNS_MIN, value_parser = clap::value_parser!(u32).range(1..=99))]
@@ -62,7 +64,7 @@ enum Mode {
     Retry,
     /// Bytes of Redis memory per waiting job (10 s)
     Memory,
-    /// The cycle's rate beside 100 k, 1 M and 5 M waiting jobs (6 minutes)
+    /// The cycle's rate while 100 k, 1 M and 5 M jobs are pending, all of them due (6 minutes)
     Backlog,
     /// How late jobs are claimed when 5,000 fall due each second (20 s)
     Lateness,
@@ -83,6 +85,7 @@ fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let modes = if arguments.modes.is_empty() { Mode::value_variants() } else { &arguments.modes };
     let machine = machine();
+    let stop = process::stop_on_signal()?;
     if !arguments.json {
         println!("{machine}; {} runs each, medians (least to most)\n\n{}", arguments.runs, targets::HEAD);
     }
@@ -91,7 +94,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         let mut runs = Vec::new();
         for n in 0..arguments.runs {
             eprintln!("{name}: run {} of {}", n + 1, arguments.runs);
-            runs.push(run_once(*mode, arguments).await?);
+            // Dropped where it is told to stop, and the Redis that it has started with it.
+            let Some(figures) = stop.run_until_cancelled(run_once(*mode, arguments)).await else {
+                return Ok(ExitCode::from(process::INTERRUPTED));
+            };
+            runs.push(figures?);
         }
         let medians = medians(&runs);
         if arguments.json {
@@ -113,6 +120,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
     let jobs = arguments.jobs;
+    let backlog = |usual| arguments.backlog.map_or(usual, |backlog| backlog as usize);
     match mode {
         Mode::Ingest => cycle::ingest(jobs.unwrap_or(200_000), 1).await,
         Mode::IngestSpread => cycle::ingest(jobs.unwrap_or(200_000), 1_000).await,
@@ -120,9 +128,9 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::CycleZipf => cycle::cycle(jobs.unwrap_or(300_000), 50_000).await,
         Mode::Retry => cycle::retry(jobs.unwrap_or(100_000)).await,
         Mode::Memory => memory::memory(jobs.unwrap_or(200_000)).await,
-        Mode::Backlog => cycle::backlog(jobs.unwrap_or(200_000)).await,
+        Mode::Backlog => cycle::backlog(jobs.unwrap_or(100_000), backlog(5_000_000)).await,
         Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000)).await,
-        Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), arguments.backlog).await,
+        Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), backlog(1_000_000)).await,
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
     }

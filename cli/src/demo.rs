@@ -104,7 +104,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let score = follow(&stage, &answers, &stop).await?;
     if stop.is_cancelled() {
         stage.strike().await;
-        return Ok(ExitCode::from(130));
+        return Ok(ExitCode::from(process::INTERRUPTED));
     }
     let (text, sound) = report::write(&score, &answers, stage.cast.members(), started.elapsed(), arguments.speed);
     anstream::println!("{text}");

@@ -64,17 +64,20 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = arguments.config.as_deref();
-    let done = match arguments.command {
-        Command::Scheduler(arguments) => scheduler::run(config, &arguments).await,
-        Command::Worker(arguments) => worker::run(config, &arguments).await,
-        Command::Dev(arguments) => dev::run(config, &arguments).await,
-        Command::Demo(arguments) => demo::run(&arguments).await,
-        Command::Destinations(arguments) => destinations::run(config, &arguments).await,
-        Command::Quarantine(arguments) => quarantine::run(&arguments).await,
-        Command::Classify(arguments) => classify::run(config, &arguments),
-        Command::Policy(arguments) => policy::run(config, &arguments),
-        Command::Bench(arguments) => bench::run(&arguments).await,
-    };
+    let done = process::run_to_end(async {
+        match arguments.command {
+            Command::Scheduler(arguments) => scheduler::run(config, &arguments).await,
+            Command::Worker(arguments) => worker::run(config, &arguments).await,
+            Command::Dev(arguments) => dev::run(config, &arguments).await,
+            Command::Demo(arguments) => demo::run(&arguments).await,
+            Command::Destinations(arguments) => destinations::run(config, &arguments).await,
+            Command::Quarantine(arguments) => quarantine::run(&arguments).await,
+            Command::Classify(arguments) => classify::run(config, &arguments),
+            Command::Policy(arguments) => policy::run(config, &arguments),
+            Command::Bench(arguments) => bench::run(&arguments).await,
+        }
+    })
+    .await;
     match done {
         Ok(code) => code,
         Err(err) => {

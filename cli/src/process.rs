@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::process::ExitCode;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -75,23 +76,31 @@ pub(crate) async fn open_store(
     }
 }
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
+/// What a process answers its parent that was told to stop before it was done: as a shell says it of SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Is cancelled by a second signal.
+static AT_ONCE: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
+
+/// Runs a command until it is done, or a second signal wants it to end at once. It is dropped then, and with it what would
+/// outlive the process: a Redis of its own.
+pub(crate) async fn run_to_end(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    AT_ONCE.run_until_cancelled(command).await.unwrap_or_else(|| std::process::exit(INTERRUPTED.into()))
+}
+
+/// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the command at once.
 pub(crate) fn stop_on_signal() -> Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be heard")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be heard")?;
     let token = stop.clone();
     tokio::spawn(async move {
-        for first in [true, false] {
+        for told in [&token, &AT_ONCE] {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if first {
-                token.cancel();
-            } else {
-                std::process::exit(130);
-            }
+            told.cancel();
         }
     });
     Ok(stop)

@@ -74,10 +74,11 @@ fn list(answer: &Value) -> String {
     if jobs.is_empty() {
         return "no job is in quarantine\n".to_owned();
     }
-    let mut lines = format!("{:<26} {:<32} JOB\n", "SINCE", "DESTINATION");
+    let mut lines = format!("{:<26} {:<6} {:<32} JOB\n", "SINCE", "LAPSES", "DESTINATION");
     for job in jobs {
         let (since, destination) = (text(&job["since"]), text(&job["destination"]));
-        lines.push_str(&format!("{since:<26} {destination:<32} {}\n", text(&job["job"])));
+        let lapses = job["lapses"].as_u64().map_or("?".to_owned(), |lapses| lapses.to_string());
+        lines.push_str(&format!("{since:<26} {lapses:<6} {destination:<32} {}\n", text(&job["job"])));
     }
     if let Some(next) = answer["next"].as_str() {
         lines.push_str(&format!("there may be more: --after '{next}'\n"));

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 use crate::job::Message;
+use crate::pace::PaceLimits;
 use crate::placement::Destination;
 use crate::standing::Standing;
 use crate::status::EnhancedStatus;
@@ -49,11 +50,13 @@ pub enum EventKind {
     DestinationHeld,
     /// An operator lets attempts through again.
     DestinationReleased,
+    /// An operator gave a destination other limits: limits; none where those of the configuration hold again.
+    DestinationLimited,
 }
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -71,6 +74,7 @@ impl EventKind {
         Self::BreakerClosed,
         Self::DestinationHeld,
         Self::DestinationReleased,
+        Self::DestinationLimited,
     ];
 
     /// Whether this ends a message's story. Each accepted message gets exactly one such event.
@@ -98,6 +102,7 @@ impl EventKind {
             Self::BreakerClosed => "BreakerClosed",
             Self::DestinationHeld => "DestinationHeld",
             Self::DestinationReleased => "DestinationReleased",
+            Self::DestinationLimited => "DestinationLimited",
         }
     }
 
@@ -149,6 +154,9 @@ pub struct Event {
     /// Until when the address is unavailable; written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
+    /// What a destination may get, as an operator said; written by the scripts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<PaceLimits>,
     /// When the next attempt is due. The journal has `delay` in its place, for its entry has the instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<i64>,
@@ -237,6 +245,7 @@ impl Event {
             reason: None,
             metadata: Map::new(),
             until: None,
+            limits: None,
             due: None,
             delay: None,
             occurred: None,

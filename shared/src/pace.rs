@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What a rate may be, in attempts per second; 0 is no limit.
 pub const RATE_ALLOWED: RangeInclusive<f64> = 0.0..=1_000_000.0;
 
@@ -16,7 +18,7 @@ pub const BURST_ALLOWED: RangeInclusive<f64> = 1.0..=1_000_000.0;
 pub const WINDOW_ALLOWED: RangeInclusive<u32> = 1..=100_000;
 
 /// What one destination may get at most.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PaceLimits {
     /// Attempts per second; 0 is no limit.
     pub rate: f64,

@@ -4,7 +4,7 @@ use harness::bounce::{FULL, OK, bounce};
 use harness::http::{Http, NDJSON, json_lines, problem};
 use harness::redis;
 use harness::wait::eventually;
-use harness::world::{DAY, LEASE, Settings, World};
+use harness::world::{DAY, Deployment, LEASE, Settings, World};
 use serde_json::{Value, json};
 use shared::event::EventKind;
 use shared::placement::Destination;
@@ -50,7 +50,7 @@ async fn a_document_of_more_items_than_allowed_is_turned_away_whole() {
 #[tokio::test]
 async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_not_repeated() {
     let redis = PrivateRedis::volatile().await.expect("redis-server is installed");
-    let world = World::with(Settings { url: redis.url(), ..Settings::default() }).await;
+    let world = World::with(Settings { redis: Deployment::Server(redis.url()), ..Settings::default() }).await;
     let http = Http::serve(&world).await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.mail.hold();

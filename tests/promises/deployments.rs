@@ -4,17 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, UNKNOWN, bounce};
+use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, TOO_BIG, UNKNOWN, bounce};
 use harness::servers::{Certificates, Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
 use harness::world::{DAY, SHARDS, Settings, World, all_events, id};
-use shared::clock::SystemClock;
+use shared::clock::{SystemClock, Timestamp};
 use shared::config::Config;
 use shared::event::EventKind;
+use shared::pace::PaceLimits;
+use shared::placement::Destination;
 use shared::policy::Table;
 use shared::standing::Standing;
 use shared::store::connection::Connections;
 use shared::store::lease::Extended;
+use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
 use shared::store::{Store, StoreError};
@@ -108,7 +111,29 @@ async fn use_every_verb(world: &World) {
     assert!(world.store.claim_occurrence("task", world.now(), DAY).await.unwrap());
     assert!(!world.store.claim_occurrence("task", world.now(), DAY).await.unwrap());
     world.store.journal_ends().await.unwrap();
+    assert_eq!(world.take_in(bounce("big@d3.example.com", "m1", TOO_BIG)).await, Answer::Dropped);
+    use_every_verb_of_operators(world, due).await;
     world.store.ping().await.unwrap();
+}
+
+async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
+    let (store, there) = (&world.store, Destination::named("d3.example.com"));
+    store.hold(&there, None, "they asked").await.unwrap();
+    assert!(store.unhold(&there).await.unwrap());
+    for limits in [Some(PaceLimits { rate: 1.0, burst: 2.0, window: 3 }), None] {
+        store.override_limits(&there, limits).await.unwrap();
+        assert_eq!(store.pace(&there).await.unwrap().override_limits, limits);
+    }
+    store.waiting(&there).await.unwrap();
+    assert!(store.knows(&there).await.unwrap());
+    assert!(!store.tally(&there, tried).await.unwrap().is_empty());
+    assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
+    assert_eq!(store.quarantine(None, 10).await.unwrap(), []);
+    assert_eq!(store.limit().await.unwrap(), 0);
+    for shard in 0..store.shards() {
+        assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
+        store.trim_marks(shard).await.unwrap();
+    }
 }
 
 /// Opens the store of `world` with another number of shards, and reads what it says.

@@ -6,6 +6,8 @@ use harness::wait::in_time;
 use harness::world::{HOUR, World};
 use reqwest::Response;
 use serde_json::{Value, json};
+use shared::event::EventKind;
+use shared::pace::PaceLimits;
 use shared::placement::Destination;
 
 /// One server-sent event.
@@ -159,6 +161,27 @@ async fn an_event_of_a_destination_has_no_job_and_can_be_asked_for_and_resumed_a
     assert_eq!(held, wanted);
     assert_eq!((sent[1].kind.as_str(), sent[1].event.get("job")), ("DestinationReleased", None));
     assert_eq!(read(&http, "?types=DestinationReleased", Some(&sent[0].cursor), 1).await, sent[1..]);
+}
+
+#[tokio::test]
+async fn limits_of_an_operator_are_told_once_and_so_is_that_they_are_taken_back() {
+    let (world, http) = with_forty_events().await;
+    let there = Destination::named("google");
+    let limits = PaceLimits { rate: 0.5, burst: 10.0, window: 1_000 };
+    for limits in [None, Some(limits), Some(limits), None, None] {
+        world.store.override_limits(&there, limits).await.unwrap();
+    }
+    assert_eq!(world.events_of(EventKind::DestinationLimited).await.len(), 2, "what changes nothing is no news");
+    let sent = read(&http, "?after=start&types=DestinationLimited", None, 2).await;
+    let [mut limited, mut taken_back] = [0, 1].map(|n: usize| sent[n].event.clone());
+    for event in [&mut limited, &mut taken_back] {
+        event["id"].take();
+    }
+    let about = json!({"type": "DestinationLimited", "destination": "google", "id": null, "time": world.now()});
+    assert_eq!(taken_back, about);
+    let mut wanted = about;
+    wanted["limits"] = json!({"rate": 0.5, "burst": 10.0, "window": 1000});
+    assert_eq!(limited, wanted);
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
+use harness::bounce::{AWAY, FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
+use harness::cluster;
 use harness::random::{Random, seeds};
-use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
+use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
 use shared::pace::Pace;
 use shared::store::claim::{Lease, LeasedJob};
@@ -37,26 +38,45 @@ const ADDRESSES: [&str; 12] = [
 
 /// What bounces say and what retries meet, and how often. Addresses must not end too soon, or little would happen.
 const BOUNCES: [(usize, &str); 5] = [(8, FULL), (8, MAINTENANCE), (2, TOO_BIG), (1, FULL_FOR_GOOD), (1, UNKNOWN)];
-const REPLIES: [(usize, &str); 6] =
-    [(5, OK), (4, FULL), (6, MAINTENANCE), (3, TOO_BIG), (1, FULL_FOR_GOOD), (1, UNKNOWN)];
+const REPLIES: [(usize, &str); 7] =
+    [(5, OK), (4, FULL), (6, MAINTENANCE), (3, TOO_BIG), (3, AWAY), (1, FULL_FOR_GOOD), (1, UNKNOWN)];
 
 #[tokio::test]
 async fn random_operations_match_a_model_and_end_every_message_once() {
     for seed in seeds(8) {
-        // Shown where the test fails.
-        println!("seed {seed}");
-        let settings =
-            Settings { max_messages: MAX_MESSAGES, max_lapses: 1_000, pace: Pace::unbounded(), ..Settings::default() };
-        let world = World::with(settings).await;
-        let mut play = Play { world, random: Random::from_seed(seed), model: Model::default(), hands: Vec::new() };
-        for n in 0..OPERATIONS {
-            play.operate().await;
-            if n % 8 == 0 {
-                play.compare().await;
-            }
-        }
-        play.end_everything().await;
+        play(seed, Deployment::default()).await;
     }
+}
+
+#[tokio::test]
+async fn in_a_cluster_they_match_the_same_model() {
+    for seed in seeds(3) {
+        let prefix = play(seed, Deployment::Cluster).await;
+        assert!(cluster::masters_with(&prefix) > 1, "several masters have a part in it");
+    }
+}
+
+/// Plays one seed, and tells the prefix of the keys.
+async fn play(seed: u64, redis: Deployment) -> String {
+    // Shown where the test fails.
+    println!("seed {seed}");
+    let settings = Settings {
+        redis,
+        max_messages: MAX_MESSAGES,
+        max_lapses: 1_000,
+        pace: Pace::unbounded(),
+        ..Settings::default()
+    };
+    let world = World::with(settings).await;
+    let mut play = Play { world, random: Random::from_seed(seed), model: Model::default(), hands: Vec::new() };
+    for n in 0..OPERATIONS {
+        play.operate().await;
+        if n % 8 == 0 {
+            play.compare().await;
+        }
+    }
+    play.end_everything().await;
+    play.world.prefix
 }
 
 /// The real store, the model, and what workers have in their hands.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::bounce::{FULL, bounce};
 use harness::redis::ask;
-use harness::world::{DAY, LEASE, MS, Settings, World};
+use harness::world::{DAY, Deployment, LEASE, MS, Settings, World};
 use shared::clock::Timestamp;
 use shared::event::EventKind;
 use shared::pace::Pace;
@@ -46,7 +46,12 @@ impl Flood {
     async fn new() -> Self {
         let redis = PrivateRedis::volatile().await.expect("redis-server is installed");
         // Nothing is ever settled here, so that every window would soon be full.
-        let world = World::with(Settings { url: redis.url(), pace: Pace::unbounded(), ..Settings::default() }).await;
+        let world = World::with(Settings {
+            redis: Deployment::Server(redis.url()),
+            pace: Pace::unbounded(),
+            ..Settings::default()
+        })
+        .await;
         let keys = Keys::new(&world.prefix, world.store.shards());
         let shard = Destination::named("example.com").shard(world.store.shards());
         Self { redis, world, keys, shard }

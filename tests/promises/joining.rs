@@ -1,13 +1,30 @@
 //! All messages for an address wait in its one job. Joining it changes neither when nor how often it is tried.
 
-use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
-use harness::world::{HOUR, Settings, World};
+use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
+use harness::world::{DAY, HOUR, Settings, World};
 use shared::event::EventKind;
 use shared::standing::Standing;
 use shared::store::schedule::Answer;
 use shared::store::settle::{Settled, Settlement};
 
 const JO: &str = "jo@example.com";
+
+#[tokio::test]
+async fn a_message_that_is_dropped_as_it_comes_in_is_told_once_however_often_it_comes() {
+    let world = World::new().await;
+    let big = |message| bounce(JO, message, TOO_BIG);
+    let posted = [big("m1"), big("m2"), big("m1"), bounce("sam@example.com", "m1", TOO_BIG)];
+    world.take_in_all(posted.into_iter()).await;
+    assert_eq!(world.final_events().await.len(), 3, "in one batch");
+    for _ in 0..2 {
+        assert_eq!(world.take_in(big("m1")).await, Answer::Dropped);
+        world.clock.advance(DAY);
+    }
+    assert_eq!(world.final_events().await.len(), 3, "and on the next day");
+    assert_eq!(world.take_in(big("m1")).await, Answer::Dropped);
+    assert_eq!(world.final_events().await.len(), 4, "but not for ever");
+    assert!(matches!(world.take_in(bounce(JO, "m2", FULL)).await, Answer::Scheduled { .. }), "a dropped one can wait");
+}
 
 #[tokio::test]
 async fn a_message_that_joins_changes_neither_due_nor_attempt() {

@@ -3,7 +3,7 @@
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::wait::eventually;
-use harness::world::{Settings, World};
+use harness::world::{Deployment, Settings, World};
 use shared::clock::Timestamp;
 use shared::event::EventKind;
 use shared::store::private::PrivateRedis;
@@ -17,7 +17,7 @@ async fn redis(folder: &TempDir) -> PrivateRedis {
 }
 
 async fn world_on(redis: &PrivateRedis) -> World {
-    World::with(Settings { url: redis.url(), ..Settings::default() }).await
+    World::with(Settings { redis: Deployment::Server(redis.url()), ..Settings::default() }).await
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::bounce::{AWAY, FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::cluster;
 use harness::random::{Random, seeds};
-use harness::world::{DAY, HOUR, LEASE, MS, Settings, World, id};
+use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World, id};
 use shared::event::EventKind;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::pace::{Breaker, Pace, PaceLimits};
 use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
@@ -30,16 +30,17 @@ const MAX_LAPSES: u32 = 2;
 const BUSY: &str = "421 4.7.28 Our system has detected an unusual rate of mail from your address";
 const OVER_QUOTA: &str = "450 4.2.2 Mailbox full";
 
-/// What retries meet, and how often; none is trouble of our own.
-const REPLIES: [(usize, Option<&str>); 6] =
-    [(20, Some(OK)), (6, Some(MAINTENANCE)), (2, Some(BUSY)), (2, Some(OVER_QUOTA)), (1, Some(UNKNOWN)), (2, None)];
-const REPLIES_WHILE_DOWN: [(usize, Option<&str>); 3] = [(1, Some(OK)), (20, Some(MAINTENANCE)), (1, None)];
+/// What retries meet, and how often.
+const REPLIES: [(usize, &str); 6] = [(20, OK), (6, MAINTENANCE), (2, BUSY), (2, OVER_QUOTA), (1, UNKNOWN), (2, AWAY)];
+const REPLIES_WHILE_DOWN: [(usize, &str); 3] = [(1, OK), (20, MAINTENANCE), (1, AWAY)];
 
 /// What has to happen for the test to be worth something.
-const WANTED: [EventKind; 6] = [
+const WANTED: [EventKind; 8] = [
     EventKind::BreakerClosed,
     EventKind::BreakerOpened,
     EventKind::DestinationHeld,
+    EventKind::DestinationLimited,
+    EventKind::DestinationReleased,
     EventKind::JobLapsed,
     EventKind::JobQuarantined,
     EventKind::JobReinstated,
@@ -49,12 +50,24 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn claims_match_a_model_of_pace_breakers_holds_and_quarantine() {
-    let mut kinds = BTreeMap::<EventKind, usize>::new();
-    for seed in seeds(6) {
+    play_all(6, &Deployment::default()).await;
+}
+
+#[tokio::test]
+async fn in_a_cluster_claims_match_the_same_model() {
+    for prefix in play_all(6, &Deployment::Cluster).await {
+        assert!(cluster::masters_with(&prefix) > 1, "several masters have a part in it");
+    }
+}
+
+/// Plays so many seeds, and tells the prefixes of their keys.
+async fn play_all(count: u64, redis: &Deployment) -> Vec<String> {
+    let (mut kinds, mut prefixes) = (BTreeMap::<EventKind, usize>::new(), Vec::new());
+    for seed in seeds(count) {
         // Shown where the test fails.
         println!("seed {seed}");
-        let world = World::with(Settings { pace: pace(), max_lapses: MAX_LAPSES, ..Settings::default() }).await;
-        let mut play = Play::new(world, seed);
+        let settings = Settings { redis: redis.clone(), pace: pace(), max_lapses: MAX_LAPSES, ..Settings::default() };
+        let mut play = Play::new(World::with(settings).await, seed);
         for n in 0..OPERATIONS {
             play.operate().await;
             play.compare_paces().await;
@@ -66,10 +79,12 @@ async fn claims_match_a_model_of_pace_breakers_holds_and_quarantine() {
         for event in play.world.events().await {
             *kinds.entry(event.kind).or_default() += 1;
         }
+        prefixes.push(play.world.prefix);
     }
     for kind in WANTED {
         assert!(kinds.get(&kind).is_some_and(|count| *count >= 2), "what never happens is not tested: {kinds:?}");
     }
+    prefixes
 }
 
 fn pace() -> Pace {
@@ -100,7 +115,9 @@ impl Play {
         let names = || (0..).map(|n| Destination::named(format!("host{n}.example")));
         let first = names().next().expect("there is no end of names");
         let second = names().find(|name| *name != first && shard(name) == shard(&first)).expect("the same");
-        let third = names().find(|name| shard(name) != shard(&first)).expect("the same");
+        // Shards next to each other can be on the same master of a Cluster.
+        let far = (shard(&first) + world.store.shards() / 2) % world.store.shards();
+        let third = names().find(|name| shard(name) == far).expect("the same");
         let destinations = vec![first, second, third];
         let shards = destinations.iter().map(shard).collect();
         Self {
@@ -223,13 +240,7 @@ impl Play {
             true => self.random.weighted(&REPLIES_WHILE_DOWN),
             false => self.random.weighted(&REPLIES),
         };
-        match reply {
-            Some(reply) => self.world.mail.says(reply),
-            None => self.world.mail.answers(|_| {
-                let text = "the relay is away".to_owned();
-                Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text })
-            }),
-        }
+        self.world.mail.says(reply);
         let lease = leased.lease.clone();
         let settlement = self.world.attempt(leased).await;
         let settled = self.world.settle(&settlement).await;

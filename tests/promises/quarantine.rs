@@ -78,7 +78,7 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
     let addresses = ["a@example.com", "b@example.com", "c@example.com"];
     let mut since = Vec::new();
     for address in addresses {
-        since.push(Quarantined { job: id(address), since: quarantine(&world, address).await });
+        since.push(Quarantined { job: id(address), since: quarantine(&world, address).await, lapses: Some(LAPSES) });
     }
     assert_eq!(all_quarantined(&world).await, since);
     let shard = Destination::named("example.com").shard(world.store.shards());

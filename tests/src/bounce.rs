@@ -23,6 +23,9 @@ pub const TOO_BIG: &str = "552 5.3.4 Message too big for system";
 /// A message that got through.
 pub const OK: &str = "250 2.0.0 Ok";
 
+/// No reply at all: the relay that mail leaves by is away, which is no trouble of the recipient's.
+pub const AWAY: &str = "the relay is away";
+
 /// A bounce, in the wire format. Tests add the fields that they are about.
 pub fn bounce(recipient: &str, message_id: &str, reply: &str) -> Value {
     json!({"recipient": recipient, "message_id": message_id, "reply": reply})

@@ -5,6 +5,7 @@
 //! with [`wait::eventually`].
 
 pub mod bounce;
+pub mod cluster;
 pub mod dns;
 pub mod http;
 pub mod mail;

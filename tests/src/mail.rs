@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use shared::outcome::Outcome;
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::reply::Reply;
 use tokio::sync::watch;
 use worker::sender::{Attempt, Sender};
 
-use crate::bounce::OK;
+use crate::bounce::{AWAY, OK};
 use crate::wait::in_time;
 
 type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
@@ -121,8 +121,11 @@ impl Sender for MailSystem {
     }
 }
 
-/// What a sender sees where the recipient's mail system says `reply`.
+/// What a sender sees where the recipient's mail system says `reply`, or where it is [`AWAY`].
 pub fn outcome(reply: &str) -> Outcome {
+    if reply == AWAY {
+        return Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text: reply.to_owned() });
+    }
     let reply = Reply::parse(reply);
     match reply.code {
         Some(..400) => Outcome::Delivered(reply),

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 
 use tempfile::TempDir;
@@ -24,13 +24,26 @@ impl Redeliver {
     /// # Panics
     /// Where the program has not been built.
     pub fn start(command: &str, config: &str) -> Self {
+        Self::start_with(&[command], config)
+    }
+
+    /// Starts `redeliver` with these arguments and this configuration, in a folder of its own that is the one for temporary
+    /// files too.
+    ///
+    /// # Panics
+    /// Where the program has not been built.
+    pub fn start_with(arguments: &[&str], config: &str) -> Self {
         let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
         let file = folder.path().join("redeliver.toml");
         fs::write(&file, config).expect("the folder can be written to");
         let child = Command::new(program())
-            .args([command, "--config"])
+            .args(arguments)
+            .arg("--config")
             .arg(file)
+            .current_dir(folder.path())
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(File::create(folder.path().join(LOG)).expect("the folder can be written to"))
             .kill_on_drop(true)
             .spawn()
@@ -58,10 +71,20 @@ impl Redeliver {
 
     /// Ends it with SIGTERM, and waits until it has ended by itself.
     pub async fn terminate(mut self) -> ExitStatus {
-        let id = self.process_id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await.expect("there is a kill command");
-        assert!(sent.success(), "it runs, and is ours");
+        self.signal("-TERM").await;
         self.child.wait().await.expect("it is ours")
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, signal: &str) {
+        let id = self.process_id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await.expect("there is a kill command");
+        assert!(sent.success(), "it runs, and is ours");
+    }
+
+    /// The folder that it runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The most memory that it ever had, in bytes; where the system does not tell (macOS), what it has now.

@@ -4,19 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::worker::attempt::Attempter;
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json;
-use scheduler::placement::Placer;
 use serde_json::Value;
 use shared::account::Account;
 use shared::address::Address;
-use shared::clock::{ManualClock, Timestamp};
-use shared::config::{self, Config};
+use shared::clock::{Clock, ManualClock, Timestamp};
 use shared::event::{Event, EventKind};
 use shared::job::JobId;
-use shared::pace::{DestinationRule, Pace};
 use shared::placement::Destination;
-use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::{AddressReport, JobReport};
 use shared::store::claim::{ClaimBounds, Claimed, Lease, LeasedJob};
@@ -26,18 +23,17 @@ use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
 use shared::store::settle::{SettleCall, Settled, Settlement};
-use shared::store::{BATCH_MAX, Limits, Store, StoreError};
-use tokio::task::JoinHandle;
+use shared::store::{BATCH_MAX, Store, StoreError};
 use tokio_util::sync::CancellationToken;
-use worker::attempt::Attempter;
-use worker::content::Contents;
-use worker::routes::Routes;
-use worker::run::Worker;
 
 use crate::bounce::{FULL, bounce};
 use crate::mail::MailSystem;
-use crate::redis;
-use crate::wait::eventually;
+
+mod open;
+mod worker;
+
+pub use open::{Deployment, Settings};
+pub use worker::RunningWorker;
 
 /// How long leases last in tests.
 pub const LEASE: Duration = Duration::from_secs(60);
@@ -57,37 +53,6 @@ pub const SHARDS: u16 = 4;
 /// How many entries of the journal are read at once.
 const JOURNAL_PAGE: usize = 1_000;
 
-/// What a world is made from.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where Redis is.
-    pub url: String,
-    /// What its clock shows at first.
-    pub start: Timestamp,
-    /// How many messages a job holds.
-    pub max_messages: usize,
-    /// How often in a row a job may lapse.
-    pub max_lapses: u32,
-    /// Pace and breaker of all destinations.
-    pub pace: Pace,
-    /// Limits of destinations of their own.
-    pub rules: Vec<DestinationRule>,
-}
-
-impl Default for Settings {
-    /// The tests' own Redis, 21 November 2026, and 32 messages.
-    fn default() -> Self {
-        Self {
-            url: redis::url(),
-            start: Timestamp::parse("2026-11-21T09:30:00Z").expect("it is an instant"),
-            max_messages: 32,
-            max_lapses: 5,
-            pace: Pace::default(),
-            rules: Vec::new(),
-        }
-    }
-}
-
 /// The world of one test.
 pub struct World {
     /// The clock, which stands until it is moved.
@@ -104,48 +69,10 @@ pub struct World {
     attempter: Attempter,
 }
 
-/// A worker that runs in the background.
-pub struct RunningWorker {
-    stop: CancellationToken,
-    running: JoinHandle<()>,
-}
-
 impl World {
-    /// A world of its own.
-    pub async fn new() -> Self {
-        Self::with(Settings::default()).await
-    }
-
-    /// A world of its own, with these settings.
-    pub async fn with(settings: Settings) -> Self {
-        let connections = redis::connections(&settings.url);
-        Self::on(connections, settings).await
-    }
-
-    /// A world of its own on other servers than those of the settings.
-    pub async fn on(connections: Connections, settings: Settings) -> Self {
-        Self::under(redis::unique_prefix(), connections, settings).await
-    }
-
-    /// Another process on the store of `world`: what it remembers and its clock are its own.
-    pub async fn sharing(world: &Self) -> Self {
-        let settings = Settings { start: world.now(), ..Settings::default() };
-        Self::under(world.prefix.clone(), redis::connections(&settings.url), settings).await
-    }
-
-    async fn under(prefix: String, connections: Connections, settings: Settings) -> Self {
-        let table = Table::embedded();
-        let clock = Arc::new(ManualClock::new(settings.start));
-        let store = open(connections.clone(), &settings, &prefix, &clock).await;
-        let mail = Arc::new(MailSystem::default());
-        let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
-        let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
-        Self { clock, store, mail, prefix, connections, settings, accept, attempter }
-    }
-
     /// What the clock shows.
     pub fn now(&self) -> Timestamp {
-        shared::clock::Clock::now(&*self.clock)
+        self.clock.now()
     }
 
     /// Takes one bounce in, by the door that all bounces come in by.
@@ -200,11 +127,6 @@ impl World {
     /// The pace of a destination as it is now.
     pub async fn pace(&self, destination: &str) -> PaceReport {
         self.store.pace(&Destination::named(destination)).await.expect("Redis answers")
-    }
-
-    /// From now on the store is one that has just been opened, on the same keys.
-    pub async fn restart(&mut self) {
-        self.store = open(self.connections.clone(), &self.settings, &self.prefix, &self.clock).await;
     }
 
     /// Leases all jobs that are due.
@@ -314,19 +236,6 @@ impl World {
         self.standing_record(address).await.map_or(Standing::Active, |record| record.at(self.now()))
     }
 
-    /// The same store by another way, as through a proxy, on which an answer may take `timeout`.
-    ///
-    /// # Panics
-    /// Where nothing answers there.
-    pub async fn store_at(&self, url: &str, timeout: Duration) -> Store {
-        let connections = redis::connections_with(url, timeout);
-        // A time limit that is to be met soon is short for opening a store on a busy machine.
-        eventually("the way to be open", async || {
-            try_open(connections.clone(), &self.settings, &self.prefix, &self.clock).await.ok()
-        })
-        .await
-    }
-
     /// All events so far. Those of one address are in order.
     pub async fn events(&self) -> Vec<Event> {
         all_events(&self.store).await
@@ -342,56 +251,6 @@ impl World {
         let events = self.events().await.into_iter().filter(|event| event.kind.is_final());
         events.map(|event| (event.kind, event.message.unwrap_or_default(), event.reason)).collect()
     }
-
-    /// Starts a worker in the background; `change` its settings before. It looks for work all the time.
-    pub fn start_worker(&self, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
-        self.start_worker_on(&self.store, change)
-    }
-
-    /// The same, with another way to the store.
-    pub fn start_worker_on(&self, store: &Store, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
-        let mut settings = Config::embedded().worker;
-        settings.lease = LEASE;
-        settings.poll_max = 2 * MS;
-        change(&mut settings);
-        let worker = Worker::new(store.clone(), routes(&self.mail), contents(), Table::embedded(), settings);
-        let stop = CancellationToken::new();
-        RunningWorker { running: tokio::spawn(worker.run(stop.clone())), stop }
-    }
-}
-
-impl RunningWorker {
-    /// Tells it to stop, as SIGTERM would.
-    pub fn stop(&self) {
-        self.stop.cancel();
-    }
-
-    /// Ends its loop and its heart at once, as SIGKILL would.
-    pub fn kill(&self) {
-        self.running.abort();
-    }
-
-    /// Tells it to stop, and waits until it has.
-    pub async fn stopped(self) {
-        self.stop();
-        self.running.await.expect("a worker does not panic");
-    }
-}
-
-async fn open(connections: Connections, settings: &Settings, prefix: &str, clock: &Arc<ManualClock>) -> Store {
-    let opened = try_open(connections, settings, prefix, clock).await;
-    opened.expect("the tests' own Redis answers, and all stores under a prefix have one shape")
-}
-
-async fn try_open(
-    connections: Connections,
-    settings: &Settings,
-    prefix: &str,
-    clock: &Arc<ManualClock>,
-) -> Result<Store, StoreError> {
-    let Settings { max_messages, max_lapses, pace, .. } = *settings;
-    let limits = Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&Table::embedded()) };
-    Ok(Store::open(connections, prefix, SHARDS, limits, clock.clone()).await?.with_rules(&settings.rules))
 }
 
 /// All events of a store so far. Those of one address are in order.
@@ -414,12 +273,4 @@ pub async fn all_events(store: &Store) -> Vec<Event> {
 pub fn id(address: &str) -> JobId {
     let recipient = Address::parse(address).expect("the test's address is one");
     JobId { account: Account::default(), recipient }
-}
-
-fn routes(mail: &Arc<MailSystem>) -> Routes {
-    Routes::new("default").with("default", mail.clone())
-}
-
-fn contents() -> Contents {
-    Contents::new(Vec::new())
 }

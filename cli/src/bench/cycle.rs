@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::raw::{PAIRS, pairs_on};
 use super::rig::{Cost, NoSender, Random, Rig, arrival};
-use super::{Figures, figures};
+use super::{Figures, figures, round};
 
 /// Far enough away not to fall due while a bench runs.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
@@ -51,31 +51,41 @@ pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     Ok(figures_of(cost, jobs))
 }
 
-/// The cycle's rate at a thousand destinations while more and more other jobs wait.
-pub(crate) async fn backlog(jobs: usize) -> Result<Figures> {
+/// The cycle's rate at a thousand destinations while more and more jobs are pending: all of them due, and never fewer than
+/// the backlog.
+pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
-    let mut waiting = 0;
-    let mut rates = Vec::new();
-    for backlog in [100_000, 1_000_000, 5_000_000] {
-        rig.schedule((waiting..backlog).map(|n| arrival(n, n % 1_000, FAR))).await?;
-        waiting = backlog;
-        let first = 10_000_000 + backlog;
-        rig.schedule((first..first + jobs).map(|n| arrival(n, n % 1_000, Duration::ZERO))).await?;
-        let cost = drain(&rig, NoSender::default(), jobs).await?;
-        rates.push((cost.rate(jobs), Cost::each(cost.redis_cpu, jobs)));
+    let (mut scheduled, mut settled) = (0, 0);
+    let mut costs = Vec::new();
+    for pending in [largest / 50, largest / 5, largest] {
+        let last = settled + pending + jobs;
+        rig.schedule((scheduled..last).map(|n| arrival(n, n % 1_000, Duration::ZERO))).await?;
+        scheduled = last;
+        let (cost, done) = drain_some(&rig, NoSender::default(), jobs).await?;
+        settled += done;
+        costs.push((pending, cost.rate(done), Cost::each(cost.redis_cpu, done)));
     }
     rig.end().await;
-    Ok(figures([
-        ("jobs/s beside 100 k", rates[0].0),
-        ("jobs/s beside 1 M", rates[1].0),
-        ("jobs/s beside 5 M", rates[2].0),
-        ("redis us/job beside 100 k", rates[0].1),
-        ("redis us/job beside 5 M", rates[2].1),
-        ("rate 5 M / 100 k, percent", 100.0 * rates[2].0 / rates[0].0),
-    ]))
+    let mut list = Figures::new();
+    for (pending, rate, redis) in &costs {
+        let beside = round(*pending as f64);
+        list.extend(figures([
+            (&format!("jobs/s, {beside} pending"), *rate),
+            (&format!("redis us/job, {beside} pending"), *redis),
+        ]));
+    }
+    list.extend(figures([("rate at the most / at the least, percent", 100.0 * costs[2].1 / costs[0].1)]));
+    Ok(list)
 }
 
+/// Lets a worker bring all `jobs` that there are to delivered.
 async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
+    Ok(drain_some(rig, sender, jobs).await?.0)
+}
+
+/// Lets a worker bring `jobs` of those that there are to delivered, and tells how many it were in the end: what is under way
+/// when they are done is finished.
+async fn drain_some(rig: &Rig, sender: NoSender, jobs: usize) -> Result<(Cost, usize)> {
     let sender = Arc::new(sender);
     let stop = CancellationToken::new();
     let start = rig.start().await?;
@@ -84,7 +94,7 @@ async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
     // The drain belongs to it: only then is the last of them settled.
     stop.cancel();
     worker.await?;
-    rig.cost(&start).await
+    Ok((rig.cost(&start).await?, sender.delivered()))
 }
 
 fn figures_of(cost: Cost, jobs: usize) -> Figures {

@@ -47,6 +47,7 @@ pub(crate) async fn skew(jobs: usize, backlog: usize) -> Result<Figures> {
         ("beside: ms late, p99", beside.at(0.99)),
         ("p99 beside / alone", beside.at(0.99) / alone.at(0.99).max(1.0)),
         ("backlog settled per second", beside.backlog_rate),
+        ("left of the unthrottled backlog", beside.backlog_left),
     ]))
 }
 
@@ -55,6 +56,8 @@ struct Late {
     ms: Vec<i64>,
     /// What the backlogs got meanwhile.
     backlog_rate: f64,
+    /// How many jobs of the unthrottled one still waited at the end: where there are none, it was too small.
+    backlog_left: f64,
 }
 
 impl Late {
@@ -75,6 +78,8 @@ impl Late {
         let due_in =
             |n: usize| (lead + Duration::from_secs_f64(n as f64 / RATE as f64)).saturating_sub(started.elapsed());
         rig.schedule((0..jobs).map(|n| arrival(10_000_000 + n, n % DESTINATIONS, due_in(n)))).await?;
+        // Not before: a backlog that is worked off while nothing falls due is in nobody's way.
+        sleep(lead.saturating_sub(started.elapsed() + Duration::from_millis(100))).await;
         let (mut late, mut besides) = (Vec::with_capacity(jobs), 0_usize);
         let mut progress = Progress::new("claiming", jobs);
         let claiming = Instant::now();
@@ -125,8 +130,9 @@ impl Late {
             sleep(next.saturating_duration_since(Instant::now())).await;
         }
         let backlog_rate = besides as f64 / claiming.elapsed().as_secs_f64();
+        let backlog_left = rig.store.waiting(&crowded[0]).await?.jobs as f64;
         rig.end().await;
         late.sort_unstable();
-        Ok(Self { ms: late, backlog_rate })
+        Ok(Self { ms: late, backlog_rate, backlog_left })
     }
 }

@@ -247,9 +247,14 @@ impl NoSender {
         Self { defer_first: true, ..Self::default() }
     }
 
+    /// How many were delivered.
+    pub(crate) fn delivered(&self) -> usize {
+        self.delivered.load(Ordering::Relaxed) as usize
+    }
+
     /// Waits until so many were delivered.
     pub(crate) async fn wait_for(&self, jobs: usize) {
-        while self.delivered.load(Ordering::Relaxed) < jobs as u64 {
+        while self.delivered() < jobs {
             sleep(Duration::from_millis(2)).await;
         }
     }

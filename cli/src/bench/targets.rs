@@ -12,7 +12,7 @@ enum Target {
 use Target::{AtLeast, AtMost};
 
 /// The targets, by mode and figure. Figures that are not here are there to be known.
-const TARGETS: [(&str, &str, Target); 22] = [
+const TARGETS: [(&str, &str, Target); 23] = [
     ("ingest", "redis us per job", AtMost(10.0)),
     ("cycle", "jobs per second", AtLeast(100_000.0)),
     ("cycle", "redis us per job", AtMost(8.0)),
@@ -22,6 +22,7 @@ const TARGETS: [(&str, &str, Target); 22] = [
     ("retry", "jobs per second", AtLeast(40_000.0)),
     ("memory", "bytes of redis per job", AtMost(500.0)),
     ("lateness", "ms late, p99", AtMost(20.0)),
+    ("backlog", "rate at the most / at the least, percent", AtLeast(85.0)),
     ("skew", "p99 beside / alone", AtMost(1.5)),
     ("limit", "limit 5, 1 worker: deferred, percent", AtMost(10.0)),
     ("limit", "limit 5, 4 workers: deferred, percent", AtMost(10.0)),

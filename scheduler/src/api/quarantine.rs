@@ -36,7 +36,9 @@ pub async fn list(State(api): State<Api>, query: Result<Query<Page>, QueryReject
     let jobs: Vec<Value> = found
         .iter()
         .zip(destinations)
-        .map(|(one, destination)| json!({"job": one.job.key(), "destination": destination, "since": one.since}))
+        .map(|(one, destination)| {
+            json!({"job": one.job.key(), "destination": destination, "since": one.since, "lapses": one.lapses})
+        })
         .collect();
     let next = found.last().filter(|_| found.len() == limit).map(write_place);
     Ok(Json(json!({"jobs": jobs, "next": next})))
@@ -74,7 +76,8 @@ fn write_place(last: &Quarantined) -> String {
 fn read_place(text: &str) -> Result<Quarantined, Problem> {
     let read = || {
         let (since, job) = text.split_once('/')?;
-        Some(Quarantined { job: JobId::from_key(job).ok()?, since: Timestamp::from_ms(since.parse().ok()?) })
+        let since = Timestamp::from_ms(since.parse().ok()?);
+        Some(Quarantined { job: JobId::from_key(job).ok()?, since, lapses: None })
     };
     read().ok_or_else(|| Problem::bad_field("after", "this is no place in the list; use the next of an answer"))
 }

@@ -59,6 +59,11 @@ impl Shard {
         &self.all[3]
     }
 
+    /// job id → how often in a row its lease ran out.
+    pub fn lapses(&self) -> &str {
+        &self.all[4]
+    }
+
     /// job id → since when it is in quarantine, in ms.
     pub fn quarantine(&self) -> &str {
         &self.all[5]
@@ -160,6 +165,7 @@ mod tests {
         assert_eq!(shard.journal(), "rd:{3}:journal");
         assert_eq!(shard.agenda(), "rd:{3}:agenda");
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");
+        assert_eq!(shard.lapses(), "rd:{3}:lapses");
         assert_eq!(shard.quarantine(), "rd:{3}:quarantine");
         assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
         assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");

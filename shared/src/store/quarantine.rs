@@ -15,6 +15,8 @@ pub struct Quarantined {
     pub job: JobId,
     /// Since when.
     pub since: Timestamp,
+    /// How often in a row it had lapsed; none where that is not known.
+    pub lapses: Option<u32>,
 }
 
 impl Quarantined {
@@ -33,14 +35,24 @@ impl Store {
         if last < place(skip) {
             return Ok(Vec::new());
         }
-        let key = self.keys.shard(shard).quarantine();
+        let keys = self.keys.shard(shard);
         let (found,): (Vec<(String, f64)>,) =
-            self.connections.pipeline(pipe().zrange_withscores(key, place(skip), last)).await?;
+            self.connections.pipeline(pipe().zrange_withscores(keys.quarantine(), place(skip), last)).await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut ask = pipe();
+        ask.cmd("HMGET").arg(keys.lapses());
+        for (id, _) in &found {
+            ask.arg(id);
+        }
+        let (lapses,): (Vec<Option<u32>>,) = self.connections.pipeline(&ask).await?;
         found
             .into_iter()
-            .map(|(id, since)| {
+            .zip(lapses)
+            .map(|((id, since), lapses)| {
                 let job = JobId::from_key(&id).map_err(|why| StoreError::Refused(why.to_string()))?;
-                Ok(Quarantined { job, since: Timestamp::from_ms(since as i64) })
+                Ok(Quarantined { job, since: Timestamp::from_ms(since as i64), lapses })
             })
             .collect()
     }

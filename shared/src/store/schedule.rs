@@ -67,8 +67,8 @@ pub enum Answer {
 
 impl Store {
     /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is answered
-    /// [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that failed may be made again. Only the
-    /// event of a dropped message is then written twice. An answer means that Redis has it to the configured durability.
+    /// [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that failed may be made again. A dropped
+    /// message is remembered for a day at least. An answer means that Redis has it to the configured durability.
     pub async fn schedule(&self, arrivals: &[Arrival]) -> Result<Vec<Answer>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         for (n, arrival) in arrivals.iter().enumerate() {

@@ -6,36 +6,39 @@ use deadpool_redis::redis::{Script, ScriptInvocation};
 
 use super::{Limits, Store};
 
-macro_rules! script {
-    ($($part:literal),+) => {
-        LazyLock::new(|| Script::new(concat!($(include_str!($part), "\n"),+)))
+/// Each script as a static of its own, and all of them as one list by their verbs. `prelude.lua` stands before each, then the
+/// parts that it shares with others, then the file of its verb.
+macro_rules! scripts {
+    ($($name:ident = $verb:literal $(after $($part:literal),+)?;)+) => {
+        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!("lua/prelude.lua"), "\n",
+                $($(include_str!(concat!("lua/", $part, ".lua")), "\n",)+)?
+                include_str!(concat!("lua/", $verb, ".lua")), "\n",
+            ))
+        });)+
+
+        static ALL: &[(&str, &LazyLock<Script>)] = &[$(($verb, &$name)),+];
     };
 }
 
-pub(super) static SCHEDULE: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/schedule.lua");
-pub(super) static CLAIM: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/claim.lua");
-pub(super) static SETTLE: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/settle.lua");
-pub(super) static RELEASE: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/release.lua");
-pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/lease.lua", "lua/extend.lua");
-pub(super) static HOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/hold.lua");
-pub(super) static UNHOLD: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/unhold.lua");
-pub(super) static OVERRIDE: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/override.lua");
-pub(super) static LIMIT: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/limit.lua");
-pub(super) static PUT_BACK: LazyLock<Script> = script!("lua/prelude.lua", "lua/put_back.lua");
-pub(super) static REINSTATE: LazyLock<Script> = script!("lua/prelude.lua", "lua/reinstate.lua");
-pub(super) static REPAIR: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/repair.lua");
-pub(super) static RECOUNT: LazyLock<Script> =
-    script!("lua/prelude.lua", "lua/lease.lua", "lua/pace.lua", "lua/lapse.lua", "lua/recount.lua");
-pub(super) static SWEEP: LazyLock<Script> = script!("lua/prelude.lua", "lua/sweep.lua");
-pub(super) static TRIM_MARKS: LazyLock<Script> = script!("lua/prelude.lua", "lua/trim_marks.lua");
+scripts! {
+    SCHEDULE = "schedule" after "lease", "pace";
+    CLAIM = "claim" after "lease", "pace", "lapse";
+    SETTLE = "settle" after "lease", "pace";
+    RELEASE = "release" after "lease", "pace", "lapse";
+    EXTEND = "extend" after "lease";
+    HOLD = "hold" after "lease", "pace";
+    UNHOLD = "unhold" after "lease", "pace";
+    OVERRIDE = "override" after "lease", "pace";
+    LIMIT = "limit" after "lease", "pace";
+    PUT_BACK = "put_back";
+    REINSTATE = "reinstate";
+    REPAIR = "repair" after "lease", "pace", "lapse";
+    RECOUNT = "recount" after "lease", "pace", "lapse";
+    SWEEP = "sweep";
+    TRIM_MARKS = "trim_marks";
+}
 
 impl Store {
     /// A call of `script` on one shard, with the keys and arguments that `prelude.lua` names.
@@ -80,13 +83,28 @@ pub(super) fn ms(span: std::time::Duration) -> u64 {
 
 /// The verb of the script that Redis knows by this hash: for those who read what goes to Redis.
 pub fn verb_of(hash: &str) -> Option<&'static str> {
-    let scripts = [
-        ("schedule", &SCHEDULE),
-        ("claim", &CLAIM),
-        ("settle", &SETTLE),
-        ("release", &RELEASE),
-        ("extend", &EXTEND),
-        ("reinstate", &REINSTATE),
-    ];
-    scripts.into_iter().find(|(_, script)| script.get_hash() == hash).map(|(verb, _)| verb)
+    ALL.iter().find(|(_, script)| script.get_hash() == hash).map(|(verb, _)| *verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_is_known_by_the_verb_of_its_file() {
+        for (verb, script) in ALL {
+            assert_eq!(verb_of(script.get_hash()), Some(*verb));
+        }
+        assert_eq!(verb_of(""), None);
+        let parts = ["lapse", "lease", "pace", "prelude"];
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/lua")).unwrap();
+        let mut files: Vec<String> = files
+            .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .filter(|name| !parts.contains(&name.as_str()))
+            .collect();
+        let mut verbs: Vec<&str> = ALL.iter().map(|(verb, _)| *verb).collect();
+        files.sort_unstable();
+        verbs.sort_unstable();
+        assert_eq!(files, verbs);
+    }
 }

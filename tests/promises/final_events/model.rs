@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN};
+use harness::bounce::{AWAY, FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN};
 use harness::world::{DAY, HOUR, LEASE};
 use shared::clock::Timestamp;
 use shared::standing::Standing;
 use shared::store::claim::LeaseKey;
 
 use super::MAX_MESSAGES;
+
+/// How long a job waits when the trouble is ours.
+const HELD: Duration = Duration::from_secs(900);
 
 /// What must be so.
 #[derive(Default)]
@@ -19,6 +22,8 @@ pub(super) struct Model {
     pub(super) delivered: BTreeMap<&'static str, Timestamp>,
     /// When somebody at a destination last got through.
     pub(super) delivered_there: BTreeMap<&'static str, Timestamp>,
+    /// Messages that were dropped as they came in, and on which day.
+    pub(super) dropped: BTreeMap<(&'static str, String), i64>,
     /// How often each message was accepted, and how often it ended.
     pub(super) accepted: BTreeMap<(String, String), usize>,
     pub(super) ended: BTreeMap<(String, String), usize>,
@@ -30,6 +35,8 @@ pub(super) struct Model {
 pub(super) struct Job {
     pub(super) created: Timestamp,
     pub(super) attempt: u32,
+    /// Whether the last try did not count.
+    pub(super) held: bool,
     pub(super) messages: Vec<String>,
     /// When it is due; while it is leased, when it was.
     pub(super) due: Timestamp,
@@ -85,13 +92,14 @@ impl Model {
         if waits {
             return "duplicate";
         }
-        self.accept(address, message);
         if reply == TOO_BIG {
-            self.end(address, message);
+            self.drop(address, message, now);
             return "dropped";
         }
+        self.accept(address, message);
         let Some(job) = self.jobs.get_mut(address) else {
-            let job = Job { created: now, attempt: 0, messages: vec![message.to_owned()], due: now, lease: None };
+            let messages = vec![message.to_owned()];
+            let job = Job { created: now, attempt: 0, held: false, messages, due: now, lease: None };
             self.jobs.insert(address, job);
             return "scheduled";
         };
@@ -102,6 +110,17 @@ impl Model {
             self.end(address, &replaced);
         }
         "joined"
+    }
+
+    /// A message is dropped as it comes in, and nothing is said of it again today and tomorrow.
+    fn drop(&mut self, address: &'static str, message: &str, now: Timestamp) {
+        let today = now.ms().div_euclid(DAY.as_millis() as i64);
+        let known = self.dropped.get(&(address, message.to_owned())).is_some_and(|day| *day >= today - 1);
+        if !known {
+            self.accept(address, message);
+            self.end(address, message);
+            self.dropped.insert((address, message.to_owned()), today);
+        }
     }
 
     /// Who is leased by a claim at `now`, in order, given the leases that the store made of it.
@@ -167,27 +186,41 @@ impl Model {
         let Leased { claimed, seen, host_dead, .. } = job.lease.take().unwrap();
         let joined = job.messages.split_off(seen);
         let (mut waiting, mut step) = (std::mem::replace(&mut job.messages, joined), job.attempt + 1);
-        let created = job.created;
+        let (created, held) = (job.created, job.held);
         let overdue = |now: Timestamp| now.since(created) >= 30 * DAY;
         let mut replies = replies.iter().copied();
         while !waiting.is_empty() {
-            let reply = if overdue(claimed) { "its last failure again" } else { replies.next().unwrap_or(OK) };
+            let reply = match (overdue(claimed), held) {
+                (true, true) => AWAY,
+                (true, false) => "its last failure again",
+                (false, _) => replies.next().unwrap_or(OK),
+            };
             match (reply, delays(reply).get(step as usize).filter(|_| !overdue(now))) {
                 (OK, _) => {
                     // A failure from here on is a new outage.
                     step = 0;
-                    self.jobs.get_mut(address).unwrap().created = now;
+                    let job = self.jobs.get_mut(address).unwrap();
+                    (job.created, job.attempt, job.held) = (now, 0, false);
                     self.delivered.insert(address, now);
                     self.delivered_there.insert(domain(address), now);
                     self.gone.remove(address);
                     self.end(address, &waiting.remove(0));
                 }
                 (TOO_BIG, _) => self.end(address, &waiting.remove(0)),
+                (AWAY, _) if overdue(now) => {
+                    for message in std::mem::take(&mut waiting) {
+                        self.end(address, &message);
+                    }
+                }
+                (AWAY, _) => {
+                    self.jobs.get_mut(address).unwrap().held = true;
+                    self.wait(address, waiting);
+                    return Some(HELD);
+                }
                 (_, Some(delay)) => {
                     let job = self.jobs.get_mut(address).unwrap();
-                    job.attempt = step;
-                    job.messages.splice(0..0, waiting);
-                    self.trim(address);
+                    (job.attempt, job.held) = (step, false);
+                    self.wait(address, waiting);
                     return Some(*delay);
                 }
                 (reply, None) => {
@@ -203,13 +236,19 @@ impl Model {
         }
         // No message is left but what joined, which goes on at once with the whole schedule before it.
         let job = self.jobs.get_mut(address).unwrap();
-        (job.created, job.attempt, job.due) = (now, 0, now);
+        (job.created, job.attempt, job.held, job.due) = (now, 0, false, now);
         if job.messages.is_empty() {
             self.jobs.remove(address);
         } else {
             self.trim(address);
         }
         None
+    }
+
+    /// What was not dealt with stays in front of what joined.
+    fn wait(&mut self, address: &'static str, waiting: Vec<String>) {
+        self.jobs.get_mut(address).unwrap().messages.splice(0..0, waiting);
+        self.trim(address);
     }
 
     fn retire(&mut self, address: &'static str, standing: Standing, host_dead: bool, now: Timestamp) {

@@ -1,13 +1,17 @@
-//! Pace in memory and in the plainest way: what each destination may get now follows from its jobs and from what came back.
+//! Jobs and leases in memory and in the plainest way: what a claim brings follows from what is due, and from the pace of each
+//! destination.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness::world::LEASE;
 use shared::clock::Timestamp;
 use shared::pace::{Feedback, Pace, PaceLimits};
-use shared::store::destination::BreakerState;
 
 use super::DESTINATIONS;
+
+mod pace;
+
+use pace::{Allowed, Breaker, Destination};
 
 /// Which of the addresses. Its destination is the remainder.
 pub(super) type Slot = usize;
@@ -33,45 +37,6 @@ enum State {
     Waiting(Timestamp),
     Leased(u64),
     Quarantined(Timestamp),
-}
-
-/// The pace of one destination.
-#[derive(Default)]
-pub(super) struct Destination {
-    pub(super) window: Option<f64>,
-    pub(super) override_limits: Option<PaceLimits>,
-    tokens: Option<(f64, Timestamp)>,
-    breaker: Breaker,
-    results: Option<Results>,
-    narrowed: u64,
-    /// Until when it is held; none within is for ever.
-    hold: Option<Option<Timestamp>>,
-    /// The newest token of its shard.
-    serial: u64,
-}
-
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Breaker {
-    #[default]
-    Closed,
-    Open(Timestamp, u32),
-    HalfOpen(u64, u32),
-}
-
-/// What came back since the first failure: in this period and the one before, as good and bad.
-#[derive(Clone, Copy, Default)]
-struct Results {
-    row: u32,
-    period: i64,
-    now: (f64, f64),
-    before: (f64, f64),
-}
-
-/// How many a destination may get.
-#[derive(Clone, Copy, PartialEq)]
-enum Allowed {
-    Some(usize),
-    Probe,
 }
 
 impl Model {
@@ -146,7 +111,7 @@ impl Model {
             let left = due.iter().filter(|slot| !of_place.contains(slot)).filter_map(|slot| self.due_of(*slot)).min();
             assert!(latest.is_none() || left.is_none() || latest <= left, "those go first that are due first");
             if let Some(token) = token.filter(|_| !of_place.is_empty()) {
-                self.take(place, allowed, token, of_place.len(), now);
+                self.paces[place].take(&self.settings, allowed, token, of_place.len(), now);
             }
             for slot in of_place {
                 self.jobs.get_mut(&slot).unwrap().state = State::Leased(token.unwrap());
@@ -198,43 +163,8 @@ impl Model {
     }
 
     fn allowed(&self, place: usize, now: Timestamp) -> Allowed {
-        let pace = &self.paces[place];
-        if pace.hold.is_some_and(|until| until.is_none_or(|until| until > now)) {
-            return Allowed::Some(0);
-        }
-        match pace.breaker {
-            Breaker::Open(until, _) if until > now => return Allowed::Some(0),
-            Breaker::HalfOpen(token, _) if self.leases.contains_key(&(self.shards[place], token)) => {
-                return Allowed::Some(0);
-            }
-            Breaker::Open(..) | Breaker::HalfOpen(..) => return Allowed::Probe,
-            Breaker::Closed => {}
-        }
-        let limits = self.limits(place);
-        let window = pace.window.unwrap_or(self.settings.window.into()).min(limits.window.into());
-        let room = (window.floor() as u32).saturating_sub(self.in_flight(place)) as usize;
-        if limits.rate == 0.0 {
-            return Allowed::Some(room);
-        }
-        Allowed::Some(room.min((pace.saved(limits, now) + 1e-6) as usize))
-    }
-
-    fn limits(&self, place: usize) -> PaceLimits {
-        self.paces[place].override_limits.unwrap_or(self.settings.limits)
-    }
-
-    fn take(&mut self, place: usize, allowed: Allowed, token: u64, count: usize, now: Timestamp) {
-        let limits = self.limits(place);
-        let pace = &mut self.paces[place];
-        match (allowed, pace.breaker) {
-            (Allowed::Probe, Breaker::Open(_, times) | Breaker::HalfOpen(_, times)) => {
-                pace.breaker = Breaker::HalfOpen(token, times);
-            }
-            _ if limits.rate > 0.0 => {
-                pace.tokens = Some((rounded(pace.saved(limits, now) - count as f64, 6), now));
-            }
-            _ => {}
-        }
+        let is_out = |probe| self.leases.contains_key(&(self.shards[place], probe));
+        self.paces[place].allowed(&self.settings, self.in_flight(place), is_out, now)
     }
 
     fn lapse(&mut self, shard: u16, now: Timestamp) {
@@ -329,91 +259,6 @@ impl Model {
 
     /// An attempt ended, and says something of its destination; `in_flight` counts it.
     fn feed(&mut self, slot: Slot, token: u64, feedback: Feedback, in_flight: u32, now: Timestamp) {
-        let place = slot % DESTINATIONS;
-        let window_max = f64::from(self.limits(place).window);
-        let settings = self.settings;
-        let pace = &mut self.paces[place];
-        let open = |times: u32| {
-            let longer = settings.breaker.open * 2_u32.pow(times.min(20));
-            Breaker::Open(now.plus(longer.min(settings.breaker.open_max)), times + 1)
-        };
-        match pace.breaker {
-            Breaker::HalfOpen(probe, times) if probe == token => match feedback {
-                Feedback::Good => {
-                    pace.window = Some(settings.window_min.into());
-                    (pace.breaker, pace.results) = (Breaker::Closed, None);
-                }
-                Feedback::HostFailed | Feedback::RouteFailed => {
-                    (pace.breaker, pace.results) = (open(times), None);
-                }
-                Feedback::Nothing => pace.breaker = Breaker::Open(now.plus(settings.breaker.open), times),
-            },
-            Breaker::Open(..) | Breaker::HalfOpen(..) => {}
-            Breaker::Closed => {
-                let window = pace.window.unwrap_or(settings.window.into());
-                let failed = matches!(feedback, Feedback::HostFailed | Feedback::RouteFailed);
-                if failed && token > pace.narrowed {
-                    let left = window.min(in_flight.into()) * 0.7;
-                    pace.window = Some(rounded(left.max(settings.window_min.into()), 3));
-                    pace.narrowed = pace.serial;
-                } else if feedback == Feedback::Good && f64::from(in_flight) * 2.0 >= window {
-                    let wider = (window + 1.0 / window).min(window_max);
-                    if wider != window {
-                        pace.window = Some(rounded(wider, 3));
-                    }
-                }
-                if pace.count(feedback, &settings, now) {
-                    (pace.breaker, pace.results) = (open(0), None);
-                }
-            }
-        }
+        self.paces[slot % DESTINATIONS].feed(&self.settings, token, feedback, in_flight, now);
     }
-}
-
-impl Destination {
-    pub(super) fn breaker_state(&self) -> BreakerState {
-        match self.breaker {
-            Breaker::Closed => BreakerState::Closed,
-            Breaker::Open(until, times) => BreakerState::Open { until, times },
-            Breaker::HalfOpen(_, times) => BreakerState::HalfOpen { times },
-        }
-    }
-
-    fn saved(&self, limits: PaceLimits, now: Timestamp) -> f64 {
-        self.tokens.map_or(limits.burst, |(saved, at)| {
-            (saved + now.since(at).as_millis() as f64 * limits.rate / 1_000.0).min(limits.burst)
-        })
-    }
-
-    /// Counts what came back; whether that opens the breaker.
-    fn count(&mut self, feedback: Feedback, settings: &Pace, now: Timestamp) -> bool {
-        let good = f64::from(u8::from(feedback == Feedback::Good));
-        let bad = f64::from(u8::from(feedback == Feedback::HostFailed));
-        if bad == 0.0 && self.results.is_none() {
-            return false;
-        }
-        let over = settings.breaker.over.as_millis() as i64;
-        let period = now.ms().div_euclid(over);
-        let mut results = self.results.unwrap_or_default();
-        match period - results.period {
-            0 => {}
-            1 => (results.before, results.now) = (results.now, (0.0, 0.0)),
-            _ => (results.before, results.now) = ((0.0, 0.0), (0.0, 0.0)),
-        }
-        results.period = period;
-        results.now = (results.now.0 + good, results.now.1 + bad);
-        results.row = if good > 0.0 { 0 } else { results.row + bad as u32 };
-        let left = 1.0 - now.ms().rem_euclid(over) as f64 / over as f64;
-        let tried = results.now.0 + results.now.1 + left * (results.before.0 + results.before.1);
-        let failed = results.now.1 + left * results.before.1;
-        let forgotten = results.row == 0 && results.now.1 == 0.0 && results.before.1 == 0.0;
-        self.results = (!forgotten).then_some(results);
-        let breaker = settings.breaker;
-        results.row >= breaker.failures || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
-    }
-}
-
-/// As it is after it was written with so many digits.
-fn rounded(number: f64, digits: usize) -> f64 {
-    format!("{number:.digits$}").parse().unwrap()
 }

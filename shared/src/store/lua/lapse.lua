@@ -34,7 +34,6 @@ local function put_back(ids, token, due_of)
       local fields = ',"job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}'
       add_event('{"type":"JobLapsed"' .. fields)
       if redis.call('HINCRBY', LAPSES, id, 1) >= MAX_LAPSES then
-        redis.call('HDEL', LAPSES, id)
         redis.call('ZADD', QUARANTINE, NOW_TEXT, id)
         add_event('{"type":"JobQuarantined"' .. fields)
       else

@@ -3,16 +3,23 @@
 --
 -- ARGV from FIRST: destination; 'rate burst window', or '' for none
 -- Reply: now.
--- Cost: 2 operations. Atomic; repeating it changes nothing.
+-- Cost: 4 operations, 1 where nothing changes. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'override takes 2 values')
 local destination, limits = unpack(ARGV, FIRST)
+local key = pace_key(destination)
 
+if (redis.call('HGET', key, 'override') or '') == limits then return { NOW } end
+local fields = ''
 if limits == '' then
-  redis.call('HDEL', pace_key(destination), 'override')
+  redis.call('HDEL', key, 'override')
 else
-  redis.call('HSET', pace_key(destination), 'override', limits)
+  redis.call('HSET', key, 'override', limits)
+  local rate, burst, window = string.match(limits, '^(%S+) (%S+) (%S+)$')
+  fields = ',"limits":{"rate":' .. rate .. ',"burst":' .. burst .. ',"window":' .. window .. '}'
 end
 wake(destination, NOW)
+event_of_destination('DestinationLimited', destination, fields)
 write_due()
+write_journal()
 return { NOW }

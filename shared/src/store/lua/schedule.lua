@@ -13,7 +13,8 @@
 --   n instants  when it happened, in ms, or '' where nobody knows
 -- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r retired, d dropped); then a detail
 -- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; else '').
--- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address. Atomic.
+-- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address; 4 more where
+-- messages are dropped. Atomic.
 
 local EVENTS, LENGTHS, DISTINCT, N, G, M = unpack(ARGV, FIRST, FIRST + 5)
 N, G, M = tonumber(N), tonumber(G), tonumber(M)
@@ -165,6 +166,49 @@ local function scheduled_event(k)
   return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
 end
 
+-- Dropped messages are remembered by day, so that a repeated request finds them and the day's end takes them along. One is
+-- known by 80 bits of its hash: id and message can take a kilobyte, and nobody reads them here.
+local DAY_MS, DROPPED_KEEP_S = 86400000, 2 * 86400
+local known_drops, new_drops = {}, {}
+
+local function dropped_key(days_ago) return PREFIX .. 'dropped:' .. math.floor(NOW / DAY_MS) - days_ago end
+
+local function digest(id, start) return string.sub(redis.sha1hex(id .. start), 1, 20) end
+
+-- Looks up the messages of this batch that may have been dropped before.
+do
+  local asked = {}
+  for k = 1, N do
+    if ARGV[VERDICTS + k] == 'drop' then
+      asked[#asked + 1] = digest(ARGV[IDS + k], (first_message(ARGV[RECORDS + k])))
+    end
+  end
+  if #asked > 0 then
+    for days_ago = 0, 1 do
+      for k, is_known in ipairs(redis.call('SMISMEMBER', dropped_key(days_ago), unpack(asked))) do
+        if is_known == 1 then known_drops[asked[k]] = true end
+      end
+    end
+  end
+end
+
+local function drop(id, start, scheduled)
+  local message = digest(id, start)
+  if not known_drops[message] then
+    known_drops[message] = true
+    new_drops[#new_drops + 1] = message
+    event_of('MessageDropped', scheduled, ',"reason":"given_up"')
+  end
+  return 'd', ''
+end
+
+local function write_dropped()
+  if #new_drops == 0 then return end
+  local key = dropped_key(0)
+  redis.call('SADD', key, unpack(new_drops))
+  redis.call('EXPIRE', key, DROPPED_KEEP_S, 'NX')
+end
+
 local function take_in(k, destination)
   if is_stale(k) then return 't', '' end
   local id, record, verdict = ARGV[IDS + k], ARGV[RECORDS + k], ARGV[VERDICTS + k]
@@ -177,10 +221,7 @@ local function take_in(k, destination)
   local known = not_active(id)
   if known then return 'r', known end
   if holds_message(id, start) then return 'u', '' end
-  if not delay then
-    event_of('MessageDropped', scheduled_event(k), ',"reason":"given_up"')
-    return 'd', ''
-  end
+  if not delay then return drop(id, start, scheduled_event(k)) end
   if record_of[id] then
     event_of('MessageJoined', scheduled_event(k))
     return join_job(id, destination, line)
@@ -252,6 +293,7 @@ for id, destination in pairs(changed) do
   if due_of[id] then put_due(destination, id, due_of[id]) end
 end
 call_many('HSET', JOBS, writes)
+write_dropped()
 write_pace()
 write_due()
 write_journal()

@@ -1,0 +1,84 @@
+//! A Redis that the program has started for itself ends with it, however it is told to stop.
+
+use std::path::PathBuf;
+
+use harness::bounce::{FULL, bounce};
+use harness::process::{Redeliver, free_port};
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::{eventually, in_time};
+use serde_json::json;
+use shared::clock::{Clock, SystemClock, Timestamp};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+/// What a command answers that was told to stop before it was done.
+const INTERRUPTED: i32 = 130;
+
+#[tokio::test]
+async fn it_ends_with_the_command_that_is_told_to_stop() {
+    for (arguments, status) in [
+        (&["bench", "memory", "--jobs", "5000000"] as &[&str], INTERRUPTED),
+        (&["demo", "--speed", "1"], INTERRUPTED),
+        (&["dev", "--data", "data", "--listen", "127.0.0.1:0"], 0),
+    ] {
+        let program = Redeliver::start_with(arguments, "[log]\nfilter = \"error\"\n");
+        let server = server_of(&program).await;
+        let ended = in_time("the command's end", program.terminate()).await;
+        assert_eq!(ended.code(), Some(status), "{arguments:?}");
+        server.has_ended().await;
+    }
+}
+
+#[tokio::test]
+async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an_attempt() {
+    let peer = SmtpPeer::start(|heard| if heard.command == "DATA" { Act::Hang } else { agree(&heard.command) }).await;
+    let (host, port) = (peer.address.ip(), peer.address.port());
+    let listen = format!("127.0.0.1:{}", free_port());
+    let program = Redeliver::start_with(
+        &["dev", "--data", "data", "--listen", &listen],
+        &format!(
+            "[worker]\ngrace = \"60s\"\n[log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\n\
+             host = \"{host}\"\nport = {port}\n"
+        ),
+    );
+    let server = server_of(&program).await;
+    let mut posted = bounce("jo@example.com", "m1", FULL);
+    posted["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
+    posted["occurred_at"] = Timestamp::from_ms(SystemClock.now().ms() - 172_800_000).to_string().into();
+    let (client, url) = (reqwest::Client::new(), format!("http://{listen}/v1/bounces"));
+    eventually("a scheduler", async || client.post(&url).json(&posted).send().await.ok()).await;
+    peer.has_heard("DATA", 1).await;
+    program.signal("-TERM").await;
+    eventually("the end of intake", async || client.get(&url).send().await.err()).await;
+    let ended = in_time("the command's end", program.terminate()).await;
+    assert_eq!(ended.code(), Some(INTERRUPTED));
+    server.has_ended().await;
+}
+
+/// A connection to the server that the program has started.
+struct Server(UnixStream);
+
+impl Server {
+    /// What is connected to a server hears of its end.
+    async fn has_ended(mut self) {
+        let heard = in_time("the server's end", self.0.read(&mut [0; 1])).await;
+        assert!(matches!(heard, Ok(0) | Err(_)), "{heard:?}");
+    }
+}
+
+impl Drop for Server {
+    /// One that should have ended and has not is not left behind by the test either.
+    fn drop(&mut self) {
+        let _ = self.0.try_write(b"SHUTDOWN NOSAVE\r\n");
+    }
+}
+
+async fn server_of(program: &Redeliver) -> Server {
+    eventually("a server", async || UnixStream::connect(socket_of(program)?).await.ok().map(Server)).await
+}
+
+/// Its socket lies in a folder of the program's, or in the one for temporary files.
+fn socket_of(program: &Redeliver) -> Option<PathBuf> {
+    let folders = std::fs::read_dir(program.folder()).ok()?;
+    folders.filter_map(Result::ok).map(|folder| folder.path().join("redis.sock")).find(|socket| socket.exists())
+}

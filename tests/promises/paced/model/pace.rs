@@ -1,0 +1,175 @@
+//! The pace of one destination in memory and in the plainest way: what it may get now follows from what came back.
+
+use shared::clock::Timestamp;
+use shared::pace::{Feedback, Pace, PaceLimits};
+use shared::store::destination::BreakerState;
+
+/// The pace of one destination.
+#[derive(Default)]
+pub(in crate::paced) struct Destination {
+    pub(in crate::paced) window: Option<f64>,
+    pub(in crate::paced) override_limits: Option<PaceLimits>,
+    tokens: Option<(f64, Timestamp)>,
+    pub(super) breaker: Breaker,
+    results: Option<Results>,
+    narrowed: u64,
+    /// Until when it is held; none within is for ever.
+    pub(super) hold: Option<Option<Timestamp>>,
+    /// The newest token of its shard.
+    pub(super) serial: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(super) enum Breaker {
+    #[default]
+    Closed,
+    Open(Timestamp, u32),
+    HalfOpen(u64, u32),
+}
+
+/// What came back since the first failure: in this period and the one before, as good and bad.
+#[derive(Clone, Copy, Default)]
+struct Results {
+    row: u32,
+    period: i64,
+    now: (f64, f64),
+    before: (f64, f64),
+}
+
+/// How many a destination may get.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Allowed {
+    Some(usize),
+    Probe,
+}
+
+impl Destination {
+    /// How many it may get, while so many attempts are under way. `is_out` tells whether a probe still is.
+    pub(super) fn allowed(
+        &self,
+        settings: &Pace,
+        in_flight: u32,
+        is_out: impl Fn(u64) -> bool,
+        now: Timestamp,
+    ) -> Allowed {
+        if self.hold.is_some_and(|until| until.is_none_or(|until| until > now)) {
+            return Allowed::Some(0);
+        }
+        match self.breaker {
+            Breaker::Open(until, _) if until > now => return Allowed::Some(0),
+            Breaker::HalfOpen(probe, _) if is_out(probe) => return Allowed::Some(0),
+            Breaker::Open(..) | Breaker::HalfOpen(..) => return Allowed::Probe,
+            Breaker::Closed => {}
+        }
+        let limits = self.limits(settings);
+        let window = self.window.unwrap_or(settings.window.into()).min(limits.window.into());
+        let room = (window.floor() as u32).saturating_sub(in_flight) as usize;
+        if limits.rate == 0.0 {
+            return Allowed::Some(room);
+        }
+        Allowed::Some(room.min((self.saved(limits, now) + 1e-6) as usize))
+    }
+
+    fn limits(&self, settings: &Pace) -> PaceLimits {
+        self.override_limits.unwrap_or(settings.limits)
+    }
+
+    /// A claim under `token` took so many.
+    pub(super) fn take(&mut self, settings: &Pace, allowed: Allowed, token: u64, count: usize, now: Timestamp) {
+        let limits = self.limits(settings);
+        match (allowed, self.breaker) {
+            (Allowed::Probe, Breaker::Open(_, times) | Breaker::HalfOpen(_, times)) => {
+                self.breaker = Breaker::HalfOpen(token, times);
+            }
+            _ if limits.rate > 0.0 => {
+                self.tokens = Some((rounded(self.saved(limits, now) - count as f64, 6), now));
+            }
+            _ => {}
+        }
+    }
+
+    /// An attempt ended, and says something of it; `in_flight` counts it.
+    pub(super) fn feed(&mut self, settings: &Pace, token: u64, feedback: Feedback, in_flight: u32, now: Timestamp) {
+        let window_max = f64::from(self.limits(settings).window);
+        let open = |times: u32| {
+            let longer = settings.breaker.open * 2_u32.pow(times.min(20));
+            Breaker::Open(now.plus(longer.min(settings.breaker.open_max)), times + 1)
+        };
+        match self.breaker {
+            Breaker::HalfOpen(probe, times) if probe == token => match feedback {
+                Feedback::Good => {
+                    self.window = Some(settings.window_min.into());
+                    (self.breaker, self.results) = (Breaker::Closed, None);
+                }
+                Feedback::HostFailed | Feedback::RouteFailed => {
+                    (self.breaker, self.results) = (open(times), None);
+                }
+                Feedback::Nothing => self.breaker = Breaker::Open(now.plus(settings.breaker.open), times),
+            },
+            Breaker::Open(..) | Breaker::HalfOpen(..) => {}
+            Breaker::Closed => {
+                let window = self.window.unwrap_or(settings.window.into());
+                let failed = matches!(feedback, Feedback::HostFailed | Feedback::RouteFailed);
+                if failed && token > self.narrowed {
+                    let left = window.min(in_flight.into()) * 0.7;
+                    self.window = Some(rounded(left.max(settings.window_min.into()), 3));
+                    self.narrowed = self.serial;
+                } else if feedback == Feedback::Good && f64::from(in_flight) * 2.0 >= window {
+                    let wider = (window + 1.0 / window).min(window_max);
+                    if wider != window {
+                        self.window = Some(rounded(wider, 3));
+                    }
+                }
+                if self.count(feedback, settings, now) {
+                    (self.breaker, self.results) = (open(0), None);
+                }
+            }
+        }
+    }
+
+    pub(in crate::paced) fn breaker_state(&self) -> BreakerState {
+        match self.breaker {
+            Breaker::Closed => BreakerState::Closed,
+            Breaker::Open(until, times) => BreakerState::Open { until, times },
+            Breaker::HalfOpen(_, times) => BreakerState::HalfOpen { times },
+        }
+    }
+
+    fn saved(&self, limits: PaceLimits, now: Timestamp) -> f64 {
+        self.tokens.map_or(limits.burst, |(saved, at)| {
+            (saved + now.since(at).as_millis() as f64 * limits.rate / 1_000.0).min(limits.burst)
+        })
+    }
+
+    /// Counts what came back; whether that opens the breaker.
+    fn count(&mut self, feedback: Feedback, settings: &Pace, now: Timestamp) -> bool {
+        let good = f64::from(u8::from(feedback == Feedback::Good));
+        let bad = f64::from(u8::from(feedback == Feedback::HostFailed));
+        if bad == 0.0 && self.results.is_none() {
+            return false;
+        }
+        let over = settings.breaker.over.as_millis() as i64;
+        let period = now.ms().div_euclid(over);
+        let mut results = self.results.unwrap_or_default();
+        match period - results.period {
+            0 => {}
+            1 => (results.before, results.now) = (results.now, (0.0, 0.0)),
+            _ => (results.before, results.now) = ((0.0, 0.0), (0.0, 0.0)),
+        }
+        results.period = period;
+        results.now = (results.now.0 + good, results.now.1 + bad);
+        results.row = if good > 0.0 { 0 } else { results.row + bad as u32 };
+        let left = 1.0 - now.ms().rem_euclid(over) as f64 / over as f64;
+        let tried = results.now.0 + results.now.1 + left * (results.before.0 + results.before.1);
+        let failed = results.now.1 + left * results.before.1;
+        let forgotten = results.row == 0 && results.now.1 == 0.0 && results.before.1 == 0.0;
+        self.results = (!forgotten).then_some(results);
+        let breaker = settings.breaker;
+        results.row >= breaker.failures || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
+    }
+}
+
+/// As it is after it was written with so many digits.
+fn rounded(number: f64, digits: usize) -> f64 {
+    format!("{number:.digits$}").parse().unwrap()
+}

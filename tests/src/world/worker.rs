@@ -1,0 +1,65 @@
+//! A real worker on the store of a world, in the background.
+
+use std::sync::Arc;
+
+use shared::config::{self, Config};
+use shared::policy::Table;
+use shared::store::Store;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::run::Worker;
+
+use super::{LEASE, MS, World};
+use crate::mail::MailSystem;
+
+/// A worker that runs in the background.
+pub struct RunningWorker {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl World {
+    /// Starts a worker in the background; `change` its settings before. It looks for work all the time.
+    pub fn start_worker(&self, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
+        self.start_worker_on(&self.store, change)
+    }
+
+    /// The same, with another way to the store.
+    pub fn start_worker_on(&self, store: &Store, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
+        let mut settings = Config::embedded().worker;
+        settings.lease = LEASE;
+        settings.poll_max = 2 * MS;
+        change(&mut settings);
+        let worker = Worker::new(store.clone(), routes(&self.mail), contents(), Table::embedded(), settings);
+        let stop = CancellationToken::new();
+        RunningWorker { running: tokio::spawn(worker.run(stop.clone())), stop }
+    }
+}
+
+impl RunningWorker {
+    /// Tells it to stop, as SIGTERM would.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends its loop and its heart at once, as SIGKILL would.
+    pub fn kill(&self) {
+        self.running.abort();
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub async fn stopped(self) {
+        self.stop();
+        self.running.await.expect("a worker does not panic");
+    }
+}
+
+pub(super) fn routes(mail: &Arc<MailSystem>) -> Routes {
+    Routes::new("default").with("default", mail.clone())
+}
+
+pub(super) fn contents() -> Contents {
+    Contents::new(Vec::new())
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use reqwest::{Client, Method, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, Url, header};
 use serde_json::Value;
 
 /// How long an answer may take.
@@ -39,24 +39,11 @@ impl Api {
     /// # Errors
     /// Where nobody answers, or the answer is no; the text says what to do.
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<Value> {
-        let mut url = self.base.clone();
-        url.path_segments_mut().expect("it was read as http").pop_if_empty().push("v1").extend(call.path);
-        if !call.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(call.query);
-        }
-        let mut request = Client::builder().timeout(ANSWER_MAX).build()?.request(call.method, url);
+        let mut request = self.request(call.method, call.path, call.query)?;
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|err| {
-            let err = anyhow::Error::from(err);
-            anyhow!(
-                "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \
-                 REDELIVER_API",
-                self.base,
-                err.root_cause()
-            )
-        })?;
+        let response = request.send().await.map_err(|err| self.silent(err))?;
         let status = response.status();
         let answer: Option<Value> = response.json().await.ok();
         match answer {
@@ -67,6 +54,35 @@ impl Api {
             }
             _ => bail!("{} answers {status}, and not as a scheduler does; is --api the right one?", self.base),
         }
+    }
+
+    /// Posts a body to one of the API's collections, and gives the answer as it comes.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub(crate) async fn post(&self, collection: &str, content_type: &str, body: Vec<u8>) -> Result<Response> {
+        let request =
+            self.request(Method::POST, &[collection], &[])?.header(header::CONTENT_TYPE, content_type).body(body);
+        request.send().await.map_err(|err| self.silent(err))
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, String)]) -> Result<RequestBuilder> {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("it was read as http").pop_if_empty().push("v1").extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(Client::builder().timeout(ANSWER_MAX).build()?.request(method, url))
+    }
+
+    fn silent(&self, err: reqwest::Error) -> anyhow::Error {
+        let err = anyhow::Error::from(err);
+        anyhow!(
+            "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \
+             REDELIVER_API",
+            self.base,
+            err.root_cause()
+        )
     }
 }
 

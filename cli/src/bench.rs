@@ -16,7 +16,6 @@ mod cycle;
 mod lateness;
 mod limit;
 mod memory;
-mod progress;
 mod raw;
 mod rig;
 mod targets;

@@ -14,8 +14,10 @@ mod dev;
 mod figures;
 mod policy;
 mod process;
+mod progress;
 mod quarantine;
 mod scheduler;
+mod submit;
 mod worker;
 
 /// A worker makes and drops much text, and the system's allocator took a third of its time.
@@ -48,6 +50,8 @@ enum Command {
     Dev(dev::Arguments),
     /// Play a campaign of bounces against a cast of mail servers, in fast motion
     Demo(demo::Arguments),
+    /// Post the bounces of a file, of standard input, or of a mail system's log
+    Submit(submit::Arguments),
     /// Say what a reply means: class, scope, and what would be done
     Classify(classify::Arguments),
     /// Show the retry policy in force
@@ -70,6 +74,7 @@ async fn main() -> ExitCode {
             Command::Worker(arguments) => worker::run(config, &arguments).await,
             Command::Dev(arguments) => dev::run(config, &arguments).await,
             Command::Demo(arguments) => demo::run(&arguments).await,
+            Command::Submit(arguments) => submit::run(&arguments).await,
             Command::Destinations(arguments) => destinations::run(config, &arguments).await,
             Command::Quarantine(arguments) => quarantine::run(&arguments).await,
             Command::Classify(arguments) => classify::run(config, &arguments),

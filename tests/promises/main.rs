@@ -34,4 +34,5 @@ mod repair;
 mod schedules;
 mod smtp;
 mod stale_bounces;
+mod submit;
 mod tallies;

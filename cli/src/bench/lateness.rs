@@ -12,9 +12,9 @@ use shared::store::settle::{End, SettleCall, Settlement};
 use shared::tally::{Tally, TallyResult};
 use tokio::time::{Instant, sleep};
 
-use super::progress::Progress;
 use super::rig::{BATCH, Rig, arrival, ms_after};
 use super::{Figures, figures};
+use crate::progress::Progress;
 
 /// Jobs that fall due each second.
 const RATE: usize = 5_000;
@@ -126,7 +126,7 @@ impl Late {
                 }
                 next = next.min(*visit);
             }
-            progress.show(late.len(), "");
+            progress.show(late.len() as u64, "");
             sleep(next.saturating_duration_since(Instant::now())).await;
         }
         let backlog_rate = besides as f64 / claiming.elapsed().as_secs_f64();

@@ -23,9 +23,9 @@ use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
 use self::server::Server;
-use super::progress::Progress;
 use super::rig::{Rig, arrival};
 use super::{Figures, figures};
+use crate::progress::Progress;
 
 mod server;
 
@@ -90,7 +90,7 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
         let pace = rig.store.pace(&destination).await?;
         let window = pace.window.unwrap_or_default();
         let breaker = if pace.breaker == BreakerState::Closed { "" } else { ", breaker open" };
-        progress.show(tries.taken(), &format!("{} deferred, window {window:.1}{breaker}", tries.deferred()));
+        progress.show(tries.taken() as u64, &format!("{} deferred, window {window:.1}{breaker}", tries.deferred()));
     }
     let (wall, busy) = (started.elapsed(), server.busy());
     let (attempts, deferred) = (tries.all() as f64, tries.deferred() as f64);

@@ -31,7 +31,7 @@ use worker::routes::Routes;
 use worker::run::Worker;
 use worker::sender::{Attempt, Sender};
 
-use super::progress::Progress;
+use crate::progress::Progress;
 
 /// Jobs per call to the store.
 pub(crate) const BATCH: usize = 500;
@@ -121,7 +121,7 @@ impl Rig {
             let batch: Vec<Arrival> = arrivals.by_ref().take(BATCH).collect();
             self.store.schedule(&batch).await?;
             done += batch.len();
-            progress.show(done, "");
+            progress.show(done as u64, "");
         }
         Ok(())
     }

@@ -14,7 +14,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The progress of one thing that takes a while.
 pub(crate) struct Progress {
     what: String,
-    all: usize,
+    /// How much there is in all, where that is known.
+    all: Option<u64>,
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
@@ -22,24 +23,37 @@ pub(crate) struct Progress {
 impl Progress {
     /// Of `all` jobs nothing is done yet.
     pub(crate) fn new(what: impl Into<String>, all: usize) -> Self {
-        let what = what.into();
+        Self::draw(what.into(), Some(all as u64), "  {prefix}: {human_pos} of {human_len} {wide_bar} {msg}")
+    }
+
+    /// Of so many bytes, where that is known, nothing is done yet.
+    pub(crate) fn of_bytes(what: impl Into<String>, all: Option<u64>) -> Self {
+        let template = match all {
+            Some(_) => "  {prefix}: {bytes} of {total_bytes} {wide_bar} {eta} left, {msg}",
+            None => "  {spinner} {prefix}: {bytes}, {msg}",
+        };
+        Self::draw(what.into(), all, template)
+    }
+
+    fn draw(what: String, all: Option<u64>, template: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("  {prefix}: {human_pos} of {human_len} {wide_bar} {msg}");
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(all as u64).with_style(style).with_prefix(what.clone())
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = all.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+            bar.with_style(style).with_prefix(what.clone())
         });
         Self { what, all, bar, last_line: Instant::now() }
     }
 
     /// Shows how many are done, and what else there is to say.
-    pub(crate) fn show(&mut self, done: usize, besides: &str) {
+    pub(crate) fn show(&mut self, done: u64, besides: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_position(done as u64);
+            bar.set_position(done);
             bar.set_message(besides.to_owned());
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let comma = if besides.is_empty() { "" } else { ", " };
-            eprintln!("  {}: {} of {}{comma}{besides}", self.what, thousands(done as u64), thousands(self.all as u64));
+            let of_all = self.all.map(|all| format!(" of {}", thousands(all))).unwrap_or_default();
+            eprintln!("  {}: {}{of_all}{comma}{besides}", self.what, thousands(done));
         }
     }
 }

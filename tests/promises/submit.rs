@@ -1,0 +1,141 @@
+//! `redeliver submit` brings a file of any size in, says what became of each line, loses none that was refused, and goes on
+//! where it was cut short.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use harness::bounce::{FULL, bounce};
+use harness::http::Http;
+use harness::process;
+use harness::world::World;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const JO: &str = "jo@example.com";
+
+/// A folder with a file to submit.
+struct Input {
+    folder: TempDir,
+    http: Http,
+}
+
+impl Input {
+    async fn new(world: &World, content: &str) -> Self {
+        let input = Self { folder: TempDir::new().unwrap(), http: Http::serve(world).await };
+        fs::write(input.file(), content).unwrap();
+        input
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("bounces")
+    }
+
+    fn beside(&self, end: &str) -> PathBuf {
+        self.folder.path().join(format!("bounces.{end}"))
+    }
+
+    async fn submit(&self, options: &[&str]) -> Output {
+        let file = self.file();
+        let file = file.to_str().unwrap();
+        process::run(&[&["submit", "--json", "--api", self.http.base(), file], options].concat()).await
+    }
+}
+
+fn answers(output: &Output) -> Value {
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["answers"].clone()
+}
+
+fn lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|n| format!("{}\n", bounce(&format!("user{n}@example.com"), "m1", FULL))).collect()
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[tokio::test]
+async fn each_line_is_answered_and_refused_ones_are_kept_as_they_were() {
+    let world = World::new().await;
+    let refused = r#"{"recipient": "no address",  "reply": "452 4.3.1"}"#;
+    let input = Input::new(&world, &format!("{}\n{refused}\nnot JSON\n{}", lines(0..3), lines(0..1))).await;
+    let output = input.submit(&[]).await;
+    assert_eq!(output.status.code(), Some(1), "something was refused");
+    assert_eq!(answers(&output), json!({"scheduled": 3, "duplicate": 1, "refused": 2}));
+    assert_eq!(text(&input.beside("refused")), format!("{refused}\nnot JSON\n"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("line 5: recipient:") && said.contains("line 6:"), "{said}");
+    assert!(!input.beside("progress").exists(), "there is nothing left to go on with");
+}
+
+#[tokio::test]
+async fn what_was_cut_short_goes_on_behind_the_last_answer() {
+    let world = World::new().await;
+    let input = Input::new(&world, &lines(0..4_500)).await;
+    // A scheduler that takes the first batch and is gone then.
+    let short_lived = Http::serve(&world).await;
+    let proxy = cut_after_one_answer(short_lived.base()).await;
+    let file = input.file();
+    let file = file.to_str().unwrap();
+    let output = process::run(&["submit", "--patience", "1ms", "--parallel", "1", "--api", &proxy, file]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--resume"), "{said}");
+    let kept: Value = serde_json::from_str(&text(&input.beside("progress"))).unwrap();
+    let scheduled = kept["answers"]["scheduled"].as_u64().unwrap();
+    assert!((1..4_500).contains(&scheduled), "{kept}");
+
+    let again = input.submit(&[]).await;
+    assert!(String::from_utf8(again.stderr).unwrap().contains("--resume"), "it does not start anew by itself");
+    let rest = input.submit(&["--resume"]).await;
+    assert_eq!((rest.status.code(), answers(&rest)), (Some(0), json!({"scheduled": 4_500})), "none twice, none lost");
+    assert!(!input.beside("progress").exists());
+}
+
+/// Passes one request on, with its answer, and then nothing more. Where it listens.
+async fn cut_after_one_answer(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap();
+    let to = to.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut server = TcpStream::connect(to).await.unwrap();
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        let forth = tokio::io::copy(&mut from_client, &mut to_server);
+        let mut answer = [0; 64 << 10];
+        let back = async {
+            // The answer to one batch, up to the chunk that ends it.
+            loop {
+                let size = from_server.read(&mut answer).await.unwrap();
+                to_client.write_all(&answer[..size]).await.unwrap();
+                if size == 0 || answer[..size].ends_with(b"\n0\r\n\r\n") {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            _ = forth => {}
+            () = back => {}
+        }
+    });
+    format!("http://{place}")
+}
+
+#[tokio::test]
+async fn a_mail_systems_log_is_read_for_its_bounces() {
+    let world = World::new().await;
+    let log = "2025-11-21T09:30:00+00:00 out1 postfix/qmgr[9]: 4fXk2m1Qz7: from=<news@shop.example>, size=9, nrcpt=1 (queue active)\n\
+               2025-11-21T09:30:01+00:00 out1 postfix/smtp[7]: 4fXk2m1Qz7: to=<jo@example.com>, relay=mx.example.com[192.0.2.7]:25, \
+               delay=1, delays=0/0/0/1, dsn=4.3.1, status=deferred (host mx.example.com[192.0.2.7] said: 452 4.3.1 full (in reply \
+               to RCPT TO command))\n";
+    let input = Input::new(&world, log).await;
+    let output = input.submit(&["--format", "postfix"]).await;
+    assert_eq!((output.status.code(), answers(&output)), (Some(0), json!({"scheduled": 1})));
+    let job = world.job(JO).await.job;
+    assert_eq!(job.messages[0].envelope_from.as_ref().map(|from| from.as_str()), Some("news@shop.example"));
+    assert_eq!(job.head.policy, "system-full");
+}

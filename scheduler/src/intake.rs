@@ -5,3 +5,4 @@ pub mod accept;
 pub mod json;
 pub mod lines;
 pub mod maillog;
+pub mod stream;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
+use crate::intake::stream::StreamReader;
 use crate::placement::{Placer, rows_in_vain};
 use crate::upkeep::Upkeep;
 
@@ -53,6 +54,8 @@ impl Scheduler {
         let accept = Accept::new(self.store.clone(), self.table, self.placer);
         let api = Api { store: self.store, accept, limits: self.limits, routes: self.routes, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
+        let reader = StreamReader::new(api.store.clone(), api.accept.clone(), api.limits.inline, api.routes.clone());
+        let reader = tokio::spawn(reader.run(stop.clone()));
         let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let grace_over = async {
             stop.cancelled().await;
@@ -62,6 +65,7 @@ impl Scheduler {
             served = server.into_future() => served?,
             () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
         }
+        reader.await.map_err(io::Error::other)?;
         upkeep.await.map_err(io::Error::other)
     }
 }

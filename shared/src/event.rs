@@ -42,6 +42,8 @@ pub enum EventKind {
     JobReinstated,
     /// A job was in no set, which no crash can bring about, and is due again.
     JobRecovered,
+    /// An entry of the intake stream is no bounce, and was put aside: reason.
+    IntakeRefused,
     /// A destination failed too often and gets no attempts for a time: until.
     BreakerOpened,
     /// A probe got through and the destination gets attempts again, few at first.
@@ -56,7 +58,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -70,6 +72,7 @@ impl EventKind {
         Self::JobQuarantined,
         Self::JobReinstated,
         Self::JobRecovered,
+        Self::IntakeRefused,
         Self::BreakerOpened,
         Self::BreakerClosed,
         Self::DestinationHeld,
@@ -98,6 +101,7 @@ impl EventKind {
             Self::JobQuarantined => "JobQuarantined",
             Self::JobReinstated => "JobReinstated",
             Self::JobRecovered => "JobRecovered",
+            Self::IntakeRefused => "IntakeRefused",
             Self::BreakerOpened => "BreakerOpened",
             Self::BreakerClosed => "BreakerClosed",
             Self::DestinationHeld => "DestinationHeld",
@@ -250,6 +254,12 @@ impl Event {
             delay: None,
             occurred: None,
         }
+    }
+
+    /// An event about an entry of the intake stream that is no bounce.
+    pub fn intake_refused(reason: String) -> Self {
+        let nobody = Destination::named("");
+        Self { destination: None, reason: Some(reason), ..Self::about(EventKind::IntakeRefused, "", &nobody) }
     }
 
     /// The same event about one message of the job.

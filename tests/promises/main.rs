@@ -34,5 +34,6 @@ mod repair;
 mod schedules;
 mod smtp;
 mod stale_bounces;
+mod stream;
 mod submit;
 mod tallies;

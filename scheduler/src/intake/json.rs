@@ -70,6 +70,11 @@ impl Refusal {
         Self { field: Some(field.chars().take(VALUE_CHARS).collect()), value, reason: reason.into(), line: None }
     }
 
+    /// What is wrong, without the value, which may name a person.
+    pub fn without_value(&self) -> String {
+        self.field.as_ref().map_or_else(|| self.reason.clone(), |field| format!("{field}: {}", self.reason))
+    }
+
     /// The refusal as the API gives it.
     pub fn to_wire(&self) -> Value {
         let mut wire = json!({"answer": "refused", "reason": self.reason});

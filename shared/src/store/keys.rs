@@ -129,6 +129,16 @@ impl Keys {
         &self.shards[usize::from(n)]
     }
 
+    /// The stream that mail systems may add bounces to.
+    pub fn intake(&self) -> String {
+        format!("{}:intake", self.prefix)
+    }
+
+    /// What was in it and is no bounce.
+    pub fn intake_aside(&self) -> String {
+        format!("{}:intake:aside", self.prefix)
+    }
+
     /// recipient domain → destination, for the domains of one shard. In the slot of that shard's other keys.
     pub fn place(&self, n: u16) -> String {
         format!("{}:place:{{{n}}}", self.prefix)

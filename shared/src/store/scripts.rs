@@ -32,6 +32,7 @@ scripts! {
     UNHOLD = "unhold" after "lease", "pace";
     OVERRIDE = "override" after "lease", "pace";
     LIMIT = "limit" after "lease", "pace";
+    NOTE = "note";
     PUT_BACK = "put_back";
     REINSTATE = "reinstate";
     REPAIR = "repair" after "lease", "pace", "lapse";

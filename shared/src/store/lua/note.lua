@@ -1,0 +1,10 @@
+-- Writes an event that is about no job and no destination into the journal of a shard.
+--
+-- ARGV[FIRST]  the event, as JSON
+-- Reply: now.
+-- Cost: 1 operation. Atomic; repeating it tells the event once more.
+
+assert(#ARGV == FIRST, 'note takes 1 value')
+add_event(ARGV[FIRST])
+write_journal()
+return NOW

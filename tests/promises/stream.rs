@@ -1,0 +1,103 @@
+//! A mail system can add bounces to a stream in Redis itself. Each is taken in by some scheduler, whoever dies, and what is
+//! no bounce is put aside where it can be seen.
+
+use std::time::Duration;
+
+use harness::bounce::{FULL, bounce};
+use harness::http::Http;
+use harness::redis;
+use harness::wait::eventually;
+use harness::world::World;
+use scheduler::intake::accept::Accept;
+use scheduler::intake::stream::StreamReader;
+use scheduler::placement::Placer;
+use shared::config::Config;
+use shared::event::EventKind;
+use shared::policy::Table;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const JO: &str = "jo@example.com";
+const SAM: &str = "sam@example.com";
+
+/// Does to the intake stream what a mail system would.
+async fn add(world: &World, fields: &[&str]) {
+    let key = format!("{}:intake", world.prefix);
+    redis::ask(&redis::url(), &[&["XADD", &key, "*"], fields].concat()).await;
+}
+
+async fn length(world: &World, stream: &str) -> usize {
+    let answer = redis::ask(&redis::url(), &["XLEN", &format!("{}:{stream}", world.prefix)]).await;
+    answer.trim_start_matches(':').trim_end().parse().unwrap()
+}
+
+/// A scheduler's reader that takes over what others have had for this long.
+fn reader(world: &World, idle: Duration) -> DropGuard {
+    let placer = Placer::from_config(world.store.clone(), &Config::embedded()).unwrap();
+    let accept = Accept::new(world.store.clone(), Table::embedded(), placer);
+    let stop = CancellationToken::new();
+    let reader = StreamReader::new(world.store.clone(), accept, 1 << 16, ["default".to_owned()].into());
+    tokio::spawn(reader.taking_over_after(idle).run(stop.clone()));
+    stop.drop_guard()
+}
+
+#[tokio::test]
+async fn what_a_mail_system_adds_is_taken_in_and_leaves_the_stream() {
+    let world = World::new().await;
+    let _scheduler = Http::serve(&world).await;
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    add(&world, &["recipient", SAM, "reply", FULL, "message_id", "m1", "metadata", r#"{"campaign":"c42"}"#]).await;
+    for address in [JO, SAM] {
+        eventually("the job", async || world.job_if_any(address).await).await;
+    }
+    assert_eq!(world.job(SAM).await.job.messages[0].metadata["campaign"], "c42");
+    eventually("an empty stream", async || (length(&world, "intake").await == 0).then_some(())).await;
+    assert_eq!(length(&world, "intake:aside").await, 0);
+}
+
+#[tokio::test]
+async fn what_a_reader_had_when_it_died_is_taken_over() {
+    let world = World::new().await;
+    world.store.open_intake().await.unwrap();
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    let had = world.store.read_intake("one that dies", 10, Duration::from_millis(1)).await.unwrap();
+    assert_eq!(had.len(), 1);
+    let _reader = reader(&world, Duration::from_millis(20));
+    eventually("the job", async || world.job_if_any(JO).await).await;
+    eventually("an empty stream", async || (length(&world, "intake").await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_is_no_bounce_is_put_aside_with_an_event_that_names_nobody() {
+    let world = World::new().await;
+    let _scheduler = Http::serve(&world).await;
+    add(&world, &["bounce", "{"]).await;
+    add(&world, &["recipient", "jo@@example.com", "reply", FULL]).await;
+    add(&world, &["recipient", SAM, "reply", FULL, "content", "not JSON"]).await;
+    add(&world, &["recipient", JO, "reply", FULL]).await;
+    eventually("the job", async || world.job_if_any(JO).await).await;
+    let refused = eventually("the events", async || {
+        let refused = world.events_of(EventKind::IntakeRefused).await;
+        (refused.len() == 3).then_some(refused)
+    })
+    .await;
+    assert!(refused[1].reason.as_ref().unwrap().contains("recipient: "), "{refused:?}");
+    assert!(refused.iter().all(|event| !format!("{event:?}").contains("example.com")), "{refused:?}");
+    assert_eq!(length(&world, "intake:aside").await, 3, "nothing is lost");
+    eventually("an empty stream", async || (length(&world, "intake").await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_kills_its_readers_is_put_aside() {
+    let world = World::new().await;
+    world.store.open_intake().await.unwrap();
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    world.store.read_intake("the first", 10, Duration::from_millis(1)).await.unwrap();
+    for n in 0..4 {
+        let taken = world.store.take_over_intake(&format!("reader {n}"), 10, Duration::ZERO).await.unwrap();
+        assert_eq!(taken[0].1, n + 2, "how often it was handed out");
+    }
+    let _reader = reader(&world, Duration::from_millis(20));
+    eventually("the event", async || world.events_of(EventKind::IntakeRefused).await.pop()).await;
+    assert_eq!(length(&world, "intake:aside").await, 1);
+    assert!(world.job_if_any(JO).await.is_none());
+}

@@ -136,6 +136,6 @@ async fn a_mail_systems_log_is_read_for_its_bounces() {
     let output = input.submit(&["--format", "postfix"]).await;
     assert_eq!((output.status.code(), answers(&output)), (Some(0), json!({"scheduled": 1})));
     let job = world.job(JO).await.job;
-    assert_eq!(job.messages[0].envelope_from.as_ref().map(|from| from.as_str()), Some("news@shop.example"));
+    assert_eq!(job.messages[0].envelope_from.as_ref().map(shared::address::Address::as_str), Some("news@shop.example"));
     assert_eq!(job.head.policy, "system-full");
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use crate::status::{EnhancedStatus, StatusClass};
 
+pub mod fingerprint;
+
 /// The most text that a [`Reply`] keeps, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
@@ -91,12 +93,12 @@ impl<'a> Head<'a> {
         let text = opened(text);
         let Some((code, rest)) = code_at(text) else {
             let (status, rest) = status_at(text).filter(|(status, _)| is_in_use(*status))?;
-            return Some(Self { code: None, status: Some(status), rest });
+            return Some(Self { code: None, status: Some(status), rest: past_separators(rest) });
         };
-        let rest = rest.trim_start_matches(SEPARATORS);
-        match status_at(opened(rest)) {
+        let rest = past_separators(rest);
+        match status_at(opened(rest.trim_start_matches(SEPARATORS))) {
             Some((status, rest)) if (status.class() == StatusClass::Success) == (code < 400) => {
-                Some(Self { code: Some(code), status: Some(status), rest })
+                Some(Self { code: Some(code), status: Some(status), rest: past_separators(rest) })
             }
             _ => Some(Self { code: Some(code), status: None, rest }),
         }
@@ -152,6 +154,13 @@ fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
 /// each of its places, costs no more than a short one.
 fn opened(text: &str) -> &str {
     (0..4).fold(text, |text, _| text.strip_prefix(OPENERS).unwrap_or(text))
+}
+
+/// `text` past what parts it from code and status. A colon that stands for itself is a part of the text: where
+/// `550 <jo@example.com>: user unknown` would be said and no address is named, it is all that tells.
+fn past_separators(text: &str) -> &str {
+    let past = text.trim_start_matches(SEPARATORS);
+    if text[..text.len() - past.len()].ends_with(" : ") { &text[text.len() - past.len() - 2..] } else { past }
 }
 
 /// The status that `text` begins with, and what follows it.
@@ -232,11 +241,11 @@ fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> 
     let repeats =
         |head: &Head<'_>| head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status);
     let text = rest.split('\n').map(|line| match Head::at_start(line) {
-        Some(head) if repeats(&head) => head.rest.trim_start_matches(SEPARATORS),
+        Some(head) if repeats(&head) => head.rest,
         _ => line,
     });
     let text = text.collect::<Vec<_>>().join(" ");
-    cut(text.trim_start_matches(SEPARATORS), MAX_TEXT).trim_end().to_owned()
+    cut(text.trim_start(), MAX_TEXT).trim_end().to_owned()
 }
 
 /// `text` cut to at most `max` bytes, between characters.
@@ -266,6 +275,8 @@ mod tests {
             ("550 5.1.1", "550 5.1.1 "),
             ("550-5.1.1 no such user", "550 5.1.1 no such user"),
             ("550 - no such user", "550 - no such user"),
+            ("550 : no such user", "550 - : no such user"),
+            ("550 5.1.1: no such user", "550 5.1.1 no such user"),
             ("550: 5.2.2 over quota", "550 5.2.2 over quota"),
             ("554 #4.3.2 later", "554 4.3.2 later"),
             ("550 (#5.1.1) no such user", "550 5.1.1 no such user"),

@@ -210,14 +210,27 @@ fn class_of(code: u16) -> Option<StatusClass> {
 /// Folds white space and control characters into single spaces, and line ends into single `\n`. Log pipelines write
 /// a line end as backslash and letter, so these count too.
 fn fold(raw: &str) -> String {
-    let raw = raw.replace(r"\r\n", "\n").replace(r"\n", "\n");
-    let lines = raw.split(['\r', '\n']).map(|line| {
-        line.split(|c: char| c.is_whitespace() || c.is_control())
-            .filter(|word| !word.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
-    });
-    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    let unescaped;
+    let raw = if raw.contains(r"\n") {
+        unescaped = raw.replace(r"\r\n", "\n").replace(r"\n", "\n");
+        &unescaped
+    } else {
+        raw
+    };
+    let mut folded = String::with_capacity(raw.len());
+    // What is to stand before the next word.
+    let mut gap = None;
+    for c in raw.chars() {
+        match c {
+            '\r' | '\n' => gap = Some('\n'),
+            _ if c.is_whitespace() || c.is_control() => gap = gap.or(Some(' ')),
+            _ => {
+                folded.extend(gap.take().filter(|_| !folded.is_empty()));
+                folded.push(c);
+            }
+        }
+    }
+    folded
 }
 
 /// `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix; host …`.
@@ -232,11 +245,14 @@ fn without_diagnostic_type(text: &str) -> &str {
 /// What `rest` says to people, on one line: without the code and status that each line of a reply repeats (RFC 5321,
 /// section 4.2.1), be it at the start of a line or, where lines were joined on the way, amid it.
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
-    let rest = match (code, status) {
+    let again = code.map(|code| code.to_string()).filter(|code| rest.contains(code));
+    let replaced;
+    let rest = match (again, status) {
         (Some(code), Some(status)) => {
-            rest.replace(&format!(" {code}-{status} "), "\n").replace(&format!(" {code} {status} "), "\n")
+            replaced = rest.replace(&format!(" {code}-{status} "), "\n").replace(&format!(" {code} {status} "), "\n");
+            &replaced
         }
-        _ => rest.to_owned(),
+        _ => rest,
     };
     let repeats =
         |head: &Head<'_>| head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status);

@@ -2,22 +2,20 @@
 //! that matches wins; what is done about a reason is the policy table's business. Knows neither.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::LazyLock;
 
-use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde::{Serialize, Serializer};
 
 use super::pattern::StatusPattern;
 use crate::reply::Reply;
+use texts::Texts;
 
 mod load;
+mod texts;
 
 /// The rows, in order, each with an example that the tests check.
 const ROWS: &str = include_str!("reasons.toml");
-
-/// What the automaton that is built while texts are read may hold, in bytes for each thread that reads. Where it is full
-/// it starts anew, so this is a bound on memory, and speed is what it buys.
-const AUTOMATON_MAX: usize = 32 << 20;
 
 static TABLE: LazyLock<Reasons> =
     LazyLock::new(|| load::reasons(ROWS).expect("the tests load the table of reasons, which ships with the program"));
@@ -130,34 +128,26 @@ pub fn examples() -> Vec<String> {
 
 /// The rows of the table, in their order.
 struct Reasons {
-    /// The texts of the rows that have one.
-    texts: RegexSet,
+    texts: Texts,
     rows: Vec<Row>,
 }
 
 /// One row: what has to match, and what it then is.
 struct Row {
     reason: Reason,
-    /// The place of its text in the set; `None` where any text will do.
-    text: Option<usize>,
+    /// Its texts, of which one must match; none where any text will do.
+    texts: Range<usize>,
     /// One of these must match; any status will do where there is none.
     status: Vec<StatusPattern>,
 }
 
 impl Reasons {
-    fn new(rows: Vec<Row>, texts: &[String]) -> Result<Self, regex::Error> {
-        // Patterns are matched byte by byte, which is several times as fast as by letters of all scripts. So only the
-        // letters a to z have two cases here.
-        let texts =
-            RegexSetBuilder::new(texts).unicode(false).case_insensitive(true).dfa_size_limit(AUTOMATON_MAX).build()?;
-        Ok(Self { texts, rows })
-    }
-
     fn of(&self, reply: &Reply) -> Option<Reason> {
-        let matches = self.texts.matches(reply.text.as_bytes());
+        let text = reply.text.as_bytes();
+        let candidates = self.texts.candidates(text);
         let row = self.rows.iter().find(|row| {
-            row.text.is_none_or(|text| matches.matched(text))
-                && (row.status.is_empty() || row.status.iter().any(|status| status.matches(reply)))
+            (row.status.is_empty() || row.status.iter().any(|status| status.matches(reply)))
+                && (row.texts.is_empty() || self.texts.any(row.texts.clone(), &candidates, text))
         });
         row.map(|row| row.reason)
     }
@@ -175,6 +165,12 @@ mod tests {
             .filter(|(reason, found, _)| *found != Some(*reason))
             .collect();
         assert!(wrong.is_empty(), "row, found, example: {wrong:#?}");
+    }
+
+    #[test]
+    fn every_text_can_be_compiled() {
+        let texts = &TABLE.texts;
+        assert!((0..texts.len()).all(|text| texts.compiled(text).is_some()));
     }
 
     #[test]

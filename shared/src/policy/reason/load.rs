@@ -1,5 +1,6 @@
 //! Reads the table of reasons, which ships with the program: a fault in it is found by the tests.
 
+use super::texts::Texts;
 use super::{REASONS, Reason, Reasons, Row};
 use crate::settings::{Section, SettingsFault, SettingsFaults};
 
@@ -23,13 +24,13 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
         }
         Err(err) => faults.push(SettingsFault::syntax(FILE, toml, &err)),
     }
-    let table = Reasons::new(rows, &texts).map_err(|err| {
-        faults.push(SettingsFault { file: FILE.to_owned(), key: "text".to_owned(), text: err.to_string() });
+    let texts = Texts::new(texts).map_err(|text| {
+        faults.push(SettingsFault { file: FILE.to_owned(), key: "text".to_owned(), text });
     });
-    table.ok().filter(|_| faults.is_empty()).ok_or(SettingsFaults(faults))
+    texts.ok().filter(|_| faults.is_empty()).map(|texts| Reasons { texts, rows }).ok_or(SettingsFaults(faults))
 }
 
-/// Reads one row. The texts of a row, of which one has to match, become one pattern of the set.
+/// Reads one row. Its texts go behind those of the rows before it.
 fn read_row(mut section: Section<'_, '_>, texts: &mut Vec<String>) -> Option<Row> {
     let reason = section.choice("reason", REASONS);
     let mut status = Vec::new();
@@ -43,16 +44,14 @@ fn read_row(mut section: Section<'_, '_>, texts: &mut Vec<String>) -> Option<Row
     if alternatives.is_empty() && status.is_empty() {
         section.fault("text", "a row needs a text or a status");
     }
-    let text = (!alternatives.is_empty()).then_some(texts.len());
-    if text.is_some() {
-        let alternatives = alternatives.iter().map(|text| format!("(?:{})", text.replace('…', WITHIN_SENTENCE)));
-        texts.push(alternatives.collect::<Vec<_>>().join("|"));
-    }
+    let first = texts.len();
+    texts.extend(alternatives.into_iter().map(|text| text.replace('…', WITHIN_SENTENCE)));
+    let range = first..texts.len();
     if reason.is_none() || section.texts("example").is_empty() {
         section.fault("reason", "a row needs a reason and an example");
     }
     section.finish();
-    Some(Row { reason: reason?, text, status })
+    Some(Row { reason: reason?, texts: range, status })
 }
 
 /// The examples of all rows, with the reason of each.

@@ -159,10 +159,12 @@ fn opened(text: &str) -> &str {
 }
 
 /// `text` past what parts it from code and status. A colon that stands for itself is a part of the text: where
-/// `550 <jo@example.com>: user unknown` would be said and no address is named, it is all that tells.
+/// `550 <jo@example.com>: user unknown` would be said and no address is named, it is all that tells. Two of them begin an
+/// IPv6 address.
 fn past_separators(text: &str) -> &str {
     let past = text.trim_start_matches(SEPARATORS);
-    if text[..text.len() - past.len()].ends_with(" : ") { &text[text.len() - past.len() - 2..] } else { past }
+    let passed = &text[..text.len() - past.len()];
+    if passed.ends_with(" : ") || passed.ends_with("::") { &text[text.len() - past.len() - 2..] } else { past }
 }
 
 /// The status that `text` begins with, and what follows it.
@@ -275,6 +277,7 @@ mod tests {
             ("550-5.1.1 no such user", "550 5.1.1 no such user"),
             ("550 - no such user", "550 - no such user"),
             ("550 : no such user", "550 - : no such user"),
+            ("421 4.1.0 ::1 is too fast", "421 4.1.0 ::1 is too fast"),
             ("550 5.1.1: no such user", "550 5.1.1 no such user"),
             ("550: 5.2.2 over quota", "550 5.2.2 over quota"),
             ("554 #4.3.2 later", "554 4.3.2 later"),

@@ -11,6 +11,7 @@ mod classify;
 mod demo;
 mod destinations;
 mod dev;
+mod dsn;
 mod figures;
 mod policy;
 mod process;
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Say what a reply means: class, scope, and what would be done
     Classify(classify::Arguments),
+    /// Say what delivery reports say: of each recipient the status, the reply, and what it means
+    Dsn(dsn::Arguments),
     /// Show the retry policy in force
     Policy(policy::Arguments),
     /// Say where domains are placed, and how a destination fares; hold it, release it, limit it
@@ -72,6 +75,7 @@ async fn main() -> ExitCode {
         Command::Destinations(arguments) => destinations::run(config, &arguments).await,
         Command::Quarantine(arguments) => quarantine::run(&arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
+        Command::Dsn(arguments) => dsn::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),
         Command::Bench(arguments) => bench::run(&arguments).await,
     };

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod address;
 pub mod bounce;
+pub mod dsn;
 pub mod event;
 pub mod job;
 pub mod outcome;

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use crate::clock::Timestamp;
 use crate::reply::Reply;
 use crate::status::{EnhancedStatus, StatusClass};
 
@@ -44,6 +45,12 @@ pub struct Report {
     pub envelope_id: Option<String>,
     /// The original's `Message-ID`, without its angle brackets.
     pub message_id: Option<String>,
+    /// Whom the original names in its `To`.
+    pub original_to: Vec<String>,
+    /// The addresses that the report itself came to, as its header fields have them.
+    pub came_to: Vec<String>,
+    /// When the report was written, as it says itself.
+    pub written_at: Option<Timestamp>,
 }
 
 /// What kind of report a message is. Of several recipients the worst counts.
@@ -111,9 +118,12 @@ impl Report {
             .or_else(|| text::read(&mail))
             .or_else(|| answer::read(&mail))
             .unwrap_or_default();
-        if report.message_id.is_none() && report.kind != Kind::None {
-            report.message_id = original::message_id(&mail);
+        if report.kind != Kind::None {
+            report.message_id = report.message_id.or_else(|| original::message_id(&mail));
+            report.original_to = original::recipients(&mail);
         }
+        report.came_to = original::came_to(&mail);
+        report.written_at = mail.date();
         report
     }
 

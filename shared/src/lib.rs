@@ -17,6 +17,7 @@ pub mod settings;
 pub mod standing;
 pub mod status;
 pub mod tally;
+pub mod verp;
 
 pub mod clock;
 

@@ -22,5 +22,5 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
     named.dedup();
     let recipients = named.into_iter().take(MAX_RECIPIENTS).map(|address| Recipient::named(Some(address))).collect();
     let envelope_id = all("original-envelope-id").next().map(str::to_owned);
-    Some(Report { kind: Kind::Feedback, recipients, envelope_id, message_id: None })
+    Some(Report { kind: Kind::Feedback, recipients, envelope_id, ..Report::default() })
 }

@@ -11,6 +11,7 @@ use mail_parser::decoders::quoted_printable::quoted_printable_decode;
 use mail_parser::{ContentType, Message, MessageParser, MimeHeaders};
 
 use super::{cut, lossy};
+use crate::clock::Timestamp;
 
 /// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
 const MAX_DEPTH: usize = 6;
@@ -25,8 +26,9 @@ const MAX_HEAD: usize = 128 * 1024;
 const MAX_TEXT: usize = 256 * 1024;
 
 /// Reads nothing but what is asked for here.
-static PARSER: LazyLock<MessageParser> =
-    LazyLock::new(|| MessageParser::new().with_mime_headers().header_text("Subject").default_header_raw());
+static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
+    MessageParser::new().with_mime_headers().header_text("Subject").header_date("Date").default_header_raw()
+});
 
 /// A message, as far as a report can be in it.
 #[derive(Debug)]
@@ -67,6 +69,18 @@ impl<'m> Mail<'m> {
     /// The subject, decoded.
     pub(super) fn subject(&self) -> &str {
         self.head.as_ref().and_then(Message::subject).unwrap_or_default()
+    }
+
+    /// When it was written, as it says itself.
+    pub(super) fn date(&self) -> Option<Timestamp> {
+        let date = self.head.as_ref()?.date().filter(|date| date.is_valid())?;
+        Some(Timestamp::from_ms(date.to_timestamp().checked_mul(1_000)?))
+    }
+
+    /// The values of header fields of one name, at most so many, unfolded.
+    pub(super) fn headers(&self, name: &'static str, most: usize) -> impl Iterator<Item = &str> {
+        let fields = self.head.iter().flat_map(Message::headers_raw);
+        fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).take(most)
     }
 
     /// The words for people, part by part.

@@ -39,24 +39,12 @@ impl Api {
     /// # Errors
     /// Where nobody answers, or the answer is no; the text says what to do.
     pub(crate) async fn call(&self, call: Call<'_>) -> Result<Value> {
-        let mut url = self.base.clone();
-        url.path_segments_mut().expect("it was read as http").pop_if_empty().push("v1").extend(call.path);
-        if !call.query.is_empty() {
-            url.query_pairs_mut().extend_pairs(call.query);
-        }
+        let url = self.url(call.path, call.query);
         let mut request = Client::builder().timeout(ANSWER_MAX).build()?.request(call.method, url);
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|err| {
-            let err = anyhow::Error::from(err);
-            anyhow!(
-                "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \
-                 REDELIVER_API",
-                self.base,
-                err.root_cause()
-            )
-        })?;
+        let response = request.send().await.map_err(|err| self.nobody_answers(err))?;
         let status = response.status();
         let answer: Option<Value> = response.json().await.ok();
         match answer {
@@ -67,6 +55,27 @@ impl Api {
             }
             _ => bail!("{} answers {status}, and not as a scheduler does; is --api the right one?", self.base),
         }
+    }
+
+    /// Where a call goes; path and query are escaped as needed.
+    pub(crate) fn url(&self, path: &[&str], query: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("it was read as http").pop_if_empty().push("v1").extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// Why there is no answer, and what to do.
+    pub(crate) fn nobody_answers(&self, err: reqwest::Error) -> anyhow::Error {
+        let err = anyhow::Error::from(err);
+        anyhow!(
+            "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \
+             REDELIVER_API",
+            self.base,
+            err.root_cause()
+        )
     }
 }
 

@@ -14,6 +14,8 @@ use shared::status::EnhancedStatus;
 
 use crate::process;
 
+mod submit;
+
 /// How much of a file is read, in bytes.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 
@@ -22,6 +24,9 @@ pub(crate) struct Arguments {
     /// Messages, or mailbox files with several; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
+
+    #[command(flatten)]
+    submission: submit::Submission,
 }
 
 /// What is printed for one recipient; once without any where a message names none.
@@ -47,11 +52,16 @@ struct Line<'r> {
     message_id: Option<&'r str>,
 }
 
-pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.submission.submit {
+        let files: Vec<Vec<u8>> = arguments.files.iter().map(|file| read(file)).collect::<Result<_>>()?;
+        let messages: Vec<&[u8]> = files.iter().flat_map(|file| mailbox::messages(file)).collect();
+        return submit::run(&arguments.submission, &messages).await;
+    }
     let (_, table) = process::configure(config)?;
     let mut out = BufWriter::new(io::stdout().lock());
     for file in &arguments.files {
-        let messages = read(file).with_context(|| format!("cannot read {file}"))?;
+        let messages = read(file)?;
         let reports: Vec<Report> = mailbox::messages(&messages).into_iter().map(Report::read).collect();
         match write_lines(&mut out, file, &reports, &table) {
             // Whoever reads us has seen enough.
@@ -66,11 +76,15 @@ pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCo
     }
 }
 
-fn read(file: &str) -> io::Result<Vec<u8>> {
-    let mut message = Vec::new();
-    let input: &mut dyn Read = if file == "-" { &mut io::stdin().lock() } else { &mut File::open(file)? };
-    input.take(MAX_FILE).read_to_end(&mut message)?;
-    Ok(message)
+fn read(file: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let done = if file == "-" {
+        io::stdin().lock().take(MAX_FILE).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+    };
+    done.with_context(|| format!("cannot read {file}"))?;
+    Ok(bytes)
 }
 
 /// The recipients of all messages in one file are numbered in a row.

@@ -75,7 +75,7 @@ async fn main() -> ExitCode {
         Command::Destinations(arguments) => destinations::run(config, &arguments).await,
         Command::Quarantine(arguments) => quarantine::run(&arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
-        Command::Dsn(arguments) => dsn::run(config, &arguments),
+        Command::Dsn(arguments) => dsn::run(config, &arguments).await,
         Command::Policy(arguments) => policy::run(config, &arguments),
         Command::Bench(arguments) => bench::run(&arguments).await,
     };

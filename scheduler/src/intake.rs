@@ -2,5 +2,7 @@
 //! door that all of them go through.
 
 pub mod accept;
+pub mod dsn;
 pub mod json;
 pub mod lines;
+pub mod lmtp;

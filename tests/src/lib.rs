@@ -7,11 +7,14 @@
 pub mod bounce;
 pub mod dns;
 pub mod http;
+pub mod lmtp;
 pub mod mail;
+pub mod postfix;
 pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod redis;
+pub mod report;
 pub mod servers;
 pub mod smtp;
 pub mod wait;

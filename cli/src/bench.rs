@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::figures::thousands;
 
+mod classify;
 mod cycle;
 mod lateness;
 mod limit;
@@ -29,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(value_enum)]
     modes: Vec<Mode>,
 
-    /// How many jobs, in place of each mode's own number
+    /// How many jobs, or replies, in place of each mode's own number
     #[arg(long)]
     jobs: Option<usize>,
 
@@ -69,6 +70,8 @@ enum Mode {
     /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
     /// minutes)
     Limit,
+    /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)
+    Classify,
 }
 
 /// The figures of one run: name, unit included, and value.
@@ -122,6 +125,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), arguments.backlog).await,
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
+        Mode::Classify => classify::classify(jobs.unwrap_or(500_000)),
     }
 }
 

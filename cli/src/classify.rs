@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
-use shared::policy::Table;
+use shared::policy::hint::hint;
+use shared::policy::{Reason, Table, reason};
 use shared::reply::Reply;
+use shared::reply::fingerprint::fingerprint;
 use shared::status::EnhancedStatus;
 
 use crate::process;
@@ -32,6 +34,15 @@ struct Classified<'t> {
     /// `soft`, `hard` or `message`; `none` where the reply is no failure.
     class: &'static str,
     scope: Option<&'t str>,
+    /// Why, if the reply says so.
+    reason: Option<Reason>,
+    /// The reply without what differs from one mail to the next.
+    fingerprint: String,
+    /// The wait that the reply asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint_s: Option<u64>,
+    /// The name of the policy row that it falls under.
+    row: Option<&'t str>,
     delays_s: Vec<u64>,
     r#final: Option<&'t str>,
 }
@@ -68,18 +79,32 @@ fn write_line(out: &mut impl Write, raw: &str, table: &Table) -> io::Result<()> 
 }
 
 fn classify<'t>(reply: &Reply, table: &'t Table) -> Classified<'t> {
-    let (code, status) = (reply.code, reply.status);
+    let nothing = Classified {
+        code: reply.code,
+        status: reply.status,
+        class: "none",
+        scope: None,
+        reason: None,
+        fingerprint: fingerprint(&reply.to_string()),
+        hint_s: None,
+        row: None,
+        delays_s: Vec::new(),
+        r#final: None,
+    };
     if reply.is_success() {
-        return Classified { code, status, class: "none", scope: None, delays_s: Vec::new(), r#final: None };
+        return nothing;
     }
-    let row = table.row(reply, "", None, "");
+    let reason = reason::of(reply);
+    let row = table.row_for(reply, reason, "", None, "");
     Classified {
-        code,
-        status,
         class: row.class().as_str(),
         scope: Some(row.scope.as_str()),
+        reason,
+        hint_s: hint(&reply.text).map(|hint| hint.as_secs()),
+        row: Some(&row.name),
         delays_s: row.delays.iter().map(std::time::Duration::as_secs).collect(),
         r#final: Some(row.end.as_str()),
+        ..nothing
     }
 }
 
@@ -98,25 +123,32 @@ mod tests {
         for (raw, object) in [
             (
                 "451 4.3.2 System not accepting network messages",
-                r#"{"code":451,"status":"4.3.2","class":"soft","scope":"host","delays_s":[3600,14400,43200,86400],"final":"unavailable"}"#,
+                r#"{"code":451,"status":"4.3.2","class":"soft","scope":"host","reason":"system_not_accepting","fingerprint":"451 4.3.2 System not accepting network messages","row":"system-not-accepting","delays_s":[3600,14400,43200,86400],"final":"unavailable"}"#,
             ),
             (
-                "550 5.1.1 No such user",
-                r#"{"code":550,"status":"5.1.1","class":"hard","scope":"mailbox","delays_s":[],"final":"inactive"}"#,
+                "550 5.7.1 <jo@example.com>: No such user",
+                r#"{"code":550,"status":"5.7.1","class":"hard","scope":"mailbox","reason":"user_unknown","fingerprint":"550 5.7.1 {email} No such user","row":"address-dead-by-text","delays_s":[],"final":"inactive"}"#,
+            ),
+            (
+                "550 5.1.1 User unknown, 192.0.2.1 is blocked by us",
+                r#"{"code":550,"status":"5.1.1","class":"message","scope":"route","reason":"blocked","fingerprint":"550 5.1.1 User unknown, {ipaddr} is blocked by us","row":"route-refused-by-text","delays_s":[],"final":"message"}"#,
+            ),
+            (
+                "450 4.7.1 Greylisted for 300 seconds",
+                r#"{"code":450,"status":"4.7.1","class":"soft","scope":"route","reason":"greylisted","fingerprint":"450 4.7.1 Greylisted for {duration}","hint_s":300,"row":"greylisted","delays_s":[1800,3600,14400,43200],"final":"message"}"#,
             ),
             (
                 "554 5.6.0 Content refused",
-                r#"{"code":554,"status":"5.6.0","class":"message","scope":"message","delays_s":[],"final":"message"}"#,
+                r#"{"code":554,"status":"5.6.0","class":"message","scope":"message","reason":"spam","fingerprint":"554 5.6.0 Content refused","row":"refused","delays_s":[],"final":"message"}"#,
             ),
             (
-                "552 5.2.2 Mailbox full",
-                r#"{"code":552,"status":"5.2.2","class":"message","scope":"mailbox","delays_s":[],"final":"unavailable"}"#,
+                "Es ging nicht",
+                r#"{"code":null,"status":null,"class":"soft","scope":"unknown","reason":null,"fingerprint":"Es ging nicht","row":"unknown","delays_s":[1800,7200,28800,86400],"final":"unavailable"}"#,
             ),
             (
-                "Briefkasten voll",
-                r#"{"code":null,"status":null,"class":"soft","scope":"unknown","delays_s":[1800,7200,28800,86400],"final":"unavailable"}"#,
+                "250 2.0.0 Ok",
+                r#"{"code":250,"status":"2.0.0","class":"none","scope":null,"reason":null,"fingerprint":"250 2.0.0 Ok","row":null,"delays_s":[],"final":null}"#,
             ),
-            ("250 2.0.0 Ok", r#"{"code":250,"status":"2.0.0","class":"none","scope":null,"delays_s":[],"final":null}"#),
         ] {
             assert_eq!(line(raw).trim_end(), object, "{raw}");
         }

@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use shared::dsn::{Action, Recipient, Report, mailbox};
 use shared::policy::Table;
+use shared::policy::reason::{self, Reason};
 use shared::status::EnhancedStatus;
 
 use crate::process;
@@ -47,6 +48,8 @@ struct Line<'r> {
     /// `soft`, `hard` or `message`; `none` where the report starts nothing.
     class: &'static str,
     scope: Option<&'r str>,
+    /// Why, if the reply says so.
+    reason: Option<Reason>,
     remote_mta: Option<&'r str>,
     envelope_id: Option<&'r str>,
     message_id: Option<&'r str>,
@@ -114,7 +117,8 @@ fn line<'r>(
     table: &'r Table,
 ) -> Line<'r> {
     let failed = recipient.filter(|one| one.has_failed() && !one.reply.is_success());
-    let row = failed.map(|one| table.row(&one.reply, "", None, ""));
+    let reason = failed.and_then(|one| reason::of(&one.reply));
+    let row = failed.map(|one| table.row_for(&one.reply, reason, "", None, ""));
     let address = recipient.and_then(Recipient::address);
     Line {
         file,
@@ -128,6 +132,7 @@ fn line<'r>(
         reply: recipient.map(|one| one.diagnostic.as_str()).filter(|said| !said.is_empty()),
         class: row.map_or("none", |row| row.class().as_str()),
         scope: row.map(|row| row.scope.as_str()),
+        reason,
         remote_mta: recipient.and_then(|one| one.remote_mta.as_deref()),
         envelope_id: report.envelope_id.as_deref(),
         message_id: report.message_id.as_deref(),
@@ -151,10 +156,10 @@ mod tests {
         let mut out = Vec::new();
         write_lines(&mut out, "f", &reports, &Table::embedded()).unwrap();
         let expected = [
-            r#"{"file":"f","index":1,"kind":"failed","recipient":"jo@example.com","final_recipient":null,"action":"failed","status":"5.1.1","code":550,"reply":"550 5.1.1 gone","class":"hard","scope":"mailbox","remote_mta":"mx.example.com","envelope_id":"e1","message_id":null}"#,
-            r#"{"file":"f","index":2,"kind":"failed","recipient":"al@example.com","final_recipient":null,"action":"delayed","status":"4.2.2","code":null,"reply":null,"class":"none","scope":null,"remote_mta":null,"envelope_id":"e1","message_id":null}"#,
-            r#"{"file":"f","index":null,"kind":"none","recipient":null,"final_recipient":null,"action":null,"status":null,"code":null,"reply":null,"class":"none","scope":null,"remote_mta":null,"envelope_id":null,"message_id":null}"#,
-            r#"{"file":"f","index":3,"kind":"auto_reply","recipient":"jo@example.com","final_recipient":null,"action":null,"status":null,"code":null,"reply":null,"class":"none","scope":null,"remote_mta":null,"envelope_id":null,"message_id":null}"#,
+            r#"{"file":"f","index":1,"kind":"failed","recipient":"jo@example.com","final_recipient":null,"action":"failed","status":"5.1.1","code":550,"reply":"550 5.1.1 gone","class":"hard","scope":"mailbox","reason":"user_unknown","remote_mta":"mx.example.com","envelope_id":"e1","message_id":null}"#,
+            r#"{"file":"f","index":2,"kind":"failed","recipient":"al@example.com","final_recipient":null,"action":"delayed","status":"4.2.2","code":null,"reply":null,"class":"none","scope":null,"reason":null,"remote_mta":null,"envelope_id":"e1","message_id":null}"#,
+            r#"{"file":"f","index":null,"kind":"none","recipient":null,"final_recipient":null,"action":null,"status":null,"code":null,"reply":null,"class":"none","scope":null,"reason":null,"remote_mta":null,"envelope_id":null,"message_id":null}"#,
+            r#"{"file":"f","index":3,"kind":"auto_reply","recipient":"jo@example.com","final_recipient":null,"action":null,"status":null,"code":null,"reply":null,"class":"none","scope":null,"reason":null,"remote_mta":null,"envelope_id":null,"message_id":null}"#,
         ];
         assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), expected);
     }

@@ -70,11 +70,16 @@ fn patterns(row: &Row) -> Vec<String> {
     row.status.iter().map(ToString::to_string).collect()
 }
 
+fn reasons(row: &Row) -> String {
+    row.reason.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(" ")
+}
+
 fn row_json(row: &Row) -> Value {
     json!({
         "name": row.name,
         "status": patterns(row),
         "text": row.text.as_ref().map(regex::Regex::as_str),
+        "reason": row.reason,
         "account": row.account,
         "stream": row.stream,
         "destination": row.destination,
@@ -103,6 +108,7 @@ fn row_text(row: &Row) -> String {
     ];
     let conditions = [
         ("text", row.text.as_ref().map(|text| text.as_str().to_owned())),
+        ("reason", Some(reasons(row)).filter(|reasons| !reasons.is_empty())),
         ("account", row.account.clone()),
         ("stream", row.stream.clone()),
         ("destination", row.destination.clone()),
@@ -122,6 +128,9 @@ fn table_text(table: &Table) -> String {
         let mut matches = patterns(row).join(" ");
         if let Some(pattern) = &row.text {
             matches.push_str(&format!("  text ~ {}", pattern.as_str()));
+        }
+        if !row.reason.is_empty() {
+            matches.push_str(&format!("  reason = {}", reasons(row)));
         }
         for (key, condition) in [("account", &row.account), ("stream", &row.stream), ("destination", &row.destination)]
         {

@@ -6,9 +6,11 @@ pub mod hint;
 pub mod jitter;
 pub mod load;
 pub mod pattern;
+pub mod reason;
 pub mod row;
 pub mod table;
 
 pub use decide::{Case, Decision, Verdict, decide};
+pub use reason::Reason;
 pub use row::{Class, Final, Row, Scope};
 pub use table::Table;

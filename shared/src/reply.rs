@@ -5,6 +5,8 @@ use std::fmt;
 
 use crate::status::{EnhancedStatus, StatusClass};
 
+pub mod fingerprint;
+
 /// The most text that a [`Reply`] keeps, in bytes.
 pub const MAX_TEXT: usize = 1024;
 
@@ -91,12 +93,12 @@ impl<'a> Head<'a> {
         let text = opened(text);
         let Some((code, rest)) = code_at(text) else {
             let (status, rest) = status_at(text).filter(|(status, _)| is_in_use(*status))?;
-            return Some(Self { code: None, status: Some(status), rest });
+            return Some(Self { code: None, status: Some(status), rest: past_separators(rest) });
         };
-        let rest = rest.trim_start_matches(SEPARATORS);
-        match status_at(opened(rest)) {
+        let rest = past_separators(rest);
+        match status_at(opened(rest.trim_start_matches(SEPARATORS))) {
             Some((status, rest)) if (status.class() == StatusClass::Success) == (code < 400) => {
-                Some(Self { code: Some(code), status: Some(status), rest })
+                Some(Self { code: Some(code), status: Some(status), rest: past_separators(rest) })
             }
             _ => Some(Self { code: Some(code), status: None, rest }),
         }
@@ -154,6 +156,13 @@ fn opened(text: &str) -> &str {
     (0..4).fold(text, |text, _| text.strip_prefix(OPENERS).unwrap_or(text))
 }
 
+/// `text` past what parts it from code and status. A colon that stands for itself is a part of the text: where
+/// `550 <jo@example.com>: user unknown` would be said and no address is named, it is all that tells.
+fn past_separators(text: &str) -> &str {
+    let past = text.trim_start_matches(SEPARATORS);
+    if text[..text.len() - past.len()].ends_with(" : ") { &text[text.len() - past.len() - 2..] } else { past }
+}
+
 /// The status that `text` begins with, and what follows it.
 fn status_at(text: &str) -> Option<(EnhancedStatus, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -201,14 +210,27 @@ fn class_of(code: u16) -> Option<StatusClass> {
 /// Folds white space and control characters into single spaces, and line ends into single `\n`. Log pipelines write
 /// a line end as backslash and letter, so these count too.
 fn fold(raw: &str) -> String {
-    let raw = raw.replace(r"\r\n", "\n").replace(r"\n", "\n");
-    let lines = raw.split(['\r', '\n']).map(|line| {
-        line.split(|c: char| c.is_whitespace() || c.is_control())
-            .filter(|word| !word.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
-    });
-    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    let unescaped;
+    let raw = if raw.contains(r"\n") {
+        unescaped = raw.replace(r"\r\n", "\n").replace(r"\n", "\n");
+        &unescaped
+    } else {
+        raw
+    };
+    let mut folded = String::with_capacity(raw.len());
+    // What is to stand before the next word.
+    let mut gap = None;
+    for c in raw.chars() {
+        match c {
+            '\r' | '\n' => gap = Some('\n'),
+            _ if c.is_whitespace() || c.is_control() => gap = gap.or(Some(' ')),
+            _ => {
+                folded.extend(gap.take().filter(|_| !folded.is_empty()));
+                folded.push(c);
+            }
+        }
+    }
+    folded
 }
 
 /// `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix; host …`.
@@ -223,20 +245,23 @@ fn without_diagnostic_type(text: &str) -> &str {
 /// What `rest` says to people, on one line: without the code and status that each line of a reply repeats (RFC 5321,
 /// section 4.2.1), be it at the start of a line or, where lines were joined on the way, amid it.
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
-    let rest = match (code, status) {
+    let again = code.map(|code| code.to_string()).filter(|code| rest.contains(code));
+    let replaced;
+    let rest = match (again, status) {
         (Some(code), Some(status)) => {
-            rest.replace(&format!(" {code}-{status} "), "\n").replace(&format!(" {code} {status} "), "\n")
+            replaced = rest.replace(&format!(" {code}-{status} "), "\n").replace(&format!(" {code} {status} "), "\n");
+            &replaced
         }
-        _ => rest.to_owned(),
+        _ => rest,
     };
     let repeats =
         |head: &Head<'_>| head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status);
     let text = rest.split('\n').map(|line| match Head::at_start(line) {
-        Some(head) if repeats(&head) => head.rest.trim_start_matches(SEPARATORS),
+        Some(head) if repeats(&head) => head.rest,
         _ => line,
     });
     let text = text.collect::<Vec<_>>().join(" ");
-    cut(text.trim_start_matches(SEPARATORS), MAX_TEXT).trim_end().to_owned()
+    cut(text.trim_start(), MAX_TEXT).trim_end().to_owned()
 }
 
 /// `text` cut to at most `max` bytes, between characters.
@@ -266,6 +291,8 @@ mod tests {
             ("550 5.1.1", "550 5.1.1 "),
             ("550-5.1.1 no such user", "550 5.1.1 no such user"),
             ("550 - no such user", "550 - no such user"),
+            ("550 : no such user", "550 - : no such user"),
+            ("550 5.1.1: no such user", "550 5.1.1 no such user"),
             ("550: 5.2.2 over quota", "550 5.2.2 over quota"),
             ("554 #4.3.2 later", "554 4.3.2 later"),
             ("550 (#5.1.1) no such user", "550 5.1.1 no such user"),

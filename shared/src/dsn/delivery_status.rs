@@ -17,13 +17,23 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         _ => None,
     });
     let mut report = parts.chain(mail.texts().filter(|text| has_recipients(text))).find_map(from_fields)?;
+    let words = text::words(mail);
     // Without a diagnostic code, which is optional, the words for people are all that tells why.
-    let silent = |one: &&mut Recipient| one.has_failed() && one.diagnostic.is_empty() && one.reply.text.is_empty();
+    let silent = |one: &&mut Recipient| {
+        one.has_failed()
+            && one.diagnostic.is_empty()
+            && one.reply.text.is_empty()
+            && one.reply.status.is_none_or(is_vague)
+    };
     for recipient in report.recipients.iter_mut().filter(silent).take(MAX_SILENT) {
-        let (reply, diagnostic) = text::about(mail, recipient.last.as_deref().unwrap_or_default());
+        let (reply, diagnostic) = text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());
         let status = recipient.reply.status.or(reply.status);
         recipient.reply = Reply { status, ..reply };
         recipient.diagnostic = diagnostic;
+    }
+    // Words about several recipients do not say whose content it was.
+    if let [recipient] = report.recipients.as_mut_slice() {
+        text::note_stage(&mut recipient.reply, &words);
     }
     Some(report)
 }
@@ -96,8 +106,12 @@ fn told(field: Option<EnhancedStatus>, reply: &Reply, diagnostic: &str) -> Optio
     let beside = reply
         .code
         .is_some_and(|code| [' ', '-'].iter().any(|between| diagnostic.contains(&format!("{code}{between}{said}"))));
-    let vague = |status: EnhancedStatus| status.subject() == 0 && status.detail() == 0;
-    if !vague(said) && (beside || vague(reported)) { Some(said) } else { Some(reported) }
+    if !is_vague(said) && (beside || is_vague(reported)) { Some(said) } else { Some(reported) }
+}
+
+/// Whether a status says no more than its class.
+fn is_vague(status: EnhancedStatus) -> bool {
+    status.subject() == 0 && status.detail() == 0
 }
 
 /// `5.1.1`, `5.1.1 (bad address)`, `smtp; 5.1.1`.

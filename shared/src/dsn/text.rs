@@ -35,6 +35,20 @@ const ORIGINAL: [&str; 19] = [
     "forwarded message -----",
 ];
 
+/// What says that it was the content that was refused, in lower case.
+const AFTER_DATA: [&str; 7] = [
+    "in reply to end of data command",
+    ">>> data",
+    "-------smtp command\ndata",
+    "after end of data",
+    "after i sent the message",
+    "our final data",
+    "for text command",
+];
+
+/// How Postfix says it, and a reply is made to.
+const STAGE: &str = " (in reply to end of DATA command)";
+
 /// What says that the mail is still being tried, in lower case.
 const DELAYED: [&str; 9] = [
     "warning message only",
@@ -168,14 +182,15 @@ fn shared<'w>(dialect: &Dialect, words: &'w str, blocks: &[Block]) -> Option<&'w
 }
 
 /// What the words say about an address, or, where they do not name it, about all.
-pub(super) fn about(mail: &Mail<'_>, address: &str) -> (Reply, String) {
-    let words = words(mail);
+pub(super) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, String) {
     let said = format!("{}\n{}\n{words}", mail.header("From").unwrap_or_default(), mail.subject()).to_lowercase();
     let dialect = spoken(&said);
-    let blocks = blocks(dialect, &words);
+    let blocks = blocks(dialect, words);
     let own = blocks.iter().find(|block| block.address.eq_ignore_ascii_case(address) && !block.said.trim().is_empty());
-    let told = told(Recipient::named(None), Action::Failed, own.map_or(&words, |block| &block.said));
-    (told.reply, told.diagnostic)
+    let told = told(Recipient::named(None), Action::Failed, own.map_or(words, |block| &block.said));
+    // What a program on the way said stands before the code that was made of it.
+    let text = cut(&told.diagnostic, MAX_TEXT).to_owned();
+    (Reply { text, ..told.reply }, told.diagnostic)
 }
 
 /// A recipient with the reply that was quoted, or else all the words as its text.
@@ -188,8 +203,26 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
         reply.status = Reply::parse(said).status;
     }
     let diagnostic = on_one_line(said, MAX_DIAGNOSTIC);
-    reply.text = cut(&diagnostic, MAX_TEXT).to_owned();
+    if reply.code.is_none() || reply.text.is_empty() {
+        reply.text = cut(&diagnostic, MAX_TEXT).to_owned();
+    }
+    note_stage(&mut reply, said);
     Recipient { action: Some(action), reply, diagnostic, ..recipient }
+}
+
+/// Notes in a reply that it answered the content, where the words of the report say so and the reply does not: then the
+/// recipient had been accepted before, and "unknown" is a filter's word.
+pub(super) fn note_stage(reply: &mut Reply, said: &str) {
+    let of_address = reply.status.is_some_and(|status| status.subject() == 1);
+    if of_address || reply.text.is_empty() || reply.text.contains("in reply to") {
+        return;
+    }
+    let said = said.to_lowercase();
+    // Where commands are sent ahead, the answer to a recipient can stand behind DATA; the server then misses recipients.
+    let ahead = said.contains("need rcpt") || said.contains("no valid recipients");
+    if !ahead && AFTER_DATA.iter().any(|words| said.contains(words)) {
+        reply.text = format!("{}{STAGE}", cut(&reply.text, MAX_TEXT - STAGE.len()));
+    }
 }
 
 /// The text up to its first blank line.
@@ -217,7 +250,7 @@ fn is_report(mail: &Mail<'_>) -> bool {
 }
 
 /// The words of a message up to the mail that it returns.
-fn words(mail: &Mail<'_>) -> String {
+pub(super) fn words(mail: &Mail<'_>) -> String {
     let mut words = String::new();
     for part in mail.texts() {
         let (part, original) = split_at_original(part);

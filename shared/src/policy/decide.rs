@@ -191,6 +191,7 @@ mod tests {
     fn each_default_row_does_what_the_table_in_the_documents_says() {
         use Verdict::{DropAll, DropMessage};
         let retired = |standing| Verdict::Retire { standing, host_dead: false };
+        let host_dead = Verdict::Retire { standing: Standing::Unavailable, host_dead: true };
         for (reply, first_hours, tries, end) in [
             ("450 4.2.1 receiving mail too quickly", 1.0, 4, DropAll),
             ("452 4.2.2 mailbox full", 24.0, 4, retired(Standing::Unavailable)),
@@ -204,12 +205,33 @@ mod tests {
             ("452 4.3.4 too big for now", 24.0, 1, DropMessage),
             ("451 4.5.3 too many recipients", 1.0, 3, DropMessage),
             ("450 busy", 0.5, 4, retired(Standing::Unavailable)),
-            ("Briefkasten voll", 0.5, 4, retired(Standing::Unavailable)),
+            ("Es ging nicht", 0.5, 4, retired(Standing::Unavailable)),
             ("550 5.1.1 no such user", 0.0, 0, retired(Standing::Inactive)),
             ("552 5.2.2 full", 0.0, 0, retired(Standing::Unavailable)),
             ("550 5.3.0 no", 0.0, 0, DropAll),
             ("554 5.6.0 content", 0.0, 0, DropMessage),
             ("550 no", 0.0, 0, DropMessage),
+            // The text knows better, or there is nothing but the text.
+            ("450 please wait, greylisted", 0.5, 4, DropAll),
+            ("550 5.7.1 <jo@example.com>: user unknown", 0.0, 0, retired(Standing::Inactive)),
+            ("No such user here", 0.0, 0, retired(Standing::Inactive)),
+            ("550 5.1.1 user unknown, 192.0.2.1 is listed at a blocklist", 0.0, 0, DropAll),
+            ("550 5.2.1 receiving mail at a rate that prevents more of it", 0.0, 0, DropAll),
+            ("553 5.1.1 sender address rejected: user unknown", 0.0, 0, DropMessage),
+            ("550 5.1.1 this is spam", 0.0, 0, DropMessage),
+            ("450 4.1.1 your IP 192.0.2.1 is blocked", 1.0, 5, DropAll),
+            ("554 5.4.7 delivery time expired (last transfail: 454 4.4.4 no)", 24.0, 3, host_dead.clone()),
+            ("Mailbox is full", 24.0, 4, retired(Standing::Unavailable)),
+            ("550 jo@example.com is over quota", 0.0, 0, retired(Standing::Unavailable)),
+            ("452 insufficient system storage", 24.0, 4, host_dead.clone()),
+            ("450 user is receiving mail too quickly", 1.0, 4, DropAll),
+            ("451 too many connections", 1.0, 4, DropAll),
+            ("450 no such user for now", 4.0, 3, retired(Standing::Inactive)),
+            ("Message size exceeds the limit", 0.0, 0, DropMessage),
+            // The three schedules hold whatever the text says of users.
+            ("452 4.3.1 user unknown", 24.0, 4, host_dead.clone()),
+            ("451 4.3.2 mailbox full", 1.0, 4, host_dead.clone()),
+            ("450 4.2.1 user unknown", 24.0, 4, retired(Standing::Inactive)),
             ("450 5.1.1 code and status contradict each other", 4.0, 3, retired(Standing::Inactive)),
             ("550 4.2.2 code and status contradict each other", 24.0, 4, retired(Standing::Unavailable)),
         ] {

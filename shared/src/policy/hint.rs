@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use regex::Regex;
 
+/// A word that asks to stay away, then the span: "300 seconds", or hours, minutes and seconds as milter-greylist has them.
 static HINT: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
-        r"(?i)\b(?:again|retry|wait|greylisted|delay(?:ed)?|come back|after|for|in)\b[^0-9]{0,24}?(\d{1,6})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b",
+        r"(?i)\b(?:again|retry|try|wait|gr[ae]ylist\w*|delay(?:ed)?|deferred|come back|resend|back)\b[^0-9]{0,32}?(?:(\d{1,6})\s*(s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?)\b|(\d{1,3}):(\d\d):(\d\d)\b)",
     )
     .expect("the pattern is a constant that the tests compile")
 });
@@ -19,13 +20,15 @@ pub fn hint(text: &str) -> Option<Duration> {
         return None;
     }
     let found = HINT.captures(text)?;
-    let count: u64 = found[1].parse().ok()?;
-    let unit_s = match found[2].as_bytes()[0].to_ascii_lowercase() {
-        b's' => 1,
-        b'm' => 60,
-        _ => 3_600,
+    let number = |group: usize| found.get(group).and_then(|digits| digits.as_str().parse::<u64>().ok());
+    let seconds = match found.get(2).map(|unit| unit.as_str().as_bytes()[0].to_ascii_lowercase()) {
+        Some(b's') => number(1)?,
+        Some(b'm') => number(1)? * 60,
+        Some(b'h') => number(1)? * 3_600,
+        Some(_) => number(1)? * 86_400,
+        None => number(3)? * 3_600 + number(4)? * 60 + number(5)?,
     };
-    Some(Duration::from_secs(count * unit_s))
+    Some(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -33,15 +36,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hints_are_read_in_seconds_minutes_and_hours() {
+    fn hints_are_read_in_seconds_minutes_hours_and_days() {
         for (text, seconds) in [
             ("please try again in 300 seconds", Some(300)),
             ("Greylisted, come back in 5 minutes", Some(300)),
             ("retry-after: 90s", Some(90)),
             ("Try again after 2 hours", Some(7_200)),
             ("greylisted for 60 secs", Some(60)),
+            ("come back in 2 days", Some(172_800)),
+            ("retry in 1 d", Some(86_400)),
+            ("wait 45 min", Some(2_700)),
             ("delayed, wait at least 10 min.", Some(600)),
+            ("Greylisting in action, please come back in 00:04:30", Some(270)),
             ("mailbox full", None),
+            ("message expired: unable to deliver in 840 minutes", None),
+            ("still undelivered after 4 hours", None),
             ("quota 300 MB exceeded, try again later", None),
             ("the account has been disabled for 300 messages", None),
         ] {

@@ -7,6 +7,7 @@ use toml::Table as Toml;
 
 use super::jitter::Jitter;
 use super::pattern::StatusPattern;
+use super::reason::{REASONS, Reason};
 use super::row::{FINALS, HINTS, HintUse, Row, SCOPES};
 use super::table::Table;
 use crate::settings::{Section, SettingsFault, SettingsFaults};
@@ -80,6 +81,7 @@ pub(super) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
 fn matches_everything(row: &Row) -> bool {
     row.status.contains(&StatusPattern::Any)
         && row.text.is_none()
+        && row.reason.is_empty()
         && row.account.is_none()
         && row.stream.is_none()
         && row.destination.is_none()
@@ -158,6 +160,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
         }
     }
     let text = read_text(&mut section);
+    let reason = read_reasons(&mut section);
     let account = section.text("account").map(str::to_owned);
     let stream = section.text("stream").map(str::to_owned);
     let destination = section.text("destination").map(str::to_lowercase);
@@ -182,12 +185,22 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let (scope, end) = (scope?, end?);
     let jitter = if scope == super::Scope::Host { jitter.never_early() } else { jitter };
     let name = name?.to_owned();
-    Some(Row { name, status, text, account, stream, destination, scope, delays, jitter, hint, hold, end })
+    Some(Row { name, status, text, reason, account, stream, destination, scope, delays, jitter, hint, hold, end })
 }
 
 fn read_jitter(section: &mut Section<'_, '_>) -> Option<Jitter> {
     let text = section.text("jitter")?;
     text.parse().map_err(|why| section.fault("jitter", format!("\"{text}\": {why}"))).ok()
+}
+
+fn read_reasons(section: &mut Section<'_, '_>) -> Vec<Reason> {
+    let words = section.texts("reason");
+    let known = |word: &str| REASONS.iter().find(|(name, _)| *name == word).map(|(_, reason)| *reason);
+    if let Some(word) = words.iter().find(|word| known(word).is_none()) {
+        let names: Vec<_> = REASONS.iter().map(|(name, _)| *name).collect();
+        section.fault("reason", format!("\"{word}\" is not one of {}", names.join(", ")));
+    }
+    words.into_iter().filter_map(known).collect()
 }
 
 fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
@@ -243,6 +256,7 @@ mod tests {
             scope = "planet"
             delays = ["1h", "soon"]
             text = "("
+            reason = ["spam", "sunspots"]
             colour = "red"
             [[row]]
             status = "4.3.1"
@@ -258,6 +272,7 @@ mod tests {
                 "defaults.jitter",
                 "row.a.status",
                 "row.a.text",
+                "row.a.reason",
                 "row.a.scope",
                 "row.a.delays",
                 "row.a.scope",

@@ -11,6 +11,8 @@ use crate::status::{EnhancedStatus, StatusClass};
 pub enum StatusPattern {
     /// `*`: every reply.
     Any,
+    /// `none`: every reply that has neither a status nor a code.
+    Bare,
     /// `4.*.*`: every reply of the class, also by the first digit of a code without status.
     Class(StatusClass),
     /// `421`: this code, where the reply has no status.
@@ -25,7 +27,7 @@ pub enum StatusPattern {
 
 /// Why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a status pattern looks like 4.3.1, 4.3.*, 4.*.*, 4.7.500-699, 421 or *")]
+#[error("a status pattern looks like 4.3.1, 4.3.*, 4.*.*, 4.7.500-699, 421, none or *")]
 pub struct NotAPattern;
 
 impl StatusPattern {
@@ -33,7 +35,7 @@ impl StatusPattern {
     pub fn exactness(&self) -> u16 {
         match self {
             Self::Any => 0,
-            Self::Class(_) => 1,
+            Self::Bare | Self::Class(_) => 1,
             Self::Code(_) => 2,
             Self::Subject(..) => 3,
             // 1,000 details at most: the fewer, the more exact.
@@ -46,6 +48,7 @@ impl StatusPattern {
     pub fn matches(&self, reply: &Reply) -> bool {
         match *self {
             Self::Any => true,
+            Self::Bare => reply.code.is_none() && reply.status.is_none(),
             Self::Class(class) => reply.class() == Some(class),
             Self::Code(code) => reply.status.is_none() && reply.code == Some(code),
             Self::Subject(class, subject) => reply.status.is_some_and(|s| s.class() == class && s.subject() == subject),
@@ -63,6 +66,9 @@ impl FromStr for StatusPattern {
     fn from_str(text: &str) -> Result<Self, NotAPattern> {
         if text == "*" {
             return Ok(Self::Any);
+        }
+        if text == "none" {
+            return Ok(Self::Bare);
         }
         if let Ok(status) = text.parse() {
             return Ok(Self::Exact(status));
@@ -96,6 +102,7 @@ impl fmt::Display for StatusPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("*"),
+            Self::Bare => f.write_str("none"),
             Self::Class(class) => write!(f, "{}.*.*", class.digit()),
             Self::Code(code) => write!(f, "{code}"),
             Self::Subject(class, subject) => write!(f, "{}.{subject}.*", class.digit()),
@@ -118,6 +125,7 @@ mod tests {
             ("4.7.500-699", "451 4.7.650 x", "451 4.7.700 x"),
             ("421", "421 go away", "421 4.3.2 go away"),
             ("5.*.*", "554 no", "454 no"),
+            ("none", "no such user", "550 no such user"),
         ] {
             let parsed: StatusPattern = pattern.parse().unwrap();
             assert!(parsed.matches(&Reply::parse(matching)), "{pattern} matches {matching}");

@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::jitter::Jitter;
 use super::pattern::StatusPattern;
+use super::reason::Reason;
 use crate::reply::Reply;
 use crate::standing::Standing;
 
@@ -66,6 +67,8 @@ pub struct Row {
     pub status: Vec<StatusPattern>,
     /// What the reply's text must match.
     pub text: Option<Regex>,
+    /// The reasons that it is for, of which the reply must have one; empty where any will do.
+    pub reason: Vec<Reason>,
     /// The account that it is for.
     pub account: Option<String>,
     /// The stream that it is for.
@@ -159,15 +162,19 @@ impl Row {
         }
     }
 
-    /// How exactly the row matches `reply` of this account, stream and destination; `None` where it does not.
+    /// How exactly the row matches `reply`, which has this reason and is of this account, stream and destination; `None` where it does not.
     /// A larger rank is a more specific match.
     pub(super) fn rank(
         &self,
         reply: &Reply,
+        reason: Option<Reason>,
         account: &str,
         stream: Option<&str>,
         destination: &str,
     ) -> Option<(usize, bool, u16)> {
+        if !self.reason.is_empty() && !reason.is_some_and(|reason| self.reason.contains(&reason)) {
+            return None;
+        }
         let matching = self.status.iter().filter(|pattern| pattern.matches(reply));
         let exactness = matching.map(StatusPattern::exactness).max()?;
         let conditions = [
@@ -178,6 +185,6 @@ impl Row {
         if conditions.contains(&Some(false)) || !self.text.as_ref().is_none_or(|text| text.is_match(&reply.text)) {
             return None;
         }
-        Some((conditions.iter().flatten().count(), self.text.is_some(), exactness))
+        Some((conditions.iter().flatten().count(), self.text.is_some() || !self.reason.is_empty(), exactness))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::load;
+use super::reason::{self, Reason};
 use super::row::Row;
 use crate::reply::Reply;
 use crate::settings::SettingsFaults;
@@ -49,6 +50,18 @@ impl Table {
     /// The most specific row for `reply`; the later one where two are equally so. Where code and status contradict each
     /// other, the milder counts: to give up a live address is the worse mistake.
     pub fn row(&self, reply: &Reply, account: &str, stream: Option<&str>, destination: &str) -> &Row {
+        self.row_for(reply, reason::of(reply), account, stream, destination)
+    }
+
+    /// The same for a reply whose reason is known already.
+    pub fn row_for(
+        &self,
+        reply: &Reply,
+        reason: Option<Reason>,
+        account: &str,
+        stream: Option<&str>,
+        destination: &str,
+    ) -> &Row {
         let milder = match (reply.code, reply.status) {
             (Some(400..=499), Some(status)) if status.class() == StatusClass::Permanent => {
                 let status = EnhancedStatus::new(StatusClass::Transient, status.subject(), status.detail());
@@ -59,7 +72,7 @@ impl Table {
         let reply = milder.as_ref().unwrap_or(reply);
         self.rows
             .iter()
-            .filter_map(|row| Some((row.rank(reply, account, stream, destination)?, row)))
+            .filter_map(|row| Some((row.rank(reply, reason, account, stream, destination)?, row)))
             .max_by(|(a, _), (b, _)| a.cmp(b))
             .map(|(_, row)| row)
             .expect("loading refuses a table in which no row matches everything")

@@ -1,0 +1,74 @@
+//! How fast replies are understood: read, given a reason and a row of the policy, on one core and with no server at all.
+//! The replies are the examples of the table of reasons, each with addresses, hosts and ids of its own, so that no two are
+//! alike.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use anyhow::Result;
+use shared::policy::{Table, reason};
+use shared::reply::Reply;
+use shared::reply::fingerprint::fingerprint;
+
+use super::rig::Random;
+use super::{Figures, figures};
+
+/// How long the longest reply is that is read whole, in bytes.
+const LONGEST: usize = 16 * 1024;
+
+/// How many of those are read.
+const LONG_REPLIES: usize = 200;
+
+/// Understands `replies` replies as they come, and then long ones that were made to be slow.
+pub(crate) fn classify(replies: usize) -> Result<Figures> {
+    let table = Table::embedded();
+    let lines = lines(replies.max(1));
+    let start = Instant::now();
+    for line in &lines {
+        let reply = Reply::parse(line);
+        black_box(table.row_for(&reply, reason::of(&reply), "", None, "").class());
+    }
+    let seconds = start.elapsed().as_secs_f64();
+
+    let start = Instant::now();
+    for line in &lines {
+        black_box(fingerprint(line));
+    }
+    let fingerprints = start.elapsed().as_secs_f64();
+
+    let mut slowest: f64 = 0.0;
+    for part in
+        ["550 5.1.1 ", "user mailbox recipient ", "4.2.1 ", "<<< 550 ", " said: 4", "too many ", "a.b.c.d@", "::"]
+    {
+        let line = part.repeat(LONGEST / part.len());
+        let start = Instant::now();
+        for _ in 0..LONG_REPLIES {
+            let reply = Reply::parse(&line);
+            black_box(table.row(&reply, "", None, ""));
+            black_box(fingerprint(&line));
+        }
+        slowest = slowest.max(start.elapsed().as_secs_f64() / LONG_REPLIES as f64);
+    }
+    let count = lines.len() as f64;
+    let bytes: usize = lines.iter().map(String::len).sum();
+    Ok(figures([
+        ("replies per second", count / seconds),
+        ("bytes per reply", bytes as f64 / count),
+        ("fingerprints per second", count / fingerprints),
+        ("ms for 16 KiB, at worst", slowest * 1e3),
+    ]))
+}
+
+/// Replies of the kinds that the table of reasons knows, with what varies in replies.
+fn lines(count: usize) -> Vec<String> {
+    let examples = reason::examples();
+    let mut random = Random::new(11);
+    let mut number = |below: f64| (random.next() * below) as u64;
+    let line = |_| {
+        let example = &examples[number(examples.len() as f64) as usize];
+        let (user, host, ip, id) = (number(1e6), number(40.0), number(256.0), number(1e12));
+        let text = example.replace("jo@example.com", &format!("user{user}@example.com"));
+        format!("{text} (host mx{host}.example.com[192.0.2.{ip}], session {id:x}.{user})")
+    };
+    (0..count).map(line).collect()
+}

@@ -1,0 +1,190 @@
+//! Why mail failed, read from a reply's text, code and status. One ordered table, `reasons.toml`, in which the first row
+//! that matches wins; what is done about a reason is the policy table's business. Knows neither.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use serde::{Serialize, Serializer};
+
+use super::pattern::StatusPattern;
+use crate::reply::Reply;
+use texts::Texts;
+
+mod load;
+mod texts;
+
+/// The rows, in order, each with an example that the tests check.
+const ROWS: &str = include_str!("reasons.toml");
+
+static TABLE: LazyLock<Reasons> =
+    LazyLock::new(|| load::reasons(ROWS).expect("the tests load the table of reasons, which ships with the program"));
+
+/// Declares [`Reason`] and the words for it side by side, so that neither can be forgotten.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal,)*) => {
+        /// Why a message failed, by the field's names.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[doc = $doc])* $name,)* }
+
+        /// Reasons by their words.
+        pub const REASONS: &[(&str, Reason)] = &[$(($word, Reason::$name),)*];
+
+        impl Reason {
+            /// The word used in files and JSON.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// There is no such recipient.
+    UserUnknown = "user_unknown",
+    /// The recipient's domain or host does not exist.
+    HostUnknown = "host_unknown",
+    /// The recipient is not here any more.
+    Moved = "moved",
+    /// The recipient's domain takes no mail at all (RFC 7504, RFC 7505).
+    NotAccepting = "not_accepting",
+    /// The mailbox is over its quota.
+    MailboxFull = "mailbox_full",
+    /// The mailbox is there and switched off, locked or suspended.
+    MailboxDisabled = "mailbox_disabled",
+    /// The mail system has no room.
+    SystemFull = "system_full",
+    /// The mail system takes no mail at the moment.
+    SystemNotAccepting = "system_not_accepting",
+    /// We are to come again, and nobody says why.
+    TryLater = "try_later",
+    /// The mail system is at fault itself.
+    SystemError = "system_error",
+    /// Our IP address or host is on a list or has a bad name.
+    Blocked = "blocked",
+    /// Our host has no name in the DNS, or not the one that it says.
+    ReverseDns = "reverse_dns",
+    /// SPF, DKIM or DMARC says that the mail is not ours to send.
+    AuthFailure = "auth_failure",
+    /// The sender's address or domain is refused.
+    SenderRejected = "sender_rejected",
+    /// The server does not handle mail for this domain, or wants us to log in.
+    RelayingDenied = "relaying_denied",
+    /// The server asks for TLS, or TLS failed.
+    TlsFailure = "tls_failure",
+    /// We send faster than the recipient or the server takes it.
+    RateLimited = "rate_limited",
+    /// We have too many connections open, or too much was sent on one.
+    TooManyConnections = "too_many_connections",
+    /// A stranger has to come again.
+    Greylisted = "greylisted",
+    /// The message is larger than allowed.
+    TooBig = "too_big",
+    /// The message has more recipients than allowed.
+    TooManyRecipients = "too_many_recipients",
+    /// The message is taken for spam.
+    Spam = "spam",
+    /// The message is taken for a virus.
+    Virus = "virus",
+    /// The message's form or content is refused.
+    Content = "content",
+    /// The recipient does not want this mail.
+    Filtered = "filtered",
+    /// A rule of the recipient's mail system forbids it.
+    Policy = "policy",
+    /// Somebody on the way tried until the time was over.
+    Expired = "expired",
+    /// A connection could not be made or kept.
+    NetworkError = "network_error",
+    /// A name could not be looked up at the moment.
+    LookupFailed = "lookup_failed",
+    /// The message went in circles.
+    RoutingLoop = "routing_loop",
+    /// Client and server did not understand each other.
+    ProtocolError = "protocol_error",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Why the mail failed, if the reply says so. Pure, and linear in the text, of which a reply has at most 1 KiB.
+pub fn of(reply: &Reply) -> Option<Reason> {
+    TABLE.of(reply)
+}
+
+/// The replies that the table gives as examples of its rows, one after the other: for measuring, and for tests.
+pub fn examples() -> Vec<String> {
+    load::examples(ROWS).into_iter().map(|(_, example)| example).collect()
+}
+
+/// The rows of the table, in their order.
+struct Reasons {
+    texts: Texts,
+    rows: Vec<Row>,
+}
+
+/// One row: what has to match, and what it then is.
+struct Row {
+    reason: Reason,
+    /// Its texts, of which one must match; none where any text will do.
+    texts: Range<usize>,
+    /// One of these must match; any status will do where there is none.
+    status: Vec<StatusPattern>,
+}
+
+impl Reasons {
+    fn of(&self, reply: &Reply) -> Option<Reason> {
+        let text = reply.text.as_bytes();
+        let candidates = self.texts.candidates(text);
+        let row = self.rows.iter().find(|row| {
+            (row.status.is_empty() || row.status.iter().any(|status| status.matches(reply)))
+                && (row.texts.is_empty() || self.texts.any(row.texts.clone(), &candidates, text))
+        });
+        row.map(|row| row.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_example_has_the_reason_of_its_row() {
+        let wrong: Vec<_> = load::examples(ROWS)
+            .into_iter()
+            .map(|(reason, example)| (reason, of(&Reply::parse(&example)), example))
+            .filter(|(reason, found, _)| *found != Some(*reason))
+            .collect();
+        assert!(wrong.is_empty(), "row, found, example: {wrong:#?}");
+    }
+
+    #[test]
+    fn every_text_can_be_compiled() {
+        let texts = &TABLE.texts;
+        assert!((0..texts.len()).all(|text| texts.compiled(text).is_some()));
+    }
+
+    #[test]
+    fn every_reason_has_a_row() {
+        let rows = &TABLE.rows;
+        for (word, reason) in REASONS {
+            assert!(rows.iter().any(|row| row.reason == *reason), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_reply_that_says_nothing_has_no_reason() {
+        for raw in ["", "550", "550 5.0.0 no", "451 4.0.0 hm", "250 2.0.0 Ok", "Grüße"] {
+            assert_eq!(of(&Reply::parse(raw)), None, "{raw:?}");
+        }
+    }
+}

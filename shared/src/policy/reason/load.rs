@@ -1,0 +1,70 @@
+//! Reads the table of reasons, which ships with the program: a fault in it is found by the tests.
+
+use super::texts::Texts;
+use super::{REASONS, Reason, Reasons, Row};
+use crate::settings::{Section, SettingsFault, SettingsFaults};
+
+/// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
+const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";
+
+/// Reads the rows in their order. Names every fault at once.
+pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
+    const FILE: &str = "reasons.toml";
+    let mut faults = Vec::new();
+    let (mut rows, mut texts) = (Vec::new(), Vec::new());
+    match toml::from_str::<toml::Table>(toml) {
+        Ok(table) => {
+            let mut top = Section::new(FILE, "", &table, &mut faults);
+            let tables = top.tables("row");
+            top.finish();
+            for (n, table) in tables.into_iter().enumerate() {
+                let section = Section::new(FILE, format!("row.#{}", n + 1), table, &mut faults);
+                rows.extend(read_row(section, &mut texts));
+            }
+        }
+        Err(err) => faults.push(SettingsFault::syntax(FILE, toml, &err)),
+    }
+    let texts = Texts::new(texts).map_err(|text| {
+        faults.push(SettingsFault { file: FILE.to_owned(), key: "text".to_owned(), text });
+    });
+    texts.ok().filter(|_| faults.is_empty()).map(|texts| Reasons { texts, rows }).ok_or(SettingsFaults(faults))
+}
+
+/// Reads one row. Its texts go behind those of the rows before it.
+fn read_row(mut section: Section<'_, '_>, texts: &mut Vec<String>) -> Option<Row> {
+    let reason = section.choice("reason", REASONS);
+    let mut status = Vec::new();
+    for pattern in section.texts("status") {
+        match pattern.parse() {
+            Ok(pattern) => status.push(pattern),
+            Err(why) => section.fault("status", format!("\"{pattern}\": {why}")),
+        }
+    }
+    let alternatives = section.texts("text");
+    if alternatives.is_empty() && status.is_empty() {
+        section.fault("text", "a row needs a text or a status");
+    }
+    let first = texts.len();
+    texts.extend(alternatives.into_iter().map(|text| text.replace('…', WITHIN_SENTENCE)));
+    let range = first..texts.len();
+    if reason.is_none() || section.texts("example").is_empty() {
+        section.fault("reason", "a row needs a reason and an example");
+    }
+    section.finish();
+    Some(Row { reason: reason?, texts: range, status })
+}
+
+/// The examples of all rows, with the reason of each.
+pub(super) fn examples(toml: &str) -> Vec<(Reason, String)> {
+    let table: toml::Table = toml::from_str(toml).unwrap_or_default();
+    let mut faults = Vec::new();
+    let rows = Section::new("", "", &table, &mut faults).tables("row");
+    let mut examples = Vec::new();
+    for row in rows {
+        let mut section = Section::new("", "", row, &mut faults);
+        if let Some(reason) = section.choice("reason", REASONS) {
+            examples.extend(section.texts("example").into_iter().map(|text| (reason, text.to_owned())));
+        }
+    }
+    examples
+}

@@ -23,7 +23,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         one.has_failed()
             && one.diagnostic.is_empty()
             && one.reply.text.is_empty()
-            && one.reply.status.is_none_or(is_vague)
+            && one.reply.status.is_none_or(|status| status.detail() == 0)
     };
     for recipient in report.recipients.iter_mut().filter(silent).take(MAX_SILENT) {
         let (reply, diagnostic) = text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());

@@ -9,7 +9,7 @@ use serde::Deserialize;
 const TABLE: &str = include_str!("dialects.toml");
 
 /// What an address looks like within a text: no more than is needed to tell it from what stands around it.
-const ADDRESS: &str = r#"(?P<addr>[^\s<>()\[\]:;,"'@]{1,128}@[A-Za-z0-9.-]{1,255})"#;
+const ADDRESS: &str = r#"(?P<addr>[^\s<>()\[\]:;,"'@]+@[A-Za-z0-9.-]+)"#;
 
 static DIALECTS: LazyLock<Vec<Dialect>> = LazyLock::new(|| read(TABLE).expect("the tests read the table"));
 

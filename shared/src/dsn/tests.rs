@@ -135,6 +135,7 @@ fn what_is_said_without_end_is_bounded() {
         "{\"a\":",
         "5.1.1 ",
         "(",
+        "a@b.c,",
         "=?utf-8?q?",
     ] {
         for head in [

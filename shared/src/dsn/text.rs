@@ -3,11 +3,14 @@
 
 use super::dialect::{Dialect, spoken};
 use super::mime::Mail;
-use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line};
+use super::{Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line};
 use crate::reply::{MAX_TEXT, Reply};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
 const MAX_WORDS: usize = 64 * 1024;
+
+/// How many recipients are looked for in words.
+const MAX_BLOCKS: usize = 64;
 
 /// The longest line that is looked at, in bytes.
 const MAX_LINE: usize = 2 * 1024;
@@ -103,8 +106,9 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
     let action = if DELAYED.iter().any(|words| said.contains(words)) { Action::Delayed } else { Action::Failed };
     let mut blocks = blocks(dialect, &words);
     let failed = mail.header("X-Failed-Recipients").unwrap_or_default();
-    for address in failed.split(',').map(|address| address.trim().trim_matches(['<', '>'])) {
-        if address.contains('@') && !blocks.iter().any(|block| block.address.eq_ignore_ascii_case(address)) {
+    for address in failed.split(',').take(MAX_RECIPIENTS).map(|address| address.trim().trim_matches(['<', '>'])) {
+        let room = blocks.len() < MAX_RECIPIENTS && address.len() <= MAX_NAME;
+        if room && address.contains('@') && !blocks.iter().any(|block| block.address.eq_ignore_ascii_case(address)) {
             blocks.push(Block { address: address.to_owned(), said: String::new() });
         }
     }
@@ -147,7 +151,7 @@ fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
         if open && let Some((address, said)) = dialect.recipient(line) {
             let known = blocks.iter().position(|block| block.address.eq_ignore_ascii_case(address));
             match known {
-                None if blocks.len() < MAX_RECIPIENTS.min(64) => {
+                None if address.len() <= MAX_NAME && blocks.len() < MAX_BLOCKS => {
                     blocks.push(Block { address: address.to_owned(), said: format!("{said}\n") });
                     continue;
                 }

@@ -4,8 +4,10 @@
 use std::fmt;
 
 use crate::status::{EnhancedStatus, StatusClass};
+use fold::fold;
 
 pub mod fingerprint;
+mod fold;
 
 /// The most text that a [`Reply`] keeps, in bytes.
 pub const MAX_TEXT: usize = 1024;
@@ -207,32 +209,6 @@ fn class_of(code: u16) -> Option<StatusClass> {
     u8::try_from(code / 100).ok().and_then(StatusClass::from_digit)
 }
 
-/// Folds white space and control characters into single spaces, and line ends into single `\n`. Log pipelines write
-/// a line end as backslash and letter, so these count too.
-fn fold(raw: &str) -> String {
-    let unescaped;
-    let raw = if raw.contains(r"\n") {
-        unescaped = raw.replace(r"\r\n", "\n").replace(r"\n", "\n");
-        &unescaped
-    } else {
-        raw
-    };
-    let mut folded = String::with_capacity(raw.len());
-    // What is to stand before the next word.
-    let mut gap = None;
-    for c in raw.chars() {
-        match c {
-            '\r' | '\n' => gap = Some('\n'),
-            _ if c.is_whitespace() || c.is_control() => gap = gap.or(Some(' ')),
-            _ => {
-                folded.extend(gap.take().filter(|_| !folded.is_empty()));
-                folded.push(c);
-            }
-        }
-    }
-    folded
-}
-
 /// `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix; host …`.
 fn without_diagnostic_type(text: &str) -> &str {
     match text.split_once(';') {
@@ -245,7 +221,10 @@ fn without_diagnostic_type(text: &str) -> &str {
 /// What `rest` says to people, on one line: without the code and status that each line of a reply repeats (RFC 5321,
 /// section 4.2.1), be it at the start of a line or, where lines were joined on the way, amid it.
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
-    let again = code.map(|code| code.to_string()).filter(|code| rest.contains(code));
+    let again = code.filter(|code| {
+        let digits = [code / 100, code / 10 % 10, code % 10].map(|digit| b'0' + u8::try_from(digit).unwrap_or(0));
+        rest.as_bytes().windows(3).any(|three| three == digits)
+    });
     let replaced;
     let rest = match (again, status) {
         (Some(code), Some(status)) => {
@@ -256,11 +235,15 @@ fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> 
     };
     let repeats =
         |head: &Head<'_>| head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status);
-    let text = rest.split('\n').map(|line| match Head::at_start(line) {
+    let mut lines = rest.split('\n').map(|line| match Head::at_start(line) {
         Some(head) if repeats(&head) => head.rest,
         _ => line,
     });
-    let text = text.collect::<Vec<_>>().join(" ");
+    if !rest.contains('\n') {
+        let line = lines.next().unwrap_or_default();
+        return cut(line.trim_start(), MAX_TEXT).trim_end().to_owned();
+    }
+    let text = lines.collect::<Vec<_>>().join(" ");
     cut(text.trim_start(), MAX_TEXT).trim_end().to_owned()
 }
 

@@ -129,8 +129,16 @@ pub fn examples() -> Vec<String> {
 /// The rows of the table, in their order.
 struct Reasons {
     texts: Texts,
+    /// At most [`ROWS_MAX`].
     rows: Vec<Row>,
+    /// The row of each text.
+    row_of: Vec<usize>,
+    /// The rows without a text, as bits.
+    textless: u128,
 }
+
+/// How many rows there can be.
+const ROWS_MAX: usize = u128::BITS as usize;
 
 /// One row: what has to match, and what it then is.
 struct Row {
@@ -142,14 +150,30 @@ struct Row {
 }
 
 impl Reasons {
+    fn new(texts: Texts, rows: Vec<Row>) -> Self {
+        let row_of = rows.iter().enumerate().flat_map(|(n, row)| row.texts.clone().map(move |_| n)).collect();
+        let textless = rows.iter().enumerate().filter(|(_, row)| row.texts.is_empty());
+        let textless = textless.fold(0, |bits, (n, _)| bits | 1 << n);
+        Self { texts, rows, row_of, textless }
+    }
+
     fn of(&self, reply: &Reply) -> Option<Reason> {
         let text = reply.text.as_bytes();
         let candidates = self.texts.candidates(text);
-        let row = self.rows.iter().find(|row| {
-            (row.status.is_empty() || row.status.iter().any(|status| status.matches(reply)))
-                && (row.texts.is_empty() || self.texts.any(row.texts.clone(), &candidates, text))
-        });
-        row.map(|row| row.reason)
+        // Only the rows that have a candidate, or no text at all, can match.
+        let mut rows = self.textless;
+        for text in candidates.all() {
+            rows |= 1 << self.row_of[*text];
+        }
+        while rows != 0 {
+            let row = &self.rows[rows.trailing_zeros() as usize];
+            rows &= rows - 1;
+            let by_status = row.status.is_empty() || row.status.iter().any(|status| status.matches(reply));
+            if by_status && (row.texts.is_empty() || self.texts.any(&row.texts, &candidates, text)) {
+                return Some(row.reason);
+            }
+        }
+        None
     }
 }
 

@@ -88,12 +88,15 @@ fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
     }
 }
 
+/// Tells whether a word is of one kind.
+type Is = fn(&str) -> bool;
+
 /// What stands for `word`, if it is of a kind that varies.
 fn token(word: &str) -> Option<&'static str> {
     if word.is_empty() {
         return None;
     }
-    let kinds: [(&str, fn(&str) -> bool); 9] = [
+    let kinds: [(&str, Is); 9] = [
         ("{email}", is_email),
         ("{uuid}", is_uuid),
         ("{ipaddr}", is_ip),

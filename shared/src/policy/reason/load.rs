@@ -1,7 +1,7 @@
 //! Reads the table of reasons, which ships with the program: a fault in it is found by the tests.
 
 use super::texts::Texts;
-use super::{REASONS, Reason, Reasons, Row};
+use super::{REASONS, ROWS_MAX, Reason, Reasons, Row};
 use crate::settings::{Section, SettingsFault, SettingsFaults};
 
 /// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
@@ -24,10 +24,14 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
         }
         Err(err) => faults.push(SettingsFault::syntax(FILE, toml, &err)),
     }
+    if rows.len() > ROWS_MAX {
+        let text = format!("{} rows; at most {ROWS_MAX} are allowed", rows.len());
+        faults.push(SettingsFault { file: FILE.to_owned(), key: "row".to_owned(), text });
+    }
     let texts = Texts::new(texts).map_err(|text| {
         faults.push(SettingsFault { file: FILE.to_owned(), key: "text".to_owned(), text });
     });
-    texts.ok().filter(|_| faults.is_empty()).map(|texts| Reasons { texts, rows }).ok_or(SettingsFaults(faults))
+    texts.ok().filter(|_| faults.is_empty()).map(|texts| Reasons::new(texts, rows)).ok_or(SettingsFaults(faults))
 }
 
 /// Reads one row. Its texts go behind those of the rows before it.

@@ -2,10 +2,13 @@
 //! states without number, since many wait for a second word after a first. So each text is asked only where a piece that
 //! it cannot do without occurs, and one pass over the reply finds all such pieces.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Hir, HirKind};
@@ -16,73 +19,115 @@ const SIZE_MAX: usize = 1 << 20;
 /// From this length on a longer piece is no better than another.
 const LENGTH_ENOUGH: usize = 6;
 
-/// Of how many pieces one must occur, at most; texts with more are always asked.
+/// From this length on a piece says something.
+const LENGTH_TELLING: usize = 3;
+
+/// Of how many pieces one must occur, at most; more of them say too little.
 const PIECES_MAX: usize = 64;
+
+/// How many groups of pieces a text is known by, at most.
+const GROUPS_MAX: usize = 4;
+
+/// Pieces of which one must occur where a text matches.
+type Group = Vec<Vec<u8>>;
 
 /// Regular expressions, numbered in the order in which they were given.
 pub(super) struct Texts {
     patterns: Vec<String>,
     /// Compiled when they are first asked, since most never are.
     compiled: Vec<OnceLock<Option<Regex>>>,
-    pieces: AhoCorasick,
-    /// The texts that each piece is for.
-    owners: Vec<Vec<usize>>,
+    pieces: DFA,
+    /// The texts that each piece is for, and the bits of the groups that it stands in there.
+    owners: Vec<Vec<(usize, u8)>>,
+    /// The bits of all groups of each text: each of them must have occurred.
+    groups: Vec<u8>,
     /// The texts that can do without any piece.
     always: Vec<usize>,
 }
 
-/// The texts that may match one reply, as a set of bits.
-pub(super) struct Candidates(Vec<u64>);
+/// The texts that may match one reply, in ascending order.
+pub(super) struct Candidates(Vec<usize>);
+
+impl Candidates {
+    /// Those within `texts`.
+    pub(super) fn within(&self, texts: &Range<usize>) -> &[usize] {
+        let place = |text| self.0.partition_point(|candidate| *candidate < text);
+        &self.0[place(texts.start)..place(texts.end)]
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> &[usize] {
+        &self.0
+    }
+}
 
 impl Texts {
     /// Takes the texts over. The error says which is none, or cannot be searched for.
     pub(super) fn new(patterns: Vec<String>) -> Result<Self, String> {
-        let (mut words, mut owners, mut always) = (Vec::<Vec<u8>>::new(), Vec::<Vec<usize>>::new(), Vec::new());
+        let (mut words, mut owners, mut groups) = (Vec::<Vec<u8>>::new(), Vec::<Vec<(usize, u8)>>::new(), Vec::new());
         for (text, pattern) in patterns.iter().enumerate() {
             let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
             let hir = parser.parse(pattern).map_err(|err| format!("\"{pattern}\": {err}"))?;
-            let Some(pieces) = pieces(&hir) else {
-                always.push(text);
-                continue;
-            };
-            for piece in pieces {
-                let piece = piece.to_ascii_lowercase();
-                match words.iter().position(|word| *word == piece) {
-                    Some(at) => owners[at].push(text),
-                    None => {
+            let found = groups_of(&hir);
+            groups.push((1 << found.len()) - 1);
+            for (group, pieces) in found.into_iter().enumerate() {
+                for piece in pieces.into_iter().map(|piece| piece.to_ascii_lowercase()) {
+                    let at = words.iter().position(|word| *word == piece).unwrap_or(words.len());
+                    if at == words.len() {
                         words.push(piece);
-                        owners.push(vec![text]);
+                        owners.push(Vec::new());
                     }
+                    owners[at].push((text, 1 << group));
                 }
             }
         }
-        let pieces = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(&words)
-            .map_err(|err| err.to_string())?;
+        let mut pieces = DFA::builder();
+        pieces.ascii_case_insensitive(true).match_kind(MatchKind::Standard);
+        let pieces = pieces.build(&words).map_err(|err| err.to_string())?;
         let compiled = patterns.iter().map(|_| OnceLock::new()).collect();
-        Ok(Self { patterns, compiled, pieces, owners, always })
+        let always = (0..groups.len()).filter(|text| groups[*text] == 0).collect();
+        Ok(Self { patterns, compiled, pieces, owners, groups, always })
     }
 
     /// The texts that may match `reply`. One pass, whatever it says.
     pub(super) fn candidates(&self, reply: &[u8]) -> Candidates {
-        let mut bits = vec![0; self.patterns.len().div_ceil(64)];
-        let mut add = |text: &usize| bits[text / 64] |= 1 << (text % 64);
-        self.always.iter().for_each(&mut add);
-        for found in self.pieces.find_overlapping_iter(reply) {
-            self.owners[found.pattern().as_usize()].iter().for_each(&mut add);
+        let mut seen = vec![0_u64; self.owners.len().div_ceil(64)];
+        let mut occurred = vec![0_u8; self.patterns.len()];
+        let mut candidates = self.always.clone();
+        let mut found = |piece: usize| {
+            let bit = 1 << (piece % 64);
+            if seen[piece / 64] & bit != 0 {
+                return;
+            }
+            seen[piece / 64] |= bit;
+            for &(text, group) in &self.owners[piece] {
+                let before = occurred[text];
+                occurred[text] |= group;
+                if occurred[text] == self.groups[text] && before != occurred[text] {
+                    candidates.push(text);
+                }
+            }
+        };
+        // The automaton is made for unanchored searches, so there is a state to start from.
+        let Ok(mut state) = self.pieces.start_state(Anchored::No) else { return Candidates(self.all()) };
+        for &byte in reply {
+            state = self.pieces.next_state(Anchored::No, state, byte);
+            if self.pieces.is_special(state) && self.pieces.is_match(state) {
+                (0..self.pieces.match_len(state)).for_each(|n| found(self.pieces.match_pattern(state, n).as_usize()));
+            }
         }
-        Candidates(bits)
+        candidates.sort_unstable();
+        Candidates(candidates)
     }
 
-    /// Whether one of these texts matches `reply`.
-    pub(super) fn any(&self, texts: Range<usize>, candidates: &Candidates, reply: &[u8]) -> bool {
-        texts
-            .filter(|text| candidates.0[text / 64] & 1 << (text % 64) != 0)
-            .filter_map(|text| self.compiled(text))
-            .any(|regex| regex.is_match(reply))
+    fn all(&self) -> Vec<usize> {
+        (0..self.patterns.len()).collect()
+    }
+
+    /// Whether one of the candidates within `texts` matches `reply`.
+    pub(super) fn any(&self, texts: &Range<usize>, candidates: &Candidates, reply: &[u8]) -> bool {
+        let mut asked = candidates.within(texts).iter().filter_map(|text| self.compiled(*text));
+        asked.any(|regex| regex.is_match(reply))
     }
 
     /// The text of this number; `None` where it is too large, which the tests look for.
@@ -103,22 +148,27 @@ impl Texts {
     }
 }
 
-/// Pieces of which one is in all that `hir` matches: the longest that can be found.
-fn pieces(hir: &Hir) -> Option<Vec<Vec<u8>>> {
-    let pieces = match hir.kind() {
-        HirKind::Literal(literal) => Some(vec![literal.0.to_vec()]),
-        HirKind::Capture(capture) => pieces(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => pieces(&repetition.sub),
-        HirKind::Concat(parts) => parts.iter().filter_map(pieces).max_by_key(|pieces| {
-            let shortest = pieces.iter().map(Vec::len).min().unwrap_or(0);
-            (shortest.min(LENGTH_ENOUGH), usize::MAX - pieces.len())
-        }),
+/// The groups of pieces that `hir` cannot match without: the best of them, the longest pieces first.
+fn groups_of(hir: &Hir) -> Vec<Group> {
+    let mut groups = match hir.kind() {
+        HirKind::Literal(literal) => vec![vec![literal.0.to_vec()]],
+        HirKind::Capture(capture) => groups_of(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => groups_of(&repetition.sub),
+        HirKind::Concat(parts) => parts.iter().flat_map(groups_of).collect(),
         HirKind::Alternation(parts) => {
-            parts.iter().map(pieces).collect::<Option<Vec<_>>>().map(|pieces| pieces.concat())
+            let best = parts.iter().map(|part| groups_of(part).into_iter().next());
+            best.collect::<Option<Vec<Group>>>().map(|pieces| vec![pieces.concat()]).unwrap_or_default()
         }
-        _ => None,
+        _ => Vec::new(),
     };
-    pieces.filter(|pieces| pieces.len() <= PIECES_MAX)
+    let shortest = |group: &Group| group.iter().map(Vec::len).min().unwrap_or(0);
+    groups.retain(|group| group.len() <= PIECES_MAX);
+    groups.sort_by_key(|group| (Reverse(shortest(group).min(LENGTH_ENOUGH)), group.len()));
+    // Short pieces are nearly everywhere, and serve only where there is nothing else.
+    let telling = groups.iter().take_while(|group| shortest(group) >= LENGTH_TELLING).count();
+    groups.truncate(telling.max(1));
+    groups.truncate(GROUPS_MAX);
+    groups
 }
 
 #[cfg(test)]
@@ -129,14 +179,17 @@ mod tests {
     fn a_text_is_asked_only_where_it_can_match() {
         let patterns = ["user( \\w+)? (unknown|not found)", "[0-9]+", "(over)?quota"].map(str::to_owned).to_vec();
         let texts = Texts::new(patterns).unwrap();
-        for (reply, asked) in
-            [("user", [false, true, false]), ("Not Found", [true, true, false]), ("QUOTA", [false, true, true])]
-        {
+        for (reply, asked) in [
+            ("user", [false, true, false]),
+            ("Not Found", [false, true, false]),
+            ("Not Found: USER", [true, true, false]),
+            ("QUOTA", [false, true, true]),
+        ] {
             let candidates = texts.candidates(reply.as_bytes());
-            assert_eq!([0, 1, 2].map(|text| candidates.0[0] & 1 << text != 0), asked, "{reply}");
+            assert_eq!([0, 1, 2].map(|text| candidates.all().contains(&text)), asked, "{reply}");
         }
         let candidates = texts.candidates(b"the User is UNKNOWN");
-        assert!(texts.any(0..1, &candidates, b"the User is UNKNOWN"));
-        assert!(!texts.any(1..3, &candidates, b"the User is UNKNOWN"));
+        assert!(texts.any(&(0..1), &candidates, b"the User is UNKNOWN"));
+        assert!(!texts.any(&(1..3), &candidates, b"the User is UNKNOWN"));
     }
 }

@@ -57,7 +57,9 @@ impl Scheduler {
     /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let lmtp = match self.lmtp.listen {
-            Some(address) => Some(TcpListener::bind(address).await?),
+            Some(address) => Some(TcpListener::bind(address).await.map_err(|err| {
+                io::Error::new(err.kind(), format!("cannot listen on intake.lmtp.listen, which is {address}: {err}"))
+            })?),
             None => None,
         };
         let lmtp = lmtp.map(|listener| Listener::new(listener, self.reports.clone(), &self.lmtp).run(stop.clone()));

@@ -1,6 +1,8 @@
 //! How well replies are understood, measured on an independent corpus, which is no part of this repository. Where it lies
 //! beside the repository (`../shared/corpus`) the targets are asserted; without it there is nothing to measure.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

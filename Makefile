@@ -14,7 +14,8 @@ demo: tools ## Play a campaign of bounces against a cast of mail servers, in fas
 dev: tools ## Run scheduler and worker over a Redis server of their own, until Ctrl-C
 	cargo run --locked --bin redeliver -- dev $(ARGS)
 
-test: tools ## Run all tests, against a real Redis
+test: ## Run all tests, against a real Redis and a real Postfix
+	@scripts/tools test
 	cargo build --locked --bin redeliver
 	cargo test --locked --workspace $(ARGS)
 

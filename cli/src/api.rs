@@ -43,7 +43,7 @@ impl Api {
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|err| self.silent(err))?;
+        let response = request.send().await.map_err(|err| self.nobody_answers(err))?;
         let status = response.status();
         let answer: Option<Value> = response.json().await.ok();
         match answer {
@@ -60,12 +60,19 @@ impl Api {
     ///
     /// # Errors
     /// Where nobody answers.
-    pub(crate) async fn post(&self, collection: &str, content_type: &str, body: Vec<u8>) -> Result<Response> {
-        let request =
-            self.request(Method::POST, &[collection], &[])?.header(header::CONTENT_TYPE, content_type).body(body);
-        request.send().await.map_err(|err| self.silent(err))
+    pub(crate) async fn post(
+        &self,
+        collection: &str,
+        query: &[(&str, String)],
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Response> {
+        let request = self.request(Method::POST, &[collection], query)?;
+        let request = request.header(header::CONTENT_TYPE, content_type).body(body);
+        request.send().await.map_err(|err| self.nobody_answers(err))
     }
 
+    /// A request to make of the API; path and query are escaped as needed.
     fn request(&self, method: Method, path: &[&str], query: &[(&str, String)]) -> Result<RequestBuilder> {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("it was read as http").pop_if_empty().push("v1").extend(path);
@@ -75,7 +82,8 @@ impl Api {
         Ok(Client::builder().timeout(ANSWER_MAX).build()?.request(method, url))
     }
 
-    fn silent(&self, err: reqwest::Error) -> anyhow::Error {
+    /// Why there is no answer, and what to do.
+    fn nobody_answers(&self, err: reqwest::Error) -> anyhow::Error {
         let err = anyhow::Error::from(err);
         anyhow!(
             "no scheduler answers at {}: {}; start one with `redeliver scheduler`, or say where it is with --api or \

@@ -11,6 +11,7 @@ mod classify;
 mod demo;
 mod destinations;
 mod dev;
+mod dsn;
 mod figures;
 mod policy;
 mod process;
@@ -54,6 +55,8 @@ enum Command {
     Submit(submit::Arguments),
     /// Say what a reply means: class, scope, and what would be done
     Classify(classify::Arguments),
+    /// Say what delivery reports say: of each recipient the status, the reply, and what it means
+    Dsn(dsn::Arguments),
     /// Show the retry policy in force
     Policy(policy::Arguments),
     /// Say where domains are placed, and how a destination fares; hold it, release it, limit it
@@ -78,6 +81,7 @@ async fn main() -> ExitCode {
             Command::Destinations(arguments) => destinations::run(config, &arguments).await,
             Command::Quarantine(arguments) => quarantine::run(&arguments).await,
             Command::Classify(arguments) => classify::run(config, &arguments),
+            Command::Dsn(arguments) => dsn::run(config, &arguments).await,
             Command::Policy(arguments) => policy::run(config, &arguments),
             Command::Bench(arguments) => bench::run(&arguments).await,
         }

@@ -11,10 +11,12 @@ use shared::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::intake::accept::Accept;
+use crate::intake::dsn::Reports;
 
 pub mod addresses;
 pub mod bounces;
 pub mod destinations;
+pub mod dsn;
 pub mod events;
 pub mod fields;
 pub mod health;
@@ -30,6 +32,8 @@ pub struct Api {
     pub store: Store,
     /// The door for bounces.
     pub accept: Accept,
+    /// The way in for delivery reports.
+    pub reports: Reports,
     /// Bounds on what comes in.
     pub limits: Limits,
     /// The routes that a message can name.
@@ -77,6 +81,7 @@ impl Limits {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/bounces", post(bounces::post))
+        .route("/v1/dsn", post(dsn::post))
         // Handlers bound what they read themselves, for a stream may be of any length.
         .layer(DefaultBodyLimit::disable())
         .route("/v1/addresses/check", post(addresses::check).layer(DefaultBodyLimit::max(api.limits.body)))

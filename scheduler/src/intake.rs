@@ -2,7 +2,9 @@
 //! door that all of them go through.
 
 pub mod accept;
+pub mod dsn;
 pub mod json;
 pub mod lines;
+pub mod lmtp;
 pub mod maillog;
 pub mod stream;

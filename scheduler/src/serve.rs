@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use shared::config::Config;
+use futures::future::OptionFuture;
+use shared::config::{Config, Lmtp};
 use shared::policy::Table;
 use shared::store::{Store, StoreError};
 use tokio::net::TcpListener;
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
+use crate::intake::dsn::Reports;
+use crate::intake::lmtp::Listener;
 use crate::intake::stream::StreamReader;
 use crate::placement::{Placer, rows_in_vain};
 use crate::upkeep::Upkeep;
@@ -25,12 +28,13 @@ use crate::upkeep::Upkeep;
 #[derive(Debug)]
 pub struct Scheduler {
     store: Store,
-    table: Arc<Table>,
-    placer: Placer,
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
     routes: Arc<[String]>,
+    reports: Reports,
+    accept: Accept,
+    lmtp: Lmtp,
 }
 
 impl Scheduler {
@@ -46,13 +50,23 @@ impl Scheduler {
             tracing::warn!(why, "a policy row matches nothing");
         }
         let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
-        Ok(Self { store, table, placer, limits, upkeep, grace, routes })
+        let accept = Accept::new(store.clone(), table, placer);
+        let reports = Reports::new(accept.clone(), store.clone(), config);
+        Ok(Self { store, accept, reports, limits, upkeep, grace, routes, lmtp: config.lmtp.clone() })
     }
 
     /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let accept = Accept::new(self.store.clone(), self.table, self.placer);
-        let api = Api { store: self.store, accept, limits: self.limits, routes: self.routes, stop: stop.clone() };
+        let lmtp = match self.lmtp.listen {
+            Some(address) => Some(TcpListener::bind(address).await.map_err(|err| {
+                io::Error::new(err.kind(), format!("cannot listen on intake.lmtp.listen, which is {address}: {err}"))
+            })?),
+            None => None,
+        };
+        let lmtp = lmtp.map(|listener| Listener::new(listener, self.reports.clone(), &self.lmtp).run(stop.clone()));
+        let lmtp = tokio::spawn(OptionFuture::from(lmtp));
+        let Self { store, accept, reports, limits, routes, .. } = self;
+        let api = Api { store, accept, reports, limits, routes, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let reader = StreamReader::new(api.store.clone(), api.accept.clone(), api.limits.inline, api.routes.clone());
         let reader = tokio::spawn(reader.run(stop.clone()));
@@ -62,7 +76,7 @@ impl Scheduler {
             sleep(self.grace).await;
         };
         tokio::select! {
-            served = server.into_future() => served?,
+            served = async { tokio::join!(server.into_future(), lmtp) } => served.0?,
             () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
         }
         reader.await.map_err(io::Error::other)?;

@@ -16,8 +16,10 @@ use crate::store::place::PlaceBounds;
 
 mod read;
 mod redis;
+mod returned;
 
 pub use redis::Redis;
+pub use returned::{Lmtp, Returned};
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -51,6 +53,10 @@ pub struct Config {
     pub log: Log,
     /// `[placement]`
     pub placement: Placement,
+    /// `[verp]`
+    pub verp: Returned,
+    /// `[intake.lmtp]`
+    pub lmtp: Lmtp,
     /// `[[route]]`
     pub routes: Vec<Route>,
     /// `[[provider]]`, over those that ship.
@@ -258,6 +264,9 @@ impl Config {
         if faults.is_empty() {
             config.redis.check(&mut faults);
         }
+        if let Some((key, text)) = config.verp.fault().filter(|_| faults.is_empty()) {
+            faults.push(SettingsFault { file: "all files".to_owned(), key: key.to_owned(), text: text.to_owned() });
+        }
         if faults.is_empty() && config.job.inline_max > config.job.record_max {
             let text = "is larger than job.record_max, so that no job could hold such a message".to_owned();
             faults.push(SettingsFault { file: "all files".to_owned(), key: "job.inline_max".to_owned(), text });
@@ -345,6 +354,29 @@ mod tests {
             ["placement.nameservers", "placement.timeout", "provider.a.b.name", "provider.a.b.domains"],
             "{faults}"
         );
+    }
+
+    #[test]
+    fn return_paths_are_signed_with_a_key_that_never_prints() {
+        let key = variables(&[("REDELIVER_VERP__KEY", "geheim-geheim-geheim")]);
+        let file = "[verp]\ndomain = \"Bounce.example.org\"\n[intake.lmtp]\nlisten = \"127.0.0.1:8026\"\n";
+        let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &key).unwrap();
+        assert!(!format!("{config:?}").contains("geheim"));
+        assert_eq!(config.verp.verp().unwrap().domain(), "bounce.example.org");
+        assert!(Config::embedded().verp.verp().is_none() && Config::embedded().lmtp.listen.is_none());
+        for (file, key) in [
+            ("[verp]\ndomain = \"bounce.example.org\"", "verp.key_file"),
+            ("[verp]\nkey = \"sixteen-octets-it-is\"", "verp.domain"),
+            ("[verp]\nrequired = true", "verp.required"),
+            ("[verp]\nkey = \"short\"", "verp.key"),
+            ("[verp]\nkey_file = \"/nowhere\"", "verp.key_file"),
+            ("[verp]\ndomain = \"a b\"", "verp.domain"),
+            ("[intake.lmtp]\nlisten = \"here\"", "intake.lmtp.listen"),
+            ("[intake.smtp]\nlisten = \"here\"", "intake.smtp"),
+        ] {
+            let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &[]).unwrap_err();
+            assert_eq!(faults.0[0].key, key, "{faults}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod address;
 pub mod bounce;
+pub mod dsn;
 pub mod event;
 pub mod job;
 pub mod outcome;
@@ -16,6 +17,7 @@ pub mod settings;
 pub mod standing;
 pub mod status;
 pub mod tally;
+pub mod verp;
 
 pub mod clock;
 

@@ -31,6 +31,8 @@ mod probe;
 mod processes;
 mod quarantine;
 mod repair;
+mod reports;
+mod returned_mail;
 mod schedules;
 mod smtp;
 mod stale_bounces;

@@ -118,8 +118,11 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// The program is built into the folder above the one of the test that runs.
-fn program() -> PathBuf {
+/// Where the program is: it is built into the folder above the one of the test that runs.
+///
+/// # Panics
+/// Where it has not been built.
+pub fn program() -> PathBuf {
     let test = env::current_exe().expect("a test knows where it is");
     let program = test.parent().and_then(|folder| folder.parent()).expect("it lies in target/debug/deps");
     let program = program.join("redeliver").with_extension(env::consts::EXE_EXTENSION);

@@ -52,7 +52,7 @@ pub(super) async fn post(api: &Api, bounces: &[&[u8]], patience: Duration) -> Re
 }
 
 async fn try_once(api: &Api, body: Vec<u8>) -> Result<Try> {
-    let response = match api.post("bounces", NDJSON, body).await {
+    let response = match api.post("bounces", &[], NDJSON, body).await {
         Ok(response) => response,
         Err(err) => return Ok(Try::Again(None, err)),
     };

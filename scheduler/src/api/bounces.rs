@@ -96,13 +96,16 @@ async fn next_chunk(api: &Api, chunks: &mut BodyDataStream) -> Result<Option<Byt
     }
 }
 
-async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
+/// The whole of a body, within `scheduler.body_max`.
+pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     let limit = api.limits.body;
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(api, &mut chunks).await? {
         if bytes.len() + chunk.len() > limit {
-            return Err(Problem::too_large(format!("a document may have {limit} bytes; send more as {NDJSON}")));
+            return Err(Problem::too_large(format!(
+                "a document may have {limit} bytes; send more bounces as {NDJSON}"
+            )));
         }
         bytes.extend_from_slice(&chunk);
     }

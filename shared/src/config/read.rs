@@ -32,6 +32,8 @@ impl Config {
             "upkeep",
             "log",
             "placement",
+            "verp",
+            "intake",
         ];
         let sections = names.map(|name| (name, top.table(name)));
         let routes = top.tables("route");
@@ -50,6 +52,10 @@ impl Config {
                 "upkeep" => self.upkeep.read(&mut section),
                 "log" => self.log.read(&mut section),
                 "placement" => self.placement.read(&mut section),
+                "verp" => self.verp.read(&mut section),
+                "intake" => {
+                    section.within("lmtp", |section| self.lmtp.read(section));
+                }
                 "content" => {
                     if table.contains_key("roots") {
                         self.content_roots = section.texts("roots").into_iter().map(PathBuf::from).collect();

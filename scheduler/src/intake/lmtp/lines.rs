@@ -1,0 +1,104 @@
+//! What comes over an LMTP connection: lines of a bounded length, and content of a bounded size. Whoever stands still is
+//! left.
+
+use std::io;
+use std::time::Duration;
+
+use smtp_proto::request::receiver::{DataReceiver, DummyDataReceiver};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+/// The longest command line, in bytes: 512 (RFC 5321, section 4.5.3.1.4) and room for what extensions add.
+const LINE_MAX: usize = 2_048;
+
+/// A connection, as lines.
+pub(super) struct Lines {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    idle_max: Duration,
+}
+
+/// A command line.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// With its line end.
+    Whole(Vec<u8>),
+    /// Longer than a command can be.
+    TooLong,
+}
+
+/// The content of a message.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// Larger than what is taken.
+    TooLarge,
+}
+
+impl Lines {
+    pub(super) fn new(stream: TcpStream, idle_max: Duration) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self { reader: BufReader::new(reader), writer, idle_max }
+    }
+
+    /// The next line. It can be given up while nothing has come.
+    pub(super) async fn line(&mut self) -> io::Result<Line> {
+        let (mut line, mut too_long) = (Vec::new(), false);
+        loop {
+            let chunk = self.chunk().await?;
+            let end = chunk.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+            let used = end.unwrap_or(chunk.len());
+            too_long |= line.len() + used > LINE_MAX;
+            if !too_long {
+                line.extend_from_slice(&chunk[..used]);
+            }
+            self.reader.consume(used);
+            if end.is_some() {
+                return Ok(if too_long { Line::TooLong } else { Line::Whole(line) });
+            }
+        }
+    }
+
+    /// The content up to the line with a dot alone, without the dots that were put before others (RFC 5321, section
+    /// 4.5.2). What is too large is read to its end and forgotten.
+    pub(super) async fn content(&mut self, max: usize) -> io::Result<Content> {
+        let mut receiver = DataReceiver::new();
+        let mut forgetting: Option<DummyDataReceiver> = None;
+        let mut content = Vec::new();
+        loop {
+            let chunk = self.chunk().await?;
+            let mut rest = chunk.iter();
+            let done = match &mut forgetting {
+                Some(forgetting) => forgetting.ingest(&mut rest),
+                None => receiver.ingest(&mut rest, &mut content),
+            };
+            let used = chunk.len() - rest.as_slice().len();
+            self.reader.consume(used);
+            let too_large = content.len() > max || forgetting.is_some();
+            match (done, too_large) {
+                (true, false) => return Ok(Content::Whole(content)),
+                (true, true) => return Ok(Content::TooLarge),
+                (false, true) if forgetting.is_none() => {
+                    forgetting = Some(DummyDataReceiver::new_data(&receiver));
+                    content = Vec::new();
+                }
+                (false, _) => {}
+            }
+        }
+    }
+
+    /// Answers.
+    pub(super) async fn say(&mut self, reply: &str) -> io::Result<()> {
+        let reply = format!("{reply}\r\n");
+        timeout(self.idle_max, self.writer.write_all(reply.as_bytes())).await?
+    }
+
+    /// What has come and is not used yet.
+    async fn chunk(&mut self) -> io::Result<&[u8]> {
+        let chunk = timeout(self.idle_max, self.reader.fill_buf()).await??;
+        if chunk.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(chunk) }
+    }
+}

@@ -1,0 +1,236 @@
+//! Reports about delivery that come as mail: delivery status notifications (RFC 3464, RFC 6533), reports in the words of
+//! the many mail systems that never took to them, feedback reports (RFC 5965) and automatic answers (RFC 3834). Bytes in,
+//! facts out. Reading never fails, because bad mail is data; what a report calls for is policy's business.
+
+use std::borrow::Cow;
+
+use crate::clock::Timestamp;
+use crate::reply::Reply;
+use crate::status::{EnhancedStatus, StatusClass};
+
+mod answer;
+mod delivery_status;
+mod dialect;
+mod feedback;
+mod fields;
+pub mod mailbox;
+mod mime;
+mod notice;
+mod original;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+/// How much of a message is read, in bytes. Reports come before the mail they return, so what is cut off is that.
+pub const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// How many recipients of a report are kept.
+pub const MAX_RECIPIENTS: usize = 1000;
+
+/// How much of what was said about a recipient is kept, in bytes.
+pub const MAX_DIAGNOSTIC: usize = 4 * 1024;
+
+/// How much of a name that someone else chose (an id, a host, an address) is kept, in bytes.
+const MAX_NAME: usize = 1024;
+
+/// What a message says about the delivery of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What kind of report it is.
+    pub kind: Kind,
+    /// Whom it speaks of, in its order, at most [`MAX_RECIPIENTS`]. There may be none, even in a report of a failure.
+    pub recipients: Vec<Recipient>,
+    /// The envelope id that the sender gave the original (`ENVID`, RFC 3461, section 4.4), decoded.
+    pub envelope_id: Option<String>,
+    /// The original's `Message-ID`, without its angle brackets.
+    pub message_id: Option<String>,
+    /// Whom the original names in its `To`.
+    pub original_to: Vec<String>,
+    /// The addresses that the report itself came to, as its header fields have them.
+    pub came_to: Vec<String>,
+    /// When the report was written, as it says itself.
+    pub written_at: Option<Timestamp>,
+}
+
+/// What kind of report a message is. Of several recipients the worst counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// The mail did not get through to somebody, and the reporting mail system has given up.
+    Failed,
+    /// It has not got through yet, and is being tried again by someone else.
+    Delayed,
+    /// It got through.
+    Delivered,
+    /// It was handed on to a mail system that does not report.
+    Relayed,
+    /// It was handed on to several other addresses.
+    Expanded,
+    /// A person's mail system answers by itself: a vacation notice, say (RFC 3834).
+    AutoReply,
+    /// Somebody complains, or unsubscribes (RFC 5965).
+    Feedback,
+    /// The message is no report.
+    #[default]
+    None,
+}
+
+/// What became of the mail for one recipient (RFC 3464, section 2.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `failed`
+    Failed,
+    /// `delayed`
+    Delayed,
+    /// `delivered`
+    Delivered,
+    /// `relayed`
+    Relayed,
+    /// `expanded`
+    Expanded,
+}
+
+/// What a report says about one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// Whom the sender addressed, where the report says so (RFC 3464, section 2.3.1).
+    pub original: Option<String>,
+    /// The address that the report is about; forwarding may have led to it (RFC 3464, section 2.3.2).
+    pub last: Option<String>,
+    /// What became of the mail; `None` in reports that are not about a delivery.
+    pub action: Option<Action>,
+    /// What the recipient's mail system said, as far as it can be told, with the status that the report gives.
+    pub reply: Reply,
+    /// All that was said about the recipient, at most [`MAX_DIAGNOSTIC`] bytes.
+    pub diagnostic: String,
+    /// The host that said it.
+    pub remote_mta: Option<String>,
+}
+
+impl Report {
+    /// Reads a message. Takes time linear in its input, reads no more than its first [`MAX_BYTES`], and never panics.
+    pub fn read(message: &[u8]) -> Self {
+        let mail = mime::Mail::read(&message[..message.len().min(MAX_BYTES)]);
+        let mut report = feedback::read(&mail)
+            .or_else(|| delivery_status::read(&mail))
+            .or_else(|| notice::read(&mail))
+            .or_else(|| answer::unsubscribes(&mail))
+            .or_else(|| text::read(&mail))
+            .or_else(|| answer::read(&mail))
+            .unwrap_or_default();
+        if report.kind != Kind::None {
+            report.message_id = report.message_id.or_else(|| original::message_id(&mail));
+            report.original_to = original::recipients(&mail);
+        }
+        report.came_to = original::came_to(&mail);
+        report.written_at = mail.date();
+        report
+    }
+
+    fn about(recipients: Vec<Recipient>) -> Self {
+        let worst = recipients.iter().filter_map(|recipient| recipient.action).min_by_key(|action| *action as u8);
+        Self { kind: worst.map_or(Kind::None, Kind::from), recipients, ..Self::default() }
+    }
+}
+
+impl Recipient {
+    /// The address that the sender used, as far as the report says.
+    pub fn address(&self) -> Option<&str> {
+        self.original.as_deref().or(self.last.as_deref())
+    }
+
+    /// Whether this is a failure that calls for something to be done.
+    pub fn has_failed(&self) -> bool {
+        self.action == Some(Action::Failed)
+    }
+
+    /// Somebody whom a report names without saying anything about delivery.
+    fn named(address: Option<String>) -> Self {
+        let (original, action, remote_mta) = (None, None, None);
+        Self { original, last: address, action, reply: Reply::default(), diagnostic: String::new(), remote_mta }
+    }
+}
+
+impl Kind {
+    /// Its name, as the API and the command line have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Delivered => "delivered",
+            Self::Relayed => "relayed",
+            Self::Expanded => "expanded",
+            Self::AutoReply => "auto_reply",
+            Self::Feedback => "feedback",
+            Self::None => "none",
+        }
+    }
+}
+
+impl From<Action> for Kind {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Failed => Self::Failed,
+            Action::Delayed => Self::Delayed,
+            Action::Delivered => Self::Delivered,
+            Action::Relayed => Self::Relayed,
+            Action::Expanded => Self::Expanded,
+        }
+    }
+}
+
+impl Action {
+    /// Its name in RFC 3464.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Delayed => "delayed",
+            Self::Delivered => "delivered",
+            Self::Relayed => "relayed",
+            Self::Expanded => "expanded",
+        }
+    }
+
+    /// The action of this name, in whatever case, with a comment or without.
+    fn from_name(name: &str) -> Option<Self> {
+        let word = name.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty())?;
+        [Self::Failed, Self::Delayed, Self::Delivered, Self::Relayed, Self::Expanded]
+            .into_iter()
+            .find(|action| action.as_str().eq_ignore_ascii_case(word))
+    }
+
+    /// What a status alone says; a report without a word means a failure.
+    fn from_status(status: Option<EnhancedStatus>) -> Self {
+        match status.map(EnhancedStatus::class) {
+            Some(StatusClass::Success) => Self::Delivered,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// What is said on one line, within bounds.
+fn on_one_line(text: &str, max: usize) -> String {
+    let mut line = String::new();
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        if line.len() + word.len() >= max {
+            line.push_str(cut(word, max.saturating_sub(line.len() + 1)));
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
+/// `text` cut to at most `max` bytes, between characters.
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    &text[..end]
+}
+
+/// Bytes of any charset as text that can be searched.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}

@@ -1,0 +1,253 @@
+//! Delivery status notifications (RFC 3464; internationalised: RFC 6533), and their fields where a mail system wrote them
+//! into the text instead of a part of their own.
+
+use super::fields::{Field, Group, groups};
+use super::mime::{Mail, Part};
+use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, on_one_line, text};
+use crate::reply::Reply;
+use crate::status::{EnhancedStatus, StatusClass};
+
+/// For how many recipients of one report the words for people are asked.
+const MAX_SILENT: usize = 16;
+
+/// Reads the delivery status of a report; `None` where it says nothing about anybody.
+pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+    let parts = mail.parts.iter().filter_map(|part| match part {
+        Part::DeliveryStatus(text) => Some(text.as_str()),
+        _ => None,
+    });
+    let mut report = parts.chain(mail.texts().filter(|text| has_recipients(text))).find_map(from_fields)?;
+    let words = text::words(mail);
+    // Without a diagnostic code, which is optional, the words for people are all that tells why.
+    let silent = |one: &&mut Recipient| {
+        one.has_failed()
+            && one.diagnostic.is_empty()
+            && one.reply.text.is_empty()
+            && one.reply.status.is_none_or(|status| status.detail() == 0)
+    };
+    for recipient in report.recipients.iter_mut().filter(silent).take(MAX_SILENT) {
+        let (reply, diagnostic) = text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());
+        let status = recipient.reply.status.or(reply.status);
+        recipient.reply = Reply { status, ..reply };
+        recipient.diagnostic = diagnostic;
+    }
+    // Words about several recipients do not say whose content it was.
+    if let [recipient] = report.recipients.as_mut_slice() {
+        text::note_stage(&mut recipient.reply, &words);
+    }
+    Some(report)
+}
+
+/// Whether a text for people has the fields of a delivery status in it.
+fn has_recipients(text: &str) -> bool {
+    let recipient = |line: &str| line.get(..16).is_some_and(|name| name.eq_ignore_ascii_case("final-recipient:"));
+    text.lines().any(recipient)
+}
+
+fn from_fields(text: &str) -> Option<Report> {
+    let mut groups = groups(text);
+    let envelope_id = groups.iter().find_map(|group| group.get("original-envelope-id")).map(xtext);
+    let recipients: Vec<Recipient> = by_recipient(&mut groups).iter().take(MAX_RECIPIENTS).map(recipient).collect();
+    (!recipients.is_empty()).then(|| Report { envelope_id, ..Report::about(recipients) })
+}
+
+/// One group per recipient: apart where blank lines are missing, together where there are some too many.
+fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
+    let is_address = |field: &Field| matches!(field.name.as_str(), "final-recipient" | "original-recipient");
+    let mut found: Vec<Group> = Vec::new();
+    for group in groups.drain(..) {
+        if group.0.iter().any(is_address) {
+            let mut one = Group::default();
+            for field in group.0 {
+                if is_address(&field) && one.0.iter().any(|before| before.name == field.name) {
+                    found.push(std::mem::take(&mut one));
+                }
+                one.0.push(field);
+            }
+            found.push(one);
+        } else if let Some(last) = found.last_mut()
+            && (last.get("status").is_none() || last.get("action").is_none())
+            && (group.get("status").is_some() || group.get("action").is_some())
+        {
+            last.0.extend(group.0);
+        }
+    }
+    found
+}
+
+fn recipient(group: &Group) -> Recipient {
+    let status = group.get("status").and_then(read_status);
+    let action = group.get("action").and_then(Action::from_name).unwrap_or_else(|| Action::from_status(status));
+    let diagnostic = group.all("diagnostic-code").next().unwrap_or_default();
+    let mut reply = Reply::parse(diagnostic);
+    reply.status = told(status, &reply, diagnostic);
+    if reply.text.is_empty() {
+        reply.text = comment(group.get("status").unwrap_or_default()).to_owned();
+    }
+    if action == Action::Failed {
+        reply.status = reply.status.filter(|status| status.class() != StatusClass::Success);
+        reply.code = reply.code.filter(|code| *code >= 400);
+    }
+    Recipient {
+        original: group.name("original-recipient").and_then(|address| mailbox(&address)),
+        last: group.name("final-recipient").and_then(|address| mailbox(&address)),
+        action: Some(action),
+        diagnostic: on_one_line(without_type(diagnostic), MAX_DIAGNOSTIC),
+        reply,
+        remote_mta: group.name("remote-mta"),
+    }
+}
+
+/// The status that counts. What the recipient's own server said beside its code goes before what the reporting mail
+/// system made of it: some of those have one status for every refusal, and one for every expiry. A status from elsewhere
+/// in the text counts where the report has none, or one that says no more than the class.
+fn told(field: Option<EnhancedStatus>, reply: &Reply, diagnostic: &str) -> Option<EnhancedStatus> {
+    let (Some(reported), Some(said)) = (field, reply.status) else { return field.or(reply.status) };
+    let beside = reply
+        .code
+        .is_some_and(|code| [' ', '-'].iter().any(|between| diagnostic.contains(&format!("{code}{between}{said}"))));
+    if !is_vague(said) && (beside || is_vague(reported)) { Some(said) } else { Some(reported) }
+}
+
+/// Whether a status says no more than its class.
+fn is_vague(status: EnhancedStatus) -> bool {
+    status.subject() == 0 && status.detail() == 0
+}
+
+/// `5.1.1`, `5.1.1 (bad address)`, `smtp; 5.1.1`.
+fn read_status(value: &str) -> Option<EnhancedStatus> {
+    let value = value.split_once(';').map_or(value, |(_, value)| value).trim_start();
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    value[..end].trim_end_matches('.').parse().ok()
+}
+
+/// What a status says in its comment.
+fn comment(status: &str) -> &str {
+    status.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(comment, _)| comment)
+}
+
+fn without_type(diagnostic: &str) -> &str {
+    match diagnostic.split_once(';') {
+        Some((kind, rest)) if !kind.contains(' ') && kind.len() <= 32 => rest.trim_start(),
+        _ => diagnostic,
+    }
+}
+
+/// The address of a recipient field; what is no address, as for mail systems that have other names, stays as it is.
+fn mailbox(value: &str) -> Option<String> {
+    let inner = value.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(value, |(inner, _)| inner);
+    let inner = inner.split_once(" (").map_or(inner, |(inner, _)| inner).trim();
+    (!inner.is_empty()).then(|| unicode(inner))
+}
+
+/// Undoes utf-8-addr-xtext (RFC 6533, section 3): `\x{E4}` is `ä`.
+fn unicode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(r"\x{") {
+        out.push_str(before);
+        let decoded = after.split_once('}').and_then(|(hex, rest)| {
+            let plain = (1..=6).contains(&hex.len());
+            Some((plain.then(|| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32)).flatten()?, rest))
+        });
+        match decoded {
+            Some((c, after)) => {
+                out.push(c);
+                rest = after;
+            }
+            None => {
+                out.push_str(r"\x{");
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// Undoes xtext (RFC 3461, section 4): `+2B` is `+`.
+fn xtext(text: &str) -> String {
+    let text = on_one_line(text, super::MAX_NAME);
+    let mut pieces = text.split('+');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        match piece.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|byte| !byte.is_ascii_control()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend_from_slice(&piece.as_bytes()[2..]);
+            }
+            None => {
+                bytes.push(b'+');
+                bytes.extend_from_slice(piece.as_bytes());
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dsn::Kind;
+
+    fn report(fields: &str) -> Report {
+        from_fields(fields).unwrap()
+    }
+
+    #[test]
+    fn what_the_server_said_goes_before_what_was_made_of_it() {
+        for (status, diagnostic, told) in [
+            ("5.1.1", "smtp; 550 5.1.1 <jo@example.com> User unknown", "5.1.1"),
+            ("5.1.1", "smtp; 550 5.7.1 listed", "5.7.1"),
+            ("4.4.7", "smtp; 450-4.7.1 Come back later\n 450 4.7.1 please", "4.7.1"),
+            ("5.0.0", "smtp; 550 5.2.2 full", "5.2.2"),
+            ("5.0.0", "X-Mailer; rejected: 5.1.0 - 'Mailbox 5.2.2 is full'", "5.1.0"),
+            ("5.2.1", "smtp; 550 5.0.0 no", "5.2.1"),
+            ("5.2.1", "smtp; 550 no mailbox 5.1.1 here", "5.2.1"),
+            ("4.2.2 (Over quota)", "", "4.2.2"),
+            ("", "smtp; 550 5.1.1 no", "5.1.1"),
+            ("nonsense", "smtp; 550 no", "-"),
+        ] {
+            let fields = format!(
+                "Final-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: {status}\nDiagnostic-Code: {diagnostic}"
+            );
+            let found = report(&fields).recipients[0].reply.status.map_or("-".to_owned(), |status| status.to_string());
+            assert_eq!(found, told, "{status} {diagnostic}");
+        }
+    }
+
+    #[test]
+    fn each_recipient_is_told_apart_whatever_the_blank_lines() {
+        let one = "Final-Recipient: rfc822; a@example.com\nAction: failed\nStatus: 5.1.1\n";
+        let two = "Final-Recipient: rfc822; b@example.com\nAction: delayed\nStatus: 4.2.2\n";
+        for between in ["", "\n", "\n \n\n"] {
+            let read = report(&format!("Reporting-MTA: dns; mx\n\n{one}{between}{two}"));
+            let told: Vec<_> =
+                read.recipients.iter().map(|one| (one.address().unwrap(), one.action.unwrap())).collect();
+            assert_eq!(told, [("a@example.com", Action::Failed), ("b@example.com", Action::Delayed)], "{between:?}");
+            assert_eq!(read.kind, Kind::Failed);
+        }
+        let apart = report("Final-Recipient: rfc822; a@example.com\n\nAction: failed\n\nStatus: 5.1.1\n");
+        assert_eq!(apart.recipients[0].reply.status, "5.1.1".parse().ok());
+    }
+
+    #[test]
+    fn ids_and_addresses_are_decoded() {
+        let read = report(
+            "Original-Envelope-Id: a+2Bb+3D+zz+\n\nOriginal-Recipient: utf-8; j\\x{F6}@example.com\n\
+             Final-Recipient: rfc822; <jo@example.net> (forwarded)\nRemote-MTA: dns; mx.example.net (192.0.2.1)",
+        );
+        assert_eq!(read.envelope_id.as_deref(), Some("a+b=+zz+"));
+        let one = &read.recipients[0];
+        assert_eq!((one.address(), one.last.as_deref()), (Some("jö@example.com"), Some("jo@example.net")));
+        assert_eq!(one.remote_mta.as_deref(), Some("mx.example.net (192.0.2.1)"));
+        assert_eq!(unicode(r"a\x{}\x{110000}\x{6a"), r"a\x{}\x{110000}\x{6a");
+    }
+
+    #[test]
+    fn an_action_rules_over_a_status_that_contradicts_it() {
+        let read = report("Final-Recipient: rfc822; a@example.com\nAction: failed\nStatus: 2.0.0");
+        assert_eq!((read.kind, read.recipients[0].reply.status), (Kind::Failed, None));
+        let read = report("Final-Recipient: rfc822; a@example.com\nStatus: 2.0.0");
+        assert_eq!(read.kind, Kind::Delivered);
+    }
+}

@@ -1,0 +1,26 @@
+//! Feedback reports (RFC 5965): somebody called a message spam, or a mail system reports one for them.
+
+use super::fields::groups;
+use super::mime::{Mail, Part};
+use super::{Kind, MAX_RECIPIENTS, Recipient, Report, original};
+
+/// Reads a feedback report; `None` where the message is none.
+pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+    let fields = mail.parts.iter().find_map(|part| match part {
+        Part::Feedback(text) => Some(text),
+        _ => None,
+    })?;
+    let groups = groups(fields);
+    let all = |name: &'static str| groups.iter().flat_map(move |group| group.all(name));
+    let address = |value: &str| {
+        value.split_once(';').map_or(value, |(_, value)| value).trim().trim_matches(['<', '>']).to_owned()
+    };
+    let mut named: Vec<String> = all("original-rcpt-to").chain(all("removal-recipient")).map(address).collect();
+    if named.is_empty() {
+        named = original::recipients(mail);
+    }
+    named.dedup();
+    let recipients = named.into_iter().take(MAX_RECIPIENTS).map(|address| Recipient::named(Some(address))).collect();
+    let envelope_id = all("original-envelope-id").next().map(str::to_owned);
+    Some(Report { kind: Kind::Feedback, recipients, envelope_id, ..Report::default() })
+}

@@ -1,0 +1,270 @@
+//! The parts of a message that say something about delivery. Headers and encodings are read by `mail-parser`; its tree of
+//! parts is not used, because it grows as deep and as broad as a sender likes, and what stands within returned mail is
+//! none of the report's words.
+
+use std::sync::LazyLock;
+
+use mail_parser::decoders::base64::base64_decode;
+use mail_parser::decoders::charsets::map::charset_decoder;
+use mail_parser::decoders::html::html_to_text;
+use mail_parser::decoders::quoted_printable::quoted_printable_decode;
+use mail_parser::{ContentType, Message, MessageParser, MimeHeaders};
+
+use super::{cut, lossy};
+use crate::clock::Timestamp;
+
+/// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
+const MAX_DEPTH: usize = 6;
+
+/// Parts of a message that are looked at.
+const MAX_PARTS: usize = 64;
+
+/// Bytes of one header section.
+const MAX_HEAD: usize = 128 * 1024;
+
+/// Bytes of one part's text.
+const MAX_TEXT: usize = 256 * 1024;
+
+/// Reads nothing but what is asked for here.
+static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
+    MessageParser::new().with_mime_headers().header_text("Subject").header_date("Date").default_header_raw()
+});
+
+/// A message, as far as a report can be in it.
+#[derive(Debug)]
+pub(super) struct Mail<'m> {
+    head: Option<Message<'m>>,
+    /// Its parts, in order.
+    pub(super) parts: Vec<Part>,
+}
+
+/// One part, decoded.
+#[derive(Debug, PartialEq)]
+pub(super) enum Part {
+    /// `message/delivery-status`, `message/global-delivery-status`.
+    DeliveryStatus(String),
+    /// `message/feedback-report`.
+    Feedback(String),
+    /// Words for people.
+    Text(String),
+    /// The mail that is returned, or its header section.
+    Original(String),
+}
+
+impl<'m> Mail<'m> {
+    /// Reads a message: its header, and its parts down to what is returned.
+    pub(super) fn read(bytes: &'m [u8]) -> Self {
+        let bytes = without_envelope(bytes);
+        let mut parts = Vec::new();
+        read_part(bytes, 0, &mut parts);
+        Self { head: read_head(split_head(bytes).0), parts }
+    }
+
+    /// A header field as it was written, unfolded; the first where there are several.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.head.as_ref()?.headers_raw().find(|(field, _)| field.eq_ignore_ascii_case(name))?;
+        Some(value.trim())
+    }
+
+    /// The subject, decoded.
+    pub(super) fn subject(&self) -> &str {
+        self.head.as_ref().and_then(Message::subject).unwrap_or_default()
+    }
+
+    /// When it was written, as it says itself.
+    pub(super) fn date(&self) -> Option<Timestamp> {
+        let date = self.head.as_ref()?.date().filter(|date| date.is_valid())?;
+        Some(Timestamp::from_ms(date.to_timestamp().checked_mul(1_000)?))
+    }
+
+    /// The values of header fields of one name, at most so many, unfolded.
+    pub(super) fn headers(&self, name: &'static str, most: usize) -> impl Iterator<Item = &str> {
+        let fields = self.head.iter().flat_map(Message::headers_raw);
+        fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).take(most)
+    }
+
+    /// The words for people, part by part.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The mail that is returned, where it is a part of its own.
+    pub(super) fn original(&self) -> Option<&str> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Original(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+}
+
+fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
+    if depth > MAX_DEPTH || parts.len() >= MAX_PARTS {
+        return;
+    }
+    let (head, body) = split_head(bytes);
+    let head = read_head(head);
+    let content_type = head.as_ref().and_then(Message::content_type);
+    let main = content_type.map_or("text", ContentType::ctype).to_ascii_lowercase();
+    let sub = content_type.and_then(ContentType::subtype).unwrap_or("plain").to_ascii_lowercase();
+    if main == "multipart" {
+        let boundary = content_type.and_then(|kind| kind.attribute("boundary")).unwrap_or_default();
+        let mut found = false;
+        for segment in segments(body, boundary) {
+            found = true;
+            read_part(segment, depth + 1, parts);
+        }
+        if found {
+            return;
+        }
+    }
+    let text = || decoded(body, head.as_ref());
+    parts.push(match (main.as_str(), sub.as_str()) {
+        ("message", "delivery-status" | "global-delivery-status") => Part::DeliveryStatus(text()),
+        ("message", "feedback-report") => Part::Feedback(text()),
+        ("message", "rfc822" | "global" | "global-headers" | "partial") => Part::Original(text()),
+        ("text", "rfc822-headers" | "rfc822-header") => Part::Original(text()),
+        ("text", "html") => Part::Text(html_to_text(&text())),
+        // What lacks its boundary is read as the text that it looks like.
+        ("text" | "multipart", _) => Part::Text(text()),
+        _ => return,
+    });
+}
+
+/// A message without what stands before its header: blank lines, and the envelope line of a mailbox file.
+fn without_envelope(bytes: &[u8]) -> &[u8] {
+    let blank = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    let bytes = &bytes[blank..];
+    if !bytes.starts_with(b"From ") && !bytes.starts_with(b">From ") {
+        return bytes;
+    }
+    let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
+    &bytes[end..]
+}
+
+/// The header section with its last line end, and what follows the empty line after it.
+fn split_head(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let mut at = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return (&bytes[..at], &bytes[at + line.len()..]);
+        }
+        at += line.len();
+    }
+    (bytes, &[])
+}
+
+fn read_head(head: &[u8]) -> Option<Message<'_>> {
+    PARSER.parse_headers(&head[..head.len().min(MAX_HEAD)])
+}
+
+/// What stands between the lines of a boundary (RFC 2046, section 5.1.1); nothing where there is no such line.
+fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]> {
+    let delimiter = (!boundary.is_empty()).then(|| format!("--{boundary}").into_bytes());
+    let mut lines = body.split_inclusive(|byte| *byte == b'\n');
+    let mut at = 0;
+    let mut start = None;
+    let mut over = delimiter.is_none();
+    std::iter::from_fn(move || {
+        let delimiter = delimiter.as_deref().unwrap_or_default();
+        while !over {
+            let Some(line) = lines.next() else {
+                over = true;
+                return start.take().map(|start| &body[start..]);
+            };
+            let line_at = at;
+            at += line.len();
+            let Some(rest) = line.trim_ascii_end().strip_prefix(delimiter) else { continue };
+            if !rest.is_empty() && rest != b"--" {
+                continue;
+            }
+            over = rest == b"--";
+            let segment = start.map(|start| &body[start..line_at]);
+            start = (!over).then_some(at);
+            if segment.is_some() {
+                return segment;
+            }
+        }
+        None
+    })
+}
+
+/// A part's text: its encoding undone, its charset read as far as it is known, and at most [`MAX_TEXT`] of it.
+fn decoded(body: &[u8], head: Option<&Message<'_>>) -> String {
+    let body = &body[..body.len().min(2 * MAX_TEXT)];
+    let encoding = head.and_then(Message::content_transfer_encoding).unwrap_or_default().trim();
+    let decoded = if encoding.eq_ignore_ascii_case("base64") {
+        base64_decode(body)
+    } else if encoding.eq_ignore_ascii_case("quoted-printable") {
+        quoted_printable_decode(body)
+    } else {
+        None
+    };
+    let bytes = decoded.as_deref().unwrap_or(body);
+    let charset = head.and_then(Message::content_type).and_then(|kind| kind.attribute("charset")).unwrap_or_default();
+    let utf8 = std::str::from_utf8(bytes).is_ok();
+    let decoder = (!utf8 && !charset.is_empty()).then(|| charset_decoder(charset.as_bytes())).flatten();
+    let text = decoder.map_or_else(|| lossy(bytes).into_owned(), |decode| decode(bytes));
+    cut(&text, MAX_TEXT).replace("\r\n", "\n").replace('\r', "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(message: &str) -> Vec<Part> {
+        Mail::read(message.as_bytes()).parts
+    }
+
+    #[test]
+    fn parts_are_found_down_to_what_is_returned() {
+        let message = "Content-Type: multipart/report; boundary=b\r\n\r\nPreamble\r\n--b\r\n\r\nWords\r\n--b\r\n\
+                       Content-Type: message/delivery-status\r\n\r\nStatus: 5.0.0\r\n--b\r\n\
+                       Content-Type: message/rfc822\r\n\r\nContent-Type: message/delivery-status\r\n\r\nin it\r\n--b--\r\nafter";
+        assert_eq!(
+            parts(message),
+            [
+                Part::Text("Words\n".into()),
+                Part::DeliveryStatus("Status: 5.0.0\n".into()),
+                Part::Original("Content-Type: message/delivery-status\n\nin it\n".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn encodings_and_charsets_are_undone() {
+        for (head, body, text) in [
+            ("Content-Transfer-Encoding: base64", "R3LDvMOfZQ==", "Grüße"),
+            ("Content-Transfer-Encoding: quoted-printable", "Gr=C3=BC=C3=9Fe", "Grüße"),
+            ("Content-Type: text/html", "<p>Full &amp; gone</p>", "Full & gone\n"),
+            ("Content-Transfer-Encoding: base64", "not base64 at all!", "not base64 at all!"),
+        ] {
+            let Some(Part::Text(found)) = parts(&format!("{head}\n\n{body}")).pop() else { panic!("{head}") };
+            assert_eq!(found.trim_end(), text.trim_end(), "{head}");
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_read_as_the_text_that_it_is() {
+        for message in [
+            "Content-Type: multipart/report; boundary=b\n\nno boundary here",
+            "Content-Type: multipart/report\n\nno boundary here",
+            "Content-Type: \n\nno boundary here",
+            "\n\nFrom jo Mon\nSubject: x\n\nno boundary here",
+        ] {
+            assert_eq!(parts(message), [Part::Text("no boundary here".into())], "{message}");
+        }
+        assert_eq!(Mail::read(b"").parts.len(), 1);
+    }
+
+    #[test]
+    fn depth_and_number_of_parts_are_bounded() {
+        let deep: String =
+            (0..10_000).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n")).collect();
+        assert!(parts(&deep).len() <= 1);
+        let broad = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(10_000));
+        assert_eq!(parts(&broad).len(), MAX_PARTS);
+    }
+}

@@ -1,0 +1,153 @@
+//! Every dialect has a fixture, and what is read of it is in one table.
+
+use super::dialect::names;
+use super::{Kind, Recipient, Report};
+
+macro_rules! fixtures {
+    ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };
+}
+
+const FIXTURES: &[(&str, &str)] = fixtures!(
+    any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global google imail letter lsmtp
+    m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail sendmail vacation zoho
+);
+
+/// Kind and message id of a report; of each recipient address, code, status and the words that must be there.
+const TOLD: &[(&str, &str)] = &[
+    ("any", "failed - | ann@example.com 550 5.2.2 'Over quota'"),
+    ("automatic_notification", "failed - | ann@example.com 553 5.3.0 'Nobody' | bob@example.com 553 5.3.0 'Nobody'"),
+    ("domino", "failed - | ann@example.com - - 'not listed'"),
+    ("dragonfly", "failed c7.3@news.example.org | ann@example.com 550 - 'not here'"),
+    ("dsn", "failed c7.13@news.example.org | ann@example.com 550 5.2.2 'Over quota' | bob@example.com - 2.0.0 ''"),
+    ("exchange", "failed - | ann@example.com - - 'not recognized'"),
+    ("exim", "failed c7.8@news.example.org | ann@example.com 550 - 'for good' | bob@example.net - - 'timeout'"),
+    ("exim_delay", "delayed - | ann@example.com 451 4.3.0 'Busy'"),
+    ("ezweb", "failed - | ann@example.com 550 - 'Nobody'"),
+    ("feedback", "feedback c7.14@news.example.org | ann@example.com - - ''"),
+    ("global", "delayed - | jörg@example.com - 4.4.1 ''"),
+    ("google", "failed c7.9@news.example.org | ann@example.com 550 5.2.1 'closed'"),
+    (
+        "imail",
+        "failed c7.11@news.example.org | ann@example.com 550 - 'Unknown user' | bob@example.com - - 'Unknown user'",
+    ),
+    ("letter", "none -"),
+    ("lsmtp", "failed c7.12@news.example.org | ann@example.com 554 - 'Loop'"),
+    ("m_filter", "failed c7.99@news.example.org | ann@example.com 550 5.4.1 'refused'"),
+    ("mail_enable", "failed - | ann@example.com 550 - 'nobody'"),
+    ("mail_marshal", "failed - | ann@example.com 552 5.2.2 'quota' | bob@example.com 552 5.2.2 'quota'"),
+    ("mailru", "failed c7.6@news.example.org | ann@example.com 550 5.1.1 'Nobody'"),
+    ("mdaemon", "failed - | ann@example.com 550 5.1.1 'Nobody'"),
+    ("nemesis", "failed c7.5@news.example.org | ann@example.com - 5.1.1 'Nobody'"),
+    ("notice", "failed c7.50@news.example.org | ann@example.com 550 5.1.1 'nobody of that name'"),
+    (
+        "opensmtpd",
+        "failed c7.4@news.example.org | ann@example.com 550 5.2.2 'quota' | bob@example.net 550 5.1.1 'Nobody'",
+    ),
+    ("postfix", "failed c7.2@news.example.org | ann@example.com 452 4.2.2 'tomorrow'"),
+    ("qmail", "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' | bob@example.net - 4.1.2 'any host'"),
+    ("sendmail", "failed c7.10@news.example.org | ann@example.com 550 5.1.1 'Nobody'"),
+    ("vacation", "auto_reply - | ann@example.com - - ''"),
+    ("zoho", "failed c7.7@news.example.org | ann@example.com - 5.1.1 'Nobody'"),
+];
+
+fn shown<T: ToString>(value: Option<T>) -> String {
+    value.map_or("-".to_owned(), |value| value.to_string())
+}
+
+/// The report as the table has it; of what was said only whether the expected words are in it.
+fn told(report: &Report, expected: &str) -> String {
+    let words: Vec<&str> = expected.split('\'').skip(1).step_by(2).collect();
+    let recipient = |(number, one): (usize, &Recipient)| {
+        let word = words.get(number).copied().unwrap_or_default();
+        let said = if one.diagnostic.contains(word) { word } else { one.diagnostic.as_str() };
+        format!(" | {} {} {} '{said}'", shown(one.address()), shown(one.reply.code), shown(one.reply.status))
+    };
+    let recipients: String = report.recipients.iter().enumerate().map(recipient).collect();
+    format!("{} {}{recipients}", report.kind.as_str(), shown(report.message_id.as_deref()))
+}
+
+#[test]
+fn every_fixture_is_read_as_the_table_says_whatever_its_line_ends() {
+    assert_eq!(FIXTURES.len(), TOLD.len());
+    for ((name, message), (told_name, expected)) in FIXTURES.iter().zip(TOLD) {
+        assert_eq!(name, told_name);
+        assert_eq!(told(&Report::read(message.as_bytes()), expected), *expected, "{name}");
+        let wire = message.replace('\n', "\r\n");
+        assert_eq!(told(&Report::read(wire.as_bytes()), expected), *expected, "{name} with CRLF");
+    }
+}
+
+#[test]
+fn every_dialect_has_a_fixture_that_it_is_spoken_in() {
+    for name in names() {
+        let fixture = FIXTURES.iter().find(|(fixture, _)| *fixture == name).map(|(_, message)| *message);
+        let message = fixture.unwrap_or_else(|| panic!("write fixtures/{name}.eml")).to_lowercase();
+        assert_eq!(super::dialect::spoken(&message).name, name);
+    }
+}
+
+#[test]
+fn a_report_names_the_envelope_and_the_host_that_said_no() {
+    let (_, message) = FIXTURES.iter().find(|(name, _)| *name == "dsn").unwrap();
+    let report = Report::read(message.as_bytes());
+    assert_eq!(report.envelope_id.as_deref(), Some("env+1"));
+    let ann = &report.recipients[0];
+    assert_eq!(
+        (ann.remote_mta.as_deref(), ann.last.as_deref()),
+        (Some("mx.example.com"), Some("ann@mail.example.com"))
+    );
+    assert!(ann.has_failed() && !report.recipients[1].has_failed());
+}
+
+#[test]
+fn no_prefix_and_no_damage_makes_it_panic() {
+    for (name, message) in FIXTURES {
+        let bytes = message.as_bytes();
+        for end in (0..bytes.len()).step_by(5) {
+            Report::read(&bytes[..end]);
+        }
+        for at in (0..bytes.len()).step_by(17) {
+            for damage in [0, b'\n', b':', b'<', 0xff] {
+                let mut damaged = bytes.to_vec();
+                damaged[at] = damage;
+                let kind = Report::read(&damaged).kind;
+                assert!(!kind.as_str().is_empty(), "{name} {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_said_without_end_is_bounded() {
+    let many: String =
+        (0..20_000).map(|n| format!("Final-Recipient: rfc822; u{n}@example.com\nStatus: 5.0.0\n\n")).collect();
+    let fields = format!("Content-Type: message/delivery-status\n\n{many}");
+    assert!(Report::read(fields.as_bytes()).recipients.len() <= super::MAX_RECIPIENTS);
+    for line in [
+        "<a@example.com>:\n",
+        "a@example.com\n",
+        ">",
+        "550 ",
+        "--",
+        "a@",
+        "\n",
+        "\\x{",
+        "{\"a\":",
+        "5.1.1 ",
+        "(",
+        "a@b.c,",
+        "=?utf-8?q?",
+    ] {
+        for head in [
+            "From: mailer-daemon\n\n",
+            "Subject: ",
+            "Content-Type: multipart/mixed; boundary=\"",
+            "X-Failed-Recipients: ",
+        ] {
+            let message = format!("{head}{}", line.repeat(2_000_000 / line.len()));
+            let report = Report::read(message.as_bytes());
+            let said = report.recipients.iter().map(|one| one.diagnostic.len()).max().unwrap_or_default();
+            assert!(said <= super::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
+        }
+    }
+}

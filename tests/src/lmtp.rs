@@ -1,0 +1,67 @@
+//! A client that speaks LMTP line by line.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::wait::{eventually, in_time};
+
+/// A connection that has been greeted.
+pub struct LmtpClient {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl LmtpClient {
+    /// Connects, once somebody listens there, and hears the greeting.
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = eventually("an LMTP listener", async || TcpStream::connect(address).await.ok()).await;
+        let (reader, writer) = stream.into_split();
+        let mut client = Self { reader: BufReader::new(reader), writer };
+        let greeting = client.hear().await;
+        assert!(greeting.starts_with("220 "), "{greeting}");
+        client
+    }
+
+    /// Says a line, and gives the reply: its last line.
+    pub async fn say(&mut self, line: &str) -> String {
+        self.send(&format!("{line}\r\n")).await;
+        self.hear().await
+    }
+
+    /// Sends bytes as they are.
+    pub async fn send(&mut self, bytes: &str) {
+        // Where the other side has closed, what it said before is still to be read.
+        let _ = self.writer.write_all(bytes.as_bytes()).await;
+    }
+
+    /// The last line of the next reply; empty where the other side has closed.
+    pub async fn hear(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            in_time("a reply", self.reader.read_line(&mut line)).await.expect("the connection is there");
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// Delivers a message, and gives the reply for each recipient that was accepted.
+    pub async fn deliver(&mut self, recipients: &[&str], message: &str) -> Vec<String> {
+        assert!(self.say("LHLO client.example").await.starts_with("250 "));
+        assert!(self.say("MAIL FROM:<>").await.starts_with("250 "));
+        let mut accepted = 0;
+        for recipient in recipients {
+            accepted += usize::from(self.say(&format!("RCPT TO:<{recipient}>")).await.starts_with("250 "));
+        }
+        assert!(self.say("DATA").await.starts_with("354 "));
+        self.send(&format!("{}\r\n.\r\n", message.replace("\r\n.", "\r\n.."))).await;
+        let mut replies = Vec::new();
+        for _ in 0..accepted {
+            replies.push(self.hear().await);
+        }
+        replies
+    }
+}

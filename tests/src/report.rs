@@ -1,0 +1,99 @@
+//! Delivery reports as mail systems write them (RFC 3464), and what is configured for mail that comes back.
+
+use std::fs;
+use std::time::Duration;
+
+use shared::config::Config;
+use shared::verp::Verp;
+use tempfile::TempDir;
+
+/// The domain of return paths in tests.
+pub const DOMAIN: &str = "bounce.example.org";
+
+/// The key that signs them.
+pub const KEY: &str = "a key that only the tests have";
+
+/// The content type of a report.
+pub const MAIL: &str = "message/rfc822";
+
+/// A report that can be changed before it is written.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryReport {
+    /// Header fields beside those that every report has.
+    pub fields: Vec<String>,
+    /// Fields that are about the message.
+    pub about: Vec<String>,
+    /// One group of fields per recipient.
+    pub recipients: Vec<String>,
+    /// Header fields of the original.
+    pub original: Vec<String>,
+}
+
+impl DeliveryReport {
+    /// A report about one recipient whose mail system gave this reply.
+    pub fn failed(recipient: &str, reply: &str) -> Self {
+        Self::default().and(recipient, "failed", reply)
+    }
+
+    /// The same report, and what became of another recipient.
+    pub fn and(mut self, recipient: &str, action: &str, reply: &str) -> Self {
+        let status = reply.split(' ').nth(1).unwrap_or("5.0.0");
+        self.recipients.push(format!(
+            "Final-Recipient: rfc822; {recipient}\r\nAction: {action}\r\nStatus: {status}\r\n\
+             Remote-MTA: dns; mx.example.com\r\nDiagnostic-Code: smtp; {reply}\r\n"
+        ));
+        self
+    }
+
+    /// The same report, which came to this address.
+    pub fn to(mut self, address: &str) -> Self {
+        self.fields.push(format!("Delivered-To: {address}"));
+        self
+    }
+
+    /// The same report, about the message with this envelope id.
+    pub fn of_envelope(mut self, id: &str) -> Self {
+        self.about.push(format!("Original-Envelope-Id: {id}"));
+        self
+    }
+
+    /// The same report, about mail with this header field.
+    pub fn of(mut self, field: &str) -> Self {
+        self.original.push(field.to_owned());
+        self
+    }
+
+    /// The mail.
+    pub fn mail(&self) -> String {
+        let lines = |fields: &[String]| fields.iter().map(|field| format!("{field}\r\n")).collect::<String>();
+        format!(
+            "{}From: MAILER-DAEMON@out.example.net\r\nSubject: Undelivered Mail Returned to Sender\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status; boundary=\"=_r\"\r\n\r\n\
+             --=_r\r\n\r\nYour mail did not get through.\r\n\
+             --=_r\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; out.example.net\r\n{}\r\n{}\r\n\
+             --=_r\r\nContent-Type: text/rfc822-headers\r\n\r\n{}\r\n--=_r--\r\n",
+            lines(&self.fields),
+            lines(&self.about),
+            self.recipients.join("\r\n"),
+            lines(&self.original),
+        )
+    }
+}
+
+/// The configuration with these sections over the defaults.
+pub fn config(sections: &str) -> Config {
+    let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
+    let file = folder.path().join("redeliver.toml");
+    fs::write(&file, sections).expect("the folder can be written to");
+    Config::load(Some(&file)).expect("the test's configuration has no faults")
+}
+
+/// The section that signs return paths.
+pub fn verp_section() -> String {
+    format!("[verp]\ndomain = \"{DOMAIN}\"\nkey = \"{KEY}\"\n")
+}
+
+/// What makes the return paths that this section stands for.
+pub fn verp() -> Verp {
+    Verp::new(DOMAIN, KEY.as_bytes(), Duration::from_secs(30 * 86_400))
+}

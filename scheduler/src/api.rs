@@ -16,6 +16,7 @@ pub mod addresses;
 pub mod bounces;
 pub mod destinations;
 pub mod events;
+pub mod facts;
 pub mod fields;
 pub mod health;
 pub mod problem;
@@ -77,10 +78,13 @@ impl Limits {
 pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/bounces", post(bounces::post))
+        .route("/v1/facts", post(facts::post))
         // Handlers bound what they read themselves, for a stream may be of any length.
         .layer(DefaultBodyLimit::disable())
         .route("/v1/addresses/check", post(addresses::check).layer(DefaultBodyLimit::max(api.limits.body)))
         .route("/v1/addresses/{address}", get(addresses::get))
+        .route("/v1/addresses/{address}/suppress", post(addresses::suppress))
+        .route("/v1/addresses/{address}/reinstate", post(addresses::reinstate))
         .route("/v1/destinations/{name}", get(destinations::get))
         .route("/v1/destinations/{name}/hold", put(destinations::hold).delete(destinations::release))
         .route("/v1/destinations/{name}/limits", put(destinations::limit).delete(destinations::unlimit))

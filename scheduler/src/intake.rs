@@ -2,5 +2,6 @@
 //! door that all of them go through.
 
 pub mod accept;
+pub mod facts;
 pub mod json;
 pub mod lines;

@@ -33,6 +33,8 @@ pub enum EventKind {
     AddressRetired,
     /// An address came back to the active list: reason.
     AddressReinstated,
+    /// An address wants no more mail: standing, reason.
+    AddressSuppressed,
     /// A lease ran out unsettled and its job is due again.
     JobLapsed,
     /// A job lapsed too often in a row and waits for an operator.
@@ -53,7 +55,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -63,6 +65,7 @@ impl EventKind {
         Self::JobClosed,
         Self::AddressRetired,
         Self::AddressReinstated,
+        Self::AddressSuppressed,
         Self::JobLapsed,
         Self::JobQuarantined,
         Self::JobReinstated,
@@ -90,6 +93,7 @@ impl EventKind {
             Self::JobClosed => "JobClosed",
             Self::AddressRetired => "AddressRetired",
             Self::AddressReinstated => "AddressReinstated",
+            Self::AddressSuppressed => "AddressSuppressed",
             Self::JobLapsed => "JobLapsed",
             Self::JobQuarantined => "JobQuarantined",
             Self::JobReinstated => "JobReinstated",
@@ -171,6 +175,8 @@ pub enum DropReason {
     Replaced,
     /// Its content could not be read.
     ContentMissing,
+    /// The address was suppressed.
+    Suppressed,
 }
 
 impl DropReason {
@@ -181,6 +187,7 @@ impl DropReason {
             Self::GivenUp => "given_up",
             Self::Replaced => "replaced",
             Self::ContentMissing => "content_missing",
+            Self::Suppressed => "suppressed",
         }
     }
 }

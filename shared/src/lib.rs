@@ -6,6 +6,7 @@ pub mod account;
 pub mod address;
 pub mod bounce;
 pub mod event;
+pub mod fact;
 pub mod job;
 pub mod outcome;
 pub mod pace;

@@ -16,6 +16,7 @@ pub mod address;
 pub mod claim;
 pub mod connection;
 pub mod destination;
+pub mod facts;
 pub mod journal;
 pub mod keys;
 pub mod lease;

@@ -10,6 +10,7 @@ mod drain;
 mod durability;
 mod events;
 mod expiry;
+mod facts;
 mod faults;
 mod fencing;
 mod final_events;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scheduler::intake::accept::Accept;
-use scheduler::intake::json;
+use scheduler::intake::{facts, json};
 use scheduler::placement::Placer;
 use serde_json::Value;
 use shared::account::Account;
@@ -22,6 +22,7 @@ use shared::store::address::{AddressReport, JobReport};
 use shared::store::claim::{ClaimBounds, Claimed, Lease, LeasedJob};
 use shared::store::connection::Connections;
 use shared::store::destination::PaceReport;
+use shared::store::facts::FactAnswer;
 use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
@@ -158,6 +159,12 @@ impl World {
         let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
         let mut answered = self.accept.accept(vec![bounce]).await?;
         Ok(answered.remove(0).answer)
+    }
+
+    /// Tells one fact, by the door that all facts come in by.
+    pub async fn tell(&self, fact: Value) -> FactAnswer {
+        let fact = facts::read(fact).expect("the test's fact is one");
+        self.accept.tell(vec![fact]).await.expect("Redis answers").remove(0).answer
     }
 
     /// Takes many bounces in, some hundred at a time.

@@ -68,6 +68,11 @@ impl Shard {
         &self.all[6]
     }
 
+    /// address → since when it is suppressed, in ms.
+    pub fn suppressed(&self) -> String {
+        format!("{}suppressed", self.prefix)
+    }
+
     /// The stream of events.
     pub fn journal(&self) -> &str {
         &self.all[9]
@@ -160,6 +165,7 @@ mod tests {
         assert_eq!(shard.agenda(), "rd:{3}:agenda");
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");
         assert_eq!(shard.quarantine(), "rd:{3}:quarantine");
+        assert_eq!(shard.suppressed(), "rd:{3}:suppressed");
         assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
         assert_eq!(shard.lease(7), "rd:{3}:lease:7");
         assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");

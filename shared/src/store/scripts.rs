@@ -18,6 +18,7 @@ pub(super) static CLAIM: LazyLock<Script> =
 pub(super) static SETTLE: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/settle.lua");
 pub(super) static RELEASE: LazyLock<Script> =
     script!("lua/prelude.lua", "lua/pace.lua", "lua/lapse.lua", "lua/release.lua");
+pub(super) static FACTS: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/facts.lua");
 pub(super) static EXTEND: LazyLock<Script> = script!("lua/prelude.lua", "lua/extend.lua");
 pub(super) static HOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/hold.lua");
 pub(super) static UNHOLD: LazyLock<Script> = script!("lua/prelude.lua", "lua/pace.lua", "lua/unhold.lua");
@@ -81,6 +82,7 @@ pub fn verb_of(hash: &str) -> Option<&'static str> {
         ("settle", &SETTLE),
         ("release", &RELEASE),
         ("extend", &EXTEND),
+        ("facts", &FACTS),
         ("reinstate", &REINSTATE),
     ];
     scripts.into_iter().find(|(_, script)| script.get_hash() == hash).map(|(verb, _)| verb)

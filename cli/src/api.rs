@@ -6,6 +6,9 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use reqwest::{Client, Method, Url};
 use serde_json::Value;
+use shared::account::Account;
+use shared::address::Address;
+use shared::job::JobId;
 
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -77,6 +80,15 @@ pub(crate) fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.as_f64().map_or_else(|| other.to_string(), |number| number.to_string()),
     }
+}
+
+/// Reads `account/address`, or an address of the default account.
+pub(crate) fn read_job(text: &str) -> Result<JobId> {
+    JobId::parse(text).or_else(|_| {
+        let recipient = Address::parse(text)
+            .map_err(|_| anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address"))?;
+        Ok(JobId { account: Account::default(), recipient })
+    })
 }
 
 fn read_base(text: &str) -> Result<Url, String> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod addresses;
 mod api;
 mod bench;
 mod classify;
@@ -54,6 +55,8 @@ enum Command {
     Policy(policy::Arguments),
     /// Say where domains are placed, and how a destination fares; hold it, release it, limit it
     Destinations(destinations::Arguments),
+    /// Say what is known of addresses; suppress one, reinstate one
+    Addresses(addresses::Arguments),
     /// List the jobs in quarantine, and put one back
     Quarantine(quarantine::Arguments),
     /// Measure the store and the worker on this machine
@@ -70,6 +73,7 @@ async fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(config, &arguments).await,
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Destinations(arguments) => destinations::run(config, &arguments).await,
+        Command::Addresses(arguments) => addresses::run(&arguments).await,
         Command::Quarantine(arguments) => quarantine::run(&arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),

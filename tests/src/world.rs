@@ -22,7 +22,7 @@ use shared::store::address::{AddressReport, JobReport};
 use shared::store::claim::{ClaimBounds, Claimed, Lease, LeasedJob};
 use shared::store::connection::Connections;
 use shared::store::destination::PaceReport;
-use shared::store::facts::FactAnswer;
+use shared::store::facts::{FactAnswer, Word};
 use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
@@ -165,6 +165,11 @@ impl World {
     pub async fn tell(&self, fact: Value) -> FactAnswer {
         let fact = facts::read(fact).expect("the test's fact is one");
         self.accept.tell(vec![fact]).await.expect("Redis answers").remove(0).answer
+    }
+
+    /// Makes an address active again, as an operator does.
+    pub async fn reinstate(&self, address: &str) -> FactAnswer {
+        self.accept.obey(id(address), Word::Reinstate).await.expect("Redis answers")
     }
 
     /// Takes many bounces in, some hundred at a time.

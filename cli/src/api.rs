@@ -1,10 +1,13 @@
 //! The way to a scheduler's API, for the operator's commands.
 
+use std::env;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use reqwest::{Client, Method, Url};
+use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::Value;
 use shared::account::Account;
 use shared::address::Address;
@@ -20,6 +23,10 @@ pub(crate) struct Api {
     #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_base)]
     #[arg(default_value = "http://127.0.0.1:8025")]
     base: Url,
+
+    /// The file that has the token for the API in it; the variable REDELIVER_TOKEN may have the token itself
+    #[arg(long, env = "REDELIVER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
 
     /// Print what the API answers, as JSON
     #[arg(long)]
@@ -48,6 +55,9 @@ impl Api {
             url.query_pairs_mut().extend_pairs(call.query);
         }
         let mut request = Client::builder().timeout(ANSWER_MAX).build()?.request(call.method, url);
+        if let Some(token) = self.token()? {
+            request = request.bearer_auth(token);
+        }
         if let Some(body) = &call.body {
             request = request.json(body);
         }
@@ -65,11 +75,29 @@ impl Api {
         match answer {
             Some(answer) if status.is_success() => Ok(answer),
             Some(Value::Object(problem)) if problem["detail"].is_string() => {
+                if status == StatusCode::UNAUTHORIZED {
+                    bail!(
+                        "{}; name its file with --token-file, or put it into REDELIVER_TOKEN",
+                        text(&problem["detail"])
+                    );
+                }
                 let field = problem.get("field").and_then(Value::as_str).map(|field| format!("{field}: "));
                 bail!("{}{}", field.unwrap_or_default(), text(&problem["detail"]))
             }
             _ => bail!("{} answers {status}, and not as a scheduler does; is --api the right one?", self.base),
         }
+    }
+}
+
+impl Api {
+    /// The token to show, where there is one. It is no argument, because everybody on a machine sees those.
+    fn token(&self) -> Result<Option<String>> {
+        let Some(path) = &self.token_file else {
+            return Ok(env::var("REDELIVER_TOKEN").ok().map(|token| token.trim().to_owned()));
+        };
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
+        let token = text.lines().next().map(str::trim).filter(|token| !token.is_empty());
+        Ok(Some(token.with_context(|| format!("there is no token in {}", path.display()))?.to_owned()))
     }
 }
 

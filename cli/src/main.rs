@@ -17,6 +17,7 @@ mod policy;
 mod process;
 mod quarantine;
 mod scheduler;
+mod token;
 mod worker;
 
 /// A worker makes and drops much text, and the system's allocator took a third of its time.
@@ -57,6 +58,8 @@ enum Command {
     Destinations(destinations::Arguments),
     /// Say what is known of addresses; suppress one, reinstate one
     Addresses(addresses::Arguments),
+    /// Make tokens for the API
+    Token(token::Arguments),
     /// List the jobs in quarantine, and put one back
     Quarantine(quarantine::Arguments),
     /// Measure the store and the worker on this machine
@@ -74,6 +77,7 @@ async fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments).await,
         Command::Destinations(arguments) => destinations::run(config, &arguments).await,
         Command::Addresses(arguments) => addresses::run(&arguments).await,
+        Command::Token(arguments) => token::run(&arguments),
         Command::Quarantine(arguments) => quarantine::run(&arguments).await,
         Command::Classify(arguments) => classify::run(config, &arguments),
         Command::Policy(arguments) => policy::run(config, &arguments),

@@ -5,3 +5,4 @@ pub mod accept;
 pub mod facts;
 pub mod json;
 pub mod lines;
+pub mod webhook;

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use shared::config::Config;
+use shared::config::{self, Config, Hooks, Service};
 use shared::policy::Table;
 use shared::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
+use crate::intake::webhook::Webhooks;
+use crate::intake::webhook::fetch::{Fetch, Https, Unreachable};
 use crate::placement::{Placer, rows_in_vain};
 use crate::upkeep::Upkeep;
 
@@ -30,13 +33,18 @@ pub struct Scheduler {
     upkeep: Upkeep,
     grace: Duration,
     routes: Arc<[String]>,
+    access: Arc<Access>,
+    hooks: Hooks,
+    fetch: Arc<dyn Fetch>,
+    settings: config::Access,
 }
 
 impl Scheduler {
     /// A scheduler on this store.
     ///
     /// # Errors
-    /// Where an upkeep task's cron expression cannot be read, or no DNS server is known; the text names the key.
+    /// Where an upkeep task's cron expression or the file of tokens cannot be read, or no DNS server is known; the text names
+    /// the key.
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
         let routes = config.routes.iter().map(|route| route.name.clone()).collect();
@@ -45,13 +53,40 @@ impl Scheduler {
             tracing::warn!(why, "a policy row matches nothing");
         }
         let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
-        Ok(Self { store, table, placer, limits, upkeep, grace, routes })
+        let access = Arc::new(Access::from_config(&config.access, store.clock().clone())?);
+        let (hooks, settings) = (config.hooks.clone(), config.access.clone());
+        let fetch: Arc<dyn Fetch> = match hooks.of(Service::Ses) {
+            Some(_) => Arc::new(Https::new().map_err(|why| format!("intake.hooks.ses: {why}"))?),
+            None => Arc::new(Unreachable("there is no hook that needs it".to_owned())),
+        };
+        Ok(Self { store, table, placer, limits, upkeep, grace, routes, access, hooks, fetch, settings })
+    }
+
+    /// The same, which asks SNS through `fetch`.
+    #[must_use]
+    pub fn with_fetch(self, fetch: Arc<dyn Fetch>) -> Self {
+        Self { fetch, ..self }
     }
 
     /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
+    ///
+    /// # Errors
+    /// Also where anybody could reach it and nobody has said that it is meant to be open.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        Access::may_listen(&self.settings, listener.local_addr()?).map_err(io::Error::other)?;
         let accept = Accept::new(self.store.clone(), self.table, self.placer);
-        let api = Api { store: self.store, accept, limits: self.limits, routes: self.routes, stop: stop.clone() };
+        let bounds = (self.limits.batch, self.limits.items);
+        let webhooks = Webhooks::new(self.hooks, self.store.clone(), accept.clone(), self.fetch, bounds);
+        tokio::spawn(self.access.clone().watch(stop.clone()));
+        let api = Api {
+            store: self.store,
+            accept,
+            limits: self.limits,
+            webhooks,
+            access: self.access,
+            routes: self.routes,
+            stop: stop.clone(),
+        };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let grace_over = async {

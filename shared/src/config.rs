@@ -14,10 +14,16 @@ use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 
+mod access;
+mod hooks;
 mod read;
 mod redis;
+mod secret;
 
+pub use access::Access;
+pub use hooks::{Hook, Hooks, Service};
 pub use redis::Redis;
+pub use secret::Secret;
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -31,6 +37,10 @@ pub struct Config {
     pub redis: Redis,
     /// `[scheduler]`
     pub scheduler: Scheduler,
+    /// `[access]`
+    pub access: Access,
+    /// `[intake.hooks]`
+    pub hooks: Hooks,
     /// `[job]`
     pub job: Job,
     /// `[worker]`
@@ -218,6 +228,9 @@ impl Config {
         if let (Some(policy), Some(folder)) = (&mut config.policy_file, path.parent()) {
             *policy = folder.join(&*policy);
         }
+        if let (Some(tokens), Some(folder)) = (&mut config.access.tokens_file, path.parent()) {
+            *tokens = folder.join(&*tokens);
+        }
         Ok(config)
     }
 
@@ -257,6 +270,7 @@ impl Config {
         config.read(ENVIRONMENT, &read::from_variables(variables), &mut faults);
         if faults.is_empty() {
             config.redis.check(&mut faults);
+            config.hooks.check(&mut faults);
         }
         if faults.is_empty() && config.job.inline_max > config.job.record_max {
             let text = "is larger than job.record_max, so that no job could hold such a message".to_owned();

@@ -2,6 +2,7 @@
 //!
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
+pub mod access;
 pub mod account;
 pub mod address;
 pub mod bounce;

@@ -17,6 +17,7 @@ pub mod claim;
 pub mod connection;
 pub mod destination;
 pub mod facts;
+pub mod heard;
 pub mod journal;
 pub mod keys;
 pub mod lease;

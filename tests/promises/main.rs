@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, the functions that they share too")]
 
+mod access;
 mod addresses;
 mod bounds;
 mod breaker;
@@ -17,6 +18,7 @@ mod final_events;
 mod fleet;
 mod floods;
 mod holds;
+mod hooks;
 mod intake;
 mod joining;
 mod operators;

@@ -22,6 +22,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
+use crate::intake::accept::Answered;
 use crate::intake::json::{Refusal, read};
 use crate::intake::lines::{Line, Lines};
 
@@ -84,7 +85,7 @@ impl Item for Bounce {
 
     async fn take_in(api: &Api, batch: Vec<Self>) -> Result<Vec<Value>, StoreError> {
         let answered = api.accept.accept(batch).await?;
-        Ok(answered.iter().map(|answered| answered.to_wire()).collect())
+        Ok(answered.iter().map(Answered::to_wire).collect())
     }
 }
 
@@ -130,7 +131,7 @@ async fn next_chunk(api: &Api, chunks: &mut BodyDataStream) -> Result<Option<Byt
     }
 }
 
-async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
+pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     let limit = api.limits.body;
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();

@@ -9,6 +9,7 @@ use shared::store::StoreError;
 use super::Api;
 use super::bounces::{Item, take_in};
 use super::problem::Problem;
+use crate::intake::accept::FactAnswered;
 use crate::intake::facts::read;
 use crate::intake::json::Refusal;
 
@@ -26,6 +27,6 @@ impl Item for Fact {
 
     async fn take_in(api: &Api, facts: Vec<Self>) -> Result<Vec<Value>, StoreError> {
         let answered = api.accept.tell(facts).await?;
-        Ok(answered.iter().map(|answered| answered.to_wire()).collect())
+        Ok(answered.iter().map(FactAnswered::to_wire).collect())
     }
 }

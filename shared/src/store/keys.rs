@@ -103,6 +103,11 @@ impl Shard {
         format!("{}delivered:{week}", self.prefix)
     }
 
+    /// What mail services told in one week, counted from the Unix epoch.
+    pub fn heard(&self, week: i64) -> String {
+        format!("{}heard:{week}", self.prefix)
+    }
+
     /// What was tried at one destination on one day, counted from the Unix epoch.
     pub fn tally(&self, day: i64, destination: &str) -> String {
         format!("{}tally:{day}:{destination}", self.prefix)
@@ -161,6 +166,7 @@ mod tests {
         assert_eq!(shard.leases(), "rd:{3}:leases");
         assert_eq!(shard.standing(), "rd:{3}:standing");
         assert_eq!(shard.delivered(2951), "rd:{3}:delivered:2951");
+        assert_eq!(shard.heard(2951), "rd:{3}:heard:2951");
         assert_eq!(shard.journal(), "rd:{3}:journal");
         assert_eq!(shard.agenda(), "rd:{3}:agenda");
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");

@@ -137,6 +137,28 @@ async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
     assert_eq!(world.standing(JO).await, Standing::Active, "what is signed says nothing of the event");
 }
 
+#[tokio::test]
+async fn mailgun_is_understood_in_the_forms_of_before_too() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let signed = mailgun(KEY, world.now(), "t1", &Value::Null)["signature"].clone();
+    let part = |key: &str| signed[key].as_str().unwrap().to_owned();
+    for (key, status) in [("signature", 200), ("token", 401)] {
+        // Where the token stands in the signature's place it is none.
+        let fields = [
+            ("event", "complained".to_owned()),
+            ("recipient", JO.to_owned()),
+            ("timestamp", part("timestamp")),
+            ("token", part("token")),
+            ("signature", part(key)),
+        ];
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = http.post("/v1/hooks/mailgun").header("content-type", "application/x-www-form-urlencoded");
+        assert_eq!(send(request.body(body)).await.status(), status, "{key}");
+    }
+    assert_eq!(world.standing(JO).await, Standing::Suppressed);
+}
+
 /// A key of SendGrid's, and what signs with it.
 fn sendgrid_key() -> (EcdsaKeyPair, String) {
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();

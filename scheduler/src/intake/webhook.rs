@@ -145,22 +145,12 @@ impl Webhooks {
         hook: &Hook,
         delivery: &Delivery<'_>,
     ) -> Result<Result<Heard, Denied>, StoreError> {
-        let proven = match self.prove(service, hook, delivery).await {
-            Ok(proven) => proven,
+        let (events, whole) = match self.prove_and_read(service, hook, delivery).await {
+            Ok(told) => told,
             Err(denied) => {
                 self.counts.deny(service, &denied);
                 return Ok(Err(denied));
             }
-        };
-        let (events, whole) = match proven {
-            Proven::Done(what) => (vec![Event { id: None, said: Said::Ignored(what) }], None),
-            Proven::Body(body, whole) => match read(service, hook, delivery.headers, &body) {
-                Ok(events) if events.len() > self.events_max => {
-                    return Ok(Err(Denied::Unreadable(format!("a request may have {} events", self.events_max))));
-                }
-                Ok(events) => (events, whole),
-                Err(why) => return Ok(Err(Denied::Unreadable(why))),
-            },
         };
         let whole: Vec<String> = whole.map(|id| name(service, &id)).into_iter().collect();
         let mut heard = Heard::default();
@@ -176,6 +166,24 @@ impl Webhooks {
         }
         self.counts.add(service, &heard);
         Ok(Ok(heard))
+    }
+
+    /// The events of a request that is proven, and what tells it from all others, if anything.
+    async fn prove_and_read(
+        &self,
+        service: Service,
+        hook: &Hook,
+        delivery: &Delivery<'_>,
+    ) -> Result<(Vec<Event>, Option<String>), Denied> {
+        let (body, whole) = match self.prove(service, hook, delivery).await? {
+            Proven::Done(what) => return Ok((vec![Event { id: None, said: Said::Ignored(what) }], None)),
+            Proven::Body(body, whole) => (body, whole),
+        };
+        let events = read(service, hook, delivery.headers, &body).map_err(Denied::Unreadable)?;
+        if events.len() > self.events_max {
+            return Err(Denied::Unreadable(format!("a request may have {} events", self.events_max)));
+        }
+        Ok((events, whole))
     }
 
     async fn prove(&self, service: Service, hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Denied> {

@@ -1,11 +1,17 @@
 //! The way to a scheduler's API, for the operator's commands.
 
+use std::env;
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use reqwest::{Client, Method, RequestBuilder, Response, Url, header};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde_json::Value;
+use shared::account::Account;
+use shared::address::Address;
+use shared::job::JobId;
 
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -17,6 +23,10 @@ pub(crate) struct Api {
     #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_base)]
     #[arg(default_value = "http://127.0.0.1:8025")]
     base: Url,
+
+    /// The file that has the token for the API in it; the variable REDELIVER_TOKEN may have the token itself
+    #[arg(long, env = "REDELIVER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
 
     /// Print what the API answers, as JSON
     #[arg(long)]
@@ -49,6 +59,12 @@ impl Api {
         match answer {
             Some(answer) if status.is_success() => Ok(answer),
             Some(Value::Object(problem)) if problem["detail"].is_string() => {
+                if status == StatusCode::UNAUTHORIZED {
+                    bail!(
+                        "{}; name its file with --token-file, or put it into REDELIVER_TOKEN",
+                        text(&problem["detail"])
+                    );
+                }
                 let field = problem.get("field").and_then(Value::as_str).map(|field| format!("{field}: "));
                 bail!("{}{}", field.unwrap_or_default(), text(&problem["detail"]))
             }
@@ -79,7 +95,11 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        Ok(Client::builder().timeout(ANSWER_MAX).build()?.request(method, url))
+        let request = Client::builder().timeout(ANSWER_MAX).build()?.request(method, url);
+        Ok(match self.token()? {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        })
     }
 
     /// Why there is no answer, and what to do.
@@ -94,6 +114,18 @@ impl Api {
     }
 }
 
+impl Api {
+    /// The token to show, where there is one. It is no argument, because everybody on a machine sees those.
+    fn token(&self) -> Result<Option<String>> {
+        let Some(path) = &self.token_file else {
+            return Ok(env::var("REDELIVER_TOKEN").ok().map(|token| token.trim().to_owned()));
+        };
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
+        let token = text.lines().next().map(str::trim).filter(|token| !token.is_empty());
+        Ok(Some(token.with_context(|| format!("there is no token in {}", path.display()))?.to_owned()))
+    }
+}
+
 /// A value as people read it: text without its quotes, and nothing where there is nothing.
 pub(crate) fn text(value: &Value) -> String {
     match value {
@@ -101,6 +133,15 @@ pub(crate) fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.as_f64().map_or_else(|| other.to_string(), |number| number.to_string()),
     }
+}
+
+/// Reads `account/address`, or an address of the default account.
+pub(crate) fn read_job(text: &str) -> Result<JobId> {
+    JobId::parse(text).or_else(|_| {
+        let recipient = Address::parse(text)
+            .map_err(|_| anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address"))?;
+        Ok(JobId { account: Account::default(), recipient })
+    })
 }
 
 fn read_base(text: &str) -> Result<Url, String> {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use scheduler::serve::Scheduler;
+use shared::access::Scope;
 use shared::clock::SystemClock;
+use shared::config;
 use shared::store::private::PrivateRedis;
 use shared::telemetry;
 use worker::content::Contents;
@@ -18,6 +20,7 @@ use worker::run::Worker;
 
 use crate::process;
 use crate::scheduler::listen;
+use crate::token;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -35,6 +38,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     telemetry::start(&config.log);
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
+    let address = listener.local_addr()?;
+    let token = grant(&mut config.access, address)?;
     let redis = PrivateRedis::durable(&arguments.data).await?;
     config.redis.use_private(&redis.url());
     let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
@@ -43,7 +48,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
     let (routes, contents) = (Routes::from_config(&config), Contents::new(config.content_roots.clone()));
     let worker = Worker::new(store, routes, contents, table, config.worker.clone());
-    eprint!("{}", welcome(listener.local_addr()?, &arguments.data, &config.worker.route));
+    eprint!("{}", welcome(address, &arguments.data, &config.worker.route, token.as_deref()));
 
     let worker = tokio::spawn(worker.run(stop.clone()));
     let served = scheduler.serve(listener, stop.clone()).await.context("the scheduler failed");
@@ -54,14 +59,36 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     served.map(|()| ExitCode::SUCCESS)
 }
 
-fn welcome(address: SocketAddr, data: &Path, route: &str) -> String {
+/// Makes a token that may do everything, where the configuration has none. On loopback it need not be shown.
+fn grant(access: &mut config::Access, address: SocketAddr) -> Result<Option<String>> {
+    if access.has_tokens() {
+        return Ok(None);
+    }
+    let (token, grant) = token::make("dev", Scope::ALL.to_vec(), None)?;
+    access.tokens.push(grant);
+    access.open |= address.ip().is_loopback();
+    Ok(Some(token))
+}
+
+fn welcome(address: SocketAddr, data: &Path, route: &str, token: Option<&str>) -> String {
     let data = data.display();
+    let token = token.map_or_else(
+        || "The tokens are those of the configuration: -H 'authorization: Bearer …'.".to_owned(),
+        |token| {
+            format!(
+                "On this machine no token is needed; one is, where others could reach it. Until it stops this one may do\n  \
+                 everything:\n\n    export REDELIVER_API=http://{address} REDELIVER_TOKEN={token}\n    \
+                 redeliver addresses show jo@example.com\n    \
+                 curl -H \"authorization: Bearer $REDELIVER_TOKEN\" $REDELIVER_API/v1/hooks"
+            )
+        },
+    );
     format!(
         "\n  redeliver dev listens on http://{address}, keeps its data in {data}/, sends by route \"{route}\".\n\n  \
          Tell it of a bounce, then ask for the address:\n\n    \
          curl -H 'content-type: application/json' http://{address}/v1/bounces \\\n      \
          -d '{{\"recipient\":\"jo@example.com\",\"reply\":\"452 4.3.1 Insufficient system storage\"}}'\n    \
          curl http://{address}/v1/addresses/jo@example.com\n    \
-         curl -N 'http://{address}/v1/events?after=start'\n\n  Ctrl-C stops it.\n\n"
+         curl -N 'http://{address}/v1/events?after=start'\n\n  {token}\n\n  Ctrl-C stops it.\n\n"
     )
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod addresses;
 mod api;
 mod bench;
 mod classify;
@@ -19,6 +20,7 @@ mod progress;
 mod quarantine;
 mod scheduler;
 mod submit;
+mod token;
 mod worker;
 
 /// A worker makes and drops much text, and the system's allocator took a third of its time.
@@ -61,6 +63,10 @@ enum Command {
     Policy(policy::Arguments),
     /// Say where domains are placed, and how a destination fares; hold it, release it, limit it
     Destinations(destinations::Arguments),
+    /// Say what is known of addresses; suppress one, reinstate one
+    Addresses(addresses::Arguments),
+    /// Make tokens for the API
+    Token(token::Arguments),
     /// List the jobs in quarantine, and put one back
     Quarantine(quarantine::Arguments),
     /// Measure the store and the worker on this machine
@@ -79,6 +85,8 @@ async fn main() -> ExitCode {
             Command::Demo(arguments) => demo::run(&arguments).await,
             Command::Submit(arguments) => submit::run(&arguments).await,
             Command::Destinations(arguments) => destinations::run(config, &arguments).await,
+            Command::Addresses(arguments) => addresses::run(&arguments).await,
+            Command::Token(arguments) => token::run(&arguments),
             Command::Quarantine(arguments) => quarantine::run(&arguments).await,
             Command::Classify(arguments) => classify::run(config, &arguments),
             Command::Dsn(arguments) => dsn::run(config, &arguments).await,

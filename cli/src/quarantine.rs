@@ -2,15 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::Value;
-use shared::account::Account;
-use shared::address::Address;
 use shared::job::JobId;
 
-use crate::api::{Api, Call, text};
+use crate::api::{Api, Call, read_job, text};
 use crate::process;
 
 #[derive(Debug, Args)]
@@ -84,12 +82,4 @@ fn list(answer: &Value) -> String {
         lines.push_str(&format!("there may be more: --after '{next}'\n"));
     }
     lines
-}
-
-fn read_job(text: &str) -> Result<JobId> {
-    JobId::parse(text).or_else(|_| {
-        let recipient = Address::parse(text)
-            .map_err(|_| anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address"))?;
-        Ok(JobId { account: Account::default(), recipient })
-    })
 }

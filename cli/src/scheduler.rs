@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use scheduler::access::Access;
 use scheduler::serve::{Scheduler, serve_until_ready};
 use shared::clock::SystemClock;
 use shared::telemetry;
@@ -32,6 +33,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     telemetry::start(&config.log);
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
+    Access::may_listen(&config.access, listener.local_addr()?).map_err(|why| anyhow!(why))?;
     let listener = listener.into_std()?;
     let ready = CancellationToken::new();
     let waiting = TcpListener::from_std(listener.try_clone()?)?;

@@ -5,21 +5,27 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
+use shared::access::Scope;
 use shared::config::Config;
 use shared::store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Access, guard};
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
+use crate::intake::webhook::Webhooks;
 
 pub mod addresses;
 pub mod bounces;
 pub mod destinations;
 pub mod dsn;
 pub mod events;
+pub mod facts;
 pub mod fields;
 pub mod health;
+pub mod hooks;
 pub mod problem;
 pub mod quarantine;
 
@@ -36,6 +42,10 @@ pub struct Api {
     pub reports: Reports,
     /// Bounds on what comes in.
     pub limits: Limits,
+    /// The hooks of mail services.
+    pub webhooks: Webhooks,
+    /// Who may do what.
+    pub access: Arc<Access>,
     /// The routes that a message can name.
     pub routes: Arc<[String]>,
     /// Cancelled when the process stops: streams end then.
@@ -77,21 +87,33 @@ impl Limits {
     }
 }
 
-/// All routes.
+/// All routes, each with the scope that it takes. Hooks prove themselves, and whoever watches the process need not.
 pub fn router(api: Api) -> Router {
-    Router::new()
+    let guarded =
+        |scope, routes: Router<Api>| routes.route_layer(from_fn_with_state((api.access.clone(), scope), guard));
+    let ingest = Router::new()
         .route("/v1/bounces", post(bounces::post))
         .route("/v1/dsn", post(dsn::post))
-        // Handlers bound what they read themselves, for a stream may be of any length.
-        .layer(DefaultBodyLimit::disable())
+        .route("/v1/facts", post(facts::post));
+    let read = Router::new()
         .route("/v1/addresses/check", post(addresses::check).layer(DefaultBodyLimit::max(api.limits.body)))
         .route("/v1/addresses/{address}", get(addresses::get))
         .route("/v1/destinations/{name}", get(destinations::get))
+        .route("/v1/quarantine", get(quarantine::list))
+        .route("/v1/hooks", get(hooks::list))
+        .route("/v1/events", get(events::get));
+    let admin = Router::new()
+        .route("/v1/addresses/{address}/suppress", post(addresses::suppress))
+        .route("/v1/addresses/{address}/reinstate", post(addresses::reinstate))
         .route("/v1/destinations/{name}/hold", put(destinations::hold).delete(destinations::release))
         .route("/v1/destinations/{name}/limits", put(destinations::limit).delete(destinations::unlimit))
-        .route("/v1/quarantine", get(quarantine::list))
-        .route("/v1/quarantine/{address}/release", post(quarantine::release))
-        .route("/v1/events", get(events::get))
+        .route("/v1/quarantine/{address}/release", post(quarantine::release));
+    Router::new()
+        // Handlers bound what they read themselves, for a stream may be of any length.
+        .merge(guarded(Scope::Ingest, ingest).layer(DefaultBodyLimit::disable()))
+        .merge(guarded(Scope::Read, read))
+        .merge(guarded(Scope::Admin, admin))
+        .route("/v1/hooks/{service}", post(hooks::post).layer(DefaultBodyLimit::disable()))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(async || Problem::not_found("there is nothing at this path; the API is below /v1"))

@@ -3,8 +3,10 @@
 
 pub mod accept;
 pub mod dsn;
+pub mod facts;
 pub mod json;
 pub mod lines;
 pub mod lmtp;
 pub mod maillog;
 pub mod stream;
+pub mod webhook;

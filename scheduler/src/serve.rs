@@ -8,19 +8,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use futures::future::OptionFuture;
-use shared::config::{Config, Lmtp};
+use shared::config::{self, Config, Hooks, Lmtp, Service};
 use shared::policy::Table;
 use shared::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
 use crate::intake::lmtp::Listener;
 use crate::intake::stream::StreamReader;
+use crate::intake::webhook::Webhooks;
+use crate::intake::webhook::fetch::{Fetch, Https, Unreachable};
 use crate::placement::{Placer, rows_in_vain};
 use crate::upkeep::Upkeep;
 
@@ -35,13 +38,18 @@ pub struct Scheduler {
     reports: Reports,
     accept: Accept,
     lmtp: Lmtp,
+    access: Arc<Access>,
+    hooks: Hooks,
+    fetch: Arc<dyn Fetch>,
+    settings: config::Access,
 }
 
 impl Scheduler {
     /// A scheduler on this store.
     ///
     /// # Errors
-    /// Where an upkeep task's cron expression cannot be read, or no DNS server is known; the text names the key.
+    /// Where an upkeep task's cron expression or the file of tokens cannot be read, or no DNS server is known; the text names
+    /// the key.
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
         let routes = config.routes.iter().map(|route| route.name.clone()).collect();
@@ -52,11 +60,27 @@ impl Scheduler {
         let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
         let accept = Accept::new(store.clone(), table, placer);
         let reports = Reports::new(accept.clone(), store.clone(), config);
-        Ok(Self { store, accept, reports, limits, upkeep, grace, routes, lmtp: config.lmtp.clone() })
+        let access = Arc::new(Access::from_config(&config.access, store.clock().clone())?);
+        let (hooks, settings, lmtp) = (config.hooks.clone(), config.access.clone(), config.lmtp.clone());
+        let fetch: Arc<dyn Fetch> = match hooks.of(Service::Ses) {
+            Some(_) => Arc::new(Https::new().map_err(|why| format!("intake.hooks.ses: {why}"))?),
+            None => Arc::new(Unreachable("there is no hook that needs it".to_owned())),
+        };
+        Ok(Self { store, accept, reports, limits, upkeep, grace, routes, lmtp, access, hooks, fetch, settings })
+    }
+
+    /// The same, which asks SNS through `fetch`.
+    #[must_use]
+    pub fn with_fetch(self, fetch: Arc<dyn Fetch>) -> Self {
+        Self { fetch, ..self }
     }
 
     /// Serves on `listener` until `stop` is cancelled, then lets requests under way end within the grace.
+    ///
+    /// # Errors
+    /// Also where anybody could reach it and nobody has said that it is meant to be open.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        Access::may_listen(&self.settings, listener.local_addr()?).map_err(io::Error::other)?;
         let lmtp = match self.lmtp.listen {
             Some(address) => Some(TcpListener::bind(address).await.map_err(|err| {
                 io::Error::new(err.kind(), format!("cannot listen on intake.lmtp.listen, which is {address}: {err}"))
@@ -65,8 +89,11 @@ impl Scheduler {
         };
         let lmtp = lmtp.map(|listener| Listener::new(listener, self.reports.clone(), &self.lmtp).run(stop.clone()));
         let lmtp = tokio::spawn(OptionFuture::from(lmtp));
-        let Self { store, accept, reports, limits, routes, .. } = self;
-        let api = Api { store, accept, reports, limits, routes, stop: stop.clone() };
+        let Self { store, accept, reports, limits, routes, access, .. } = self;
+        let bounds = (limits.batch, limits.items);
+        let webhooks = Webhooks::new(self.hooks, store.clone(), accept.clone(), self.fetch, bounds);
+        tokio::spawn(access.clone().watch(stop.clone()));
+        let api = Api { store, accept, reports, limits, webhooks, access, routes, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let reader = StreamReader::new(api.store.clone(), api.accept.clone(), api.limits.inline, api.routes.clone());
         let reader = tokio::spawn(reader.run(stop.clone()));

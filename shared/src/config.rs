@@ -14,12 +14,18 @@ use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 
+mod access;
+mod hooks;
 mod read;
 mod redis;
 mod returned;
+mod secret;
 
+pub use access::Access;
+pub use hooks::{Hook, Hooks, Service};
 pub use redis::Redis;
 pub use returned::{Lmtp, Returned};
+pub use secret::Secret;
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -33,6 +39,10 @@ pub struct Config {
     pub redis: Redis,
     /// `[scheduler]`
     pub scheduler: Scheduler,
+    /// `[access]`
+    pub access: Access,
+    /// `[intake.hooks]`
+    pub hooks: Hooks,
     /// `[job]`
     pub job: Job,
     /// `[worker]`
@@ -224,6 +234,9 @@ impl Config {
         if let (Some(policy), Some(folder)) = (&mut config.policy_file, path.parent()) {
             *policy = folder.join(&*policy);
         }
+        if let (Some(tokens), Some(folder)) = (&mut config.access.tokens_file, path.parent()) {
+            *tokens = folder.join(&*tokens);
+        }
         Ok(config)
     }
 
@@ -263,6 +276,7 @@ impl Config {
         config.read(ENVIRONMENT, &read::from_variables(variables), &mut faults);
         if faults.is_empty() {
             config.redis.check(&mut faults);
+            config.hooks.check(&mut faults);
         }
         if let Some((key, text)) = config.verp.fault().filter(|_| faults.is_empty()) {
             faults.push(SettingsFault { file: "all files".to_owned(), key: key.to_owned(), text: text.to_owned() });

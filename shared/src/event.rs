@@ -34,6 +34,8 @@ pub enum EventKind {
     AddressRetired,
     /// An address came back to the active list: reason.
     AddressReinstated,
+    /// An address wants no more mail: standing, reason.
+    AddressSuppressed,
     /// A lease ran out unsettled and its job is due again.
     JobLapsed,
     /// A job lapsed too often in a row and waits for an operator.
@@ -58,7 +60,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -68,6 +70,7 @@ impl EventKind {
         Self::JobClosed,
         Self::AddressRetired,
         Self::AddressReinstated,
+        Self::AddressSuppressed,
         Self::JobLapsed,
         Self::JobQuarantined,
         Self::JobReinstated,
@@ -97,6 +100,7 @@ impl EventKind {
             Self::JobClosed => "JobClosed",
             Self::AddressRetired => "AddressRetired",
             Self::AddressReinstated => "AddressReinstated",
+            Self::AddressSuppressed => "AddressSuppressed",
             Self::JobLapsed => "JobLapsed",
             Self::JobQuarantined => "JobQuarantined",
             Self::JobReinstated => "JobReinstated",
@@ -183,6 +187,8 @@ pub enum DropReason {
     Replaced,
     /// Its content could not be read.
     ContentMissing,
+    /// The address was suppressed.
+    Suppressed,
 }
 
 impl DropReason {
@@ -193,6 +199,7 @@ impl DropReason {
             Self::GivenUp => "given_up",
             Self::Replaced => "replaced",
             Self::ContentMissing => "content_missing",
+            Self::Suppressed => "suppressed",
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
+pub mod access;
 pub mod account;
 pub mod address;
 pub mod bounce;
 pub mod dsn;
 pub mod event;
+pub mod fact;
 pub mod job;
 pub mod outcome;
 pub mod pace;

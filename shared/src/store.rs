@@ -16,6 +16,8 @@ pub mod address;
 pub mod claim;
 pub mod connection;
 pub mod destination;
+pub mod facts;
+pub mod heard;
 pub mod intake;
 pub mod journal;
 pub mod keys;

@@ -7,9 +7,11 @@ use harness::bounce::{AWAY, FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNO
 use harness::cluster;
 use harness::random::{Random, seeds};
 use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World};
+use serde_json::json;
 use shared::clock::Timestamp;
 use shared::pace::Pace;
 use shared::store::claim::{Lease, LeasedJob};
+use shared::store::facts::FactAnswer;
 use shared::store::lease::Extended;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
@@ -40,6 +42,9 @@ const ADDRESSES: [&str; 12] = [
 const BOUNCES: [(usize, &str); 5] = [(8, FULL), (8, MAINTENANCE), (2, TOO_BIG), (1, FULL_FOR_GOOD), (1, UNKNOWN)];
 const REPLIES: [(usize, &str); 7] =
     [(5, OK), (4, FULL), (6, MAINTENANCE), (3, TOO_BIG), (3, AWAY), (1, FULL_FOR_GOOD), (1, UNKNOWN)];
+
+/// What is told of addresses. Complaints are rare, and operators make them good.
+const FACTS: [(usize, &str); 4] = [(3, "delivered"), (4, "engaged"), (1, "complaint"), (3, "reinstate")];
 
 #[tokio::test]
 async fn random_operations_match_a_model_and_end_every_message_once() {
@@ -90,7 +95,7 @@ struct Play {
 impl Play {
     async fn operate(&mut self) {
         self.world.clock.advance(MS);
-        match self.random.below(21) {
+        match self.random.below(23) {
             0..7 => self.take_in_a_bounce().await,
             7..10 => self.claim().await,
             10..14 => self.finish_an_attempt().await,
@@ -111,6 +116,7 @@ impl Play {
                     self.world.store.trim_marks(shard).await.unwrap();
                 }
             }
+            20..22 => self.tell_a_fact().await,
             _ => {
                 let lifted = self.world.store.reinstate().await.unwrap();
                 assert_eq!(lifted, self.model.reinstate(self.world.now()));
@@ -134,6 +140,21 @@ impl Play {
             assert!((earliest..=latest).contains(&due), "{due} is not from {earliest} to {latest}");
             self.model.jobs.get_mut(address).unwrap().due = due;
         }
+    }
+
+    /// Somebody says something of an address, be it a platform or an operator.
+    async fn tell_a_fact(&mut self) {
+        let address = self.random.of(&ADDRESSES);
+        let word = self.random.weighted(&FACTS);
+        let message = format!("m{}", self.random.below(9));
+        let message = Some(message).filter(|_| self.random.below(2) == 0 && word != "reinstate");
+        let answer = if word == "reinstate" {
+            self.world.reinstate(address).await
+        } else {
+            self.world.tell(json!({"type": word, "recipient": address, "message_id": message})).await
+        };
+        let expected = self.model.tell(address, word, message.as_deref(), self.world.now());
+        assert_eq!(told(&answer), expected, "{address} {word} {message:?}");
     }
 
     async fn claim(&mut self) {
@@ -248,5 +269,16 @@ fn word(answer: &Answer) -> &'static str {
         Answer::Stale => "stale",
         Answer::Retired(_) => "retired",
         Answer::Dropped => "dropped",
+    }
+}
+
+fn told(answer: &FactAnswer) -> &'static str {
+    match answer {
+        FactAnswer::Closed => "closed",
+        FactAnswer::Resumed { .. } => "resumed",
+        FactAnswer::Reinstated => "reinstated",
+        FactAnswer::Suppressed(_) => "suppressed",
+        FactAnswer::Stale => "stale",
+        FactAnswer::Noted => "noted",
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is tests, the functions that they share too")]
 
+mod access;
 mod addresses;
 mod bounds;
 mod breaker;
@@ -11,12 +12,14 @@ mod drain;
 mod durability;
 mod events;
 mod expiry;
+mod facts;
 mod faults;
 mod fencing;
 mod final_events;
 mod fleet;
 mod floods;
 mod holds;
+mod hooks;
 mod idle;
 mod intake;
 mod joining;

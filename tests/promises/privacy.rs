@@ -31,6 +31,7 @@ async fn no_log_shows_a_full_address() {
         peer.address.port()
     );
     let more_routes = format!("{config}[[route]]\nname = \"nowhere\"\nsender = \"log\"\n");
+    let more_routes = format!("{more_routes}[intake.hooks.postmark]\nuser = \"pm\"\npassword = \"pm\"\n");
     let scheduler = Redeliver::start("scheduler", &more_routes);
     let worker = Redeliver::start("worker", &config);
     let address = |n: u32| format!("{SECRET}{n}@private.example");
@@ -46,6 +47,20 @@ async fn no_log_shows_a_full_address() {
         request.send().await.ok().filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounces in", post).await;
+    let complaint = json!({"type": "complaint", "recipient": address(3)});
+    let record = json!({"RecordType": "SpamComplaint", "Email": address(4)});
+    let misspelt = json!({"RecordType": "Delivery", "Email": format!("{SECRET}@@private.example")});
+    let strange = json!({"RecordType": "Teleport", "Email": address(5)});
+    for (path, body, status) in [
+        ("facts", &complaint, 202),
+        ("hooks/postmark", &record, 200),
+        ("hooks/postmark", &misspelt, 200),
+        ("hooks/postmark", &strange, 202),
+        ("hooks/mailgun", &record, 404),
+    ] {
+        let request = Client::new().post(format!("http://127.0.0.1:{port}/v1/{path}")).json(body);
+        assert_eq!(request.basic_auth("pm", Some("pm")).send().await.unwrap().status(), status, "{path}");
+    }
     peer.has_heard("RCPT", 1).await;
     eventually("the worker says that a route is missing", async || worker.log().contains("route").then_some(())).await;
 

@@ -34,9 +34,14 @@ impl Http {
 
     /// A scheduler on this store.
     pub async fn serve_on(store: &Store, config: &Config) -> Self {
+        let scheduler = Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is good");
+        Self::serve_scheduler(scheduler).await
+    }
+
+    /// This scheduler.
+    pub async fn serve_scheduler(scheduler: Scheduler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let base = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let scheduler = Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is good");
         let stop = CancellationToken::new();
         tokio::spawn(scheduler.serve(listener, stop.clone()));
         Self { base, client: Client::new(), _stop: stop.drop_guard() }

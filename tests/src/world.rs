@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::worker::attempt::Attempter;
 use scheduler::intake::accept::Accept;
-use scheduler::intake::json;
+use scheduler::intake::{facts, json};
 use serde_json::Value;
 use shared::account::Account;
 use shared::address::Address;
@@ -19,6 +19,7 @@ use shared::store::address::{AddressReport, JobReport};
 use shared::store::claim::{ClaimBounds, Claimed, Lease, LeasedJob};
 use shared::store::connection::Connections;
 use shared::store::destination::PaceReport;
+use shared::store::facts::{FactAnswer, Word};
 use shared::store::journal::EntryId;
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::schedule::Answer;
@@ -85,6 +86,17 @@ impl World {
         let bounce = json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
         let mut answered = self.accept.accept(vec![bounce]).await?;
         Ok(answered.remove(0).answer)
+    }
+
+    /// Tells one fact, by the door that all facts come in by.
+    pub async fn tell(&self, fact: Value) -> FactAnswer {
+        let fact = facts::read(fact).expect("the test's fact is one");
+        self.accept.tell(vec![fact]).await.expect("Redis answers").remove(0).answer
+    }
+
+    /// Makes an address active again, as an operator does.
+    pub async fn reinstate(&self, address: &str) -> FactAnswer {
+        self.accept.obey(id(address), Word::Reinstate).await.expect("Redis answers")
     }
 
     /// Takes many bounces in, some hundred at a time.

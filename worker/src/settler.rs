@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long it takes at most until an attempt is stopped whose address was retired or suppressed meanwhile: lengthening the
+/// lease is how its worker hears of it.
+const VOID_HEARD: Duration = Duration::from_secs(1);
+
 /// How often a stopping worker tries to give back what it has. Leases lapse by themselves, so it need not wait for long.
 const RELEASE_TRIES: u32 = 4;
 
@@ -125,7 +129,8 @@ pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
 
 impl Settler {
     async fn run(mut self, mut notices: UnboundedReceiver<Notice>) {
-        let heartbeat = self.store.clock().real(self.settings.lease / 3).max(Duration::from_millis(1));
+        let heartbeat = self.settings.lease.min(3 * VOID_HEARD) / 3;
+        let heartbeat = self.store.clock().real(heartbeat).max(Duration::from_millis(1));
         let mut heartbeat = interval(heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;

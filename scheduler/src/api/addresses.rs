@@ -11,6 +11,7 @@ use shared::job::{JobId, Try};
 use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::JobReport;
+use shared::store::facts::Word;
 
 use super::Api;
 use super::problem::Problem;
@@ -79,7 +80,30 @@ pub async fn check(State(api): State<Api>, body: Result<Json<Check>, JsonRejecti
     Ok(Json(json!({"checked": ids.len(), "not_active": not_active, "refused": refused})))
 }
 
-/// The account that a request names, or the default one.
+/// `POST /v1/addresses/{address}/suppress`: it gets no more mail, and what waits for it is dropped.
+pub async fn suppress(
+    State(api): State<Api>,
+    address: Result<Path<String>, PathRejection>,
+    query: Result<Query<Of>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    obey(&api, read_id(address, query)?, Word::Suppress).await
+}
+
+/// `POST /v1/addresses/{address}/reinstate`: it is active again, whatever it was before.
+pub async fn reinstate(
+    State(api): State<Api>,
+    address: Result<Path<String>, PathRejection>,
+    query: Result<Query<Of>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    obey(&api, read_id(address, query)?, Word::Reinstate).await
+}
+
+async fn obey(api: &Api, id: JobId, word: Word) -> Result<Json<Value>, Problem> {
+    api.accept.obey(id.clone(), word).await?;
+    let report = api.store.address(&id).await?;
+    Ok(Json(describe(&id, report.standing.as_ref(), api)))
+}
+
 /// The job that a path's address and a query's account name.
 pub(super) fn read_id(
     address: Result<Path<String>, PathRejection>,
@@ -91,6 +115,7 @@ pub(super) fn read_id(
     Ok(JobId { account: read_account(account.as_deref())?, recipient })
 }
 
+/// The account that a request names, or the default one.
 fn read_account(account: Option<&str>) -> Result<Account, Problem> {
     account.map_or_else(
         || Ok(Account::default()),

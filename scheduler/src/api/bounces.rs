@@ -1,5 +1,5 @@
 //! `POST /v1/bounces`: one object, an array, or NDJSON of any length. Each bounce gets its own answer, in the form and
-//! order in which it came.
+//! order in which it came. Facts come in the same forms.
 
 use std::fmt;
 use std::io::{self, Seek, Write};
@@ -22,6 +22,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Api;
 use super::problem::Problem;
+use crate::intake::accept::Answered;
 use crate::intake::json::{Refusal, read};
 use crate::intake::lines::{Line, Lines};
 
@@ -46,11 +47,45 @@ struct Tally {
     refused: usize,
 }
 
+/// What comes in one by one or many at once, each with an answer of its own.
+pub(super) trait Item: Sized + Send {
+    /// What several of them are called.
+    const PLURAL: &'static str;
+
+    /// Reads one.
+    fn read(api: &Api, item: Value) -> Result<Self, Refusal>;
+
+    /// Takes in a batch, and answers each in the order given.
+    fn take_in(api: &Api, batch: Vec<Self>) -> impl Future<Output = Result<Vec<Value>, StoreError>> + Send;
+}
+
 /// `POST /v1/bounces`.
 pub async fn post(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    take_in::<Bounce>(&api, request).await
+}
+
+/// Takes in a request of items, in whatever form it came.
+pub(super) async fn take_in<I: Item>(api: &Api, request: Request) -> Result<Response, Problem> {
     match form(request.headers())? {
-        Form::Document => document(&api, request.into_body()).await,
-        Form::Lines => lines(&api, request.into_body()).await,
+        Form::Document => document::<I>(api, request.into_body()).await,
+        Form::Lines => lines::<I>(api, request.into_body()).await,
+    }
+}
+
+impl Item for Bounce {
+    const PLURAL: &'static str = "bounces";
+
+    fn read(api: &Api, item: Value) -> Result<Self, Refusal> {
+        let bounce = read(item, api.store.clock().now(), api.limits.inline)?;
+        match &bounce.message.route {
+            Some(route) if !api.routes.contains(route) => Err(Refusal::unknown_route(route, &api.routes)),
+            _ => Ok(bounce),
+        }
+    }
+
+    async fn take_in(api: &Api, batch: Vec<Self>) -> Result<Vec<Value>, StoreError> {
+        let answered = api.accept.accept(batch).await?;
+        Ok(answered.iter().map(Answered::to_wire).collect())
     }
 }
 
@@ -66,22 +101,22 @@ fn form(headers: &HeaderMap) -> Result<Form, Problem> {
     }
 }
 
-async fn document(api: &Api, body: Body) -> Result<Response, Problem> {
+async fn document<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
     let bytes = collect(api, body).await?;
-    let document = Document::read(&bytes, api.limits.items)?;
+    let document = Document::read(&bytes, api.limits.items, I::PLURAL)?;
     drop(bytes);
     let mut tally = Tally::default();
     let wire = match document {
         Document::Many(items) => {
             let mut answers = Vec::with_capacity(items.len());
-            let mut items = items.into_iter().map(|item| read_item(api, item)).peekable();
+            let mut items = items.into_iter().map(|item| I::read(api, item)).peekable();
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
                 answers.extend(answer(api, batch, &mut tally).await?);
             }
             Value::Array(answers)
         }
-        Document::One(item) => answer(api, vec![read_item(api, item)], &mut tally).await?.swap_remove(0),
+        Document::One(item) => answer(api, vec![I::read(api, item)], &mut tally).await?.swap_remove(0),
     };
     Ok((tally.status(), Json(wire)).into_response())
 }
@@ -114,7 +149,7 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
 
 /// Reads the whole stream before it answers, because many clients do not read an answer while they still write: the two
 /// would wait for each other for ever. The answers wait in memory, and beyond a bound in a temporary file.
-async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
+async fn lines<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
     let mut chunks = body.into_data_stream();
     let mut lines = Lines::new(api.limits.line);
     let mut tally = Tally::default();
@@ -129,7 +164,7 @@ async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
         }
         for (number, line) in complete {
             batch_bytes += line.size();
-            batch.push(read_line(api, &line).map_err(|refusal| Refusal { line: Some(number), ..refusal }));
+            batch.push(read_line::<I>(api, &line).map_err(|refusal| Refusal { line: Some(number), ..refusal }));
             if batch.len() == api.limits.batch || batch_bytes > BATCH_BYTES_MAX {
                 batch_bytes = 0;
                 write_answers(api, mem::take(&mut batch), &mut tally, &mut answers).await?;
@@ -141,33 +176,25 @@ async fn lines(api: &Api, body: Body) -> Result<Response, Problem> {
     }
     write_answers(api, batch, &mut tally, &mut answers).await?;
     if tally.read == 0 {
-        return Err(Problem::bad_request("the body holds no bounces"));
+        return Err(Problem::bad_request(format!("the body holds no {}", I::PLURAL)));
     }
     let body = answers_body(answers).map_err(|err| spool_failed(&err))?;
     Ok((tally.status(), [(header::CONTENT_TYPE, NDJSON)], body).into_response())
 }
 
-fn read_line(api: &Api, line: &Line) -> Result<Bounce, Refusal> {
+fn read_line<I: Item>(api: &Api, line: &Line) -> Result<I, Refusal> {
     match line {
         Line::Whole(bytes) => {
             let item = serde_json::from_slice(bytes);
-            read_item(api, item.map_err(|err| Refusal::whole(format!("the line is not JSON: {err}")))?)
+            I::read(api, item.map_err(|err| Refusal::whole(format!("the line is not JSON: {err}")))?)
         }
         Line::TooLong => Err(Refusal::whole(format!("the line is longer than {} bytes", api.limits.line))),
     }
 }
 
-fn read_item(api: &Api, item: Value) -> Result<Bounce, Refusal> {
-    let bounce = read(item, api.store.clock().now(), api.limits.inline)?;
-    match &bounce.message.route {
-        Some(route) if !api.routes.contains(route) => Err(Refusal::unknown_route(route, &api.routes)),
-        _ => Ok(bounce),
-    }
-}
-
-async fn write_answers(
+async fn write_answers<I: Item>(
     api: &Api,
-    items: Vec<Result<Bounce, Refusal>>,
+    items: Vec<Result<I, Refusal>>,
     tally: &mut Tally,
     answers: &mut SpooledTempFile,
 ) -> Result<(), Problem> {
@@ -191,23 +218,27 @@ fn spool_failed(err: &io::Error) -> Problem {
 }
 
 /// Takes in one batch and answers each item, in order.
-async fn answer(api: &Api, items: Vec<Result<Bounce, Refusal>>, tally: &mut Tally) -> Result<Vec<Value>, StoreError> {
+async fn answer<I: Item>(
+    api: &Api,
+    items: Vec<Result<I, Refusal>>,
+    tally: &mut Tally,
+) -> Result<Vec<Value>, StoreError> {
     tally.read += items.len();
     tally.refused += items.iter().filter(|item| item.is_err()).count();
     let mut refusals = Vec::new();
-    let mut bounces = Vec::new();
+    let mut batch = Vec::new();
     for item in items {
         match item {
-            Ok(bounce) => {
-                bounces.push(bounce);
+            Ok(item) => {
+                batch.push(item);
                 refusals.push(None);
             }
             Err(refusal) => refusals.push(Some(refusal.to_wire())),
         }
     }
-    let mut answered = api.accept.accept(bounces).await?.into_iter();
-    let in_order = refusals.into_iter().map(|refusal| refusal.or_else(|| Some(answered.next()?.to_wire())));
-    Ok(in_order.map(|wire| wire.expect("there is one answer per bounce")).collect())
+    let mut answered = I::take_in(api, batch).await?.into_iter();
+    let in_order = refusals.into_iter().map(|refusal| refusal.or_else(|| answered.next()));
+    Ok(in_order.map(|wire| wire.expect("there is one answer per item")).collect())
 }
 
 impl Tally {
@@ -219,7 +250,7 @@ impl Tally {
 impl Document {
     /// Reads a document of at most so many items. The bound is kept while reading, because items of a few bytes become
     /// many times as large in memory.
-    fn read(bytes: &[u8], items_max: usize) -> Result<Self, Problem> {
+    fn read(bytes: &[u8], items_max: usize, plural: &str) -> Result<Self, Problem> {
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         let read = if first == Some(&b'[') {
@@ -228,9 +259,11 @@ impl Document {
             Value::deserialize(&mut reader).map(Self::One)
         };
         match read.and_then(|document| reader.end().map(|()| document)) {
-            Ok(Self::Many(items)) if items.is_empty() => Err(Problem::bad_request("the array holds no bounces")),
+            Ok(Self::Many(items)) if items.is_empty() => {
+                Err(Problem::bad_request(format!("the array holds no {plural}")))
+            }
             Ok(Self::Many(items)) if items.len() > items_max => {
-                Err(Problem::too_large(format!("an array may have {items_max} bounces; send more as {NDJSON}")))
+                Err(Problem::too_large(format!("an array may have {items_max} {plural}; send more as {NDJSON}")))
             }
             Ok(document) => Ok(document),
             Err(err) => {
@@ -257,7 +290,7 @@ impl<'de> Visitor<'de> for Items {
     type Value = Vec<Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of bounces")
+        f.write_str("an array")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Value>, A::Error> {

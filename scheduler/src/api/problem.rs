@@ -1,6 +1,7 @@
 //! Problem documents (RFC 9457).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -10,7 +11,7 @@ use serde_json::json;
 use shared::store::StoreError;
 
 /// For how long a client shall stay away while the store does, in seconds.
-const RETRY_AFTER_S: u16 = 2;
+const RETRY_AFTER_S: u64 = 2;
 
 /// An error, as a client gets it.
 #[derive(Clone, Debug)]
@@ -18,12 +19,17 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     field: Option<Cow<'static, str>>,
+    /// How a client could prove who it is.
+    challenge: Option<&'static str>,
+    /// When it shall try again, in seconds.
+    retry_after_s: Option<u64>,
 }
 
 impl Problem {
     /// The request is wrong; `detail` says what is and what is allowed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, detail: detail.into(), field: None }
+        let (status, detail) = (StatusCode::BAD_REQUEST, detail.into());
+        Self { status, detail, field: None, challenge: None, retry_after_s: None }
     }
 
     /// One field or parameter is wrong.
@@ -46,6 +52,28 @@ impl Problem {
         Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::bad_request(detail) }
     }
 
+    /// It is not known who asks; `challenge` says how that could be proven (RFC 9110, section 11.6.1).
+    pub fn unauthorized(detail: impl Into<String>, challenge: &'static str) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, challenge: Some(challenge), ..Self::bad_request(detail) }
+    }
+
+    /// Whoever asks may not have it.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::FORBIDDEN, ..Self::bad_request(detail) }
+    }
+
+    /// Too many requests; the next one may come after `wait` (RFC 6585, section 4).
+    pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
+        let retry_after_s = Some(wait.as_secs_f64().ceil().max(1.0) as u64);
+        Self { status: StatusCode::TOO_MANY_REQUESTS, retry_after_s, ..Self::bad_request(detail) }
+    }
+
+    /// It cannot be done now, and may be later.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        let retry_after_s = Some(RETRY_AFTER_S);
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, retry_after_s, ..Self::bad_request(detail) }
+    }
+
     /// There is nothing here.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(detail) }
@@ -60,19 +88,19 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(err: StoreError) -> Self {
-        let (status, detail) = match err {
+        match err {
             StoreError::Unavailable(why) => {
                 tracing::warn!(why, "a request was turned away: the store does not answer");
                 let detail =
                     "the store does not answer; try again later, nothing of this request is lost by repeating it";
-                (StatusCode::SERVICE_UNAVAILABLE, detail)
+                Self::unavailable(detail)
             }
             err => {
                 tracing::error!(%err, "a request failed");
-                (StatusCode::INTERNAL_SERVER_ERROR, "the store answered something unexpected; the log says more")
+                let detail = "the store answered something unexpected; the log says more";
+                Self { status: StatusCode::INTERNAL_SERVER_ERROR, ..Self::bad_request(detail) }
             }
-        };
-        Self { status, detail: detail.to_owned(), field: None }
+        }
     }
 }
 
@@ -112,8 +140,11 @@ impl IntoResponse for Problem {
         let mut response = (self.status, Json(document)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER_S.into());
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }

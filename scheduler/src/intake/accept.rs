@@ -15,6 +15,10 @@ use shared::store::{Store, StoreError};
 
 use crate::placement::Placer;
 
+mod facts;
+
+pub use facts::FactAnswered;
+
 /// Judges bounces and hands them to the store.
 #[derive(Clone, Debug)]
 pub struct Accept {

@@ -62,7 +62,7 @@ impl Refusal {
         Self::of("route", Some(&Value::from(route)), reason)
     }
 
-    fn of(field: &str, value: Option<&Value>, reason: impl Into<String>) -> Self {
+    pub(super) fn of(field: &str, value: Option<&Value>, reason: impl Into<String>) -> Self {
         let value = value.map(|value| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             text.chars().take(VALUE_CHARS).collect()
@@ -105,7 +105,7 @@ pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Re
         ));
     }
     let content = content(fields.remove("content"), inline_max)?;
-    let fields = Fields(fields);
+    let fields = Fields::new(fields);
     let recipient =
         fields.address("recipient")?.ok_or_else(|| Refusal::of("recipient", None, "every bounce needs one"))?;
     let account = fields.parse("account", Account::parse)?.unwrap_or_default();
@@ -116,9 +116,8 @@ pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Re
         Some(_) => fields.address("envelope_from")?,
     };
     let metadata = fields.metadata()?;
-    let id = match fields.text("message_id")? {
-        Some("") => return Err(Refusal::of("message_id", None, "must not be empty; leave it out where there is none")),
-        Some(id) => id.to_owned(),
+    let id = match fields.message_id()? {
+        Some(id) => id,
         None => {
             let inline = match &content {
                 Some(ContentRef::Inline(text) | ContentRef::File(text)) => text,
@@ -143,10 +142,14 @@ pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Re
     Ok(Bounce { account, recipient, reply, occurred_at, message })
 }
 
-/// The fields of one bounce. A field that is null counts as absent.
-struct Fields(Map<String, Value>);
+/// The fields of one bounce or fact. A field that is null counts as absent.
+pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
+    pub(super) fn new(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
     fn get(&self, field: &str) -> Option<&Value> {
         self.0.get(field).filter(|value| !value.is_null())
     }
@@ -168,16 +171,27 @@ impl Fields {
         Ok(Some(text))
     }
 
-    fn parse<T, E: ToString>(&self, field: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, Refusal> {
+    pub(super) fn parse<T, E: ToString>(
+        &self,
+        field: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Refusal> {
         let Some(text) = self.text(field)? else { return Ok(None) };
         parse(text).map(Some).map_err(|why| self.refuse(field, why.to_string()))
     }
 
-    fn address(&self, field: &str) -> Result<Option<Address>, Refusal> {
+    pub(super) fn address(&self, field: &str) -> Result<Option<Address>, Refusal> {
         self.parse(field, Address::parse)
     }
 
-    fn instant(&self, field: &str) -> Result<Option<Timestamp>, Refusal> {
+    pub(super) fn message_id(&self) -> Result<Option<String>, Refusal> {
+        match self.text("message_id")? {
+            Some("") => Err(Refusal::of("message_id", None, "must not be empty; leave it out where there is none")),
+            id => Ok(id.map(str::to_owned)),
+        }
+    }
+
+    pub(super) fn instant(&self, field: &str) -> Result<Option<Timestamp>, Refusal> {
         self.parse(field, |text| Timestamp::parse(text).ok_or("must be an RFC 3339 instant, like 2026-11-21T09:30:00Z"))
     }
 

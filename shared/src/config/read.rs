@@ -22,6 +22,8 @@ impl Config {
         let names = [
             "redis",
             "scheduler",
+            "access",
+            "intake",
             "job",
             "worker",
             "pace",
@@ -45,6 +47,11 @@ impl Config {
             match name {
                 "redis" => self.redis.read(&mut section),
                 "scheduler" => self.scheduler.read(&mut section),
+                "access" => self.access.read(&mut section),
+                "intake" => {
+                    section.within("hooks", |hooks| self.hooks.read(hooks));
+                    section.within("lmtp", |lmtp| self.lmtp.read(lmtp));
+                }
                 "job" => self.job.read(&mut section),
                 "worker" => self.worker.read(&mut section),
                 "pace" => pace::read_pace(&mut self.pace, &mut section),
@@ -53,9 +60,6 @@ impl Config {
                 "log" => self.log.read(&mut section),
                 "placement" => self.placement.read(&mut section),
                 "verp" => self.verp.read(&mut section),
-                "intake" => {
-                    section.within("lmtp", |section| self.lmtp.read(section));
-                }
                 "content" => {
                     if table.contains_key("roots") {
                         self.content_roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
@@ -226,20 +230,23 @@ fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
     Some(smtp)
 }
 
-/// `REDELIVER_REDIS__URL=…` as `[redis] url = …`. A value that reads as TOML is taken so, any other as text. Variables
+/// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper sections. A value that reads as TOML is taken so, any other as text. Variables
 /// without a double underscore are not ours: Kubernetes sets some that start like them.
 pub(super) fn from_variables(variables: &[(String, String)]) -> Table {
     let mut table = Table::new();
     for (name, value) in variables {
-        let Some((section, key)) = name.strip_prefix("REDELIVER_").and_then(|rest| rest.split_once("__")) else {
+        let Some((sections, key)) = name.strip_prefix("REDELIVER_").and_then(|rest| rest.rsplit_once("__")) else {
             continue;
         };
         let value = toml::from_str::<Table>(&format!("v = {value}"))
             .ok()
             .and_then(|mut table| table.remove("v"))
             .unwrap_or_else(|| Value::String(value.clone()));
-        let section = table.entry(section.to_lowercase()).or_insert_with(|| Value::Table(Table::new()));
-        if let Value::Table(section) = section {
+        let section = sections.split("__").try_fold(&mut table, |table, section| {
+            let inner = table.entry(section.to_lowercase()).or_insert_with(|| Value::Table(Table::new()));
+            inner.as_table_mut()
+        });
+        if let Some(section) = section {
             section.insert(key.to_lowercase(), value);
         }
     }

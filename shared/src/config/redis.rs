@@ -236,7 +236,7 @@ fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static s
     }
 }
 
-fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
+pub(super) fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
     let path = section.text(key)?;
     match fs::read(path) {
         Ok(content) => Some(content),

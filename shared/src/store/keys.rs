@@ -79,6 +79,11 @@ impl Shard {
         &self.all[11]
     }
 
+    /// address → since when it is suppressed, in ms.
+    pub fn suppressed(&self) -> String {
+        format!("{}suppressed", self.prefix)
+    }
+
     /// The stream of events.
     pub fn journal(&self) -> &str {
         &self.all[9]
@@ -102,6 +107,11 @@ impl Shard {
     /// address → ms of its last delivery by us in one week, counted from the Unix epoch.
     pub fn delivered(&self, week: i64) -> String {
         format!("{}delivered:{week}", self.prefix)
+    }
+
+    /// What mail services told in one week, counted from the Unix epoch.
+    pub fn heard(&self, week: i64) -> String {
+        format!("{}heard:{week}", self.prefix)
     }
 
     /// What was tried at one destination on one day, counted from the Unix epoch.
@@ -172,11 +182,13 @@ mod tests {
         assert_eq!(shard.leases(), "rd:{3}:leases");
         assert_eq!(shard.standing(), "rd:{3}:standing");
         assert_eq!(shard.delivered(2951), "rd:{3}:delivered:2951");
+        assert_eq!(shard.heard(2951), "rd:{3}:heard:2951");
         assert_eq!(shard.journal(), "rd:{3}:journal");
         assert_eq!(shard.agenda(), "rd:{3}:agenda");
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");
         assert_eq!(shard.lapses(), "rd:{3}:lapses");
         assert_eq!(shard.quarantine(), "rd:{3}:quarantine");
+        assert_eq!(shard.suppressed(), "rd:{3}:suppressed");
         assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
         assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");

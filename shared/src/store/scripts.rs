@@ -27,6 +27,7 @@ scripts! {
     CLAIM = "claim" after "lease", "pace", "lapse";
     SETTLE = "settle" after "lease", "pace";
     RELEASE = "release" after "lease", "pace", "lapse";
+    FACTS = "facts" after "lease", "pace";
     EXTEND = "extend" after "lease";
     HOLD = "hold" after "lease", "pace";
     UNHOLD = "unhold" after "lease", "pace";

@@ -40,6 +40,8 @@ pub(super) struct Job {
     pub(super) messages: Vec<String>,
     /// When it is due; while it is leased, when it was.
     pub(super) due: Timestamp,
+    /// When it was last tried; the platform's own try counts.
+    pub(super) tried: Timestamp,
     pub(super) lease: Option<Leased>,
 }
 
@@ -99,7 +101,7 @@ impl Model {
         self.accept(address, message);
         let Some(job) = self.jobs.get_mut(address) else {
             let messages = vec![message.to_owned()];
-            let job = Job { created: now, attempt: 0, held: false, messages, due: now, lease: None };
+            let job = Job { created: now, attempt: 0, held: false, messages, due: now, tried: occurred, lease: None };
             self.jobs.insert(address, job);
             return "scheduled";
         };
@@ -120,6 +122,65 @@ impl Model {
             self.accept(address, message);
             self.end(address, message);
             self.dropped.insert((address, message.to_owned()), today);
+        }
+    }
+
+    /// What somebody says of an address, about this message where it is about one.
+    pub(super) fn tell(&mut self, address: &'static str, word: &str, message: Option<&str>, now: Timestamp) -> &str {
+        let standing = self.gone.get(address).map(|gone| gone.standing);
+        if word == "delivered" {
+            self.delivered.insert(address, now);
+        }
+        match (word, standing) {
+            ("complaint" | "delivered" | "engaged", Some(Standing::Suppressed)) => "suppressed",
+            ("complaint", _) => {
+                for message in self.jobs.remove(address).map(|job| job.messages).unwrap_or_default() {
+                    self.end(address, &message);
+                }
+                self.gone.insert(address, Gone { standing: Standing::Suppressed, until: None, strikes: 0 });
+                "suppressed"
+            }
+            ("reinstate", None | Some(Standing::Active)) => "noted",
+            ("reinstate", _) => {
+                self.gone.insert(address, Gone { standing: Standing::Active, until: None, strikes: 0 });
+                "reinstated"
+            }
+            _ if self.jobs.contains_key(address) => self.revive(address, word, message, now),
+            // What an operator took back stays known.
+            (_, None) => "noted",
+            (_, Some(Standing::Active)) if self.gone[address].strikes == 0 => "noted",
+            (_, Some(standing)) => {
+                self.gone.remove(address);
+                if standing == Standing::Active { "noted" } else { "reinstated" }
+            }
+        }
+    }
+
+    fn revive(&mut self, address: &'static str, word: &str, named: Option<&str>, now: Timestamp) -> &str {
+        let job = self.jobs.get_mut(address).unwrap();
+        let all = word == "delivered" && named.is_none();
+        let is_ended = |message: &String| all || Some(message.as_str()) == named;
+        let ended: Vec<String> = job.messages.iter().filter(|message| is_ended(message)).cloned().collect();
+        let rests = now.since(job.tried) < HOUR;
+        let closes = ended.len() == job.messages.len();
+        if !closes && (job.lease.is_some() || (ended.is_empty() && rests)) {
+            return "noted";
+        }
+        self.gone.remove(address);
+        job.messages.retain(|message| !ended.contains(message));
+        if !rests {
+            (job.attempt, job.created, job.held, job.due) = (0, now, false, now);
+        }
+        if closes {
+            self.jobs.remove(address);
+        }
+        for message in ended {
+            self.end(address, &message);
+        }
+        match (closes, rests) {
+            (true, _) => "closed",
+            (_, true) => "noted",
+            _ => "resumed",
         }
     }
 
@@ -219,7 +280,7 @@ impl Model {
                 }
                 (_, Some(delay)) => {
                     let job = self.jobs.get_mut(address).unwrap();
-                    (job.attempt, job.held) = (step, false);
+                    (job.attempt, job.held, job.tried) = (step, false, now);
                     self.wait(address, waiting);
                     return Some(*delay);
                 }

@@ -1,0 +1,131 @@
+//! `redeliver addresses`: over the API, what is known of addresses, and what an operator says of one.
+
+use std::io::{self, BufRead};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::api::{Api, Call, read_job, text};
+use crate::process;
+
+/// How many addresses one request asks about.
+const CHECK_BATCH: usize = 10_000;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show an address's standing, and its job where it has one
+    Show(Of),
+    /// Say which addresses are not active; those of standard input, one a line, where none is named
+    Check {
+        /// Addresses
+        addresses: Vec<String>,
+
+        /// Whose addresses
+        #[arg(long, default_value = "default")]
+        account: String,
+
+        #[command(flatten)]
+        api: Api,
+    },
+    /// Take an address off the active list until somebody reinstates it; what waits for it is dropped
+    Suppress(Of),
+    /// Make an address active again, whatever it was before
+    Reinstate(Of),
+}
+
+#[derive(Debug, Args)]
+struct Of {
+    /// account/address; or an address of the default account
+    address: String,
+
+    #[command(flatten)]
+    api: Api,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.action {
+        Action::Show(of) => of.call(Method::GET, None).await?,
+        Action::Suppress(of) => of.call(Method::POST, Some("suppress")).await?,
+        Action::Reinstate(of) => of.call(Method::POST, Some("reinstate")).await?,
+        Action::Check { addresses, account, api } => check(addresses, account, api).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Of {
+    /// Asks for something to be done with the address, and shows what is known of it then.
+    async fn call(&self, method: Method, what: Option<&str>) -> Result<()> {
+        let id = read_job(&self.address)?;
+        let path: Vec<&str> = ["addresses", id.recipient.as_str()].into_iter().chain(what).collect();
+        let query = [("account", id.account.to_string())];
+        let answer = self.api.call(Call { method, path: &path, query: &query, body: None }).await?;
+        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer) })
+    }
+}
+
+async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
+    let mut addresses: Box<dyn Iterator<Item = io::Result<String>>> = if addresses.is_empty() {
+        Box::new(io::stdin().lock().lines())
+    } else {
+        Box::new(addresses.iter().cloned().map(Ok))
+    };
+    loop {
+        let batch: Vec<String> =
+            addresses.by_ref().take(CHECK_BATCH).collect::<io::Result<_>>().context("cannot read standard input")?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let body = Some(json!({"account": account, "addresses": batch}));
+        let call = Call { method: Method::POST, path: &["addresses", "check"], query: &[], body };
+        let answer = api.call(call).await?;
+        process::print(&if api.json { format!("{answer}\n") } else { list(&answer) })?;
+    }
+}
+
+/// One line for each address that is to be left out.
+fn list(answer: &Value) -> String {
+    let rows = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    let not_active = rows("not_active").into_iter().map(|one| {
+        let until = one["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default();
+        format!("{} {}{until}: {}\n", text(&one["address"]), text(&one["standing"]), text(&one["reason"]))
+    });
+    let refused = rows("refused")
+        .into_iter()
+        .map(|one| format!("{} no address: {}\n", text(&one["address"]), text(&one["reason"])));
+    not_active.chain(refused).collect()
+}
+
+fn describe(answer: &Value) -> String {
+    let mut lines = vec![("address", text(&answer["address"])), ("account", text(&answer["account"]))];
+    lines.push(("standing", text(&answer["standing"])));
+    for key in ["since", "until", "reason"] {
+        if !answer[key].is_null() {
+            lines.push((key, text(&answer[key])));
+        }
+    }
+    let job = &answer["job"];
+    if job.is_object() {
+        let next = match (job["due"].as_str(), job["leased_until"].as_str(), job["quarantined_since"].as_str()) {
+            (Some(due), _, _) => format!("due {due}"),
+            (_, _, Some(since)) => format!("in quarantine since {since}"),
+            (_, until, _) => format!("under way, leased until {}", until.unwrap_or("somewhen")),
+        };
+        let waiting = job["messages"].as_array().map_or(0, Vec::len);
+        lines.push(("job", format!("attempt {} of {}, {next}", text(&job["attempt"]), text(&job["max_attempts"]))));
+        lines.push(("policy", format!("{} at {}", text(&job["policy"]), text(&job["destination"]))));
+        lines.push(("messages", waiting.to_string()));
+        for one in job["history"].as_array().into_iter().flatten() {
+            lines.push(("tried", format!("{} {}", text(&one["at"]), text(&one["reply"]))));
+        }
+    }
+    lines.into_iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect()
+}

@@ -1,0 +1,32 @@
+//! `POST /v1/facts`: signs of life, complaints and unsubscribes, in the forms that bounces come in.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde_json::Value;
+use shared::fact::Fact;
+use shared::store::StoreError;
+
+use super::Api;
+use super::bounces::{Item, take_in};
+use super::problem::Problem;
+use crate::intake::accept::FactAnswered;
+use crate::intake::facts::read;
+use crate::intake::json::Refusal;
+
+/// `POST /v1/facts`.
+pub async fn post(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    take_in::<Fact>(&api, request).await
+}
+
+impl Item for Fact {
+    const PLURAL: &'static str = "facts";
+
+    fn read(_: &Api, item: Value) -> Result<Self, Refusal> {
+        read(item)
+    }
+
+    async fn take_in(api: &Api, facts: Vec<Self>) -> Result<Vec<Value>, StoreError> {
+        let answered = api.accept.tell(facts).await?;
+        Ok(answered.iter().map(FactAnswered::to_wire).collect())
+    }
+}

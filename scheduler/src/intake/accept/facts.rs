@@ -1,0 +1,87 @@
+//! The door for facts, and for what operators say of an address's standing.
+
+use serde_json::{Value, json};
+use shared::fact::Fact;
+use shared::job::JobId;
+use shared::placement::Destination;
+use shared::standing::StandingRecord;
+use shared::store::StoreError;
+use shared::store::facts::{FactAnswer, Told, Word};
+
+use super::Accept;
+
+/// What became of one fact, as the API says it.
+#[derive(Clone, Debug)]
+pub struct FactAnswered {
+    /// What the store answered.
+    pub answer: FactAnswer,
+    /// The job that it is about, whether the address has one or not.
+    pub job: String,
+}
+
+impl Accept {
+    /// Takes in facts and answers each, in the order given. When it returns, Redis has them.
+    ///
+    /// # Errors
+    /// Those of the store; the call may be made again.
+    pub async fn tell(&self, facts: Vec<Fact>) -> Result<Vec<FactAnswered>, StoreError> {
+        let words: Vec<(JobId, Word)> = facts.iter().map(|fact| (fact.job_id(), Word::Fact(fact.kind))).collect();
+        let destinations = self.destinations(&words).await?;
+        let told = words.into_iter().zip(facts).zip(destinations);
+        let told: Vec<Told> = told
+            .map(|(((job, word), fact), destination)| {
+                let Fact { occurred_at, message_id, .. } = fact;
+                Told { job, destination, word, occurred_at, message_id }
+            })
+            .collect();
+        let answers = self.store.tell(&told).await?;
+        Ok(told.iter().zip(answers).map(|(told, answer)| FactAnswered { answer, job: told.job.key() }).collect())
+    }
+
+    /// Does what an operator says of one address.
+    ///
+    /// # Errors
+    /// Those of the store; the call may be made again.
+    pub async fn obey(&self, job: JobId, word: Word) -> Result<FactAnswer, StoreError> {
+        let words = [(job, word)];
+        let destination = self.destinations(&words).await?.remove(0);
+        let [(job, word)] = words;
+        let told = Told { job, destination, word, occurred_at: None, message_id: None };
+        Ok(self.store.tell(&[told]).await?.remove(0))
+    }
+
+    /// Where addresses are kept. A domain that somebody is suppressed at is placed for good, so that the standing is found
+    /// by whoever asks later; a sign of life places nothing.
+    async fn destinations(&self, words: &[(JobId, Word)]) -> Result<Vec<Destination>, StoreError> {
+        let suppressing = words.iter().filter(|(_, word)| word.suppresses());
+        let domains: Vec<&str> = suppressing.map(|(job, _)| job.recipient.domain()).collect();
+        self.placer.place(&domains).await?;
+        let domains: Vec<&str> = words.iter().map(|(job, _)| job.recipient.domain()).collect();
+        self.store.destinations(&domains).await
+    }
+}
+
+impl FactAnswered {
+    /// The answer as the API gives it.
+    pub fn to_wire(&self) -> Value {
+        let mut wire = json!({"answer": "", "job": self.job});
+        let word = match &self.answer {
+            FactAnswer::Closed => "closed",
+            FactAnswer::Resumed { due } => {
+                wire["due"] = json!(due);
+                "resumed"
+            }
+            FactAnswer::Reinstated => "reinstated",
+            FactAnswer::Suppressed(StandingRecord { standing, since, reason, .. }) => {
+                wire["standing"] = json!(standing);
+                wire["since"] = json!(since);
+                wire["reason"] = json!(reason);
+                "suppressed"
+            }
+            FactAnswer::Stale => "stale",
+            FactAnswer::Noted => "noted",
+        };
+        wire["answer"] = word.into();
+        wire
+    }
+}

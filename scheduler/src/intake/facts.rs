@@ -1,0 +1,74 @@
+//! The JSON adapter of facts: one object of the wire format is one fact. Whatever is wrong is refused with the field's name,
+//! its value, and what is allowed there.
+
+use serde_json::Value;
+use shared::account::Account;
+use shared::fact::{Fact, FactKind};
+
+use super::json::{Fields, Refusal};
+
+/// Every field that a fact can have.
+const FIELDS: [&str; 5] = ["type", "recipient", "account", "occurred_at", "message_id"];
+
+/// Reads one fact.
+pub fn read(item: Value) -> Result<Fact, Refusal> {
+    let Value::Object(fields) = item else {
+        return Err(Refusal::whole("a fact is a JSON object"));
+    };
+    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+        return Err(Refusal::of(unknown, None, format!("there is no such field; use one of {}", FIELDS.join(", "))));
+    }
+    let fields = Fields::new(fields);
+    let words = || FactKind::ALL.map(FactKind::as_str).join(", ");
+    let kind = fields
+        .parse("type", |word| FactKind::parse(word).ok_or_else(|| format!("must be one of {}", words())))?
+        .ok_or_else(|| Refusal::of("type", None, format!("every fact needs one of {}", words())))?;
+    let recipient = fields.address("recipient")?.ok_or_else(|| {
+        let reason = "every fact needs one: messages are known by their address, and not by their id alone";
+        Refusal::of("recipient", None, reason)
+    })?;
+    let account = fields.parse("account", Account::parse)?.unwrap_or_default();
+    let occurred_at = fields.instant("occurred_at")?;
+    let message_id = fields.message_id()?;
+    Ok(Fact { account, recipient, kind, occurred_at, message_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use shared::clock::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_example_is_a_fact() {
+        let fact = read(json!({
+            "type": "delivered", "recipient": "jo@Example.com", "account": "acme",
+            "occurred_at": "2026-11-21T09:30:00Z", "message_id": "<c42.9@news.example.org>",
+        }))
+        .unwrap();
+        assert_eq!((fact.job_id().key().as_str(), fact.kind), ("acme/jo@example.com", FactKind::Delivered));
+        assert_eq!(fact.occurred_at, Timestamp::parse("2026-11-21T09:30:00Z"));
+        assert_eq!(fact.message_id.as_deref(), Some("<c42.9@news.example.org>"));
+        let least = read(json!({"type": "unsubscribe", "recipient": "jo@example.com", "message_id": null})).unwrap();
+        assert_eq!((least.account, least.message_id), (Account::default(), None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_field() {
+        for (item, field) in [
+            (json!([]), None),
+            (json!({"recipient": "jo@example.com"}), Some("type")),
+            (json!({"type": "bounce", "recipient": "jo@example.com"}), Some("type")),
+            (json!({"type": "delivered", "message_id": "m1"}), Some("recipient")),
+            (json!({"type": "delivered", "recipient": "jo@@example.com"}), Some("recipient")),
+            (json!({"type": "delivered", "recipient": "jo@example.com", "account": "a/b"}), Some("account")),
+            (json!({"type": "delivered", "recipient": "jo@example.com", "occurred_at": 7}), Some("occurred_at")),
+            (json!({"type": "delivered", "recipient": "jo@example.com", "message_id": ""}), Some("message_id")),
+            (json!({"type": "delivered", "recipient": "jo@example.com", "message_id": "a\nb"}), Some("message_id")),
+            (json!({"type": "delivered", "recipient": "jo@example.com", "reply": "250 ok"}), Some("reply")),
+        ] {
+            assert_eq!(read(item.clone()).unwrap_err().field.as_deref(), field, "{item}");
+        }
+    }
+}

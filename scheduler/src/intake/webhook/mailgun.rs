@@ -1,0 +1,139 @@
+//! Mailgun's webhooks: one event per request. Signed are a timestamp and a token, and nothing of the event, so each token is
+//! good for one request (documentation.mailgun.com, "Securing Webhooks"). The forms of before 2018 are read too.
+
+use axum::http::HeaderMap;
+use serde_json::{Map, Value, json};
+use shared::clock::Timestamp;
+use shared::config::Hook;
+use shared::fact::FactKind;
+
+use super::draft::{Draft, Lean, deferral, instant, text};
+use super::form::read_form;
+use super::proof::{UNSET, is_hmac};
+use super::{Delivery, Denied, Event, Proven, Said, is_fresh};
+
+/// The longest timestamp and token.
+const SIGNED_MAX: usize = 200;
+
+/// Checks the signature, and that it is not too old. The token tells the request from all others.
+pub(super) fn prove(hook: &Hook, delivery: &Delivery<'_>, now: Timestamp) -> Result<Proven, Denied> {
+    let Some(key) = &hook.secret else { return Err(UNSET) };
+    let body = body_of(delivery.headers, delivery.body).map_err(Denied::Unreadable)?;
+    let signed = if body["signature"].is_object() { &body["signature"] } else { &body };
+    let part = |key: &str| text(&signed[key]).filter(|text| text.len() <= SIGNED_MAX);
+    let (Some(timestamp), Some(token), Some(signature)) = (part("timestamp"), part("token"), part("signature")) else {
+        return Err(Denied::Unproven("the signature is missing"));
+    };
+    if !is_hmac(key, format!("{timestamp}{token}").as_bytes(), &signature) {
+        return Err(Denied::Unproven("the signature is not that of this hook's signing key"));
+    }
+    match instant(&Value::from(timestamp)) {
+        Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Proven::Body(delivery.body.to_vec(), Some(token))),
+        _ => Err(Denied::Unproven("it was signed too long ago")),
+    }
+}
+
+/// Reads the event of a body.
+pub(super) fn read(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+    let body = body_of(headers, body)?;
+    let said = match &body["event-data"] {
+        Value::Object(_) => read_event(hook, &body["event-data"]),
+        _ => read_event(hook, &modern(&body)),
+    };
+    // The token stands for the whole request.
+    Ok(vec![Event { id: None, said }])
+}
+
+fn body_of(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
+    if let Some(form) = read_form(headers, body) {
+        return Ok(form?.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>().into());
+    }
+    match serde_json::from_slice(body) {
+        Ok(body @ Value::Object(_)) => Ok(body),
+        Ok(_) => Err("the body is no JSON object".to_owned()),
+        Err(err) => Err(format!("the body is not JSON: {err}")),
+    }
+}
+
+fn read_event(hook: &Hook, event: &Value) -> Said {
+    let headers = &event["message"]["headers"];
+    let status = &event["delivery-status"];
+    let message_id = headers["message-id"].as_str().map(in_brackets);
+    let draft = Draft {
+        recipient: event["recipient"].as_str().or(headers["to"].as_str()),
+        occurred: instant(&event["timestamp"]),
+        message_id: message_id.as_deref(),
+        remote_mta: status["mx-host"].as_str(),
+        metadata: event["user-variables"].as_object(),
+    };
+    match event["event"].as_str() {
+        Some("delivered") => draft.fact(hook, FactKind::Delivered),
+        Some("opened" | "clicked") => draft.fact(hook, FactKind::Engaged),
+        Some("complained") => draft.fact(hook, FactKind::Complaint),
+        Some("unsubscribed") => draft.fact(hook, FactKind::Unsubscribe),
+        Some("failed") => read_failed(hook, &draft, event),
+        Some("rejected") => {
+            let reason = event["reject"]["reason"].as_str().unwrap_or_default();
+            draft.bounce(hook, &format!("554 5.7.0 {reason}"), Lean::AsSaid("554 5.7.0"))
+        }
+        Some("accepted") => Said::Ignored("accepted"),
+        Some("stored") => Said::Ignored("stored"),
+        other => Said::Unknown(other.unwrap_or("an event without a type").to_owned()),
+    }
+}
+
+fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
+    let status = &event["delivery-status"];
+    let own_code = status["code"].as_u64().or_else(|| status["code"].as_str()?.parse().ok());
+    let temporary = event["severity"] == "temporary";
+    // Beyond those of SMTP, Mailgun's own: what it knew before, and that it has given up.
+    match (event["reason"].as_str().unwrap_or_default(), own_code) {
+        ("suppress-complaint", _) | (_, Some(607)) => return draft.fact(hook, FactKind::Complaint),
+        ("suppress-unsubscribe", _) | (_, Some(606)) => return draft.fact(hook, FactKind::Unsubscribe),
+        ("suppress-bounce", _) | (_, Some(605)) => {
+            return draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550 5.1.1"));
+        }
+        _ => {}
+    }
+    let part = |key: &str| status[key].as_str().map(str::trim).filter(|text| !text.is_empty());
+    let said = part("message").or(part("description")).unwrap_or_default();
+    let code = own_code.filter(|code| (400..498).contains(code) || (500..600).contains(code));
+    let has_code = said.get(..3).is_some_and(|start| start.bytes().all(|b| b.is_ascii_digit()));
+    let reply = match (code, part("enhanced-code")) {
+        (Some(code), Some(enhanced)) if !has_code => format!("{code} {enhanced} {said}"),
+        (Some(code), None) if !has_code => format!("{code} {said}"),
+        (None, Some(enhanced)) if !has_code => format!("{enhanced} {said}"),
+        _ => said.to_owned(),
+    };
+    if temporary {
+        deferral(hook, draft.bounce(hook, &reply, Lean::Soft("450")), "failed for now")
+    } else if event["reason"] == "old" || matches!(own_code, Some(498..500 | 600..605)) {
+        // It tried for hours and gave up, or never reached anybody: that is no verdict on the address.
+        draft.bounce(hook, &reply, Lean::Soft("450 4.4.7"))
+    } else {
+        draft.bounce(hook, &reply, Lean::AsSaid("550"))
+    }
+}
+
+/// An event of before 2018, in the words of today.
+fn modern(form: &Value) -> Value {
+    let field = |key: &str| form[key].as_str();
+    let (event, failed) = match field("event") {
+        Some("bounced" | "dropped") => ("failed", true),
+        Some(other) => (other, false),
+        None => return json!({}),
+    };
+    let mut modern = json!({
+        "event": event, "timestamp": form["timestamp"], "recipient": form["recipient"],
+        "message": {"headers": {"message-id": field("Message-Id").or(field("message-id"))}},
+    });
+    if failed {
+        modern["reason"] = form["reason"].clone();
+        modern["delivery-status"] = json!({"code": form["code"], "message": field("error").or(field("description"))});
+    }
+    modern
+}
+
+fn in_brackets(id: &str) -> String {
+    if id.starts_with('<') { id.to_owned() } else { format!("<{id}>") }
+}

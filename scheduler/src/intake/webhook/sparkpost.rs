@@ -1,0 +1,82 @@
+//! SparkPost's event webhook: an array of wrapped events, proven by basic authentication (developers.sparkpost.com, "Event
+//! webhooks" and "Bounce classification codes").
+
+use serde_json::Value;
+use shared::config::Hook;
+use shared::fact::FactKind;
+
+use super::draft::{Draft, Lean, deferral, instant, read_json, text};
+use super::{Event, Said};
+
+/// Reads the events of a body.
+pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
+    Ok(read_json(body)?.iter().map(|event| read_wrapped(hook, event)).collect())
+}
+
+fn read_wrapped(hook: &Hook, wrapped: &Value) -> Event {
+    match wrapped["msys"].as_object() {
+        // An empty one is sent when the webhook is made.
+        Some(msys) if msys.is_empty() => Event { id: None, said: Said::Ignored("a test") },
+        Some(msys) => msys.values().next().map_or_else(unknown, |event| read_event(hook, event)),
+        None => unknown(),
+    }
+}
+
+fn unknown() -> Event {
+    Event { id: None, said: Said::Unknown("an event without msys".to_owned()) }
+}
+
+fn read_event(hook: &Hook, event: &Value) -> Event {
+    let word = |key: &str| event[key].as_str().filter(|text| !text.is_empty());
+    let transmission = text(&event["transmission_id"]).or_else(|| text(&event["message_id"]));
+    let draft = Draft {
+        recipient: word("raw_rcpt_to").or(word("rcpt_to")),
+        occurred: instant(&event["timestamp"]),
+        message_id: transmission.as_deref(),
+        remote_mta: None,
+        metadata: event["rcpt_meta"].as_object(),
+    };
+    let said = match word("type") {
+        Some("delivery") => draft.fact(hook, FactKind::Delivered),
+        Some("open" | "initial_open" | "amp_open" | "amp_initial_open" | "click" | "amp_click") => {
+            draft.fact(hook, FactKind::Engaged)
+        }
+        Some("spam_complaint") => draft.fact(hook, FactKind::Complaint),
+        Some("list_unsubscribe" | "link_unsubscribe") => draft.fact(hook, FactKind::Unsubscribe),
+        Some("bounce" | "out_of_band") => read_bounce(hook, &draft, event),
+        Some("delay") => deferral(hook, draft.bounce(hook, &reply(event), Lean::Soft("450")), "delay"),
+        Some("policy_rejection" | "generation_failure" | "generation_rejection") => {
+            draft.bounce(hook, &reply(event), Lean::AsSaid("554 5.7.0"))
+        }
+        Some("injection") => Said::Ignored("injection"),
+        Some("sms_status" | "ab_test_completed" | "ab_test_cancelled" | "success" | "error") => {
+            Said::Ignored("an event of no message")
+        }
+        Some(kind) if kind.starts_with("relay_") => Said::Ignored("an inbound message"),
+        other => Said::Unknown(other.unwrap_or("an event without a type").to_owned()),
+    };
+    Event { id: text(&event["event_id"]), said }
+}
+
+/// A bounce by the class that SparkPost found.
+fn read_bounce(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
+    let said = |lean| draft.bounce(hook, &reply(event), lean);
+    match text(&event["bounce_class"]).as_deref() {
+        Some("10" | "30") => said(Lean::AsSaid("550 5.1.1")),
+        Some("20" | "21" | "22" | "24" | "70") => said(Lean::Soft("450")),
+        Some("23") => said(Lean::AsSaid("552 5.3.4")),
+        Some("25" | "26" | "50" | "51" | "52" | "53" | "54") => said(Lean::AsSaid("554 5.7.1")),
+        Some("60" | "80" | "100") => Said::Ignored("an automatic reply"),
+        Some("90") => draft.fact(hook, FactKind::Unsubscribe),
+        _ => said(Lean::AsSaid("450")),
+    }
+}
+
+/// What the server said. What is not raw has the addresses out.
+fn reply(event: &Value) -> String {
+    let said = event["raw_reason"].as_str().or(event["reason"].as_str()).unwrap_or_default();
+    match text(&event["error_code"]).filter(|code| code.len() == 3) {
+        Some(code) if !said.trim_start().starts_with(|c: char| c.is_ascii_digit()) => format!("{code} {said}"),
+        _ => said.to_owned(),
+    }
+}

@@ -1,0 +1,42 @@
+//! `[access]`: whose tokens the API takes.
+
+use std::path::PathBuf;
+
+use super::read::set;
+use crate::access::Grant;
+use crate::settings::Section;
+
+/// `[access]`
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Whether who comes without a token may do everything, wherever the scheduler listens.
+    pub open: bool,
+    /// The file that has a grant on each line; it is read again when it changes.
+    pub tokens_file: Option<PathBuf>,
+    /// Grants of the configuration itself, or of the environment.
+    pub tokens: Vec<Grant>,
+    /// Requests per second of each token that has no limit of its own; none: no limit.
+    pub rate: Option<f64>,
+}
+
+impl Access {
+    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+        set(&mut self.open, section.switch("open"));
+        set(&mut self.tokens_file, section.text("tokens_file").map(|path| Some(path.into())));
+        if section.has("tokens") {
+            let text = section.texts("tokens").join("\n");
+            match Grant::parse_all(&text) {
+                Ok(grants) => self.tokens = grants,
+                Err(faults) => faults.into_iter().for_each(|why| section.fault("tokens", why)),
+            }
+        }
+        if let Some(rate) = section.fraction("rate", 0.0..=1_000_000.0) {
+            self.rate = Some(rate).filter(|rate| *rate > 0.0);
+        }
+    }
+
+    /// Whether any token is asked for.
+    pub fn has_tokens(&self) -> bool {
+        self.tokens_file.is_some() || !self.tokens.is_empty()
+    }
+}

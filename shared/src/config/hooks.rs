@@ -1,0 +1,241 @@
+//! `[intake.hooks.<service>]`: which mail services may post their events, and what each proves itself with.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::read::{SECOND, set};
+use super::redis::read_file;
+use super::secret::Secret;
+use crate::account::Account;
+use crate::settings::{Section, SettingsFault};
+
+/// For how long after it was signed a request is taken where nobody says; some services try again for eight hours.
+const WINDOW: Duration = Duration::from_secs(12 * 3_600);
+
+/// The longest window: what was told is remembered for at least as long.
+const WINDOW_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// A mail service that posts events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Service {
+    /// Amazon SES, by way of SNS.
+    Ses,
+    /// SendGrid's event webhook.
+    SendGrid,
+    /// Mailgun's webhooks.
+    Mailgun,
+    /// Postmark's webhooks.
+    Postmark,
+    /// SparkPost's event webhook.
+    SparkPost,
+    /// KumoMTA's log hooks.
+    KumoMta,
+}
+
+/// The settings of one service's hook.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// The tenant that its mail belongs to.
+    pub account: Account,
+    /// Whether a message that the service still tries itself starts a job.
+    pub deferrals: bool,
+    /// SES: the topics that are listened to; one that ends with `*` stands for all that start so.
+    pub topics: Vec<String>,
+    /// Postmark, SparkPost: the user of basic authentication.
+    pub user: Option<String>,
+    /// What the service signs or proves itself with: a public key, a signing key, a password or a token.
+    pub secret: Option<Secret>,
+    /// SES, SendGrid, Mailgun: for how long after it was signed a request is taken.
+    pub window: Duration,
+}
+
+/// The hooks of all services that are configured.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks(BTreeMap<Service, Hook>);
+
+impl Service {
+    /// Every service.
+    pub const ALL: [Self; 6] =
+        [Self::Ses, Self::SendGrid, Self::Mailgun, Self::Postmark, Self::SparkPost, Self::KumoMta];
+
+    /// Its name in paths, keys and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ses => "ses",
+            Self::SendGrid => "sendgrid",
+            Self::Mailgun => "mailgun",
+            Self::Postmark => "postmark",
+            Self::SparkPost => "sparkpost",
+            Self::KumoMta => "kumomta",
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.as_str() == name)
+    }
+
+    /// The key that has to be set before its requests are taken, with its section.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Ses => "intake.hooks.ses.topics",
+            Self::SendGrid => "intake.hooks.sendgrid.public_key",
+            Self::Mailgun => "intake.hooks.mailgun.signing_key_file",
+            Self::Postmark => "intake.hooks.postmark.password_file",
+            Self::SparkPost => "intake.hooks.sparkpost.password_file",
+            Self::KumoMta => "intake.hooks.kumomta.token_file",
+        }
+    }
+
+    /// The keys of its secret: the one that holds it, and the one that names its file.
+    const fn secret_keys(self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::Ses => None,
+            Self::SendGrid => Some(["public_key", "public_key_file"]),
+            Self::Mailgun => Some(["signing_key", "signing_key_file"]),
+            Self::Postmark | Self::SparkPost => Some(["password", "password_file"]),
+            Self::KumoMta => Some(["token", "token_file"]),
+        }
+    }
+
+    const fn has_user(self) -> bool {
+        matches!(self, Self::Postmark | Self::SparkPost)
+    }
+
+    const fn is_signed(self) -> bool {
+        matches!(self, Self::Ses | Self::SendGrid | Self::Mailgun)
+    }
+}
+
+impl Default for Hook {
+    fn default() -> Self {
+        Self {
+            account: Account::default(),
+            deferrals: true,
+            topics: Vec::new(),
+            user: None,
+            secret: None,
+            window: WINDOW,
+        }
+    }
+}
+
+impl Hooks {
+    /// The hook of a service, where it is configured.
+    pub fn of(&self, service: Service) -> Option<&Hook> {
+        self.0.get(&service)
+    }
+
+    /// Configures a hook.
+    pub fn set(&mut self, service: Service, hook: Hook) {
+        self.0.insert(service, hook);
+    }
+
+    /// Reads `[intake.hooks]`.
+    pub(super) fn read(&mut self, hooks: &mut Section<'_, '_>) {
+        for service in Service::ALL {
+            let mut hook = self.0.get(&service).cloned().unwrap_or_default();
+            if hooks.within(service.as_str(), |section| hook.read(service, section)).is_some() {
+                self.0.insert(service, hook);
+            }
+        }
+    }
+
+    /// What can only be seen when all layers are read.
+    pub(super) fn check(&self, faults: &mut Vec<SettingsFault>) {
+        for (service, hook) in &self.0 {
+            let lacks = match service {
+                Service::Ses => hook.topics.is_empty(),
+                service => hook.secret.is_none() || (service.has_user() && hook.user.is_none()),
+            };
+            if lacks {
+                let user = if service.has_user() { "; it and user are both needed" } else { "" };
+                let text = format!("is not set, so that nobody could tell its requests from forged ones{user}");
+                faults.push(SettingsFault { file: "all files".to_owned(), key: service.key().to_owned(), text });
+            }
+        }
+    }
+}
+
+impl Hook {
+    fn read(&mut self, service: Service, section: &mut Section<'_, '_>) {
+        if let Some(name) = section.text("account") {
+            match Account::parse(name) {
+                Ok(account) => self.account = account,
+                Err(why) => section.fault("account", why.to_string()),
+            }
+        }
+        set(&mut self.deferrals, section.switch("deferrals"));
+        if service == Service::Ses {
+            let topics: Vec<String> = section.texts("topics").into_iter().map(str::to_owned).collect();
+            if section.has("topics") {
+                self.topics = topics;
+            }
+        }
+        if service.has_user() {
+            set(&mut self.user, section.text("user").map(|user| Some(user.to_owned())));
+        }
+        if service.is_signed() {
+            set(&mut self.window, section.duration("window", 60 * SECOND..=WINDOW_MAX));
+        }
+        let Some([held, in_file]) = service.secret_keys() else { return };
+        if section.has(held) && section.has(in_file) {
+            section.fault(in_file, format!("stands beside {held}; keep one of them"));
+        }
+        let text = section.text(held).map(str::to_owned);
+        let text = read_file(section, in_file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).or(text);
+        if let Some(text) = text.as_deref().map(str::trim) {
+            if text.is_empty() {
+                section.fault(if section.has(held) { held } else { in_file }, "is empty");
+            }
+            self.secret = Some(Secret::new(text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, DEFAULT};
+    use crate::settings::SettingsFaults;
+
+    fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables)
+    }
+
+    #[test]
+    fn secrets_come_from_files_or_the_environment_and_are_never_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        std::fs::write(&file, "geheim\n").unwrap();
+        let text = format!(
+            "[intake.hooks.mailgun]\naccount = \"acme\"\nsigning_key_file = \"{}\"\n[intake.hooks.postmark]\nuser = \"pm\"",
+            file.display()
+        );
+        let config = read(&text, &[("REDELIVER_INTAKE__HOOKS__POSTMARK__PASSWORD", "wachsam")]).unwrap();
+        let mailgun = config.hooks.of(Service::Mailgun).unwrap();
+        assert_eq!((mailgun.account.as_str(), mailgun.secret.as_ref().unwrap().reveal()), ("acme", "geheim"));
+        let postmark = config.hooks.of(Service::Postmark).unwrap();
+        assert_eq!((postmark.user.as_deref(), postmark.secret.as_ref().unwrap().reveal()), (Some("pm"), "wachsam"));
+        assert!(config.hooks.of(Service::Ses).is_none());
+        assert!(!format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam"));
+    }
+
+    #[test]
+    fn a_hook_that_anybody_could_forge_is_a_fault() {
+        for (text, key) in [
+            ("[intake.hooks.ses]\ntopics = []", "intake.hooks.ses.topics"),
+            ("[intake.hooks.mailgun]\naccount = \"acme\"", "intake.hooks.mailgun.signing_key_file"),
+            ("[intake.hooks.mailgun]\nsigning_key = \" \"", "intake.hooks.mailgun.signing_key"),
+            ("[intake.hooks.postmark]\npassword = \"x\"", "intake.hooks.postmark.password_file"),
+            ("[intake.hooks.kumomta]\ntoken = \"x\"\ntoken_file = \"/dev/null\"", "intake.hooks.kumomta.token_file"),
+            ("[intake.hooks.kumomta]\nuser = \"x\"", "intake.hooks.kumomta.user"),
+            ("[intake.hooks.mailgun]\nsigning_key = \"x\"\nwindow = \"30d\"", "intake.hooks.mailgun.window"),
+            ("[intake.hooks.mailjet]\ntoken = \"x\"", "intake.hooks.mailjet"),
+        ] {
+            let faults = read(text, &[]).unwrap_err();
+            assert!(faults.0.iter().any(|fault| fault.key == key), "{text}: {faults}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+-- Takes in a batch of facts about addresses of one shard: signs of life end what waits or lift a standing, complaints and the
+-- like suppress the address, and an operator may take any standing back.
+--
+-- ARGV from FIRST, 5 per fact:
+--   id           account/recipient
+--   destination
+--   what         'delivered', 'engaged', 'reinstate', or 'suppress reason'
+--   occurred     ms, or '' where nobody knows: now
+--   message      the message's id as JSON, or ''
+-- Reply: now, then 2 per fact: answer and detail. Answers: 'closed' (the job ended), 'resumed' (what still waits is due now),
+-- 'reinstated' (the address is active again), 'suppressed' (it is, be it by this fact or from before; detail is the standing's
+-- JSON), 'stale' (it happened before what is known), 'noted' (there was nothing to change).
+-- Cost: 4 operations for a batch, and 2 more where something was delivered; 8 per job that ends, 5 per address whose standing
+-- changes, 3 per job that is resumed. Atomic; repeating it changes nothing.
+
+local WIDTH = 5
+assert((#ARGV - FIRST + 1) % WIDTH == 0, 'facts takes 5 values per fact')
+
+-- A job that was tried within this time is not tried again for a sign of life: who opens ten mails is alive once.
+local REST_MS = 3600000
+
+local SUPPRESSED = PREFIX .. 'suppressed'
+
+local ids = {}
+for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
+if #ids == 0 then return { NOW } end
+
+-- What is known of each address, kept up to date while the batch goes on, for facts of one batch may meet.
+local record_of, standing_of, delivered_of = {}, {}, {}
+local records = redis.call('HMGET', JOBS, unpack(ids))
+local standings = redis.call('HMGET', STANDING, unpack(ids))
+for k, id in ipairs(ids) do
+  if records[k] then record_of[id] = records[k] end
+  if standings[k] then standing_of[id] = standings[k] end
+end
+for weeks_ago = 1, 0, -1 do
+  for k, at in ipairs(redis.call('HMGET', delivered_key(weeks_ago), unpack(ids))) do
+    if at then delivered_of[ids[k]] = tonumber(at) end
+  end
+end
+
+-- Jobs whose messages are due now, with their destinations; deliveries that are news.
+local resumed, delivered = {}, {}
+
+local function event_of(kind, id, destination, fields)
+  add_event(
+    '{"type":"' .. kind .. '","job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. fields .. '}'
+  )
+end
+
+local function lines_of(record) return string.match(record, '\n.*') or '' end
+
+-- When the job last failed, by its history or by its messages' bounces; and its last try alone.
+local function last_failure(record)
+  local read, head = pcall(cjson.decode, head_of(record))
+  local tries = read and type(head) == 'table' and head.h or {}
+  local tried = #tries > 0 and tries[#tries].t or 0
+  local newest = tried
+  for at in string.gmatch(record, '\n{"i":".-","b":(%d+)') do newest = math.max(newest, tonumber(at)) end
+  return newest, tried
+end
+
+-- Whether a worker has the job.
+local function is_leased(id, destination)
+  return not resumed[id]
+    and not redis.call('ZSCORE', due_key(destination), id)
+    and not redis.call('ZSCORE', QUARANTINE, id)
+end
+
+-- Takes a job out of wherever it is. Its events are the caller's business.
+local function end_job(id, destination)
+  if redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 and not resumed[id] then
+    -- It is leased: its lease is void from here on, and what it brings is news of its destination alone.
+    redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
+    end_attempt(destination, probe_of(destination, id), '')
+  end
+  redis.call('HDEL', JOBS, id)
+  redis.call('HDEL', LAPSES, id)
+  record_of[id], resumed[id] = nil, nil
+end
+
+local function write_standing(id, record)
+  local json = cjson.encode(record)
+  redis.call('HSET', STANDING, id, json)
+  standing_of[id] = json
+  for _, key in ipairs({ UNAVAILABLE, INACTIVE, SUPPRESSED }) do redis.call('ZREM', key, id) end
+  return json
+end
+
+local function clear_standing(id)
+  if not standing_of[id] then return end
+  redis.call('HDEL', STANDING, id)
+  for _, key in ipairs({ UNAVAILABLE, INACTIVE }) do redis.call('ZREM', key, id) end
+  standing_of[id] = nil
+end
+
+-- Cuts the lines of a record into those that a fact ends and those that still wait.
+local function cut_lines(lines, what, message)
+  if message == '' then
+    if what == 'delivered' then return lines, '' end
+    return '', lines
+  end
+  local from = string.find(lines, '\n{"i":' .. message .. ',"b":', 1, true)
+  if not from then return '', lines end
+  local next_line = string.find(lines, '\n', from + 1, true) or #lines + 1
+  return string.sub(lines, from, next_line - 1), string.sub(lines, 1, from - 1) .. string.sub(lines, next_line)
+end
+
+local function add_delivered_events(lines, id, destination)
+  for message in string.gmatch(lines, '\n{"i":(".-"),"b":%d') do
+    event_of('MessageDelivered', id, destination, ',"message":' .. message .. ',"reason":"reported"')
+  end
+end
+
+-- The job's address is alive: what the fact names has got through, and the rest follows at once, with all attempts before it.
+local function revive_job(id, destination, what, at, message)
+  local record = record_of[id]
+  local failed, tried = last_failure(record)
+  if at < failed then return 'stale', '' end
+  local ended, rest = cut_lines(lines_of(record), what, message)
+  if rest == '' then
+    add_delivered_events(ended, id, destination)
+    event_of('JobClosed', id, destination, ',"reason":"' .. what .. '"')
+    end_job(id, destination)
+    clear_standing(id)
+    return 'closed', ''
+  end
+  -- Its worker has a copy of what waits and is trying it now: what the fact could change, the attempt will find out.
+  if is_leased(id, destination) then return 'noted', '' end
+  local in_quarantine = redis.call('ZSCORE', QUARANTINE, id)
+  local rests = resumed[id] or in_quarantine or NOW - tried < REST_MS
+  if ended == '' and rests then return 'noted', '' end
+  add_delivered_events(ended, id, destination)
+  clear_standing(id)
+  local head = head_of(record)
+  if not rests then
+    head = cjson.decode(head)
+    head.a, head.c, head.o = 0, NOW, nil
+    head = cjson.encode(head)
+    resumed[id] = destination
+  end
+  record_of[id] = head .. rest
+  redis.call('HSET', JOBS, id, record_of[id])
+  if rests then return 'noted', '' end
+  return 'resumed', NOW_TEXT
+end
+
+local function revive(id, destination, what, occurred, message)
+  local at = math.min(occurred or NOW, NOW)
+  if what == 'delivered' and at > (delivered_of[id] or -1) then
+    delivered_of[id] = at
+    delivered[id] = text(at)
+  end
+  local json = standing_of[id]
+  local standing = json and cjson.decode(json)
+  if standing and standing.s == 'suppressed' then return 'suppressed', json end
+  if record_of[id] then return revive_job(id, destination, what, at, message) end
+  -- What an operator took back stays known, so that a complaint from before is not taken for a new one.
+  if not standing or (standing.s == 'active' and standing.r == 'operator') then return 'noted', '' end
+  if at < standing.t then return 'stale', '' end
+  clear_standing(id)
+  if standing.s == 'active' then return 'noted', '' end
+  event_of('AddressReinstated', id, destination, ',"reason":"' .. what .. '"')
+  return 'reinstated', ''
+end
+
+local function suppress(id, destination, reason, occurred)
+  local json = standing_of[id]
+  local standing = json and cjson.decode(json)
+  if standing and standing.s == 'suppressed' then return 'suppressed', json end
+  local taken_back = standing and standing.s == 'active' and standing.r == 'operator'
+  if taken_back and occurred and occurred <= standing.t then return 'stale', '' end
+  if record_of[id] then
+    add_dropped_events(lines_of(record_of[id]), id, destination, 'suppressed')
+    end_job(id, destination)
+  end
+  json = write_standing(id, { s = 'suppressed', t = NOW, r = reason, n = 0 })
+  redis.call('ZADD', SUPPRESSED, NOW_TEXT, id)
+  event_of('AddressSuppressed', id, destination, ',"standing":"suppressed","reason":"' .. reason .. '"')
+  return 'suppressed', json
+end
+
+local function reinstate(id, destination)
+  local json = standing_of[id]
+  local standing = json and cjson.decode(json)
+  if not standing or standing.s == 'active' then return 'noted', '' end
+  write_standing(id, { s = 'active', t = NOW, r = 'operator', n = 0 })
+  event_of('AddressReinstated', id, destination, ',"reason":"operator"')
+  return 'reinstated', ''
+end
+
+local reply = { NOW }
+for i = FIRST, #ARGV, WIDTH do
+  local id, destination, what, occurred, message = unpack(ARGV, i, i + WIDTH - 1)
+  local reason = string.match(what, '^suppress (.*)$')
+  local answer, detail
+  if reason then
+    answer, detail = suppress(id, destination, reason, tonumber(occurred))
+  elseif what == 'reinstate' then
+    answer, detail = reinstate(id, destination)
+  else
+    answer, detail = revive(id, destination, what, tonumber(occurred), message)
+  end
+  reply[#reply + 1] = answer
+  reply[#reply + 1] = detail
+end
+
+local writes = {}
+for id, at in pairs(delivered) do
+  writes[#writes + 1] = id
+  writes[#writes + 1] = at
+end
+call_many('HSET', delivered_key(0), writes)
+for id, destination in pairs(resumed) do put_due(destination, id, NOW) end
+write_pace()
+write_due()
+write_journal()
+return reply

@@ -1,0 +1,208 @@
+//! Who shows no token that is known and has the scope gets nothing, and changes nothing.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use harness::bounce::{FULL, bounce};
+use harness::http::{Http, problem};
+use harness::process::{self, Redeliver, free_port};
+use harness::redis;
+use harness::wait::eventually;
+use harness::world::World;
+use reqwest::{Client, Method, RequestBuilder};
+use scheduler::access::Access;
+use serde_json::json;
+use shared::access::{Grant, Scope, TokenHash};
+use shared::config::{self, Config};
+
+const JO: &str = "jo@example.com";
+
+/// Every route, with what it needs; what is known beforehand makes none of them a 404 of its own.
+const ROUTES: [(&str, &str, Scope); 16] = [
+    ("POST", "/v1/bounces", Scope::Ingest),
+    ("POST", "/v1/facts", Scope::Ingest),
+    ("POST", "/v1/addresses/check", Scope::Read),
+    ("GET", "/v1/addresses/jo@example.com", Scope::Read),
+    ("POST", "/v1/addresses/jo@example.com/suppress", Scope::Admin),
+    ("POST", "/v1/addresses/jo@example.com/reinstate", Scope::Admin),
+    ("GET", "/v1/destinations/google", Scope::Read),
+    ("PUT", "/v1/destinations/google/hold", Scope::Admin),
+    ("DELETE", "/v1/destinations/google/hold", Scope::Admin),
+    ("PUT", "/v1/destinations/google/limits", Scope::Admin),
+    ("DELETE", "/v1/destinations/google/limits", Scope::Admin),
+    ("GET", "/v1/quarantine", Scope::Read),
+    ("POST", "/v1/quarantine/jo@example.com/release", Scope::Admin),
+    ("GET", "/v1/hooks", Scope::Read),
+    ("GET", "/v1/events?types=JobClosed", Scope::Read),
+    ("GET", "/v1/events", Scope::Read),
+];
+
+fn grant(name: &str, scopes: &[Scope]) -> Grant {
+    Grant { name: name.to_owned(), scopes: scopes.to_vec(), hash: TokenHash::of(name), rate: None }
+}
+
+/// A configuration with these grants; the token of each is its name.
+fn with(tokens: Vec<Grant>) -> Config {
+    let mut config = Config::embedded();
+    config.access.tokens = tokens;
+    config
+}
+
+fn request(http: &Http, method: &str, path: &str) -> RequestBuilder {
+    let method = Method::from_bytes(method.as_bytes()).unwrap();
+    Client::new().request(method, format!("{}{path}", http.base())).json(&json!({}))
+}
+
+#[tokio::test]
+async fn every_route_wants_a_token_with_its_scope() {
+    let world = World::new().await;
+    let grants = Scope::ALL.map(|scope| grant(scope.as_str(), &[scope]));
+    let http = Http::serve_with(&world, &with(grants.to_vec())).await;
+    for (method, path, scope) in ROUTES {
+        let response = request(&http, method, path).send().await.unwrap();
+        assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{path}");
+        problem(response, 401).await;
+        for wrong in ["nobody", "", "ingest2"] {
+            problem(request(&http, method, path).bearer_auth(wrong).send().await.unwrap(), 401).await;
+        }
+        problem(request(&http, method, path).basic_auth("x", Some(scope.as_str())).send().await.unwrap(), 401).await;
+        for has in Scope::ALL {
+            let response = request(&http, method, path).bearer_auth(has.as_str()).send().await.unwrap();
+            let let_through = !matches!(response.status().as_u16(), 401 | 403);
+            assert_eq!(let_through, has == scope, "{method} {path} with {}", has.as_str());
+            if !let_through {
+                let why = problem(response, 403).await;
+                assert!(why["detail"].as_str().unwrap().contains(scope.as_str()), "{why}");
+            }
+        }
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(http.get(path).send().await.unwrap().status(), 200, "whoever watches needs none");
+    }
+}
+
+#[tokio::test]
+async fn without_the_scope_nothing_changes() {
+    let world = World::new().await;
+    let http = Http::serve_with(&world, &with(vec![grant("reader", &[Scope::Read])])).await;
+    let bounces = http.post("/v1/bounces").json(&bounce(JO, "m1", FULL));
+    let hold = http.put("/v1/destinations/google/hold").json(&json!({"reason": "r"}));
+    let complaint = http.post("/v1/facts").json(&json!({"type": "complaint", "recipient": JO}));
+    let suppress = http.post(&format!("/v1/addresses/{JO}/suppress"));
+    for request in [bounces, hold, complaint, suppress] {
+        let again = request.try_clone().unwrap();
+        problem(request.send().await.unwrap(), 401).await;
+        problem(again.bearer_auth("reader").send().await.unwrap(), 403).await;
+    }
+    assert_eq!(world.events().await, []);
+    assert_eq!(world.standing_record(JO).await, None);
+}
+
+#[tokio::test]
+async fn a_token_has_its_own_rate_and_the_answer_says_when_to_come_again() {
+    let world = World::new().await;
+    let slow = Grant { rate: Some(0.5), ..grant("slow", &[Scope::Read]) };
+    let http = Http::serve_with(&world, &with(vec![slow, grant("other", &[Scope::Read])])).await;
+    let ask = async |token: &str| http.get("/v1/quarantine").bearer_auth(token).send().await.unwrap();
+    assert_eq!(ask("slow").await.status(), 200);
+    for _ in 0..3 {
+        let response = ask("slow").await;
+        assert_eq!(response.headers()["retry-after"], "2");
+        problem(response, 429).await;
+        assert_eq!(ask("other").await.status(), 200, "others are not slowed down");
+    }
+    world.clock.advance(Duration::from_secs(2));
+    assert_eq!(ask("slow").await.status(), 200);
+    assert_eq!(ask("slow").await.status(), 429);
+}
+
+#[tokio::test]
+async fn tokens_come_and_go_with_their_file_and_no_restart() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    fs::write(&file, format!("# readers\n{}\n", grant("old", &[Scope::Read]))).unwrap();
+    let mut config = Config::embedded();
+    config.access.tokens_file = Some(file.clone());
+    let http = Http::serve_with(&world, &config).await;
+    let ask = async |token: &str| http.get("/v1/quarantine").bearer_auth(token).send().await.unwrap().status().as_u16();
+    assert_eq!((ask("old").await, ask("new").await), (200, 401));
+
+    fs::write(&file, format!("{}\n", grant("new", &[Scope::Read]))).unwrap();
+    eventually("the new token", async || (ask("new").await == 200).then_some(())).await;
+    assert_eq!(ask("old").await, 401, "it was taken back");
+
+    fs::write(&file, "new read rdt_by_mistake\n").unwrap();
+    fs::write(folder.path().join("next"), format!("{}\n", grant("next", &[Scope::Read]))).unwrap();
+    assert_eq!(ask("new").await, 200, "a file with a fault changes nothing");
+    fs::rename(folder.path().join("next"), &file).unwrap();
+    eventually("the next token", async || (ask("next").await == 200).then_some(())).await;
+    assert_eq!(ask("new").await, 401);
+}
+
+#[test]
+fn nobody_listens_for_the_world_without_tokens_unless_it_is_meant() {
+    let tokens = config::Access { tokens: vec![grant("x", &[Scope::Read])], ..config::Access::default() };
+    let open = config::Access { open: true, ..config::Access::default() };
+    for (settings, address, expected) in [
+        (&config::Access::default(), "127.0.0.1:8025", true),
+        (&config::Access::default(), "[::1]:8025", true),
+        (&config::Access::default(), "0.0.0.0:8025", false),
+        (&config::Access::default(), "[::]:8025", false),
+        (&config::Access::default(), "192.0.2.1:8025", false),
+        (&tokens, "0.0.0.0:8025", true),
+        (&open, "0.0.0.0:8025", true),
+    ] {
+        let address: SocketAddr = address.parse().unwrap();
+        let may = Access::may_listen(settings, address);
+        assert_eq!(may.is_ok(), expected, "{address}: {may:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
+    let output = process::run(&["token", "new", "--name", "acme", "--scopes", "ingest,read", "--rate", "50"]).await;
+    let told = String::from_utf8(output.stdout).unwrap();
+    let (token, line) = told.trim_end().split_once('\n').unwrap();
+    assert!(token.starts_with("rdt_") && token.len() > 60 && !line.contains(token), "{told}");
+    let other = process::run(&["token", "new", "--name", "acme", "--scopes", "read"]).await;
+    assert!(!String::from_utf8(other.stdout).unwrap().contains(token), "no two are the same");
+    for wrong in [["--name", "a b", "--scopes", "read"], ["--name", "a", "--scopes", "all"]] {
+        let output = process::run(&[&["token", "new"], &wrong[..]].concat()).await;
+        assert!(!output.status.success());
+    }
+
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (tokens, mine) = (folder.path().join("tokens"), folder.path().join("mine"));
+    fs::write(&tokens, format!("{line}\n")).unwrap();
+    fs::write(&mine, format!("{token}\n")).unwrap();
+    let listen = format!("127.0.0.1:{}", free_port());
+    let scheduler = Redeliver::start(
+        "scheduler",
+        &format!(
+            "[redis]\nurl = \"{}\"\nprefix = \"{}\"\nshards = {}\n[scheduler]\nlisten = \"{listen}\"\n\
+             [access]\ntokens_file = \"{}\"\n[log]\nfilter = \"debug\"\n",
+            redis::url(),
+            world.prefix,
+            world.store.shards(),
+            tokens.display()
+        ),
+    );
+    let api = format!("http://{listen}");
+    eventually("the scheduler", async || {
+        reqwest::get(format!("{api}/readyz")).await.ok().filter(|ready| ready.status() == 200)
+    })
+    .await;
+    let show = ["addresses", "show", JO, "--api", &api];
+    let output = process::run(&show).await;
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--token-file"));
+    let output = process::run(&[&show[..], &["--token-file", mine.to_str().unwrap()]].concat()).await;
+    assert!(String::from_utf8(output.stdout).unwrap().contains("standing     active"));
+    let suppress = ["addresses", "suppress", JO, "--api", &api, "--token-file", mine.to_str().unwrap()];
+    let output = process::run(&suppress).await;
+    assert!(String::from_utf8(output.stderr).unwrap().contains("the scope admin"));
+    assert!(!scheduler.log().contains(token), "no log shows it");
+    assert!(scheduler.terminate().await.success());
+}

@@ -1,0 +1,325 @@
+//! A sign of life ends what waits for an address or brings it back; whoever complains or unsubscribes gets nothing after the
+//! answer.
+
+use harness::bounce::{FULL, FULL_FOR_GOOD, OK, UNKNOWN, bounce};
+use harness::http::{Http, json, json_lines, problem};
+use harness::wait::eventually;
+use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
+use serde_json::{Value, json};
+use shared::clock::Timestamp;
+use shared::event::EventKind;
+use shared::standing::Standing;
+use shared::store::facts::FactAnswer;
+use shared::store::repair::Repaired;
+use shared::store::schedule::Answer;
+use shared::store::settle::Settled;
+
+const JO: &str = "jo@example.com";
+
+fn fact(kind: &str) -> Value {
+    json!({"type": kind, "recipient": JO})
+}
+
+fn about(kind: &str, message: &str) -> Value {
+    json!({"type": kind, "recipient": JO, "message_id": message})
+}
+
+fn at(mut item: Value, occurred: Timestamp) -> Value {
+    item["occurred_at"] = occurred.to_string().into();
+    item
+}
+
+/// The final events so far, in short.
+async fn ended(world: &World) -> Vec<(EventKind, String, String)> {
+    let events = world.final_events().await.into_iter();
+    events.map(|(kind, message, reason)| (kind, message, reason.unwrap_or_default())).collect()
+}
+
+fn end(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, String) {
+    (kind, message.to_owned(), reason.to_owned())
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_told_ends_the_job_and_nothing_is_sent() {
+    for told in [fact("delivered"), about("delivered", "m1"), about("engaged", "m1")] {
+        let world = World::new().await;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        assert_eq!(world.tell(told.clone()).await, FactAnswer::Closed, "{told}");
+        assert_eq!(ended(&world).await, [end(EventKind::MessageDelivered, "m1", "reported")]);
+        assert_eq!(world.events_of(EventKind::JobClosed).await.len(), 1);
+        assert!(world.job_if_any(JO).await.is_none());
+        assert_eq!(world.work().await, 0);
+        assert_eq!(world.tell(told.clone()).await, FactAnswer::Noted, "{told}: again");
+        assert_eq!(ended(&world).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_a_sign_of_life_does_not_name_follows_at_once_with_all_attempts_before_it() {
+    for (told, waiting) in [
+        (about("delivered", "m1"), vec!["m2", "m3"]),
+        (about("delivered", "m2"), vec!["m1", "m3"]),
+        (about("engaged", "m3"), vec!["m1", "m2"]),
+        (about("engaged", "another"), vec!["m1", "m2", "m3"]),
+        (fact("engaged"), vec!["m1", "m2", "m3"]),
+    ] {
+        let world = World::new().await;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.mail.says(FULL);
+        world.work().await;
+        for message in ["m2", "m3"] {
+            world.take_in(bounce(JO, message, FULL)).await;
+        }
+        world.clock.advance(HOUR);
+        assert_eq!(world.tell(told.clone()).await, FactAnswer::Resumed { due: world.now() }, "{told}");
+        let job = world.job(JO).await;
+        assert_eq!((job.due, job.job.head.attempt), (Some(world.now()), 0), "{told}");
+        assert_eq!(world.waiting(JO).await, waiting, "{told}");
+        world.mail.says(OK);
+        assert_eq!(world.work().await, 1);
+        assert_eq!(ended(&world).await.len(), 3, "{told}: each once");
+    }
+}
+
+#[tokio::test]
+async fn a_second_sign_of_life_within_the_hour_starts_no_second_attempt() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.mail.says(FULL);
+    world.work().await;
+    for (wait, answer) in [(MS, FactAnswer::Noted), (HOUR, FactAnswer::Resumed { due: world.now().plus(MS + HOUR) })] {
+        world.clock.advance(wait);
+        assert_eq!(world.tell(fact("engaged")).await, answer);
+    }
+    assert_eq!(world.work().await, 1);
+    world.clock.advance(HOUR / 2);
+    let due = world.job(JO).await.due;
+    assert_eq!(world.tell(fact("engaged")).await, FactAnswer::Noted);
+    assert_eq!(world.job(JO).await.due, due, "whoever opens ten mails is alive once");
+}
+
+#[tokio::test]
+async fn a_sign_of_life_from_before_the_last_failure_is_stale() {
+    let world = World::new().await;
+    let before = world.now();
+    world.clock.advance(HOUR);
+    world.take_in(at(bounce(JO, "m1", FULL), world.now())).await;
+    for kind in ["delivered", "engaged"] {
+        assert_eq!(world.tell(at(fact(kind), before)).await, FactAnswer::Stale, "{kind}");
+    }
+    assert_eq!(world.waiting(JO).await, ["m1"]);
+
+    world.take_in(bounce(JO, "m2", UNKNOWN)).await;
+    let retired = world.now();
+    world.clock.advance(HOUR);
+    assert_eq!(world.tell(at(fact("engaged"), before)).await, FactAnswer::Stale);
+    assert_eq!(world.standing(JO).await, Standing::Inactive);
+    assert_eq!(world.tell(at(fact("engaged"), retired.plus(MS))).await, FactAnswer::Reinstated);
+}
+
+#[tokio::test]
+async fn a_sign_of_life_brings_an_address_back() {
+    for kind in ["delivered", "engaged"] {
+        for (reply, standing) in [(UNKNOWN, Standing::Inactive), (FULL_FOR_GOOD, Standing::Unavailable)] {
+            let world = World::new().await;
+            world.take_in(bounce(JO, "m1", reply)).await;
+            assert_eq!(world.standing(JO).await, standing);
+            assert_eq!(world.tell(fact(kind)).await, FactAnswer::Reinstated);
+            assert_eq!(world.standing_record(JO).await, None, "how often it was unavailable is forgotten too");
+            let back = world.events_of(EventKind::AddressReinstated).await;
+            assert_eq!(back.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>(), [Some(kind)]);
+            world.clock.advance(400 * DAY);
+            assert_eq!(world.store.reinstate().await.unwrap(), 0, "nothing is left to lift");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bounce_from_before_a_delivery_that_was_told_is_stale() {
+    let world = World::new().await;
+    let delivered = world.now();
+    world.clock.advance(HOUR);
+    assert_eq!(world.tell(at(fact("delivered"), delivered)).await, FactAnswer::Noted);
+    let earlier = Timestamp::from_ms(delivered.ms() - 1);
+    assert_eq!(world.tell(at(fact("delivered"), earlier)).await, FactAnswer::Noted, "told late");
+    assert_eq!(world.take_in(at(bounce(JO, "m1", FULL), delivered)).await, Answer::Stale);
+    let later = at(bounce(JO, "m1", FULL), delivered.plus(MS));
+    assert!(matches!(world.take_in(later).await, Answer::Scheduled { .. }));
+
+    let other = World::new().await;
+    other.tell(fact("engaged")).await;
+    let bounced = at(bounce(JO, "m1", FULL), other.now());
+    assert!(matches!(other.take_in(bounced).await, Answer::Scheduled { .. }), "to read old mail is no delivery");
+}
+
+#[tokio::test]
+async fn whoever_complains_or_unsubscribes_gets_nothing_of_what_waits_due_or_not() {
+    for kind in ["complaint", "unsubscribe"] {
+        for due in [false, true] {
+            let world = World::new().await;
+            let at = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+            world.take_in(bounce(JO, "m2", FULL)).await;
+            world.clock.set(if due { at } else { Timestamp::from_ms(at.ms() - 1) });
+            let FactAnswer::Suppressed(record) = world.tell(fact(kind)).await else { panic!("{kind}") };
+            assert_eq!(
+                (record.standing, record.since, record.reason.as_str()),
+                (Standing::Suppressed, world.now(), kind)
+            );
+            let dropped = |message| end(EventKind::MessageDropped, message, "suppressed");
+            assert_eq!(ended(&world).await, [dropped("m1"), dropped("m2")]);
+            assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+
+            world.clock.advance(DAY);
+            assert_eq!(world.work().await, 0);
+            assert!(matches!(world.tell(fact(kind)).await, FactAnswer::Suppressed(again) if again == record));
+            assert!(matches!(world.take_in(bounce(JO, "m3", FULL)).await, Answer::Retired(known) if known == record));
+            assert_eq!(ended(&world).await.len(), 2);
+            assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn suppression_ends_by_an_operator_alone() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    world.tell(fact("complaint")).await;
+    for told in ["delivered", "engaged"] {
+        assert!(matches!(world.tell(fact(told)).await, FactAnswer::Suppressed(_)), "{told}");
+    }
+    for reply in [FULL, UNKNOWN, FULL_FOR_GOOD] {
+        assert!(matches!(world.take_in(bounce(JO, "m1", reply)).await, Answer::Retired(_)), "{reply}");
+    }
+    world.clock.advance(4_000 * DAY);
+    assert_eq!(world.store.reinstate().await.unwrap(), 0);
+    let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
+    assert_eq!((&told["standing"], &told["reason"]), (&json!("suppressed"), &json!("complaint")));
+
+    let told = json(http.post(&format!("/v1/addresses/{JO}/reinstate")).send().await.unwrap()).await;
+    assert_eq!(told["standing"], "active");
+    assert!(matches!(world.take_in(bounce(JO, "m2", FULL)).await, Answer::Scheduled { .. }));
+
+    let told = json(http.post(&format!("/v1/addresses/{JO}/suppress")).send().await.unwrap()).await;
+    assert_eq!((&told["standing"], &told["reason"]), (&json!("suppressed"), &json!("operator")));
+    assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn a_complaint_that_is_told_again_does_not_undo_what_an_operator_took_back() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let complaint = at(fact("complaint"), world.now());
+    world.tell(complaint.clone()).await;
+    world.clock.advance(HOUR);
+    http.post(&format!("/v1/addresses/{JO}/reinstate")).send().await.unwrap();
+    assert_eq!(world.tell(complaint).await, FactAnswer::Stale);
+    assert_eq!(world.standing(JO).await, Standing::Active);
+    world.clock.advance(MS);
+    assert!(matches!(world.tell(at(fact("complaint"), world.now())).await, FactAnswer::Suppressed(_)), "a new one");
+}
+
+#[tokio::test]
+async fn the_lease_of_a_suppressed_address_is_void() {
+    for reply in [OK, FULL, UNKNOWN] {
+        let world = World::new().await;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        let leased = world.claim_one().await;
+        world.take_in(bounce(JO, "m2", FULL)).await;
+        world.tell(fact("unsubscribe")).await;
+        assert_eq!(ended(&world).await.len(), 2, "what joined meanwhile too");
+        world.mail.says(reply);
+        let settlement = world.attempt(leased).await;
+        assert_eq!(world.settle(&settlement).await, Settled::Stale, "{reply}");
+        assert_eq!(world.standing(JO).await, Standing::Suppressed);
+        assert_eq!(ended(&world).await.len(), 2, "{reply}: each once");
+        assert_eq!(world.pace("example.com").await.in_flight, 0);
+        world.clock.advance(LEASE);
+        assert_eq!(world.work().await, 0);
+        for shard in 0..world.store.shards() {
+            assert_eq!(world.store.repair(shard).await.unwrap(), Repaired::default());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_worker_starts_no_message_of_an_address_that_was_suppressed_under_its_hands() {
+    let world = World::new().await;
+    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.clock.advance(2 * DAY);
+    world.mail.hold();
+    let worker = world.start_worker(|_| {});
+    world.mail.has_been_tried(1).await;
+    world.tell(fact("complaint")).await;
+    eventually("the attempt to be stopped", async || (world.mail.in_flight() == 0).then_some(())).await;
+    world.mail.let_go();
+    worker.stopped().await;
+    assert_eq!(world.mail.messages(), ["m1"], "the one that was under way as the complaint came");
+    assert_eq!(ended(&world).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_told_while_the_job_is_leased_ends_it_where_nothing_else_waits() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    let leased = world.claim_one().await;
+    assert_eq!(world.tell(about("delivered", "m1")).await, FactAnswer::Closed);
+    let settlement = world.attempt(leased).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Stale);
+    assert_eq!(ended(&world).await, [end(EventKind::MessageDelivered, "m1", "reported")]);
+
+    world.clock.advance(MS);
+    world.take_in_and_wait(bounce(JO, "m2", FULL)).await;
+    world.take_in(bounce(JO, "m3", FULL)).await;
+    let leased = world.claim_one().await;
+    world.clock.advance(MS);
+    assert_eq!(world.tell(about("delivered", "m2")).await, FactAnswer::Noted, "its worker is at it");
+    let settlement = world.attempt(leased).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    assert_eq!(ended(&world).await.len(), 3, "each once");
+}
+
+#[tokio::test]
+async fn facts_reach_a_job_in_quarantine() {
+    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    for (told, left) in [(about("delivered", "m1"), 1), (fact("complaint"), 0)] {
+        if world.job_if_any(JO).await.is_none() {
+            world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+            world.take_in(bounce(JO, "m2", FULL)).await;
+            world.claim_one().await;
+            world.clock.advance(LEASE);
+            assert_eq!(world.claim().await.len(), 0);
+        }
+        world.tell(told).await;
+        assert_eq!(world.waiting(JO).await.len(), left);
+        let quarantined = world.store.quarantine(None, 9).await.unwrap();
+        assert_eq!(quarantined.len(), left, "what is in quarantine stays there");
+    }
+    assert_eq!(ended(&world).await.len(), 2);
+}
+
+#[tokio::test]
+async fn facts_come_in_all_forms_and_each_has_its_answer() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    world.take_in(bounce(JO, "m1", FULL)).await;
+    let one = http.post("/v1/facts").json(&about("delivered", "m1")).send().await.unwrap();
+    assert_eq!(one.status(), 202);
+    assert_eq!(json(one).await, json!({"answer": "closed", "job": format!("default/{JO}")}));
+
+    let many = json!([fact("engaged"), {"type": "complaint", "recipient": "sam@example.com", "account": "acme"}, {}]);
+    let many = json(http.post("/v1/facts").json(&many).send().await.unwrap()).await;
+    assert_eq!(many[0]["answer"], "noted");
+    assert_eq!((&many[1]["answer"], &many[1]["job"]), (&json!("suppressed"), &json!("acme/sam@example.com")));
+    assert_eq!((&many[2]["answer"], &many[2]["field"]), (&json!("refused"), &json!("type")));
+
+    let lines = format!("{}\n\nno json\n{}\n", fact("unsubscribe"), fact("delivered"));
+    let request = http.post("/v1/facts").header("content-type", "application/x-ndjson").body(lines);
+    let lines = json_lines(request.send().await.unwrap()).await;
+    let words: Vec<_> = lines.iter().map(|line| line["answer"].as_str().unwrap()).collect();
+    assert_eq!(words, ["suppressed", "refused", "suppressed"]);
+    assert_eq!(lines[1]["line"], 3);
+
+    let wrong = http.post("/v1/facts").json(&json!([])).send().await.unwrap();
+    assert!(problem(wrong, 400).await["detail"].as_str().unwrap().contains("facts"));
+}

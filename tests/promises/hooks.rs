@@ -1,0 +1,329 @@
+//! Mail services tell what they know by webhooks: what is proven is taken in once, whatever else comes changes nothing.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use harness::bounce::{FULL, bounce};
+use harness::http::{Http, json, problem};
+use harness::world::{DAY, HOUR, World};
+use reqwest::{RequestBuilder, Response};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use scheduler::intake::webhook::fetch::{Fetch, Https};
+use scheduler::serve::Scheduler;
+use serde_json::{Value, json};
+use shared::clock::Timestamp;
+use shared::config::{Config, Hook, Secret, Service};
+use shared::event::EventKind;
+use shared::policy::Table;
+use shared::standing::Standing;
+use url::Url;
+
+mod sns;
+
+const JO: &str = "jo@example.com";
+const KEY: &str = "mailgun-signing-key";
+
+/// A scheduler with this hook.
+async fn serve(world: &World, service: Service, hook: Hook) -> Http {
+    let mut config = Config::embedded();
+    config.hooks.set(service, hook);
+    Http::serve_with(world, &config).await
+}
+
+fn secret(text: &str) -> Hook {
+    Hook { secret: Some(Secret::new(text)), ..Hook::default() }
+}
+
+fn login() -> Hook {
+    Hook { user: Some("service".to_owned()), ..secret("geheim") }
+}
+
+async fn send(request: RequestBuilder) -> Response {
+    request.send().await.expect("the scheduler answers")
+}
+
+/// What came of it, which is not refused.
+async fn taken(response: Response) -> Value {
+    assert_eq!(response.status(), 200);
+    json(response).await
+}
+
+/// The answers of a hook, in short.
+fn words(wire: &Value) -> Vec<&str> {
+    wire["answers"].as_array().unwrap().iter().map(|answer| answer["answer"].as_str().unwrap()).collect()
+}
+
+/// An event of Mailgun, signed at this instant with this token.
+fn mailgun(key: &str, signed: Timestamp, token: &str, event: &Value) -> Value {
+    let timestamp = (signed.ms() / 1_000).to_string();
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), format!("{timestamp}{token}").as_bytes());
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"signature": {"timestamp": timestamp, "token": token, "signature": hex}, "event-data": event})
+}
+
+fn deferred(at: Timestamp) -> Value {
+    json!({
+        "event": "failed", "severity": "temporary", "recipient": JO, "timestamp": at.ms() as f64 / 1_000.0,
+        "message": {"headers": {"message-id": "m1@example.org"}},
+        "delivery-status": {"code": 452, "message": "4.3.1 Insufficient system storage", "attempt-no": 7},
+    })
+}
+
+#[tokio::test]
+async fn what_mailgun_has_signed_is_taken_in_and_its_last_try_was_attempt_0() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let tried = Timestamp::from_ms(world.now().ms() - 600_000);
+    let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", &deferred(tried)));
+    let wire = taken(send(request).await).await;
+    assert_eq!(words(&wire), ["scheduled"], "{wire}");
+    let job = world.job(JO).await;
+    assert_eq!((job.job.head.attempt, job.job.messages[0].id.as_str()), (0, "<m1@example.org>"));
+    assert_eq!((job.job.head.history[0].attempt, job.job.head.history[0].at), (0, tried));
+    let earliest = tried.plus(DAY);
+    assert!((earliest..earliest.plus(3 * HOUR)).contains(&job.due.unwrap()), "a day after the service's last try");
+
+    world.clock.advance(HOUR);
+    let delivered = json!({"event": "delivered", "recipient": JO, "timestamp": world.now().ms() as f64 / 1_000.0,
+        "message": {"headers": {"message-id": "m1@example.org"}}});
+    let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t2", &delivered));
+    assert_eq!(words(&taken(send(request).await).await), ["closed"], "the service got it through itself");
+    assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn what_mailgun_has_not_signed_or_long_ago_changes_nothing() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let (now, event) = (world.now(), deferred(world.now()));
+    let before = |span: std::time::Duration| Timestamp::from_ms(now.ms() - span.as_millis() as i64);
+    let mut other_token = mailgun(KEY, now, "t1", &event);
+    other_token["signature"]["token"] = "t2".into();
+    let mut older = mailgun(KEY, before(13 * HOUR), "t1", &event);
+    older["signature"]["timestamp"] = (now.ms() / 1_000).to_string().into();
+    for body in [
+        mailgun("another-key", now, "t1", &event),
+        mailgun("", now, "t1", &event),
+        mailgun(KEY, before(13 * HOUR), "t1", &event),
+        mailgun(KEY, now.plus(HOUR), "t1", &event),
+        other_token,
+        older,
+        json!({"event-data": event}),
+        json!({"signature": {"timestamp": 1, "token": {}, "signature": null}, "event-data": event}),
+    ] {
+        let why = problem(send(http.post("/v1/hooks/mailgun").json(&body)).await, 401).await;
+        assert!(!why.to_string().contains(KEY), "{why}");
+    }
+    assert_eq!(world.events().await, []);
+    let counts = http.get_json("/v1/hooks").await;
+    assert_eq!((&counts["mailgun"]["unverified"], &counts["mailgun"]["requests"]), (&json!(8), &json!(0)));
+}
+
+#[tokio::test]
+async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let opened = json!({"event": "opened", "recipient": "sam@example.com"});
+    let complained = json!({"event": "complained", "recipient": JO});
+    for (event, answers, replayed) in [(&opened, 1, 0), (&opened, 0, 1), (&complained, 0, 1)] {
+        let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", event));
+        let wire = taken(send(request).await).await;
+        assert_eq!((words(&wire).len(), &wire["replayed"]), (answers, &json!(replayed)), "{wire}");
+    }
+    assert_eq!(world.standing(JO).await, Standing::Active, "what is signed says nothing of the event");
+}
+
+#[tokio::test]
+async fn mailgun_is_understood_in_the_forms_of_before_too() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let signed = mailgun(KEY, world.now(), "t1", &Value::Null)["signature"].clone();
+    let part = |key: &str| signed[key].as_str().unwrap().to_owned();
+    for (key, status) in [("signature", 200), ("token", 401)] {
+        // Where the token stands in the signature's place it is none.
+        let fields = [
+            ("event", "complained".to_owned()),
+            ("recipient", JO.to_owned()),
+            ("timestamp", part("timestamp")),
+            ("token", part("token")),
+            ("signature", part(key)),
+        ];
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = http.post("/v1/hooks/mailgun").header("content-type", "application/x-www-form-urlencoded");
+        assert_eq!(send(request.body(body)).await.status(), status, "{key}");
+    }
+    assert_eq!(world.standing(JO).await, Standing::Suppressed);
+}
+
+/// A key of SendGrid's, and what signs with it.
+fn sendgrid_key() -> (EcdsaKeyPair, String) {
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
+    let key =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &SystemRandom::new()).unwrap();
+    // RFC 5480: the algorithm and the curve, then the point.
+    let mut info = BASE64_STANDARD.decode("MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgA=").unwrap();
+    info.extend_from_slice(key.public_key().as_ref());
+    (key, BASE64_STANDARD.encode(info))
+}
+
+fn sendgrid(http: &Http, key: &EcdsaKeyPair, signed: Timestamp, body: &str) -> RequestBuilder {
+    let timestamp = (signed.ms() / 1_000).to_string();
+    let signature = key.sign(&SystemRandom::new(), format!("{timestamp}{body}").as_bytes()).unwrap();
+    http.post("/v1/hooks/sendgrid")
+        .header("content-type", "application/json")
+        .header("X-Twilio-Email-Event-Webhook-Signature", BASE64_STANDARD.encode(signature))
+        .header("X-Twilio-Email-Event-Webhook-Timestamp", timestamp)
+        .body(body.to_owned())
+}
+
+#[tokio::test]
+async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
+    let world = World::new().await;
+    let (key, public) = sendgrid_key();
+    let http = serve(&world, Service::SendGrid, secret(&public)).await;
+    let at = world.now().ms() / 1_000;
+    let event = |kind: &str, name: &str, more: Value| {
+        let mut event = json!({"event": kind, "email": format!("{name}@example.com"), "timestamp": at, "sg_event_id": format!("e-{kind}-{name}"), "smtp-id": "<m1>"});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+    };
+    let body = json!([
+        event("deferred", "a", json!({"response": FULL})),
+        event("bounce", "b", json!({"type": "bounce", "reason": "550 5.1.1 nobody", "status": "5.1.1"})),
+        event("spamreport", "c", json!({})),
+        event("processed", "d", json!({})),
+        event("teleported", "e", json!({})),
+        event("delivered", "not an address", json!({})),
+        event("open", "f", json!({})),
+    ])
+    .to_string();
+    let wire = taken(send(sendgrid(&http, &key, world.now(), &body)).await).await;
+    assert_eq!(words(&wire), ["scheduled", "retired", "suppressed", "refused", "noted"]);
+    assert_eq!((&wire["ignored"], &wire["unknown"]), (&json!(1), &json!({"teleported": 1})));
+
+    // Its job ends without a verdict on the address; still the replay starts no other.
+    assert!(world.job_if_any("a@example.com").await.is_some());
+    world.tell(json!({"type": "delivered", "recipient": "a@example.com", "occurred_at": "2020-01-01T00:00:00Z"})).await;
+    world.reinstate("c@example.com").await;
+    let events = world.events().await;
+    world.clock.advance(HOUR);
+    let wire = taken(send(sendgrid(&http, &key, world.now(), &body)).await).await;
+    assert_eq!((words(&wire), &wire["replayed"]), (vec!["refused", "noted"], &json!(3)));
+    assert_eq!(world.events().await, events);
+    assert_eq!(world.standing("c@example.com").await, Standing::Active);
+    let counts = http.get_json("/v1/hooks").await["sendgrid"].clone();
+    assert_eq!((&counts["taken"], &counts["refused"], &counts["replayed"]), (&json!(5), &json!(2), &json!(3)));
+    assert_eq!((&counts["unknown"], &counts["configured"]), (&json!({"teleported": 2}), &json!(true)));
+}
+
+#[tokio::test]
+async fn what_sendgrid_has_not_signed_byte_for_byte_changes_nothing() {
+    let world = World::new().await;
+    let (key, public) = sendgrid_key();
+    let http = serve(&world, Service::SendGrid, secret(&public)).await;
+    let body = json!([{"event": "spamreport", "email": JO}]).to_string();
+    let (now, other) = (world.now(), sendgrid_key().0);
+    let long_ago = Timestamp::from_ms(now.ms() - 13 * 3_600_000);
+    let signed = sendgrid(&http, &key, now, &body).build().unwrap();
+    let with = |name: &str, value: &str| {
+        let mut request = http.post("/v1/hooks/sendgrid").body(body.clone());
+        for header in ["X-Twilio-Email-Event-Webhook-Signature", "X-Twilio-Email-Event-Webhook-Timestamp"] {
+            let kept = signed.headers()[header].to_str().unwrap();
+            request = request.header(header, if header.ends_with(name) { value } else { kept });
+        }
+        request
+    };
+    for (what, request) in [
+        ("another key", sendgrid(&http, &other, now, &body)),
+        ("another body", sendgrid(&http, &key, now, &body).body(format!("{body} "))),
+        ("long ago", sendgrid(&http, &key, long_ago, &body)),
+        ("no signature", http.post("/v1/hooks/sendgrid").body(body.clone())),
+        ("another time", with("Timestamp", "1795262401")),
+        ("garbled", with("Signature", "????")),
+        ("empty", with("Signature", "")),
+    ] {
+        problem(send(request).await, 401).await;
+        assert_eq!(world.events().await, [], "{what}");
+    }
+    assert_eq!(words(&taken(send(with("neither", "")).await).await).len(), 1, "else it is good");
+}
+
+#[tokio::test]
+async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
+    let record = json!({"RecordType": "SpamComplaint", "Email": JO, "MessageID": "m1", "ID": 7});
+    let event = json!([{"msys": {"track_event": {"type": "spam_complaint", "raw_rcpt_to": JO, "event_id": "e1"}}}]);
+    let report = json!({"type": "Feedback", "feedback_report": {"feedback_type": "abuse", "original_rcpt_to": [JO]}});
+    for (service, hook, body) in [
+        (Service::Postmark, login(), record),
+        (Service::SparkPost, login(), event),
+        (Service::KumoMta, secret("geheim"), report),
+    ] {
+        let world = World::new().await;
+        let path = format!("/v1/hooks/{}", service.as_str());
+        let http = serve(&world, service, Hook { account: "acme".to_owned().try_into().unwrap(), ..hook }).await;
+        let request = || http.post(&path).json(&body);
+        for request in [
+            request(),
+            request().basic_auth("service", Some("falsch")),
+            request().basic_auth("other", Some("geheim")),
+            request().bearer_auth("falsch"),
+        ] {
+            let response = send(request).await;
+            assert!(response.headers().contains_key("www-authenticate"), "{path}");
+            problem(response, 401).await;
+        }
+        assert_eq!(world.events().await, [], "{path}");
+        let good = match service {
+            Service::KumoMta => request().bearer_auth("geheim"),
+            _ => request().basic_auth("service", Some("geheim")),
+        };
+        let wire = taken(send(good).await).await;
+        assert_eq!((words(&wire), &wire["answers"][0]["job"]), (vec!["suppressed"], &json!(format!("acme/{JO}"))));
+        assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_event_is_202_and_counted_and_nobody_waits_for_what_no_one_reads() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Postmark, login()).await;
+    let post =
+        |body: &'static str| send(http.post("/v1/hooks/postmark").basic_auth("service", Some("geheim")).body(body));
+    for n in 1..=3 {
+        let response = post(r#"{"RecordType": "Teleport"}"#).await;
+        assert_eq!(response.status(), 202);
+        assert_eq!(json(response).await["unknown"], json!({"Teleport": 1}));
+        assert_eq!(http.get_json("/v1/hooks").await["postmark"]["unknown"], json!({"Teleport": n}));
+    }
+    problem(post("no json").await, 400).await;
+    assert_eq!(world.events().await, []);
+}
+
+#[tokio::test]
+async fn a_hook_that_is_not_configured_says_which_key_to_set() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    for service in Service::ALL {
+        let response = send(http.post(&format!("/v1/hooks/{}", service.as_str())).body("{}")).await;
+        let why = problem(response, 404).await;
+        assert!(why["detail"].as_str().unwrap().contains(service.key()), "{why}");
+    }
+    let why = problem(send(http.post("/v1/hooks/mailjet").body("{}")).await, 404).await;
+    assert!(why["detail"].as_str().unwrap().contains("kumomta"), "{why}");
+}
+
+#[tokio::test]
+async fn what_a_service_defers_again_joins_nothing_twice_and_waits_for_no_other_way_in() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    world.take_in(bounce(JO, "<m1@example.org>", FULL)).await;
+    for (token, wanted) in [("t1", "duplicate"), ("t2", "duplicate")] {
+        let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), token, &deferred(world.now())));
+        assert_eq!(words(&taken(send(request).await).await), [wanted], "the platform has told it already");
+    }
+    assert_eq!(world.waiting(JO).await.len(), 1);
+}

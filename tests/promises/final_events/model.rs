@@ -274,7 +274,8 @@ impl Model {
                     }
                 }
                 (AWAY, _) => {
-                    self.jobs.get_mut(address).unwrap().held = true;
+                    let job = self.jobs.get_mut(address).unwrap();
+                    (job.held, job.tried) = (true, now);
                     self.wait(address, waiting);
                     return Some(HELD);
                 }

@@ -16,6 +16,7 @@ pub mod settings;
 pub mod standing;
 pub mod status;
 pub mod tally;
+pub mod transcript;
 
 pub mod clock;
 

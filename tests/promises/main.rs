@@ -20,6 +20,7 @@ mod holds;
 mod idle;
 mod intake;
 mod joining;
+mod mx;
 mod operators;
 mod outage;
 mod own_redis;

@@ -19,6 +19,7 @@ mod memory;
 mod progress;
 mod raw;
 mod rig;
+mod smtp;
 mod targets;
 
 /// How many values of one figure there must be for its median to be worth the name.
@@ -73,6 +74,8 @@ enum Mode {
     /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
     /// minutes)
     Limit,
+    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source does (20 s)
+    Smtp,
 }
 
 /// The figures of one run: name, unit included, and value.
@@ -133,6 +136,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), backlog(1_000_000)).await,
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
+        Mode::Smtp => smtp::smtp(jobs.unwrap_or(20_000)).await,
     }
 }
 

@@ -19,6 +19,7 @@ mod limit;
 mod memory;
 mod raw;
 mod rig;
+mod smtp;
 mod targets;
 
 /// How many values of one figure there must be for its median to be worth the name.
@@ -75,6 +76,8 @@ enum Mode {
     Limit,
     /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)
     Classify,
+    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source does (20 s)
+    Smtp,
 }
 
 /// The figures of one run: name, unit included, and value.
@@ -136,6 +139,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
         Mode::Classify => classify::classify(jobs.unwrap_or(500_000)),
+        Mode::Smtp => smtp::smtp(jobs.unwrap_or(20_000)).await,
     }
 }
 

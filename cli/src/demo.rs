@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use scheduler::serve::Scheduler;
 use shared::clock::{Clock, FastClock, Timestamp};
-use shared::config::{Config, Log, Route, SenderSettings, SmtpSettings};
+use shared::config::{Config, Log, Route, SenderSettings, SmtpSettings, SmtpTimeouts};
 use shared::pace::Pace;
 use shared::policy::Table;
 use shared::store::Store;
@@ -230,12 +230,8 @@ fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
 }
 
 fn route(member: &Member) -> Route {
-    let settings = SmtpSettings {
-        host: member.address.ip().to_string(),
-        port: member.address.port(),
-        helo: "redeliver.example".to_owned(),
-        connections: 16,
-        timeout: Duration::from_secs(10),
-    };
+    let mut settings = SmtpSettings::new(member.address.ip().to_string(), member.address.port());
+    settings.session.helo = "redeliver.example".to_owned();
+    settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(10));
     Route { name: member.route.to_owned(), sender: SenderSettings::Smtp(settings) }
 }

@@ -20,12 +20,14 @@ mod read;
 mod redis;
 mod returned;
 mod secret;
+mod smtp;
 
 pub use access::Access;
 pub use hooks::{Hook, Hooks, Service};
 pub use redis::Redis;
 pub use returned::{Lmtp, Returned};
 pub use secret::Secret;
+pub use smtp::{AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -187,21 +189,8 @@ pub enum SenderSettings {
     Log,
     /// Hands mail to a relay.
     Smtp(SmtpSettings),
-}
-
-/// The settings of an SMTP relay.
-#[derive(Clone, Debug)]
-pub struct SmtpSettings {
-    /// Its host name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// What we call ourselves.
-    pub helo: String,
-    /// Connections at most.
-    pub connections: usize,
-    /// For connecting, and for each answer.
-    pub timeout: Duration,
+    /// Takes mail to the recipients' own mail hosts.
+    Mx(MxSettings),
 }
 
 impl Placement {

@@ -12,6 +12,7 @@ use crate::pace::PaceLimits;
 use crate::placement::Destination;
 use crate::standing::Standing;
 use crate::status::EnhancedStatus;
+use crate::transcript::Transcript;
 
 /// The kinds of event, and what each carries beside job and destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,6 +148,9 @@ pub struct Event {
     /// What the mail system said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<String>,
+    /// What the wire showed of the attempt, where it was made over SMTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Box<Transcript>>,
     /// By how much the attempt was claimed after it was due, in milliseconds; below zero would be too early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_ms: Option<i64>,
@@ -251,6 +255,7 @@ impl Event {
             status: None,
             policy: None,
             reply: None,
+            transcript: None,
             late_ms: None,
             standing: None,
             reason: None,

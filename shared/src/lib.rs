@@ -19,6 +19,7 @@ pub mod settings;
 pub mod standing;
 pub mod status;
 pub mod tally;
+pub mod transcript;
 pub mod verp;
 
 pub mod clock;

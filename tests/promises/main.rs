@@ -23,6 +23,7 @@ mod hooks;
 mod idle;
 mod intake;
 mod joining;
+mod mx;
 mod operators;
 mod outage;
 mod own_redis;

@@ -6,19 +6,26 @@ use std::time::Duration;
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
 use shared::address::Address;
-use shared::config::SmtpSettings;
+use shared::config::{SmtpSettings, SmtpTimeouts};
 use shared::outcome::{FaultKind, Outcome, Side};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
+mod encrypted;
+mod hostile;
+mod sessions;
+
 const PATIENT: Duration = Duration::from_secs(30);
 
 fn sender(peer: &SmtpPeer, timeout: Duration) -> SmtpSender {
-    let (host, port) = (peer.address.ip().to_string(), peer.address.port());
-    SmtpSender::new(SmtpSettings { host, port, helo: "tests.example".to_owned(), connections: 2, timeout })
+    let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+    settings.session.helo = "tests.example".to_owned();
+    settings.session.connections = 2;
+    settings.session.timeouts = SmtpTimeouts::all(timeout);
+    SmtpSender::new(settings)
 }
 
-fn mail(message: &str) -> Attempt {
+pub(crate) fn mail(message: &str) -> Attempt {
     Attempt {
         job: "default/jo@example.com".into(),
         number: 1,

@@ -1,12 +1,12 @@
 //! A DNS server on loopback that tells where mail goes. It can fall silent, fail, and count what it is asked.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::MX;
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -24,6 +24,7 @@ pub struct DnsServer {
 #[derive(Default)]
 struct Zone {
     mail: HashMap<String, Vec<(u16, String)>>,
+    addresses: HashMap<String, Vec<IpAddr>>,
     mood: Mood,
     asked: Vec<String>,
 }
@@ -54,6 +55,13 @@ impl DnsServer {
     pub fn knows(&self, domain: &str, hosts: &[(u16, &str)]) -> &Self {
         let hosts = hosts.iter().map(|(preference, host)| (*preference, (*host).to_owned())).collect();
         self.zone().mail.insert(domain.to_owned(), hosts);
+        self
+    }
+
+    /// From now on `host` has these addresses.
+    pub fn places(&self, host: &str, addresses: &[&str]) -> &Self {
+        let addresses = addresses.iter().map(|text| text.parse().expect("the test's address is one")).collect();
+        self.zone().addresses.insert(host.to_owned(), addresses);
         self
     }
 
@@ -94,21 +102,40 @@ impl Zone {
         let mut answer = Message::new(query.id, MessageType::Response, query.op_code);
         answer.metadata.recursion_available = true;
         answer.add_query(asked.clone());
-        match (self.mood, self.mail.get(&domain)) {
-            (Mood::Silent, _) => return None,
-            (Mood::Failing, _) => answer.metadata.response_code = ResponseCode::ServFail,
-            (Mood::Helpful, None) => answer.metadata.response_code = ResponseCode::NXDomain,
-            (Mood::Helpful, Some(hosts)) => {
-                for (preference, host) in hosts {
-                    let host = Name::from_ascii(host).expect("the test's host is one");
-                    answer.add_answer(Record::from_rdata(
-                        asked.name.clone(),
-                        TTL,
-                        RData::MX(MX::new(*preference, host)),
-                    ));
-                }
+        let data = match self.mood {
+            Mood::Silent => return None,
+            Mood::Failing => {
+                answer.metadata.response_code = ResponseCode::ServFail;
+                return Some(answer);
             }
+            Mood::Helpful => self.records(&domain, asked.query_type),
+        };
+        if data.is_none() {
+            answer.metadata.response_code = ResponseCode::NXDomain;
+        }
+        for data in data.into_iter().flatten() {
+            answer.add_answer(Record::from_rdata(asked.name.clone(), TTL, data));
         }
         Some(answer)
+    }
+
+    /// What is known of a name; `None` where it does not exist.
+    fn records(&self, name: &str, kind: RecordType) -> Option<Vec<RData>> {
+        let (mail, addresses) = (self.mail.get(name), self.addresses.get(name));
+        if mail.is_none() && addresses.is_none() {
+            return None;
+        }
+        let address = |address: &IpAddr| match (*address, kind) {
+            (IpAddr::V4(four), RecordType::A) => Some(RData::A(four.into())),
+            (IpAddr::V6(six), RecordType::AAAA) => Some(RData::AAAA(six.into())),
+            _ => None,
+        };
+        let exchange = |(preference, host): &(u16, String)| {
+            RData::MX(MX::new(*preference, Name::from_ascii(host).expect("the test's host is one")))
+        };
+        Some(match kind {
+            RecordType::MX => mail.into_iter().flatten().map(exchange).collect(),
+            _ => addresses.into_iter().flatten().filter_map(address).collect(),
+        })
     }
 }

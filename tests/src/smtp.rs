@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::wait::in_time;
@@ -21,6 +25,14 @@ pub enum Act {
     Hang,
     /// Closes the connection.
     Close,
+    /// Breaks the connection off, so that what was sent is lost too.
+    Reset,
+    /// Says this much and no more, be it half a reply.
+    Begin(&'static str),
+    /// Answers, a byte at a time with a pause of so many milliseconds before each.
+    Drip(&'static str, u64),
+    /// Answers a STARTTLS, and then speaks TLS.
+    Encrypt(&'static str),
 }
 
 /// One command that the peer was sent.
@@ -50,11 +62,20 @@ impl SmtpPeer {
 
     /// A peer that does what `script` says; [`agree`] is the usual answer.
     pub async fn start(script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        Self::start_at(([127, 0, 0, 1], 0).into(), None, script).await
+    }
+
+    /// The same at this address of loopback, with what it encrypts by; port 0 is any that is free.
+    pub async fn start_at(
+        at: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(at).await.expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
         let heard = watch::Sender::new(Vec::new());
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, Arc::new(script), heard.clone())));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, tls, Arc::new(script), heard.clone())));
         Self { address, heard, _stop: stop.drop_guard() }
     }
 
@@ -88,42 +109,81 @@ pub fn agree(command: &str) -> Act {
     }
 }
 
-async fn listen(listener: TcpListener, script: Arc<Script>, heard: watch::Sender<Vec<Heard>>) {
+async fn listen(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    script: Arc<Script>,
+    heard: watch::Sender<Vec<Heard>>,
+) {
     for connection in 1.. {
         let Ok((stream, _)) = listener.accept().await else { return };
-        tokio::spawn(converse(stream, connection, script.clone(), heard.clone()));
+        tokio::spawn(converse(stream, tls.clone(), connection, script.clone(), heard.clone()));
     }
 }
 
 /// Speaks with one client until either side has enough.
 async fn converse(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     connection: usize,
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
 ) -> Option<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut lines = BufReader::new(reader).lines();
+    let mut lines = BufReader::new(Either::Left(stream));
     let mut command = String::new();
     loop {
         let now = Heard { connection, command };
         let act = script(&now);
         heard.send_modify(|heard| heard.push(now));
-        match act {
-            Act::Say(reply) | Act::SayAndClose(reply) => {
-                writer.write_all(format!("{reply}\r\n").as_bytes()).await.ok()?;
-                if matches!(act, Act::SayAndClose(_)) {
-                    return None;
+        let reply = match act {
+            Act::Say(reply) | Act::SayAndClose(reply) | Act::Encrypt(reply) => reply,
+            Act::Begin(part) => {
+                lines.write_all(part.as_bytes()).await.ok()?;
+                lines.flush().await.ok()?;
+                return std::future::pending().await;
+            }
+            Act::Drip(reply, pause_ms) => {
+                for byte in reply.bytes().chain(*b"\r\n") {
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                    lines.write_all(&[byte]).await.ok()?;
+                    lines.flush().await.ok()?;
                 }
-                if reply.starts_with("354") {
-                    while lines.next_line().await.ok()?? != "." {}
-                    command = ".".to_owned();
-                } else {
-                    command = lines.next_line().await.ok()??;
-                }
+                command = read_line(&mut lines).await?;
+                continue;
             }
             Act::Hang => return std::future::pending().await,
             Act::Close => return None,
+            Act::Reset => {
+                if let Either::Left(stream) = lines.get_ref() {
+                    stream.set_zero_linger().ok()?;
+                }
+                return None;
+            }
+        };
+        lines.write_all(format!("{reply}\r\n").as_bytes()).await.ok()?;
+        lines.flush().await.ok()?;
+        match act {
+            Act::SayAndClose(_) => return None,
+            Act::Encrypt(_) => {
+                let Either::Left(stream) = lines.into_inner() else { panic!("TLS begins once") };
+                let tls = tls.as_ref().expect("a peer that encrypts has a certificate");
+                lines = BufReader::new(Either::Right(Box::new(tls.accept(stream).await.ok()?)));
+            }
+            _ => {}
+        }
+        if reply.starts_with("354") {
+            while read_line(&mut lines).await? != "." {}
+            command = ".".to_owned();
+        } else {
+            command = read_line(&mut lines).await?;
         }
     }
+}
+
+type Lines = BufReader<Either<TcpStream, Box<TlsStream<TcpStream>>>>;
+
+async fn read_line(lines: &mut Lines) -> Option<String> {
+    let mut line = String::new();
+    lines.read_line(&mut line).await.ok().filter(|len| *len > 0)?;
+    Some(line.trim_end_matches(['\r', '\n']).to_owned())
 }

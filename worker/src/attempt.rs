@@ -12,12 +12,14 @@ use shared::event::{DropReason, Event, EventKind, EventLines};
 use shared::job::{Job, Message};
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::pace::Feedback;
+use shared::placement::Destination;
 use shared::policy::{Case, Decision, Scope, Table, Verdict, decide};
 use shared::reply::Reply;
 use shared::status::EnhancedStatus;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::{End, Settlement};
 use shared::tally::{Tally, TallyResult};
+use shared::transcript::Transcript;
 
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,8 @@ struct Progress {
     /// What the last outcome says about the destination.
     feedback: Feedback,
     events: EventLines,
+    /// What the wire showed of the last message.
+    transcript: Option<Box<Transcript>>,
 }
 
 impl Attempter {
@@ -65,15 +69,17 @@ impl Attempter {
             delivered: false,
             feedback: Feedback::Nothing,
             events: EventLines::default(),
+            transcript: None,
         };
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
             return Some(settlement);
         }
         while let Some(message) = progress.waiting.front() {
-            let Some(outcome) = cut.run_until_cancelled(self.send(&progress, message)).await else {
+            let Some((outcome, transcript)) = cut.run_until_cancelled(self.send(&progress, message)).await else {
                 return progress.interrupt(self.clock.now());
             };
+            progress.transcript = transcript.map(Box::new);
             let decision = self.judge(&progress, message, &outcome);
             progress.feedback = feedback(&outcome, &decision);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
@@ -105,8 +111,8 @@ impl Attempter {
         None
     }
 
-    async fn send(&self, progress: &Progress, message: &Message) -> Outcome {
-        let ours = |kind, text| Outcome::Unreachable(Fault { kind, side: Side::Ours, text });
+    async fn send(&self, progress: &Progress, message: &Message) -> (Outcome, Option<Transcript>) {
+        let ours = |kind, text| (Outcome::Unreachable(Fault { kind, side: Side::Ours, text }), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
             let route = message.route.as_deref().unwrap_or("the default one");
             if self.routes.is_first_to_miss(route) {
@@ -121,7 +127,7 @@ impl Attempter {
             None => None,
             Some(content) => match self.contents.read(content).await {
                 Ok(content) => Some(content),
-                Err(ContentError::Missing(why)) => return Outcome::Unreadable(why.to_owned()),
+                Err(ContentError::Missing(why)) => return (Outcome::Unreadable(why.to_owned()), None),
                 Err(ContentError::Unread(err)) => return ours(FaultKind::Local, format!("content not read: {err}")),
             },
         };
@@ -133,7 +139,11 @@ impl Attempter {
             envelope_from: message.envelope_from.clone(),
             content,
         };
-        sender.send(&attempt).await
+        let (outcome, transcript) = sender.send_traced(&attempt).await;
+        if let Some(transcript) = &transcript {
+            trace(transcript, &progress.leased.job.head.destination);
+        }
+        (outcome, transcript)
     }
 
     fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {
@@ -234,6 +244,7 @@ impl Progress {
         event.late_ms = Some(self.leased.claimed_at.ms() - self.leased.lease.due.ms());
         event.reply = Some(decision.reply.to_string());
         event.status = decision.reply.status;
+        event.transcript.clone_from(&self.transcript);
         event.policy = decision.row.map(|row| row.name.clone());
         event
     }
@@ -309,6 +320,16 @@ impl Progress {
         let lease = self.leased.lease.clone();
         Box::new(Settlement { lease, end, delivered: self.delivered, feedback: self.feedback, tally, events })
     }
+}
+
+/// Writes down what the wire showed. The reply is not among it, for it may quote an address.
+fn trace(transcript: &Transcript, destination: &Destination) {
+    let Transcript { phase, host, address, tls, reused, unknown, .. } = transcript;
+    let ms = transcript.whole_ms();
+    if *unknown {
+        tracing::warn!(%destination, host, address, ms, "a message was sent whole and not answered for");
+    }
+    tracing::debug!(%destination, %phase, host, address, tls, reused, unknown, ms, "an attempt over SMTP has ended");
 }
 
 /// What an outcome says about the destination. Our own trouble says nothing, and a mail system that finds fault with a

@@ -7,6 +7,7 @@ use shared::config::{Config, SenderSettings};
 
 use crate::sender::Sender;
 use crate::sender::log::LogSender;
+use crate::sender::mx::MxSender;
 use crate::sender::smtp::SmtpSender;
 
 /// How many routes that are not there are told apart.
@@ -33,6 +34,7 @@ impl Routes {
             let sender: Arc<dyn Sender> = match &route.sender {
                 SenderSettings::Log => Arc::new(LogSender),
                 SenderSettings::Smtp(settings) => Arc::new(SmtpSender::new(settings.clone())),
+                SenderSettings::Mx(settings) => Arc::new(MxSender::new(settings.clone())),
             };
             routes = routes.with(&route.name, sender);
         }

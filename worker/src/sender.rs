@@ -6,8 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use shared::address::Address;
 use shared::outcome::Outcome;
+use shared::transcript::Transcript;
 
 pub mod log;
+pub mod mx;
 pub mod smtp;
 
 /// One message on its way to one recipient, ready to be sent.
@@ -34,4 +36,9 @@ pub trait Sender: Send + Sync {
     ///
     /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for the next one.
     async fn send(&self, attempt: &Attempt) -> Outcome;
+
+    /// The same, and what the wire showed on the way, for events and traces. A sender without a wire has nothing to add.
+    async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
+        (self.send(attempt).await, None)
+    }
 }

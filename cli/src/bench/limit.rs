@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use shared::config::{self, Config, SmtpSettings};
+use shared::config::{self, Config, SmtpSettings, SmtpTimeouts};
 use shared::event::EventKind;
 use shared::job::ContentRef;
 use shared::outcome::Outcome;
@@ -108,13 +108,11 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
 }
 
 fn sender_to(server: &Server) -> SmtpSender {
-    SmtpSender::new(SmtpSettings {
-        host: server.address.ip().to_string(),
-        port: server.address.port(),
-        helo: "bench.example".to_owned(),
-        connections: CONCURRENCY,
-        timeout: Duration::from_secs(30),
-    })
+    let mut settings = SmtpSettings::new(server.address.ip().to_string(), server.address.port());
+    settings.session.helo = "bench.example".to_owned();
+    settings.session.connections = CONCURRENCY;
+    settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(30));
+    SmtpSender::new(settings)
 }
 
 /// How often a breaker opened, by the journal.

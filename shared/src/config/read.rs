@@ -8,8 +8,9 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 mod pace;
+mod smtp;
 
-use super::{Config, Job, Log, Placement, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
+use super::{Config, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -189,6 +190,7 @@ fn nameserver(text: &str) -> Option<SocketAddr> {
 enum SenderKind {
     Log,
     Smtp,
+    Mx,
 }
 
 fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
@@ -196,38 +198,19 @@ fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
     if name.is_none() {
         section.fault("name", "every route needs a name");
     }
-    let kind = section.choice("sender", &[("log", SenderKind::Log), ("smtp", SenderKind::Smtp)]);
+    let kinds = [("log", SenderKind::Log), ("smtp", SenderKind::Smtp), ("mx", SenderKind::Mx)];
+    let kind = section.choice("sender", &kinds);
     if kind.is_none() {
-        section.fault("sender", "every route needs a sender: log or smtp");
+        section.fault("sender", "every route needs a sender: log, smtp or mx");
     }
     let sender = match kind {
-        Some(SenderKind::Smtp) => read_smtp(&mut section).map(SenderSettings::Smtp),
+        Some(SenderKind::Smtp) => smtp::read_smtp(&mut section).map(SenderSettings::Smtp),
+        Some(SenderKind::Mx) => Some(SenderSettings::Mx(smtp::read_mx(&mut section))),
         _ => Some(SenderSettings::Log),
     };
     section.finish();
     kind?;
     Some(Route { name: name?, sender: sender? })
-}
-
-fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
-    let host = section.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
-    if host.is_none() {
-        section.fault("host", "an smtp route needs the host of its relay");
-    }
-    let mut smtp = SmtpSettings {
-        host: host?,
-        port: 25,
-        helo: section.text("helo").unwrap_or("localhost").to_owned(),
-        connections: 16,
-        timeout: 60 * SECOND,
-    };
-    set_number(&mut smtp.port, section.number("port", 1..=65_535));
-    set_number(&mut smtp.connections, section.number("connections", 1..=10_000));
-    set(&mut smtp.timeout, section.duration("timeout", SECOND / 10..=3_600 * SECOND));
-    if smtp.helo.is_empty() || !smtp.helo.bytes().all(|b| b.is_ascii_graphic()) {
-        section.fault("helo", "must be a host name, or an address in brackets");
-    }
-    Some(smtp)
 }
 
 /// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper sections. A value that reads as TOML is taken so, any other as text. Variables

@@ -81,7 +81,7 @@ impl Redis {
         read_login(&mut self.login, section, "username", ["password", "password_file"]);
         let sentinel = ["sentinel_password", "sentinel_password_file"];
         read_login(&mut self.sentinel_login, section, "sentinel_username", sentinel);
-        self.read_tls(section);
+        read_tls(&mut self.tls, section);
         if let Some(prefix) = section.text("prefix") {
             if prefix.is_empty() || prefix.contains(['{', '}']) || prefix.chars().any(char::is_whitespace) {
                 section.fault("prefix", "must not be empty, nor hold braces or white space");
@@ -171,27 +171,28 @@ impl Redis {
             Err(why) => section.fault(key, why.to_string()),
         }
     }
+}
 
-    fn read_tls(&mut self, section: &mut Section<'_, '_>) {
-        if let Some(pem) = read_file(section, "tls_ca_file") {
-            if !is_certificates(&pem) {
-                section.fault("tls_ca_file", "the file holds no certificate in PEM form");
-            }
-            self.tls.authority = Some(pem);
+/// Reads `tls_ca_file`, `tls_cert_file` and `tls_key_file`.
+pub(super) fn read_tls(tls: &mut Tls, section: &mut Section<'_, '_>) {
+    if let Some(pem) = read_file(section, "tls_ca_file") {
+        if !is_certificates(&pem) {
+            section.fault("tls_ca_file", "the file holds no certificate in PEM form");
         }
-        let (certificate, key) = (read_file(section, "tls_cert_file"), read_file(section, "tls_key_file"));
-        if section.has("tls_cert_file") != section.has("tls_key_file") {
-            section.fault("tls_cert_file", "tls_cert_file and tls_key_file belong together; give both or none");
-        }
-        let (Some(certificate), Some(key)) = (certificate, key) else { return };
-        if !is_certificates(&certificate) {
-            section.fault("tls_cert_file", "the file holds no certificate in PEM form");
-        }
-        if PrivateKeyDer::from_pem_slice(&key).is_err() {
-            section.fault("tls_key_file", "the file holds no private key in PEM form");
-        }
-        self.tls.certificate = Some((certificate, key));
+        tls.authority = Some(pem);
     }
+    let (certificate, key) = (read_file(section, "tls_cert_file"), read_file(section, "tls_key_file"));
+    if section.has("tls_cert_file") != section.has("tls_key_file") {
+        section.fault("tls_cert_file", "tls_cert_file and tls_key_file belong together; give both or none");
+    }
+    let (Some(certificate), Some(key)) = (certificate, key) else { return };
+    if !is_certificates(&certificate) {
+        section.fault("tls_cert_file", "the file holds no certificate in PEM form");
+    }
+    if PrivateKeyDer::from_pem_slice(&key).is_err() {
+        section.fault("tls_key_file", "the file holds no private key in PEM form");
+    }
+    tls.certificate = Some((certificate, key));
 }
 
 fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
@@ -236,6 +237,7 @@ fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static s
     }
 }
 
+/// What is in the file that `key` names; a fault where it cannot be read.
 pub(super) fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
     let path = section.text(key)?;
     match fs::read(path) {

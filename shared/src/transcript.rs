@@ -1,0 +1,142 @@
+//! What the wire showed of one attempt: with whom, how far, and how long each phase took. Events and traces carry it
+//! beside the reply. It names hosts, and never an address of mail.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A phase of an SMTP conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Finding out where mail goes.
+    Lookup,
+    /// The TCP connection, or waiting for one that is free.
+    Connect,
+    /// The server's first words.
+    Greeting,
+    /// EHLO, or HELO.
+    Hello,
+    /// STARTTLS and the handshake.
+    Tls,
+    /// AUTH.
+    Auth,
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA, and the sending of the content.
+    Data,
+    /// The answer to the final dot.
+    Dot,
+}
+
+/// What the wire showed of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transcript {
+    /// The last phase that was begun.
+    pub phase: Phase,
+    /// The peer's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// The peer's IP address and port.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
+    /// The version of TLS; absent where the conversation was in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// Whether the connection had carried a message before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reused: bool,
+    /// Whether the message was sent whole and not answered for: nobody knows whether the peer has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
+    /// The phases in their order, each with the milliseconds that it took. One that was gone through twice, on two
+    /// hosts say, is there twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub took_ms: Vec<(Phase, u64)>,
+}
+
+impl Phase {
+    /// The word used in events and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Connect => "connect",
+            Self::Greeting => "greeting",
+            Self::Hello => "hello",
+            Self::Tls => "tls",
+            Self::Auth => "auth",
+            Self::Mail => "mail",
+            Self::Rcpt => "rcpt",
+            Self::Data => "data",
+            Self::Dot => "dot",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Default for Transcript {
+    /// Nothing has been begun but looking where to go.
+    fn default() -> Self {
+        Self {
+            phase: Phase::Lookup,
+            host: String::new(),
+            address: String::new(),
+            tls: None,
+            reused: false,
+            unknown: false,
+            took_ms: Vec::new(),
+        }
+    }
+}
+
+impl Transcript {
+    /// How many phases one transcript has at most: those of several hosts, and then no more.
+    pub const PHASES_MAX: usize = 64;
+
+    /// Notes that a phase took so long.
+    pub fn took(&mut self, phase: Phase, span: Duration) {
+        if self.took_ms.len() < Self::PHASES_MAX {
+            self.took_ms.push((phase, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        }
+    }
+
+    /// How long all of it took.
+    pub fn whole_ms(&self) -> u64 {
+        self.took_ms.iter().fold(0, |sum, (_, ms)| sum.saturating_add(*ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transcript_is_short_json_and_reads_back() {
+        let mut transcript = Transcript { host: "mx1.example.com".to_owned(), ..Transcript::default() };
+        for phase in [Phase::Connect, Phase::Mail] {
+            transcript.phase = phase;
+            transcript.took(phase, Duration::from_millis(12));
+        }
+        let json = serde_json::to_string(&transcript).unwrap();
+        assert_eq!(json, r#"{"phase":"mail","host":"mx1.example.com","took_ms":[["connect",12],["mail",12]]}"#);
+        assert_eq!(serde_json::from_str::<Transcript>(&json).unwrap(), transcript);
+        assert_eq!(transcript.whole_ms(), 24);
+    }
+
+    #[test]
+    fn a_peer_that_is_tried_for_ever_makes_no_endless_transcript() {
+        let mut transcript = Transcript::default();
+        for _ in 0..1_000 {
+            transcript.took(Phase::Connect, Duration::ZERO);
+        }
+        assert_eq!(transcript.took_ms.len(), Transcript::PHASES_MAX);
+    }
+}

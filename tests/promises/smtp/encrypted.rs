@@ -1,0 +1,156 @@
+//! TLS is as it was asked for: taken where it is offered, or required and nothing sent without.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::servers::Certificates;
+use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use shared::config::{SmtpSettings, SmtpTimeouts, TlsMode};
+use shared::outcome::{FaultKind, Outcome, Side};
+use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
+use worker::sender::Sender;
+use worker::sender::smtp::SmtpSender;
+
+use super::mail;
+
+const OFFERS: &str = "250-peer.example\r\n250-STARTTLS\r\n250 8BITMIME";
+
+type Script = fn(&Heard) -> Act;
+
+struct Rig {
+    files: Certificates,
+    _folder: TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room");
+        Self { files: Certificates::make(folder.path()), _folder: folder }
+    }
+
+    fn acceptor(&self, asks_for_certificate: bool) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("ring has them");
+        let builder = if asks_for_certificate {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate(&self.files.authority)).expect("it is one");
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().expect("it has a root"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::from_pem_file(&self.files.key).expect("it is one");
+        let config = builder.with_single_cert(vec![certificate(&self.files.certificate)], key).expect("they fit");
+        Arc::new(config).into()
+    }
+
+    async fn peer(&self, asks: bool, script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> SmtpPeer {
+        SmtpPeer::start_at(([127, 0, 0, 1], 0).into(), Some(self.acceptor(asks)), script).await
+    }
+
+    fn settings(&self, peer: &SmtpPeer, tls: TlsMode, trusts: bool) -> SmtpSettings {
+        let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+        settings.tls = tls;
+        settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(5));
+        let stranger = || Rig::new().pem(|files| &files.authority);
+        let authority = if trusts { self.pem(|files| &files.authority) } else { stranger() };
+        settings.session.certificates.authority = Some(authority);
+        settings
+    }
+
+    fn pem<P: AsRef<Path>>(&self, which: impl Fn(&Certificates) -> &P) -> Vec<u8> {
+        fs::read(which(&self.files)).expect("it was made")
+    }
+}
+
+fn certificate(path: impl AsRef<Path>) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(path).expect("it is one")
+}
+
+fn offering(heard: &Heard) -> Act {
+    match heard.command.split(' ').next().unwrap_or_default() {
+        "EHLO" => Act::Say(OFFERS),
+        "STARTTLS" => Act::Encrypt("220 go on"),
+        _ => agree(&heard.command),
+    }
+}
+
+#[tokio::test]
+async fn tls_that_is_offered_is_used_and_one_that_is_required_is_verified() {
+    let rig = Rig::new();
+    for (mode, trusts, version) in [
+        (TlsMode::None, true, Some(None)),
+        (TlsMode::Opportunistic, false, Some(Some("TLSv1.3"))),
+        (TlsMode::Required, true, Some(Some("TLSv1.3"))),
+        (TlsMode::Required, false, None),
+    ] {
+        let peer = rig.peer(false, offering).await;
+        let sender = SmtpSender::new(rig.settings(&peer, mode, trusts));
+        let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
+        let transcript = transcript.expect("there was a wire");
+        match version {
+            Some(version) => {
+                assert!(matches!(outcome, Outcome::Accepted(_)), "{mode:?}: {outcome:?}");
+                assert_eq!(transcript.tls.as_deref(), version, "{mode:?}");
+                assert_eq!(transcript.address, peer.address.to_string());
+            }
+            None => {
+                let Outcome::Unreachable(fault) = outcome else { panic!("{mode:?}: {outcome:?}") };
+                assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+                assert!(peer.connections_of("MAIL").is_empty(), "nothing is sent");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
+    let rig = Rig::new();
+    let stripped = |heard: &Heard| agree(&heard.command);
+    let refused = |heard: &Heard| match heard.command.as_str() {
+        "STARTTLS" => Act::Say("454 4.7.0 TLS not available"),
+        _ => offering(heard),
+    };
+    let broken = |heard: &Heard| match heard.command.as_str() {
+        "STARTTLS" => Act::Say("220 go on\r\n250 spoken before TLS began"),
+        _ => offering(heard),
+    };
+    let closed = |heard: &Heard| if heard.command == "STARTTLS" { Act::Close } else { offering(heard) };
+    let scripts: [(&str, Script); 4] =
+        [("stripped", stripped), ("refused", refused), ("broken", broken), ("closed", closed)];
+    for (name, script) in scripts {
+        let peer = rig.peer(false, script).await;
+        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true)).send(&mail("m1")).await;
+        assert!(matches!(sent, Outcome::Accepted(_)), "{name}: {sent:?}");
+
+        let peer = rig.peer(false, script).await;
+        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true)).send(&mail("m1")).await;
+        let Outcome::Unreachable(fault) = sent else { panic!("{name}: {sent:?}") };
+        assert_eq!(fault.side, Side::Ours, "{name}: {fault}");
+        assert!(peer.connections_of("MAIL").is_empty(), "{name}: nothing is sent");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_asks_for_our_certificate_gets_it() {
+    let rig = Rig::new();
+    for shows in [true, false] {
+        let peer = rig.peer(true, offering).await;
+        let mut settings = rig.settings(&peer, TlsMode::Required, true);
+        if shows {
+            let files = (rig.pem(|files| &files.certificate), rig.pem(|files| &files.key));
+            settings.session.certificates.certificate = Some(files);
+        }
+        let sent = SmtpSender::new(settings).send(&mail("m1")).await;
+        assert_eq!(matches!(sent, Outcome::Accepted(_)), shows, "{sent:?}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Whatever the peer does, in whatever phase, the sender says how it ended, and in time.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use harness::random::Random;
+use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use shared::address::Address;
+use shared::config::{AfterDot, SmtpSettings, SmtpTimeouts};
+use shared::outcome::{FaultKind, Outcome, Side};
+use shared::transcript::Phase;
+use worker::sender::smtp::SmtpSender;
+use worker::sender::{Attempt, Sender};
+
+use super::mail;
+
+const LIMIT: Duration = Duration::from_millis(250);
+
+/// The phases, by the command that begins each.
+const COMMANDS: [&str; 6] = ["", "EHLO", "MAIL", "RCPT", "DATA", "."];
+
+fn is(heard: &Heard, command: &str) -> bool {
+    if command.is_empty() { heard.command.is_empty() } else { heard.command.starts_with(command) }
+}
+
+fn impatient(peer: &SmtpPeer) -> SmtpSettings {
+    let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+    settings.session.timeouts = SmtpTimeouts::all(LIMIT);
+    settings
+}
+
+/// The usual answers, with and without pipelining.
+fn usual(command: &str, pipelines: bool) -> Act {
+    match command.starts_with("EHLO") && pipelines {
+        true => Act::Say("250-peer.example\r\n250-PIPELINING\r\n250 8BITMIME"),
+        false => agree(command),
+    }
+}
+
+/// What comes of a peer that does this at this command.
+async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
+    let peer = SmtpPeer::start(move |heard| {
+        let bad = is(heard, command) || (command == "EHLO" && heard.command.starts_with("HELO"));
+        if bad { act } else { usual(&heard.command, pipelines) }
+    })
+    .await;
+    let sender = SmtpSender::new(impatient(&peer));
+    let most = SmtpTimeouts::all(LIMIT).whole() + Duration::from_secs(10);
+    let sent = tokio::time::timeout(most, sender.send_traced(&mail("m1"))).await;
+    let (outcome, transcript) = sent.unwrap_or_else(|_| panic!("{command:?}, {act:?}: no outcome in time"));
+    let transcript = transcript.expect("there was a wire");
+    let phase = match command {
+        "" => Phase::Greeting,
+        "EHLO" => Phase::Hello,
+        "MAIL" => Phase::Mail,
+        "RCPT" => Phase::Rcpt,
+        "DATA" => Phase::Data,
+        _ => Phase::Dot,
+    };
+    // What was sent ahead makes a reset come as early as it comes.
+    assert!(transcript.phase == phase || matches!(act, Act::Reset), "{command:?}, {act:?}: {transcript:?}");
+    outcome
+}
+
+#[tokio::test]
+async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
+    let long: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(100 << 10)));
+    let endless: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(1 << 20)));
+    let many: &'static str = String::leak(format!("{}452 4.3.1 full", "452-4.3.1 more\r\n".repeat(1_000)));
+    let full = Some("4.3.1");
+    let acts = [
+        (Act::Say("452 4.3.1 full"), full, None),
+        (Act::Say("552 5.3.4 too large"), Some("5.3.4"), None),
+        (Act::SayAndClose("452 4.3.1 full"), full, None),
+        (Act::Say(long), full, None),
+        (Act::Say(many), full, None),
+        (Act::Say(endless), None, Some(FaultKind::Garbled)),
+        (Act::Say("HTTP/1.1 400 Bad Request"), None, Some(FaultKind::Garbled)),
+        (Act::Say("\u{0}\u{1}\u{2}"), None, Some(FaultKind::Garbled)),
+        (Act::Say("999 what"), None, Some(FaultKind::Garbled)),
+        (Act::Hang, None, Some(FaultKind::Lost)),
+        (Act::Close, None, Some(FaultKind::Lost)),
+        (Act::Reset, None, Some(FaultKind::Lost)),
+        (Act::Begin("250-half\r\n250-a"), None, Some(FaultKind::Lost)),
+        (Act::Drip("250 slower than anyone waits", 40), None, Some(FaultKind::Lost)),
+    ];
+    let cases = COMMANDS.into_iter().flat_map(|command| acts.map(|(act, status, kind)| (command, act, status, kind)));
+    let cases = cases.flat_map(|case| [(case, false), (case, true)]);
+    join_all(cases.map(async |((command, act, status, kind), pipelines)| {
+        let what = format!("{command:?}, {:.80}, pipelines {pipelines}", format!("{act:?}"));
+        match (outcome(command, act, pipelines).await, status, kind) {
+            (Outcome::Deferred(reply) | Outcome::Refused(reply), Some(status), None) => {
+                assert!(!matches!(command, "" | "EHLO"), "{what}: that is nothing about the message");
+                assert_eq!(reply.status.map(|status| status.to_string()).as_deref(), Some(status), "{what}");
+            }
+            // Trouble before MAIL is the relay's with us.
+            (Outcome::Unreachable(fault), Some(_), None) => {
+                assert!(matches!(command, "" | "EHLO"), "{what}: {fault}");
+                assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{what}");
+            }
+            (Outcome::Unreachable(fault), None, Some(kind)) => {
+                let kind = if command == "." { FaultKind::Unanswered } else { kind };
+                assert_eq!((fault.kind, fault.side), (kind, Side::Ours), "{what}: {fault}");
+            }
+            (other, ..) => panic!("{what}: {other:?}"),
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
+    const ACTS: [Act; 10] = [
+        Act::Say("250 2.0.0 ok"),
+        Act::Say("354 go on"),
+        Act::Say("421 4.3.2 closing"),
+        Act::Say("220 hello"),
+        Act::Say("550 5.1.1 no"),
+        Act::SayAndClose("451 4.3.0 no"),
+        Act::Begin("250-"),
+        Act::Say("garbage"),
+        Act::Close,
+        Act::Reset,
+    ];
+    join_all((0..40).map(async |seed| {
+        let random = std::sync::Mutex::new(Random::from_seed(seed));
+        let peer = SmtpPeer::start(move |heard| {
+            let mut random = random.lock().expect("nobody panics while holding it");
+            match random.below(4) {
+                0 => ACTS[random.below(ACTS.len())],
+                _ => usual(&heard.command, seed % 2 == 0),
+            }
+        })
+        .await;
+        let sender = SmtpSender::new(impatient(&peer));
+        for n in 0..10 {
+            let most = 3 * SmtpTimeouts::all(LIMIT).whole() + Duration::from_secs(10);
+            let sent = tokio::time::timeout(most, sender.send(&mail("m1"))).await;
+            sent.unwrap_or_else(|_| panic!("seed {seed}, message {n}: no outcome in time"));
+        }
+        let sent = peer.heard().iter().filter(|heard| heard.command == ".").count();
+        assert!(sent <= 10, "seed {seed}: content that may have been taken is not sent again by the same attempt");
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_not_answered_after_the_dot_can_be_taken_for_delivered_and_is_told() {
+    for (after_dot, assumed) in [(AfterDot::Resend, false), (AfterDot::AssumeDelivered, true)] {
+        let peer = SmtpPeer::start(|heard| if heard.command == "." { Act::Close } else { agree(&heard.command) }).await;
+        let mut settings = impatient(&peer);
+        settings.session.after_dot = after_dot;
+        let (outcome, transcript) = SmtpSender::new(settings).send_traced(&mail("m1")).await;
+        assert_eq!(matches!(outcome, Outcome::Accepted(_)), assumed, "{outcome:?}");
+        assert!(transcript.is_some_and(|transcript| transcript.unknown && transcript.phase == Phase::Dot));
+    }
+}
+
+#[tokio::test]
+async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
+    // RCPT is refused and DATA is not, which a server that takes commands ahead may do (RFC 2920, section 3.1).
+    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+        "RCPT TO:<jo@example.com>" => Act::Say("450 4.2.1 disabled"),
+        command => usual(command, true),
+    })
+    .await;
+    let sender = SmtpSender::new(impatient(&peer));
+    let to_sam = Attempt { recipient: Address::parse("sam@example.com").expect("it is one"), ..mail("m2") };
+    for _ in 0..3 {
+        let Outcome::Deferred(reply) = sender.send(&mail("m1")).await else { panic!("it was refused") };
+        assert_eq!(reply.to_string(), "450 4.2.1 disabled");
+        assert!(matches!(sender.send(&to_sam).await, Outcome::Accepted(_)));
+    }
+    assert_eq!(peer.connections_of("MAIL"), [1; 6], "and the connection stays");
+}

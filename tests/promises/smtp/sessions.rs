@@ -1,0 +1,131 @@
+//! Connections carry so many messages and no more, get so old, say who we are, and are left with a farewell.
+
+use std::time::Duration;
+
+use harness::smtp::{Act, SmtpPeer, agree};
+use shared::config::{SmtpLogin, SmtpSettings};
+use shared::outcome::{FaultKind, Outcome};
+use worker::sender::smtp::SmtpSender;
+use worker::sender::{Attempt, Sender};
+
+use super::mail;
+
+fn settings(peer: &SmtpPeer) -> SmtpSettings {
+    SmtpSettings::new(peer.address.ip().to_string(), peer.address.port())
+}
+
+#[tokio::test]
+async fn a_connection_carries_so_many_messages_and_is_left_with_a_farewell() {
+    let peer = SmtpPeer::agreeable().await;
+    let mut settings = settings(&peer);
+    settings.session.messages_max = 2;
+    let sender = SmtpSender::new(settings);
+    for _ in 0..5 {
+        assert!(matches!(sender.send(&mail("m1")).await, Outcome::Accepted(_)));
+    }
+    assert_eq!(peer.connections_of("MAIL"), [1, 1, 2, 2, 3]);
+    peer.has_heard("QUIT", 2).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_too_old_is_not_used_again() {
+    let peer = SmtpPeer::agreeable().await;
+    let mut settings = settings(&peer);
+    settings.session.age_max = Duration::ZERO;
+    let sender = SmtpSender::new(settings);
+    for _ in 0..2 {
+        sender.send(&mail("m1")).await;
+    }
+    assert_eq!(peer.connections_of("MAIL"), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_server_that_has_closed_every_kept_connection_still_gets_the_message() {
+    // As many connections as are kept have ended; none of them costs the message its attempt.
+    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
+        ("MAIL FROM:<>", 1..=4) => Act::Close,
+        (command, _) => agree(command),
+    })
+    .await;
+    let mut settings = settings(&peer);
+    settings.session.connections = 4;
+    let sender = SmtpSender::new(settings);
+    let (first, second) = (mail("m1"), mail("m2"));
+    let (a, b, c, d) =
+        tokio::join!(sender.send(&first), sender.send(&second), sender.send(&first), sender.send(&second));
+    assert!([a, b, c, d].iter().all(|outcome| matches!(outcome, Outcome::Accepted(_))));
+    let without_sender = Attempt { envelope_from: None, ..mail("m3") };
+    assert!(matches!(sender.send(&without_sender).await, Outcome::Accepted(_)));
+}
+
+#[tokio::test]
+async fn who_we_are_is_said_by_plain_or_by_login() {
+    for (offer, commands) in [
+        ("250-peer.example\r\n250 AUTH LOGIN PLAIN", vec!["AUTH PLAIN AGFubgBnZWhlaW0="]),
+        ("250-peer.example\r\n250 AUTH LOGIN", vec!["AUTH LOGIN", "YW5u", "Z2VoZWlt"]),
+    ] {
+        let last = *commands.last().expect("there is one");
+        let peer = SmtpPeer::start(move |heard| match heard.command.as_str() {
+            command if command.starts_with("EHLO") => Act::Say(offer),
+            command if command == last => Act::Say("235 2.7.0 welcome"),
+            "AUTH LOGIN" | "YW5u" => Act::Say("334 Z28gb24="),
+            command => agree(command),
+        })
+        .await;
+        let mut settings = settings(&peer);
+        settings.login = Some(SmtpLogin { username: "ann".to_owned(), password: "geheim".to_owned() });
+        let sent = SmtpSender::new(settings).send(&mail("m1")).await;
+        assert!(matches!(sent, Outcome::Accepted(_)), "{offer}: {sent:?}");
+        let heard: Vec<_> = peer.heard().into_iter().map(|heard| heard.command).collect();
+        assert_eq!(&heard[2..2 + commands.len()], commands, "{offer}");
+    }
+}
+
+#[tokio::test]
+async fn a_relay_that_does_not_know_us_counts_against_nobody() {
+    let peer = SmtpPeer::start(|heard| match heard.command.split(' ').next().unwrap_or_default() {
+        "EHLO" => Act::Say("250-peer.example\r\n250 AUTH PLAIN"),
+        "AUTH" => Act::Say("535 5.7.8 who are you"),
+        _ => agree(&heard.command),
+    })
+    .await;
+    let mut settings = settings(&peer);
+    settings.login = Some(SmtpLogin { username: "ann".to_owned(), password: "geheim".to_owned() });
+    let Outcome::Unreachable(fault) = SmtpSender::new(settings).send(&mail("m1")).await else { panic!() };
+    assert_eq!(fault.kind, FaultKind::Connect);
+    assert!(fault.text.contains("535 5.7.8") && !fault.text.contains("geheim"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_ehlo_is_greeted_as_of_old() {
+    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+        command if command.starts_with("EHLO") => Act::Say("502 5.5.1 what"),
+        command => agree(command),
+    })
+    .await;
+    let sent = SmtpSender::new(settings(&peer)).send(&mail("m1")).await;
+    assert!(matches!(sent, Outcome::Accepted(_)), "{sent:?}");
+    assert_eq!(peer.connections_of("HELO"), [1]);
+}
+
+#[tokio::test]
+async fn what_the_server_offers_is_made_use_of() {
+    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+        command if command.starts_with("EHLO") => {
+            Act::Say("250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8")
+        }
+        command => agree(command),
+    })
+    .await;
+    let sender = SmtpSender::new(settings(&peer));
+    let umlaut = Attempt { content: Some("A: b\r\n\r\nü\r\n".into()), ..mail("m1") };
+    assert!(matches!(sender.send(&umlaut).await, Outcome::Accepted(_)));
+    let heard: Vec<_> = peer.heard().into_iter().map(|heard| heard.command).collect();
+    assert_eq!(heard[2], "MAIL FROM:<bounce@news.example.org> SIZE=12 BODY=8BITMIME RET=HDRS ENVID=m1");
+    assert_eq!(heard[3], "RCPT TO:<jo@example.com> NOTIFY=FAILURE ORCPT=rfc822;jo@example.com");
+
+    let large = Attempt { content: Some("x\r\n".repeat(400).into()), ..mail("m2") };
+    let Outcome::Refused(reply) = sender.send(&large).await else { panic!("it is too large") };
+    assert_eq!(reply.status, Some("5.3.4".parse().unwrap()));
+    assert_eq!(peer.connections_of("MAIL"), [1], "and it is not even tried");
+}

@@ -1,0 +1,169 @@
+//! Sessions that are kept and used again, by peer. Each carries so many messages, gets so old, and is left with a farewell.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use shared::outcome::FaultKind;
+use shared::reply::Reply;
+use shared::transcript::Phase;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::session::{Failure, Manner, Peer, Session};
+use super::stop::{Stop, Why};
+use super::trail::Trail;
+use crate::sender::Attempt;
+
+/// How many peers have sessions kept. Those beyond get one session for each message.
+const PEERS_MAX: usize = 4_096;
+
+/// How many sessions one message is tried on, where those that were kept turn out to have ended.
+const TRIES_MAX: usize = 3;
+
+/// How often sessions are looked at that nobody uses.
+const SWEEP: Duration = Duration::from_secs(5);
+
+type Kept = Mutex<HashMap<Peer, Line>>;
+
+/// The sessions with one peer.
+struct Line {
+    pool: Pool<Opener>,
+    /// Whether the last sweep found none. Who has asked for one since then may be about to open it.
+    was_empty: bool,
+}
+
+/// The sessions of one sender.
+pub(crate) struct Pools {
+    manner: Arc<Manner>,
+    kept: Arc<Kept>,
+}
+
+/// Opens sessions with one peer.
+struct Opener {
+    peer: Peer,
+    manner: Arc<Manner>,
+}
+
+impl Pools {
+    /// No session yet.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn new(manner: Manner) -> Self {
+        let kept = Arc::default();
+        tokio::spawn(sweep(Arc::downgrade(&kept)));
+        Self { manner: Arc::new(manner), kept }
+    }
+
+    /// Hands one message to a peer. A kept session may have been closed by the peer while nobody looked: then the others
+    /// that nobody uses are left too, and a new one is opened.
+    pub(crate) async fn hand_over(
+        &self,
+        peer: &Peer,
+        attempt: &Attempt,
+        content: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Reply, Stop> {
+        let pool = self.pool(peer);
+        for _ in 0..TRIES_MAX {
+            let mut session = self.session(&pool, trail).await?;
+            let reused = session.messages > 0;
+            let handed_over = session.hand_over(attempt, content, trail).await;
+            let is_good = match &handed_over {
+                Ok(_) => session.is_good(),
+                Err(stop) => !stop.is_about_connection() && session.reset().await && session.is_good(),
+            };
+            if !is_good {
+                tokio::spawn(Object::take(session).quit());
+            }
+            match handed_over {
+                Err(stop) if reused && stop.is_farewell() => {
+                    tracing::debug!(host = peer.host, "a kept connection had ended");
+                    leave(pool.retain(|_, _| false).removed);
+                }
+                other => return other,
+            }
+        }
+        let why = Why::Broken(FaultKind::Lost, "the peer closes each connection that is kept".to_owned());
+        Err(Stop { phase: Phase::Mail, why })
+    }
+
+    async fn session(&self, pool: &Pool<Opener>, trail: &mut Trail) -> Result<Object<Opener>, Stop> {
+        trail.begin(Phase::Connect);
+        match pool.get().await {
+            Ok(mut session) => {
+                trail.go_on_with(&mut session);
+                Ok(session)
+            }
+            Err(PoolError::Backend(Failure { stop, opening })) => {
+                trail.go_on(opening);
+                Err(stop)
+            }
+            Err(_) => {
+                let text = "no connection became free in time".to_owned();
+                Err(Stop { phase: Phase::Connect, why: Why::Broken(FaultKind::Local, text) })
+            }
+        }
+    }
+
+    fn pool(&self, peer: &Peer) -> Pool<Opener> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = kept.get_mut(peer) {
+            line.was_empty = false;
+            return line.pool.clone();
+        }
+        let settings = &self.manner.settings;
+        let opener = Opener { peer: peer.clone(), manner: self.manner.clone() };
+        let pool = Pool::builder(opener)
+            .max_size(settings.connections)
+            // Whoever has a session leaves it within this time.
+            .wait_timeout(Some(settings.timeouts.whole()))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a pool with time limits has a runtime");
+        if kept.len() < PEERS_MAX {
+            kept.insert(peer.clone(), Line { pool: pool.clone(), was_empty: false });
+        }
+        pool
+    }
+}
+
+impl Manager for Opener {
+    type Type = Session;
+    type Error = Failure;
+
+    async fn create(&self) -> Result<Session, Failure> {
+        Session::open(&self.peer, &self.manner).await
+    }
+
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Failure> {
+        if session.is_good() { Ok(()) } else { Err(RecycleError::message("not to be used again")) }
+    }
+}
+
+/// Leaves sessions that are too old or idle, and forgets peers without any, until the sender is gone.
+async fn sweep(kept: Weak<Kept>) {
+    let mut ticks = interval_at(Instant::now() + SWEEP, SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(kept) = kept.upgrade() else { return };
+        let mut left = Vec::new();
+        kept.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, line| {
+            left.extend(line.pool.retain(|session, _| session.is_good()).removed);
+            let is_empty = line.pool.status().size == 0;
+            let keep = !(is_empty && line.was_empty);
+            line.was_empty = is_empty;
+            keep
+        });
+        leave(left);
+    }
+}
+
+fn leave(sessions: Vec<Session>) {
+    for session in sessions {
+        tokio::spawn(session.quit());
+    }
+}

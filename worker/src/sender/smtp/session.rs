@@ -1,0 +1,306 @@
+//! A session: a connection on which EHLO has been answered, encrypted and authenticated as it should be.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use data_encoding::BASE64;
+use shared::config::{SessionSettings, SmtpLogin, TlsMode};
+use shared::outcome::FaultKind;
+use shared::transcript::{Phase, Transcript};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_util::either::Either;
+
+use super::offers::Offers;
+use super::stop::{Stop, Why};
+use super::tls::{TlsClient, version};
+use super::trail::Trail;
+use super::wire::{Said, Silence, Stream, Wire};
+
+/// How long a farewell may take. Nobody waits for it.
+const QUIT_MAX: Duration = Duration::from_secs(5);
+
+/// Whom a connection is made to, and how. Sessions with one peer can stand for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    /// Its name, which a certificate has to hold for.
+    pub(crate) host: String,
+    pub(crate) place: Place,
+    /// The address of our own that the connection comes from.
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) tls: TlsMode,
+}
+
+/// Where a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// At this port of wherever the system says that its name is.
+    Port(u16),
+    /// Here.
+    Address(SocketAddr),
+}
+
+/// What all sessions of one sender have in common.
+pub(crate) struct Manner {
+    pub(crate) settings: SessionSettings,
+    pub(crate) login: Option<SmtpLogin>,
+    pub(crate) tls: TlsClient,
+}
+
+/// A session.
+pub(crate) struct Session {
+    pub(super) wire: Wire,
+    pub(super) offers: Offers,
+    pub(super) settings: SessionSettings,
+    /// The peer's name and address.
+    pub(crate) host: String,
+    pub(crate) address: String,
+    /// The version of TLS.
+    pub(crate) tls: Option<&'static str>,
+    /// What opening it took; until the first attempt that uses it asks.
+    pub(crate) opening: Option<Transcript>,
+    pub(super) born: Instant,
+    pub(super) used: Instant,
+    /// How many messages it was given.
+    pub(crate) messages: u32,
+    /// Whether a transaction is under way. It stays so where the attempt was cancelled, and nobody knows then what the
+    /// peer will say next.
+    pub(super) in_transaction: bool,
+    /// How many replies are still to come to commands that were sent ahead.
+    pub(super) outstanding: usize,
+}
+
+/// Why there is no session, and how far it came.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) stop: Stop,
+    pub(crate) opening: Transcript,
+}
+
+impl Session {
+    /// Opens a session. Where TLS is taken as it comes and fails, once more in the clear.
+    pub(crate) async fn open(peer: &Peer, manner: &Manner) -> Result<Self, Failure> {
+        let mut trail = Trail::default();
+        let mut opened = open(peer, peer.tls, manner, &mut trail).await;
+        if let (TlsMode::Opportunistic, Err(stop)) = (peer.tls, &opened)
+            && stop.phase == Phase::Tls
+        {
+            tracing::debug!(host = peer.host, "TLS failed; going on in the clear");
+            opened = open(peer, TlsMode::None, manner, &mut trail).await;
+        }
+        match opened {
+            Ok(mut session) => {
+                session.opening = Some(trail.finish());
+                Ok(session)
+            }
+            Err(stop) => Err(Failure { stop, opening: trail.finish() }),
+        }
+    }
+
+    /// Whether it may carry another message.
+    pub(crate) fn is_good(&self) -> bool {
+        let SessionSettings { messages_max, age_max, idle_max, .. } = self.settings;
+        !self.in_transaction
+            && !self.wire.has_more()
+            && self.messages < messages_max
+            && self.born.elapsed() < age_max
+            && self.used.elapsed() < idle_max
+    }
+
+    /// Says farewell, as a client must before it closes (RFC 5321, section 4.1.1.10).
+    pub(crate) async fn quit(mut self) {
+        if !self.in_transaction {
+            // Whatever becomes of it, the connection is closed afterwards.
+            let _ = timeout(QUIT_MAX, async {
+                self.wire.send(b"QUIT\r\n").await?;
+                self.wire.reply().await
+            })
+            .await;
+        }
+    }
+}
+
+async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> Result<Session, Stop> {
+    let SessionSettings { helo, timeouts, .. } = &manner.settings;
+    trail.begin(Phase::Connect);
+    trail.met(&peer.host, "");
+    let stream = in_time(Phase::Connect, timeouts.connect, connect(peer)).await?;
+    let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    trail.met(&peer.host, &address);
+
+    let mut version = None;
+    let mut wire = if tls == TlsMode::Implicit {
+        let (stream, agreed) = encrypt(peer, true, manner, stream, trail).await?;
+        version = Some(agreed);
+        Wire::new(stream)
+    } else {
+        Wire::new(Either::Left(stream))
+    };
+    trail.begin(Phase::Greeting);
+    let said = in_time(Phase::Greeting, timeouts.greeting, wire.reply()).await?;
+    yes(Phase::Greeting, &said)?;
+    let mut offers = hello(&mut wire, helo, timeouts.greeting, trail).await?;
+
+    let ready = match tls {
+        TlsMode::Opportunistic | TlsMode::Required if offers.starttls() => starts(&mut wire, manner, trail).await?,
+        _ => false,
+    };
+    if ready {
+        if wire.has_more() {
+            // Whoever put that there is not who the certificate will be for (RFC 3207, section 6).
+            return Err(no_tls("the peer went on speaking before TLS began"));
+        }
+        let Either::Left(stream) = wire.into_stream() else { unreachable!("TLS begins once") };
+        let (stream, agreed) = encrypt(peer, tls == TlsMode::Required, manner, stream, trail).await?;
+        version = Some(agreed);
+        wire = Wire::new(stream);
+        offers = hello(&mut wire, helo, timeouts.greeting, trail).await?;
+    } else if tls == TlsMode::Required {
+        return Err(no_tls("the peer is not ready for TLS, which is required"));
+    }
+    if let Some(login) = &manner.login {
+        trail.begin(Phase::Auth);
+        authenticate(&mut wire, &offers, login, timeouts.greeting).await?;
+    }
+    let now = Instant::now();
+    Ok(Session {
+        wire,
+        offers,
+        settings: manner.settings.clone(),
+        host: peer.host.clone(),
+        address,
+        tls: version,
+        opening: None,
+        born: now,
+        used: now,
+        messages: 0,
+        in_transaction: false,
+        outstanding: 0,
+    })
+}
+
+async fn connect(peer: &Peer) -> Result<TcpStream, Silence> {
+    let connected = async {
+        let stream = match (peer.place, peer.source) {
+            (Place::Port(port), _) => TcpStream::connect((peer.host.as_str(), port)).await?,
+            (Place::Address(address), None) => TcpStream::connect(address).await?,
+            (Place::Address(address), Some(source)) => {
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                socket.bind(SocketAddr::new(source, 0)).map_err(NotOurs)?;
+                socket.connect(address).await?
+            }
+        };
+        // Each command waits for its reply: holding back small segments would only add delay.
+        stream.set_nodelay(true)?;
+        Ok::<_, io::Error>(stream)
+    };
+    connected.await.map_err(|err| {
+        let not_ours = matches!(err.get_ref(), Some(inner) if inner.is::<NotOurs>());
+        let kind = if not_ours { FaultKind::Local } else { FaultKind::Connect };
+        Silence { kind, text: format!("{}: {err}", peer.host) }
+    })
+}
+
+/// A source address that this machine does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("the source address cannot be used: {0}")]
+struct NotOurs(io::Error);
+
+impl From<NotOurs> for io::Error {
+    fn from(err: NotOurs) -> Self {
+        Self::other(err)
+    }
+}
+
+/// EHLO; or HELO, where the peer knows no EHLO (RFC 5321, section 3.2).
+async fn hello(wire: &mut Wire, helo: &str, limit: Duration, trail: &mut Trail) -> Result<Offers, Stop> {
+    trail.begin(Phase::Hello);
+    let said = ask(wire, Phase::Hello, limit, &format!("EHLO {helo}\r\n")).await?;
+    if said.code < 500 {
+        yes(Phase::Hello, &said)?;
+        return Ok(Offers::read(&said));
+    }
+    let said = ask(wire, Phase::Hello, limit, &format!("HELO {helo}\r\n")).await?;
+    yes(Phase::Hello, &said)?;
+    Ok(Offers::default())
+}
+
+/// Asks for TLS; whether the peer is ready for it.
+async fn starts(wire: &mut Wire, manner: &Manner, trail: &mut Trail) -> Result<bool, Stop> {
+    trail.begin(Phase::Tls);
+    let said = ask(wire, Phase::Tls, manner.settings.timeouts.greeting, "STARTTLS\r\n").await?;
+    Ok(said.is_yes())
+}
+
+async fn encrypt(
+    peer: &Peer,
+    verified: bool,
+    manner: &Manner,
+    stream: TcpStream,
+    trail: &mut Trail,
+) -> Result<(Stream, &'static str), Stop> {
+    trail.begin(Phase::Tls);
+    let handshake = async {
+        let shaken = manner.tls.connect(&peer.host, verified, stream).await;
+        shaken.map_err(|err| Silence { kind: FaultKind::Tls, text: format!("{}: {err}", peer.host) })
+    };
+    let stream = in_time(Phase::Tls, manner.settings.timeouts.connect, handshake).await?;
+    let version = version(&stream);
+    trail.encrypted(version);
+    Ok((Either::Right(Box::new(stream)), version))
+}
+
+/// PLAIN (RFC 4616) where it is offered, else LOGIN.
+async fn authenticate(wire: &mut Wire, offers: &Offers, login: &SmtpLogin, limit: Duration) -> Result<(), Stop> {
+    let SmtpLogin { username, password } = login;
+    let mut steps = if offers.auth_plain() {
+        vec![format!("AUTH PLAIN {}", BASE64.encode(format!("\0{username}\0{password}").as_bytes()))]
+    } else if offers.auth_login() {
+        let [username, password] = [username, password].map(|text| BASE64.encode(text.as_bytes()));
+        vec![password, username, "AUTH LOGIN".to_owned()]
+    } else {
+        let text = "the peer offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
+        return Err(Stop { phase: Phase::Auth, why: Why::Broken(FaultKind::Connect, text) });
+    };
+    while let Some(step) = steps.pop() {
+        let said = ask(wire, Phase::Auth, limit, &format!("{step}\r\n")).await?;
+        if steps.is_empty() {
+            return yes(Phase::Auth, &said);
+        }
+        if said.code != 334 {
+            return Err(Stop::said(Phase::Auth, &said));
+        }
+    }
+    Ok(())
+}
+
+/// Sends a command and reads its reply, within one limit for both.
+pub(super) async fn ask(wire: &mut Wire, phase: Phase, limit: Duration, command: &str) -> Result<Said, Stop> {
+    in_time(phase, limit, async {
+        wire.send(command.as_bytes()).await?;
+        wire.reply().await
+    })
+    .await
+}
+
+/// What comes of it within the limit.
+pub(super) async fn in_time<T>(
+    phase: Phase,
+    limit: Duration,
+    doing: impl Future<Output = Result<T, Silence>>,
+) -> Result<T, Stop> {
+    match timeout(limit, doing).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(Silence { kind, text })) => Err(Stop { phase, why: Why::Broken(kind, text) }),
+        Err(_) => Err(Stop { phase, why: Why::Late }),
+    }
+}
+
+fn yes(phase: Phase, said: &Said) -> Result<(), Stop> {
+    if said.is_yes() { Ok(()) } else { Err(Stop::said(phase, said)) }
+}
+
+fn no_tls(text: &str) -> Stop {
+    Stop { phase: Phase::Tls, why: Why::Broken(FaultKind::Tls, text.to_owned()) }
+}

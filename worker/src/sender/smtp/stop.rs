@@ -1,0 +1,91 @@
+//! Why a conversation ended without the message being taken.
+
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::reply::Reply;
+use shared::transcript::Phase;
+
+use super::wire::Said;
+
+/// Why, and in which phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) phase: Phase,
+    pub(crate) why: Why,
+}
+
+/// Why a conversation did not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The peer said no.
+    Said(Reply),
+    /// The peer said nothing within the phase's time.
+    Late,
+    /// The connection is of no more use.
+    Broken(FaultKind, String),
+}
+
+/// The code with which a server closes the connection, whatever it was asked (RFC 5321, section 3.8).
+const CLOSING: u16 = 421;
+
+impl Stop {
+    /// The peer's reply was not the one wanted.
+    pub(crate) fn said(phase: Phase, said: &Said) -> Self {
+        if said.is_no() {
+            return Self { phase, why: Why::Said(said.reply()) };
+        }
+        Self { phase, why: Why::Broken(FaultKind::Garbled, format!("the peer said {} to {phase}", said.code)) }
+    }
+
+    /// Whether it is about the connection and not about the message: the peer closes, or is gone.
+    pub(crate) fn is_about_connection(&self) -> bool {
+        match &self.why {
+            Why::Said(reply) => self.is_before_mail() || reply.code == Some(CLOSING),
+            Why::Late | Why::Broken(..) => true,
+        }
+    }
+
+    /// Whether a connection that had carried messages before had ended while nobody looked.
+    pub(crate) fn is_farewell(&self) -> bool {
+        match &self.why {
+            Why::Said(reply) => reply.code == Some(CLOSING) && self.phase != Phase::Dot,
+            Why::Broken(FaultKind::Lost, _) => self.phase == Phase::Mail,
+            Why::Late | Why::Broken(..) => false,
+        }
+    }
+
+    /// Whether it came before the message was mentioned.
+    pub(crate) fn is_before_mail(&self) -> bool {
+        !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Dot)
+    }
+
+    /// Whether the peer may have the message: all of it was sent.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.phase == Phase::Dot && !matches!(self.why, Why::Said(_))
+    }
+
+    /// As an outcome, where what the peer said is about the message; the rest is a fault on this side.
+    pub(crate) fn outcome(self, side: Side) -> Outcome {
+        match self.why {
+            Why::Said(reply) if !self.is_before_mail() => outcome_of(reply),
+            _ => Outcome::Unreachable(self.fault(side)),
+        }
+    }
+
+    /// As a fault. Trouble of our own machine stays ours.
+    pub(crate) fn fault(self, side: Side) -> Fault {
+        let unknown = self.is_unknown();
+        let (kind, text) = match self.why {
+            Why::Said(reply) => (FaultKind::Connect, format!("{} was refused: {reply}", self.phase)),
+            Why::Late if self.phase == Phase::Connect => (FaultKind::Connect, "no connection in time".to_owned()),
+            Why::Late => (FaultKind::Lost, format!("no answer to {} in time", self.phase)),
+            Why::Broken(kind, text) => (kind, text),
+        };
+        let side = if kind == FaultKind::Local { Side::Ours } else { side };
+        Fault { kind: if unknown { FaultKind::Unanswered } else { kind }, side, text }
+    }
+}
+
+/// The outcome of a reply that says no.
+pub(crate) fn outcome_of(reply: Reply) -> Outcome {
+    if reply.code.is_some_and(|code| code >= 500) { Outcome::Refused(reply) } else { Outcome::Deferred(reply) }
+}

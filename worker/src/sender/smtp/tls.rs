@@ -1,0 +1,133 @@
+//! TLS as a client: with a certificate that has to hold for the host, or with any (RFC 7435).
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, WantsClientCert};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ConfigBuilder, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
+use shared::store::connection::servers::Tls;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Both ways to be a client. Each is made when it is first needed, because reading the system's certificates takes time.
+pub(crate) struct TlsClient {
+    files: Tls,
+    verified: OnceLock<Result<Arc<ClientConfig>, String>>,
+    unverified: OnceLock<Result<Arc<ClientConfig>, String>>,
+}
+
+impl TlsClient {
+    pub(crate) fn new(files: Tls) -> Self {
+        Self { files, verified: OnceLock::new(), unverified: OnceLock::new() }
+    }
+
+    /// Shakes hands. `verified`: the certificate has to hold for `host`.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        verified: bool,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, String> {
+        let config = if verified {
+            self.verified.get_or_init(|| verified_config(&self.files))
+        } else {
+            self.unverified.get_or_init(|| unverified_config(&self.files))
+        };
+        let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
+            .map_err(|_| format!("{host} is no name that a certificate could hold for"))?;
+        TlsConnector::from(config.clone()?).connect(name, stream).await.map_err(|err| err.to_string())
+    }
+}
+
+/// The version that was agreed on, as people write it.
+pub(crate) fn version(stream: &TlsStream<TcpStream>) -> &'static str {
+    match stream.get_ref().1.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLS",
+    }
+}
+
+fn verified_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    match &files.authority {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|err| format!("tls_ca_file: {err}"))?;
+                roots.add(certificate).map_err(|err| format!("tls_ca_file: {err}"))?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err("the system trusts no certificate authority; name some in tls_ca_file".to_owned());
+    }
+    let builder = builder()?.with_root_certificates(roots);
+    with_own(builder, files)
+}
+
+fn unverified_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+    let verifier = AnyCertificate(Arc::new(ring::default_provider()));
+    with_own(builder()?.dangerous().with_custom_certificate_verifier(Arc::new(verifier)), files)
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|err| err.to_string())
+}
+
+fn with_own(builder: ConfigBuilder<ClientConfig, WantsClientCert>, files: &Tls) -> Result<Arc<ClientConfig>, String> {
+    let Some((certificate, key)) = &files.certificate else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|err| format!("tls_cert_file: {err}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|err| format!("tls_key_file: {err}"))?;
+    let config = builder.with_client_auth_cert(chain, key).map_err(|err| format!("tls_cert_file: {err}"))?;
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate, as opportunistic TLS does: whoever could forge one could as well strip STARTTLS. Signatures are
+/// checked all the same, so that the peer has the key of what it shows.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

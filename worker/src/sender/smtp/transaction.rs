@@ -1,0 +1,119 @@
+//! A transaction: one message for one recipient over a session (RFC 5321, section 3.3), with the commands sent ahead of
+//! their replies where the peer takes that (RFC 2920).
+
+use std::time::{Duration, Instant};
+
+use shared::outcome::FaultKind;
+use shared::reply::Reply;
+use shared::transcript::Phase;
+use tokio::time::timeout;
+
+use super::dots::dot_stuffed;
+use super::envelope::Envelope;
+use super::session::{Session, ask, in_time};
+use super::stop::{Stop, Why};
+use super::trail::Trail;
+use super::wire::{Said, Silence};
+use crate::sender::Attempt;
+
+/// How long making a session fit for the next message may take: the outcome of this one is known already and waits.
+const RESET_MAX: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// Hands one message over. Where it stops the session has to be [`reset`](Self::reset) or given up.
+    pub(crate) async fn hand_over(
+        &mut self,
+        attempt: &Attempt,
+        content: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Reply, Stop> {
+        trail.begin(Phase::Mail);
+        let envelope = Envelope::new(&self.offers, self.settings.notify, attempt, content)
+            .map_err(|reply| Stop { phase: Phase::Mail, why: Why::Said(reply) })?;
+        (self.in_transaction, self.messages) = (true, self.messages + 1);
+        self.open_transaction(&envelope, trail).await?;
+        let limit = self.settings.timeouts.data;
+        let wire = dot_stuffed(content);
+        in_time(Phase::Data, limit, self.wire.send(&wire)).await?;
+
+        // From here on the peer may have the message, whatever we hear.
+        trail.begin(Phase::Dot);
+        let said = in_time(Phase::Dot, self.settings.timeouts.dot, self.wire.reply()).await;
+        trail.end();
+        match said {
+            Ok(said) if said.is_yes() => {
+                (self.in_transaction, self.used) = (false, Instant::now());
+                Ok(said.reply())
+            }
+            Ok(said) => Err(Stop::said(Phase::Dot, &said)),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// MAIL, RCPT and DATA, until the peer waits for the content.
+    async fn open_transaction(&mut self, envelope: &Envelope, trail: &mut Trail) -> Result<(), Stop> {
+        let timeouts = self.settings.timeouts;
+        let steps = [
+            (Phase::Mail, envelope.mail.as_str(), timeouts.mail),
+            (Phase::Rcpt, envelope.rcpt.as_str(), timeouts.rcpt),
+            (Phase::Data, "DATA\r\n", timeouts.data),
+        ];
+        let ahead = self.offers.pipelining();
+        if ahead {
+            let all = steps.map(|(_, command, _)| command).concat();
+            in_time(Phase::Mail, timeouts.mail, self.wire.send(all.as_bytes())).await?;
+        }
+        for (n, (phase, command, limit)) in steps.into_iter().enumerate() {
+            trail.begin(phase);
+            let said = if ahead {
+                self.outstanding = steps.len() - n - 1;
+                in_time(phase, limit, self.wire.reply()).await?
+            } else {
+                ask(&mut self.wire, phase, limit, command).await?
+            };
+            if !goes_on(phase, &said) {
+                return Err(Stop::said(phase, &said));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the session fit for the next transaction; `false` where that cannot be.
+    pub(crate) async fn reset(&mut self) -> bool {
+        let is_reset = !self.in_transaction || matches!(timeout(RESET_MAX, self.abandon()).await, Ok(Ok(true)));
+        if is_reset {
+            (self.in_transaction, self.used) = (false, Instant::now());
+        }
+        is_reset
+    }
+
+    /// Hears out what was sent ahead, and ends the transaction.
+    async fn abandon(&mut self) -> Result<bool, Silence> {
+        let mut waits_for_content = false;
+        while self.outstanding > 0 {
+            waits_for_content = goes_on(Phase::Data, &self.wire.reply().await?);
+            self.outstanding -= 1;
+        }
+        if waits_for_content {
+            // The peer takes content for nobody; it gets none (RFC 2920, section 3.1).
+            self.wire.send(b".\r\n").await?;
+            self.wire.reply().await?;
+        }
+        self.wire.send(b"RSET\r\n").await?;
+        let said = self.wire.reply().await?;
+        if said.is_yes() {
+            Ok(true)
+        } else {
+            Err(Silence { kind: FaultKind::Garbled, text: "RSET refused".to_owned() })
+        }
+    }
+}
+
+/// Whether the reply lets the transaction go on. The first digit says so, whatever the others are (RFC 5321, section 4.2);
+/// only for DATA is it another one.
+fn goes_on(phase: Phase, said: &Said) -> bool {
+    match phase {
+        Phase::Data => (300..=399).contains(&said.code),
+        _ => said.is_yes(),
+    }
+}

@@ -44,6 +44,7 @@ impl Api {
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(call.query);
         }
+        shared::tls::prepare();
         let mut request = Client::builder().timeout(ANSWER_MAX).build()?.request(call.method, url);
         if let Some(body) = &call.body {
             request = request.json(body);

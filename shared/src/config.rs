@@ -14,10 +14,14 @@ use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 
+mod content;
 mod read;
 mod redis;
+mod senders;
 
+pub use content::Content;
 pub use redis::Redis;
+pub use senders::{CommandSettings, HttpSettings, PLACEHOLDERS};
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -39,8 +43,8 @@ pub struct Config {
     pub pace: Pace,
     /// `[[destination]]`
     pub destinations: Vec<DestinationRule>,
-    /// `[content]` roots
-    pub content_roots: Vec<PathBuf>,
+    /// `[content]`
+    pub content: Content,
     /// `[policy]` file
     pub policy_file: Option<PathBuf>,
     /// `[journal]` keep
@@ -162,6 +166,8 @@ pub struct Route {
     pub name: String,
     /// What sends.
     pub sender: SenderSettings,
+    /// How long a message that a relay took waits for a bounce before it counts as delivered; zero: it counts at once.
+    pub confirm: Duration,
 }
 
 /// The settings of a sender.
@@ -171,6 +177,10 @@ pub enum SenderSettings {
     Log,
     /// Hands mail to a relay.
     Smtp(SmtpSettings),
+    /// Asks the platform, over HTTP.
+    Http(Box<HttpSettings>),
+    /// Runs a program.
+    Command(CommandSettings),
 }
 
 /// The settings of an SMTP relay.

@@ -248,5 +248,6 @@ fn word(answer: &Answer) -> &'static str {
         Answer::Stale => "stale",
         Answer::Retired(_) => "retired",
         Answer::Dropped => "dropped",
+        Answer::Accepted(_) | Answer::Deferred { .. } => "confirmed",
     }
 }

@@ -5,7 +5,6 @@ use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
-use reqwest::Client;
 use serde_json::{Value, json};
 
 /// A local part that nothing else has in it.
@@ -42,7 +41,7 @@ async fn no_log_shows_a_full_address() {
     let wrong = bounce(&format!("{SECRET}@@private.example"), "m1", FULL);
     let bounces = Value::Array(vec![waiting, nowhere, wrong, bounce(&address(3), "m1", UNKNOWN)]);
     let post = async || {
-        let request = Client::new().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
+        let request = harness::http::client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
         request.send().await.ok().filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounces in", post).await;

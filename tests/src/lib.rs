@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod dns;
 pub mod http;
 pub mod mail;
+pub mod platform;
 pub mod process;
 pub mod proxy;
 pub mod random;

@@ -1,9 +1,10 @@
 //! An SMTP server that follows a script, command by command.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use bytes::Bytes;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -37,6 +38,7 @@ pub struct SmtpPeer {
     /// Where it listens.
     pub address: SocketAddr,
     heard: watch::Sender<Vec<Heard>>,
+    contents: Arc<Mutex<Vec<Bytes>>>,
     _stop: DropGuard,
 }
 
@@ -54,13 +56,20 @@ impl SmtpPeer {
         let address = listener.local_addr().expect("it is bound");
         let heard = watch::Sender::new(Vec::new());
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, Arc::new(script), heard.clone())));
-        Self { address, heard, _stop: stop.drop_guard() }
+        let contents = Arc::new(Mutex::default());
+        let listening = listen(listener, Arc::new(script), heard.clone(), Arc::clone(&contents));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
+        Self { address, heard, contents, _stop: stop.drop_guard() }
     }
 
     /// All that it was sent so far.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.borrow().clone()
+    }
+
+    /// The contents that it was sent so far, without the dots that SMTP adds.
+    pub fn contents(&self) -> Vec<Bytes> {
+        self.contents.lock().expect("nobody panics with it").clone()
     }
 
     /// On which connections a command that starts so was sent.
@@ -88,10 +97,15 @@ pub fn agree(command: &str) -> Act {
     }
 }
 
-async fn listen(listener: TcpListener, script: Arc<Script>, heard: watch::Sender<Vec<Heard>>) {
+async fn listen(
+    listener: TcpListener,
+    script: Arc<Script>,
+    heard: watch::Sender<Vec<Heard>>,
+    contents: Arc<Mutex<Vec<Bytes>>>,
+) {
     for connection in 1.. {
         let Ok((stream, _)) = listener.accept().await else { return };
-        tokio::spawn(converse(stream, connection, script.clone(), heard.clone()));
+        tokio::spawn(converse(stream, connection, script.clone(), heard.clone(), contents.clone()));
     }
 }
 
@@ -101,9 +115,10 @@ async fn converse(
     connection: usize,
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
+    contents: Arc<Mutex<Vec<Bytes>>>,
 ) -> Option<()> {
     let (reader, mut writer) = stream.into_split();
-    let mut lines = BufReader::new(reader).lines();
+    let mut lines = BufReader::new(reader);
     let mut command = String::new();
     loop {
         let now = Heard { connection, command };
@@ -116,14 +131,36 @@ async fn converse(
                     return None;
                 }
                 if reply.starts_with("354") {
-                    while lines.next_line().await.ok()?? != "." {}
+                    let content = read_content(&mut lines).await?;
+                    contents.lock().expect("nobody panics with it").push(content);
                     command = ".".to_owned();
                 } else {
-                    command = lines.next_line().await.ok()??;
+                    command = read_command(&mut lines).await?;
                 }
             }
             Act::Hang => return std::future::pending().await,
             Act::Close => return None,
         }
+    }
+}
+
+async fn read_command(lines: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+    let mut line = String::new();
+    let count = lines.read_line(&mut line).await.ok()?;
+    (count > 0).then(|| line.trim_end().to_owned())
+}
+
+/// The lines up to a dot alone, without the dot that a line got which begins with one (RFC 5321, section 4.5.2).
+async fn read_content(lines: &mut (impl AsyncBufRead + Unpin)) -> Option<Bytes> {
+    let mut content = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if lines.read_until(b'\n', &mut line).await.ok()? == 0 {
+            return None;
+        }
+        if line == b".\r\n" {
+            return Some(content.into());
+        }
+        content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
     }
 }

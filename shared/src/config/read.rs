@@ -1,7 +1,6 @@
 //! Reads one layer of configuration into the settings, with the bounds of every key.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use toml::{Table, Value};
 
 mod pace;
 
+use super::senders::{read_command, read_http};
 use super::{Config, Job, Log, Placement, Route, Scheduler, SenderSettings, SmtpSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
@@ -50,11 +50,7 @@ impl Config {
                 "upkeep" => self.upkeep.read(&mut section),
                 "log" => self.log.read(&mut section),
                 "placement" => self.placement.read(&mut section),
-                "content" => {
-                    if table.contains_key("roots") {
-                        self.content_roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
-                    }
-                }
+                "content" => self.content.read(&mut section),
                 "policy" => set(&mut self.policy_file, section.text("file").map(|file| Some(file.into()))),
                 _ => set(&mut self.journal_keep, section.duration("keep", 60 * SECOND..=3_660 * DAY)),
             }
@@ -179,24 +175,37 @@ fn nameserver(text: &str) -> Option<SocketAddr> {
 enum SenderKind {
     Log,
     Smtp,
+    Http,
+    Command,
 }
+
+/// What a route may name as its sender.
+const SENDERS: [(&str, SenderKind); 4] = [
+    ("log", SenderKind::Log),
+    ("smtp", SenderKind::Smtp),
+    ("http", SenderKind::Http),
+    ("command", SenderKind::Command),
+];
 
 fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
     let name = section.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
     if name.is_none() {
         section.fault("name", "every route needs a name");
     }
-    let kind = section.choice("sender", &[("log", SenderKind::Log), ("smtp", SenderKind::Smtp)]);
-    if kind.is_none() {
-        section.fault("sender", "every route needs a sender: log or smtp");
+    let kind = section.choice("sender", &SENDERS);
+    if kind.is_none() && !section.has("sender") {
+        section.fault("sender", format!("every route needs a sender: {}", SENDERS.map(|(name, _)| name).join(", ")));
     }
+    let confirm = section.duration("confirm", Duration::ZERO..=30 * DAY).unwrap_or_default();
     let sender = match kind {
         Some(SenderKind::Smtp) => read_smtp(&mut section).map(SenderSettings::Smtp),
-        _ => Some(SenderSettings::Log),
+        Some(SenderKind::Http) => read_http(&mut section).map(|settings| SenderSettings::Http(Box::new(settings))),
+        Some(SenderKind::Command) => read_command(&mut section).map(SenderSettings::Command),
+        Some(SenderKind::Log) | None => Some(SenderSettings::Log),
     };
     section.finish();
     kind?;
-    Some(Route { name: name?, sender: sender? })
+    Some(Route { name: name?, sender: sender?, confirm })
 }
 
 fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {

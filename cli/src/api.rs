@@ -95,6 +95,7 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
+        shared::tls::prepare();
         let request = Client::builder().timeout(ANSWER_MAX).build()?.request(method, url);
         Ok(match self.token()? {
             Some(token) => request.bearer_auth(token),

@@ -181,7 +181,8 @@ impl Stage {
         let api = format!("http://{}", listener.local_addr()?);
         let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
         let contents = Contents::new(Vec::new());
-        let worker = Worker::new(store.clone(), Routes::from_config(&config), contents, table, config.worker.clone());
+        let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
+        let worker = Worker::new(store.clone(), routes, contents, table, config.worker.clone());
         let inner = CancellationToken::new();
         let serving = inner.clone();
         let running = vec![tokio::spawn(async move {
@@ -233,5 +234,5 @@ fn route(member: &Member) -> Route {
     let mut settings = SmtpSettings::new(member.address.ip().to_string(), member.address.port());
     settings.session.helo = "redeliver.example".to_owned();
     settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(10));
-    Route { name: member.route.to_owned(), sender: SenderSettings::Smtp(settings) }
+    Route { name: member.route.to_owned(), sender: SenderSettings::Smtp(settings), confirm: Duration::ZERO }
 }

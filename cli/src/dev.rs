@@ -46,7 +46,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         return Ok(ExitCode::SUCCESS);
     };
     let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
-    let (routes, contents) = (Routes::from_config(&config), Contents::new(config.content_roots.clone()));
+    let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
+    let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
     let worker = Worker::new(store, routes, contents, table, config.worker.clone());
     eprint!("{}", welcome(address, &arguments.data, &config.worker.route, token.as_deref()));
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use shared::clock::SystemClock;
 use shared::config::{Route, SenderSettings};
@@ -38,7 +38,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         return Ok(ExitCode::SUCCESS);
     };
     tracing::info!(concurrency = config.worker.concurrency, routes = config.routes.len(), "worker works");
-    let (routes, contents) = (Routes::from_config(&config), Contents::new(config.content_roots.clone()));
+    let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
+    let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
     Worker::new(store, routes, contents, table, config.worker).run(stop).await;
     tracing::info!("worker stopped");
     Ok(ExitCode::SUCCESS)

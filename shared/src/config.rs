@@ -15,18 +15,22 @@ use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 
 mod access;
+mod content;
 mod hooks;
 mod read;
 mod redis;
 mod returned;
 mod secret;
+mod senders;
 mod smtp;
 
 pub use access::Access;
+pub use content::Content;
 pub use hooks::{Hook, Hooks, Service};
 pub use redis::Redis;
 pub use returned::{Lmtp, Returned};
 pub use secret::Secret;
+pub use senders::{CommandSettings, HttpSettings, PLACEHOLDERS};
 pub use smtp::{AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 
 /// The defaults' text: reference, documentation and data in one.
@@ -53,8 +57,8 @@ pub struct Config {
     pub pace: Pace,
     /// `[[destination]]`
     pub destinations: Vec<DestinationRule>,
-    /// `[content]` roots
-    pub content_roots: Vec<PathBuf>,
+    /// `[content]`
+    pub content: Content,
     /// `[policy]` file
     pub policy_file: Option<PathBuf>,
     /// `[journal]` keep
@@ -180,6 +184,8 @@ pub struct Route {
     pub name: String,
     /// What sends.
     pub sender: SenderSettings,
+    /// How long a message that a relay took waits for a bounce before it counts as delivered; zero: it counts at once.
+    pub confirm: Duration,
 }
 
 /// The settings of a sender.
@@ -191,6 +197,10 @@ pub enum SenderSettings {
     Smtp(SmtpSettings),
     /// Takes mail to the recipients' own mail hosts.
     Mx(MxSettings),
+    /// Asks the platform, over HTTP.
+    Http(Box<HttpSettings>),
+    /// Runs a program.
+    Command(CommandSettings),
 }
 
 impl Placement {

@@ -23,6 +23,8 @@ pub enum EventKind {
     MessageJoined,
     /// An attempt failed: attempt, message, status, policy, reply, late; due where another attempt follows.
     AttemptDeferred,
+    /// A relay took a message, and a bounce may still come: attempt, message, reply, late; due where the job waits for it.
+    MessageAccepted,
     /// Final. A message got through: attempt, message, reply, late.
     MessageDelivered,
     /// Final. A message was given up: message, reason, and what led to it.
@@ -61,10 +63,11 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
+        Self::MessageAccepted,
         Self::MessageDelivered,
         Self::MessageDropped,
         Self::MessageExpired,
@@ -95,6 +98,7 @@ impl EventKind {
             Self::JobScheduled => "JobScheduled",
             Self::MessageJoined => "MessageJoined",
             Self::AttemptDeferred => "AttemptDeferred",
+            Self::MessageAccepted => "MessageAccepted",
             Self::MessageDelivered => "MessageDelivered",
             Self::MessageDropped => "MessageDropped",
             Self::MessageExpired => "MessageExpired",

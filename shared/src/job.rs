@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use url::Url;
 
 use crate::account::Account;
 use crate::address::Address;
@@ -133,6 +134,9 @@ pub struct Message {
     /// When its bounce happened.
     #[serde(rename = "b", with = "as_ms")]
     pub bounced_at: Timestamp,
+    /// That a relay has taken it and a bounce may still come. It stands behind the two before it, where the scripts look.
+    #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Acceptance>,
     /// The envelope sender; none is the null reverse-path.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none", with = "crate::address::canonical")]
     pub envelope_from: Option<Address>,
@@ -159,6 +163,20 @@ pub struct Message {
     pub metadata: Map<String, Value>,
 }
 
+/// That a relay has taken a message and answers for it, as long as no bounce comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// Which attempt that was, as policy counts them.
+    #[serde(rename = "a")]
+    pub attempt: u32,
+    /// When that attempt's job was claimed. A bounce from before it is about another try.
+    #[serde(rename = "t", with = "as_ms")]
+    pub at: Timestamp,
+    /// From when on it counts as delivered.
+    #[serde(rename = "u", with = "as_ms")]
+    pub until: Timestamp,
+}
+
 /// The instant from which a message must not be sent any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpiresAt(#[serde(with = "as_ms")] pub Timestamp);
@@ -172,6 +190,25 @@ pub enum ContentRef {
     /// In a file that the workers can read, under one of their content roots.
     #[serde(rename = "f")]
     File(String),
+    /// At a URL that the workers can read, under one of their content stores.
+    #[serde(rename = "u")]
+    Url(String),
+}
+
+/// What the URL of content may begin with. Only workers that run for tests and in trusted networks read `http`.
+pub const CONTENT_SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
+
+/// Whether a text is a URL that content can be at: of one of [`CONTENT_SCHEMES`], with a host or bucket and a path, and with
+/// nothing secret in it.
+pub fn is_content_url(text: &str) -> bool {
+    let Ok(url) = Url::parse(text) else { return false };
+    CONTENT_SCHEMES.contains(&url.scheme())
+        && url.host_str().is_some_and(|host| !host.is_empty())
+        && url.path().len() > 1
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
 }
 
 impl fmt::Debug for ContentRef {
@@ -180,6 +217,7 @@ impl fmt::Debug for ContentRef {
         match self {
             Self::Inline(content) => write!(f, "Inline({} bytes)", content.len()),
             Self::File(path) => write!(f, "File({path})"),
+            Self::Url(url) => write!(f, "Url({url})"),
         }
     }
 }
@@ -312,6 +350,7 @@ mod tests {
         let message = |id: &str| Message {
             id: id.to_owned(),
             bounced_at: then,
+            accepted: None,
             envelope_from: None,
             route: None,
             stream: None,

@@ -27,6 +27,7 @@ pub mod meta;
 pub mod place;
 pub mod private;
 pub mod quarantine;
+pub mod refute;
 pub mod repair;
 pub mod schedule;
 pub mod scripts;

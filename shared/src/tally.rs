@@ -13,6 +13,8 @@ use crate::status::EnhancedStatus;
 pub enum TallyResult {
     /// A message got through.
     Delivered,
+    /// A relay took a message, and the job waits for a bounce or for silence.
+    Accepted,
     /// The job waits for its next attempt.
     Deferred,
     /// The address left the active list.
@@ -40,12 +42,13 @@ pub struct Tally {
 pub const BUCKET_MAX: u8 = 10;
 
 impl TallyResult {
-    const ALL: [Self; 4] = [Self::Delivered, Self::Deferred, Self::Retired, Self::Ended];
+    const ALL: [Self; 5] = [Self::Delivered, Self::Accepted, Self::Deferred, Self::Retired, Self::Ended];
 
     /// The word used in Redis and documents.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
+            Self::Accepted => "accepted",
             Self::Deferred => "deferred",
             Self::Retired => "retired",
             Self::Ended => "ended",
@@ -116,7 +119,7 @@ mod tests {
     fn a_tally_reads_back_as_it_was_written() {
         let created = Timestamp::parse("2026-11-21T09:30:00Z").unwrap();
         let status = Some("4.3.1".parse().unwrap());
-        for (result, status) in TallyResult::ALL.into_iter().zip([status, None, status, None]) {
+        for (result, status) in TallyResult::ALL.into_iter().zip([status, None, status, None, status]) {
             let tally = Tally::new(result, status, 2, created, created.plus(Duration::from_secs(86_400)));
             assert_eq!((tally.hour, tally.bucket), (9, 5));
             assert_eq!(tally.to_string().parse(), Ok(tally));

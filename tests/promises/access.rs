@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use harness::bounce::{FULL, bounce};
-use harness::http::{Http, problem};
+use harness::http::{Http, client, problem};
 use harness::process::{self, Redeliver, free_port};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::World;
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use scheduler::access::Access;
 use serde_json::json;
 use shared::access::{Grant, Scope, TokenHash};
@@ -51,7 +51,7 @@ fn with(tokens: Vec<Grant>) -> Config {
 
 fn request(http: &Http, method: &str, path: &str) -> RequestBuilder {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
-    Client::new().request(method, format!("{}{path}", http.base())).json(&json!({}))
+    client().request(method, format!("{}{path}", http.base())).json(&json!({}))
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
     );
     let api = format!("http://{listen}");
     eventually("the scheduler", async || {
-        reqwest::get(format!("{api}/readyz")).await.ok().filter(|ready| ready.status() == 200)
+        client().get(format!("{api}/readyz")).send().await.ok().filter(|ready| ready.status() == 200)
     })
     .await;
     let show = ["addresses", "show", JO, "--api", &api];

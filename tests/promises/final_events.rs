@@ -269,6 +269,7 @@ fn word(answer: &Answer) -> &'static str {
         Answer::Stale => "stale",
         Answer::Retired(_) => "retired",
         Answer::Dropped => "dropped",
+        Answer::Accepted(_) | Answer::Deferred { .. } => "confirmed",
     }
 }
 

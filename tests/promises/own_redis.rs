@@ -45,7 +45,7 @@ async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an
     let mut posted = bounce("jo@example.com", "m1", FULL);
     posted["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
     posted["occurred_at"] = Timestamp::from_ms(SystemClock.now().ms() - 172_800_000).to_string().into();
-    let (client, url) = (reqwest::Client::new(), format!("http://{listen}/v1/bounces"));
+    let (client, url) = (harness::http::client(), format!("http://{listen}/v1/bounces"));
     eventually("a scheduler", async || client.post(&url).json(&posted).send().await.ok()).await;
     peer.has_heard("DATA", 1).await;
     program.signal("-TERM").await;

@@ -210,6 +210,7 @@ impl Play {
             }
             Answer::Joined { .. } | Answer::Duplicate | Answer::Stale => {}
             Answer::Dropped => panic!("no bounce is about its message alone"),
+            Answer::Accepted(_) | Answer::Deferred { .. } => panic!("nothing waits for confirmation"),
         }
     }
 

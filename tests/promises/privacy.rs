@@ -1,11 +1,11 @@
 //! Addresses are personal data: whatever happens to them, no log shows one in full.
 
 use harness::bounce::{FULL, UNKNOWN, bounce};
+use harness::http;
 use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
-use reqwest::Client;
 use serde_json::{Value, json};
 
 /// A local part that nothing else has in it.
@@ -43,7 +43,7 @@ async fn no_log_shows_a_full_address() {
     let wrong = bounce(&format!("{SECRET}@@private.example"), "m1", FULL);
     let bounces = Value::Array(vec![waiting, nowhere, wrong, bounce(&address(3), "m1", UNKNOWN)]);
     let post = async || {
-        let request = Client::new().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
+        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
         request.send().await.ok().filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounces in", post).await;
@@ -58,7 +58,7 @@ async fn no_log_shows_a_full_address() {
         ("hooks/postmark", &strange, 202),
         ("hooks/mailgun", &record, 404),
     ] {
-        let request = Client::new().post(format!("http://127.0.0.1:{port}/v1/{path}")).json(body);
+        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/{path}")).json(body);
         assert_eq!(request.basic_auth("pm", Some("pm")).send().await.unwrap().status(), status, "{path}");
     }
     peer.has_heard("RCPT", 1).await;

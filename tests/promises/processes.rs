@@ -110,7 +110,7 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
             "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"{listen}\"\n[log]\nfilter = \"error\"\n"
         ),
     );
-    let client = reqwest::Client::new();
+    let client = harness::http::client();
     let ready =
         || async { client.get(format!("{base}/readyz")).send().await.ok().filter(|ready| ready.status() == 200) };
     eventually("the scheduler", ready).await;

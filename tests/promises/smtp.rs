@@ -27,12 +27,9 @@ fn sender(peer: &SmtpPeer, timeout: Duration) -> SmtpSender {
 
 pub(crate) fn mail(message: &str) -> Attempt {
     Attempt {
-        job: "default/jo@example.com".into(),
-        number: 1,
-        message_id: message.to_owned(),
-        recipient: Address::parse("jo@example.com").expect("it is one"),
         envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is one")),
         content: Some("Subject: hello\r\n\r\n.\r\nbye\r\n".into()),
+        ..Attempt::first(Address::parse("jo@example.com").expect("it is one"), message)
     }
 }
 

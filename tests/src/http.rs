@@ -14,6 +14,12 @@ use crate::world::World;
 /// NDJSON's content type.
 pub const NDJSON: &str = "application/x-ndjson";
 
+/// An HTTP client.
+pub fn client() -> Client {
+    shared::tls::prepare();
+    Client::new()
+}
+
 /// A running scheduler. It stops when this is dropped.
 pub struct Http {
     base: String,
@@ -44,7 +50,7 @@ impl Http {
         let base = format!("http://{}", listener.local_addr().expect("it is bound"));
         let stop = CancellationToken::new();
         tokio::spawn(scheduler.serve(listener, stop.clone()));
-        Self { base, client: Client::new(), _stop: stop.drop_guard() }
+        Self { base, client: client(), _stop: stop.drop_guard() }
     }
 
     /// A GET request.

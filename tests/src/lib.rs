@@ -10,6 +10,7 @@ pub mod dns;
 pub mod http;
 pub mod lmtp;
 pub mod mail;
+pub mod platform;
 pub mod postfix;
 pub mod process;
 pub mod proxy;

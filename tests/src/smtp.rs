@@ -1,9 +1,10 @@
 //! An SMTP server that follows a script, command by command.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -49,6 +50,7 @@ pub struct SmtpPeer {
     /// Where it listens.
     pub address: SocketAddr,
     heard: watch::Sender<Vec<Heard>>,
+    contents: Arc<Mutex<Vec<Bytes>>>,
     _stop: DropGuard,
 }
 
@@ -75,13 +77,20 @@ impl SmtpPeer {
         let address = listener.local_addr().expect("it is bound");
         let heard = watch::Sender::new(Vec::new());
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, tls, Arc::new(script), heard.clone())));
-        Self { address, heard, _stop: stop.drop_guard() }
+        let contents = Arc::new(Mutex::default());
+        let listening = listen(listener, tls, Arc::new(script), heard.clone(), Arc::clone(&contents));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
+        Self { address, heard, contents, _stop: stop.drop_guard() }
     }
 
     /// All that it was sent so far.
     pub fn heard(&self) -> Vec<Heard> {
         self.heard.borrow().clone()
+    }
+
+    /// The contents that it was sent so far, without the dots that SMTP adds.
+    pub fn contents(&self) -> Vec<Bytes> {
+        self.contents.lock().expect("nobody panics with it").clone()
     }
 
     /// On which connections a command that starts so was sent.
@@ -114,10 +123,11 @@ async fn listen(
     tls: Option<TlsAcceptor>,
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
+    contents: Arc<Mutex<Vec<Bytes>>>,
 ) {
     for connection in 1.. {
         let Ok((stream, _)) = listener.accept().await else { return };
-        tokio::spawn(converse(stream, tls.clone(), connection, script.clone(), heard.clone()));
+        tokio::spawn(converse(stream, tls.clone(), connection, script.clone(), heard.clone(), contents.clone()));
     }
 }
 
@@ -128,6 +138,7 @@ async fn converse(
     connection: usize,
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
+    contents: Arc<Mutex<Vec<Bytes>>>,
 ) -> Option<()> {
     let mut lines = BufReader::new(Either::Left(stream));
     let mut command = String::new();
@@ -172,7 +183,8 @@ async fn converse(
             _ => {}
         }
         if reply.starts_with("354") {
-            while read_line(&mut lines).await? != "." {}
+            let content = read_content(&mut lines).await?;
+            contents.lock().expect("nobody panics with it").push(content);
             command = ".".to_owned();
         } else {
             command = read_line(&mut lines).await?;
@@ -186,4 +198,19 @@ async fn read_line(lines: &mut Lines) -> Option<String> {
     let mut line = String::new();
     lines.read_line(&mut line).await.ok().filter(|len| *len > 0)?;
     Some(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The lines up to a dot alone, without the dot that a line got which begins with one (RFC 5321, section 4.5.2).
+async fn read_content(lines: &mut Lines) -> Option<Bytes> {
+    let mut content = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if lines.read_until(b'\n', &mut line).await.ok()? == 0 {
+            return None;
+        }
+        if line == b".\r\n" {
+            return Some(content.into());
+        }
+        content.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Map;
 use shared::clock::{Clock, Timestamp};
 use shared::event::{DropReason, Event, EventKind, EventLines};
-use shared::job::{Job, Message};
+use shared::job::{Acceptance, Job, Message};
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::pace::Feedback;
 use shared::placement::Destination;
@@ -22,6 +22,7 @@ use shared::tally::{Tally, TallyResult};
 use shared::transcript::Transcript;
 
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::content::{ContentError, Contents};
 use crate::routes::Routes;
@@ -39,6 +40,10 @@ pub struct Attempter {
 struct Progress {
     leased: LeasedJob,
     waiting: VecDeque<Message>,
+    /// What a relay has taken and a bounce may still come for.
+    accepted: Vec<Message>,
+    /// Whether nothing is tried, because all that there was to do was to hear no bounce.
+    only_heard: bool,
     /// Which attempt policy is asked about. After a delivery it is 0: a failure then is a new outage, which our own try
     /// was the first to meet.
     step: u32,
@@ -60,17 +65,21 @@ impl Attempter {
     /// cancelled it stops at the message that is under way and says what happened until then; `None` where that is
     /// nothing, and the job can be given back untried.
     pub async fn attempt(&self, mut leased: LeasedJob, cut: &CancellationToken) -> Option<Box<Settlement>> {
-        let waiting = mem::take(&mut leased.job.messages).into();
+        let (accepted, waiting): (Vec<Message>, VecDeque<Message>) = split(mem::take(&mut leased.job.messages));
         let step = leased.job.head.attempt + 1;
+        let only_heard = waiting.is_empty();
         let mut progress = Progress {
             leased,
             waiting,
+            accepted,
+            only_heard,
             step,
             delivered: false,
             feedback: Feedback::Nothing,
             events: EventLines::default(),
             transcript: None,
         };
+        progress.hear_silence();
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
             return Some(settlement);
@@ -123,12 +132,12 @@ impl Attempter {
             }
             return ours(FaultKind::Local, format!("this worker has no route {route}"));
         };
-        let content = match &message.content {
+        let content = match message.content.as_ref().filter(|_| sender.wants_content()) {
             None => None,
             Some(content) => match self.contents.read(content).await {
                 Ok(content) => Some(content),
                 Err(ContentError::Missing(why)) => return (Outcome::Unreadable(why.to_owned()), None),
-                Err(ContentError::Unread(err)) => return ours(FaultKind::Local, format!("content not read: {err}")),
+                Err(ContentError::Unread(why)) => return ours(FaultKind::Local, format!("content not read: {why}")),
             },
         };
         let attempt = Attempt {
@@ -137,6 +146,10 @@ impl Attempter {
             message_id: message.id.clone(),
             recipient: progress.leased.job.id.recipient.clone(),
             envelope_from: message.envelope_from.clone(),
+            key: key(&progress.leased, message),
+            stream: message.stream.clone(),
+            traceparent: message.traceparent.clone(),
+            metadata: message.metadata.clone(),
             content,
         };
         let (outcome, transcript) = sender.send_traced(&attempt).await;
@@ -156,15 +169,33 @@ impl Attempter {
             attempt: progress.step,
             created: job.head.created,
             delivered_there: *delivered_there,
+            confirm: self.routes.confirm(message.route.as_deref()),
         };
         decide(&case, outcome, &self.table, self.clock.now().max(progress.leased.claimed_at))
     }
 }
 
 impl Progress {
-    /// The number of this attempt of the job.
+    /// The number of this attempt of the job: where nothing is tried, of the last one.
     fn attempt(&self) -> u32 {
-        self.leased.job.head.attempt + 1
+        self.leased.job.head.attempt + u32::from(!self.only_heard)
+    }
+
+    /// No bounce has come for what was accepted long enough ago: it got through.
+    fn hear_silence(&mut self) {
+        let now = self.leased.claimed_at;
+        for message in mem::take(&mut self.accepted) {
+            match message.accepted {
+                Some(acceptance) if acceptance.until <= now => {
+                    let mut delivered = self.about(EventKind::MessageDelivered).of(&message);
+                    delivered.attempt = Some(self.leased.job.head.attempt);
+                    delivered.reason = Some("silence".to_owned());
+                    self.events.push(&delivered);
+                    (self.delivered, self.step) = (true, 0);
+                }
+                _ => self.accepted.push(message),
+            }
+        }
     }
 
     /// Does what policy says about the message in front. `Some` where that ends the attempt.
@@ -179,6 +210,24 @@ impl Progress {
                 self.delivered = true;
                 self.step = 0;
                 None
+            }
+            Verdict::Confirm(delay) => {
+                let mut accepted = said(EventKind::MessageAccepted);
+                let mut message = self.waiting.pop_front()?;
+                let at = self.leased.claimed_at;
+                message.accepted = Some(Acceptance { attempt: self.step, at, until: at.plus(*delay) });
+                self.accepted.push(message);
+                // The probe waits alone; an address that has shown that it is alive gets the rest at once.
+                if self.delivered && !self.waiting.is_empty() {
+                    accepted.delay = Some(ms(*delay));
+                    self.events.push(&accepted);
+                    return None;
+                }
+                let tally = self.tally(TallyResult::Accepted, self.leased.job.head.status, now);
+                self.renew_if_delivered(now);
+                let head = &mut self.leased.job.head;
+                (head.attempt, head.held) = (self.step, false);
+                Some(self.wait(*delay, tally, accepted))
             }
             Verdict::DropMessage => {
                 let mut dropped = said(EventKind::MessageDropped);
@@ -223,6 +272,9 @@ impl Progress {
                 let mut retired = said(EventKind::AddressRetired);
                 (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
                 self.events.push(&deferred);
+                self.drop_all(DropReason::Retired);
+                // Nobody looks after these any more: the address has been found dead.
+                self.waiting = mem::take(&mut self.accepted).into();
                 self.drop_all(DropReason::Retired);
                 let policy = retired.policy.clone().unwrap_or_default();
                 let end = End::Retire { standing: *standing, policy, host_dead: *host_dead };
@@ -271,8 +323,9 @@ impl Progress {
 
     /// The job waits for its next attempt, with what still waits in it.
     fn wait(&mut self, delay: Duration, tally: Tally, mut last: Event) -> Box<Settlement> {
-        last.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
-        let messages = mem::take(&mut self.waiting).into();
+        last.delay = Some(ms(delay));
+        let mut messages = mem::take(&mut self.accepted);
+        messages.extend(mem::take(&mut self.waiting));
         let job = Job { messages, ..self.leased.job.clone() };
         self.settlement(End::Retry { job, delay }, tally, &last)
     }
@@ -300,14 +353,27 @@ impl Progress {
         }
     }
 
-    /// No message is left: the job ends, and the address keeps its standing.
+    /// No message is left to try: the job ends, and the address keeps its standing; or it waits for what was accepted.
     fn end(&mut self, now: Timestamp) -> Box<Settlement> {
+        if let Some(until) = self.accepted.iter().filter_map(|message| Some(message.accepted?.until)).min() {
+            return self.wait_for_bounces(until, now);
+        }
         let job = &self.leased.job;
         let mut last = self.about(EventKind::JobClosed);
         last.attempt = Some(self.attempt());
         let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
         let tally = self.tally(result, job.head.status, now);
         self.settlement(End::Close, tally, &last)
+    }
+
+    fn wait_for_bounces(&mut self, until: Timestamp, now: Timestamp) -> Box<Settlement> {
+        let mut last = self.about(EventKind::AttemptDeferred);
+        last.attempt = Some(self.attempt());
+        last.reason = Some("confirming".to_owned());
+        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Accepted };
+        let tally = self.tally(result, self.leased.job.head.status, now);
+        self.renew_if_delivered(now);
+        self.wait(until.since(now.max(self.leased.claimed_at)), tally, last)
     }
 
     fn tally(&self, result: TallyResult, status: Option<EnhancedStatus>, now: Timestamp) -> Tally {
@@ -330,6 +396,29 @@ fn trace(transcript: &Transcript, destination: &Destination) {
         tracing::warn!(%destination, host, address, ms, "a message was sent whole and not answered for");
     }
     tracing::debug!(%destination, %phase, host, address, tls, reused, unknown, ms, "an attempt over SMTP has ended");
+}
+
+/// Those that a relay has taken, and those that are to be tried.
+fn split(messages: Vec<Message>) -> (Vec<Message>, VecDeque<Message>) {
+    if messages.iter().all(|message| message.accepted.is_none()) {
+        return (Vec::new(), messages.into());
+    }
+    let (accepted, waiting): (Vec<Message>, Vec<Message>) =
+        messages.into_iter().partition(|message| message.accepted.is_some());
+    (accepted, waiting.into())
+}
+
+fn ms(delay: Duration) -> u64 {
+    delay.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// What names an attempt for one message. Each settlement changes the job's number or its last try, and a new job has
+/// another beginning; a lapse changes none of them.
+fn key(leased: &LeasedJob, message: &Message) -> String {
+    let head = &leased.job.head;
+    let last = head.history.last().map_or(0, |last| last.at.ms());
+    let named = format!("{}\n{}\n{}\n{last}\n{}", leased.lease.job, head.created.ms(), head.attempt, message.id);
+    format!("rd-{:032x}", xxh3_128(named.as_bytes()))
 }
 
 /// What an outcome says about the destination. Our own trouble says nothing, and a mail system that finds fault with a

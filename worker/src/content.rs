@@ -1,114 +1,114 @@
-//! The content of messages: read from where the platform left it, and made fit for the wire.
+//! The content of messages: read from where the platform left it, kept for others that have the same, and made fit for
+//! the wire.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use moka::future::Cache;
+use shared::config;
 use shared::job::ContentRef;
-use tokio::fs;
+use tokio::time::timeout;
 
-/// The largest file that is read as a message.
-const FILE_MAX_BYTES: u64 = 64 << 20;
+mod file;
+mod object;
+mod wire;
+
+use object::Stores;
 
 /// Why content could not be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ContentError {
-    /// It is not there, or is not ours to read: the message cannot be sent, now or later.
+    /// It is not there, not ours to read, or no mail: the message cannot be sent, now or later.
     #[error("{0}")]
     Missing(&'static str),
     /// Reading it failed; it may succeed later.
     #[error("content could not be read: {0}")]
-    Unread(io::Error),
+    Unread(String),
 }
 
-/// Reads content.
-#[derive(Clone, Debug)]
+/// Reads content, and keeps what was read lately. Clones share what they keep.
+#[derive(Clone)]
 pub struct Contents {
-    roots: Vec<PathBuf>,
+    roots: Arc<[PathBuf]>,
+    stores: Arc<Stores>,
+    kept: Cache<String, Bytes>,
+    max: usize,
+    limit: Duration,
 }
 
 impl Contents {
     /// Content from these folders, and inline content.
     pub fn new(roots: Vec<PathBuf>) -> Self {
-        Self { roots }
+        let settings = config::Content { roots, ..config::Config::embedded().content };
+        Self::with_stores(&settings, Stores::default())
     }
 
-    /// The content, with CRLF line ends (RFC 5321, section 2.3.8).
+    /// Content from where the configuration allows.
+    ///
+    /// # Errors
+    /// Where a store cannot be used as it is configured.
+    pub fn from_config(settings: &config::Content) -> Result<Self, String> {
+        Ok(Self::with_stores(settings, Stores::open(&settings.stores)?))
+    }
+
+    fn with_stores(settings: &config::Content, stores: Stores) -> Self {
+        let kept = Cache::builder()
+            .weigher(|key: &String, content: &Bytes| (key.len() + content.len()).try_into().unwrap_or(u32::MAX))
+            .max_capacity(settings.cache as u64)
+            .time_to_live(settings.cache_for)
+            .build();
+        let roots = settings.roots.clone().into();
+        Self { roots, stores: Arc::new(stores), kept, max: settings.max, limit: settings.timeout }
+    }
+
+    /// The content, with CRLF line ends (RFC 5321, section 2.3.8) and no line that mail cannot have. Many that ask for the
+    /// same content at once cause one fetch.
     pub async fn read(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
-        let raw = match content {
-            ContentRef::Inline(text) => text.as_bytes().to_vec(),
-            ContentRef::File(path) => self.read_file(Path::new(path)).await?,
-        };
-        Ok(with_crlf(&raw).into())
+        match content {
+            ContentRef::Inline(text) => wire::fit(text.as_bytes()),
+            ContentRef::File(path) => {
+                let file = file::find(path, &self.roots, self.max).await?;
+                // A file that was written anew has another key.
+                self.keep(file.key.clone(), async { wire::fit(&file.read(self.max).await?) }).await
+            }
+            ContentRef::Url(url) => {
+                self.keep(url.clone(), async { wire::fit(&self.stores.read(url, self.max).await?) }).await
+            }
+        }
     }
 
-    async fn read_file(&self, path: &Path) -> Result<Vec<u8>, ContentError> {
-        // Both sides are resolved, so that neither `..` nor a link leads out of the roots.
-        let resolved = fs::canonicalize(path).await.map_err(sort)?;
-        let mut allowed = false;
-        for root in &self.roots {
-            allowed |= fs::canonicalize(root).await.is_ok_and(|root| resolved.starts_with(root));
-        }
-        if !allowed {
-            return Err(ContentError::Missing("the content's file lies outside content.roots"));
-        }
-        let about = fs::metadata(&resolved).await.map_err(sort)?;
-        if !about.is_file() {
-            return Err(ContentError::Missing("the content's file is not a plain file"));
-        }
-        if about.len() > FILE_MAX_BYTES {
-            return Err(ContentError::Missing("the content's file is larger than a message may be"));
-        }
-        fs::read(&resolved).await.map_err(sort)
+    async fn keep(
+        &self,
+        key: String,
+        fetch: impl Future<Output = Result<Bytes, ContentError>>,
+    ) -> Result<Bytes, ContentError> {
+        let fetch = async {
+            let late = || ContentError::Unread("it did not come in time".to_owned());
+            timeout(self.limit, fetch).await.unwrap_or_else(|_| Err(late()))
+        };
+        self.kept.try_get_with(key, fetch).await.map_err(|err| (*err).clone())
     }
 }
 
 /// Only trouble with the machine may pass; a wrong name or a forbidden file stays what it is.
-fn sort(err: io::Error) -> ContentError {
+fn sort(err: &io::Error) -> ContentError {
     match err.kind() {
         io::ErrorKind::Interrupted
         | io::ErrorKind::OutOfMemory
         | io::ErrorKind::TimedOut
         | io::ErrorKind::StaleNetworkFileHandle
         | io::ErrorKind::ResourceBusy
-        | io::ErrorKind::Other => ContentError::Unread(err),
+        | io::ErrorKind::Other => ContentError::Unread(err.to_string()),
         _ => ContentError::Missing("the content's file is not there, or not ours to read"),
     }
-}
-
-/// Makes every line end CRLF: bare CR and bare LF have no place in mail, and let a receiver see other lines than we do.
-fn with_crlf(raw: &[u8]) -> Vec<u8> {
-    let mut wire = Vec::with_capacity(raw.len() + raw.len() / 32);
-    let mut bytes = raw.iter().peekable();
-    while let Some(&byte) = bytes.next() {
-        match byte {
-            b'\r' => {
-                bytes.next_if(|next| **next == b'\n');
-                wire.extend_from_slice(b"\r\n");
-            }
-            b'\n' => wire.extend_from_slice(b"\r\n"),
-            other => wire.push(other),
-        }
-    }
-    wire
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_line_ends_with_crlf() {
-        for (raw, wire) in [
-            ("a\nb", "a\r\nb"),
-            ("a\r\nb\r\n", "a\r\nb\r\n"),
-            ("a\rb", "a\r\nb"),
-            ("\n\r\n\r", "\r\n\r\n\r\n"),
-            ("", ""),
-        ] {
-            assert_eq!(with_crlf(raw.as_bytes()), wire.as_bytes(), "{raw:?}");
-        }
-    }
 
     #[tokio::test]
     async fn files_are_read_under_the_roots_and_nowhere_else() {
@@ -116,6 +116,7 @@ mod tests {
         let root = folder.join("root");
         std::fs::create_dir_all(&root).unwrap();
         std::fs::write(root.join("in.eml"), "Subject: x\n").unwrap();
+        std::fs::write(root.join("long.eml"), "x".repeat(1_000)).unwrap();
         std::fs::write(folder.join("out.eml"), "Subject: y\n").unwrap();
         let contents = Contents::new(vec![root.clone()]);
         let read = |path: PathBuf| {
@@ -123,9 +124,23 @@ mod tests {
             async move { contents.read(&ContentRef::File(path.display().to_string())).await }
         };
         assert_eq!(&read(root.join("in.eml")).await.unwrap()[..], b"Subject: x\r\n");
-        for outside in ["../out.eml", "nothing.eml", "."] {
+        for outside in ["../out.eml", "nothing.eml", ".", "long.eml"] {
             assert!(matches!(read(root.join(outside)).await, Err(ContentError::Missing(_))), "{outside}");
         }
+        std::fs::write(root.join("in.eml"), "Subject: another\n").unwrap();
+        assert_eq!(&read(root.join("in.eml")).await.unwrap()[..], b"Subject: another\r\n", "written anew");
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded_by_its_bytes() {
+        let settings = config::Content { cache: 10_000, ..config::Config::embedded().content };
+        let contents = Contents::with_stores(&settings, Stores::default());
+        for n in 0..100 {
+            contents.keep(format!("s3://bucket/{n}"), async { Ok(Bytes::from(vec![b'x'; 900])) }).await.unwrap();
+        }
+        contents.kept.run_pending_tasks().await;
+        assert!(contents.kept.weighted_size() <= 10_000, "{}", contents.kept.weighted_size());
+        assert!(contents.kept.entry_count() > 0);
     }
 }

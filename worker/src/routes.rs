@@ -2,10 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use shared::clock::Clock;
 use shared::config::{Config, SenderSettings};
 
 use crate::sender::Sender;
+use crate::sender::command::CommandSender;
+use crate::sender::http::HttpSender;
 use crate::sender::log::LogSender;
 use crate::sender::mx::MxSender;
 use crate::sender::smtp::SmtpSender;
@@ -13,10 +17,17 @@ use crate::sender::smtp::SmtpSender;
 /// How many routes that are not there are told apart.
 const MISSED_MAX: usize = 100;
 
+/// One way out.
+#[derive(Clone)]
+struct Way {
+    sender: Arc<dyn Sender>,
+    confirm: Duration,
+}
+
 /// The senders, by the name of their route.
 #[derive(Clone)]
 pub struct Routes {
-    senders: HashMap<String, Arc<dyn Sender>>,
+    ways: HashMap<String, Way>,
     default: String,
     missed: Arc<Mutex<HashSet<String>>>,
 }
@@ -24,33 +35,56 @@ pub struct Routes {
 impl Routes {
     /// No routes yet; messages that name none take the one called `default`.
     pub fn new(default: impl Into<String>) -> Self {
-        Self { senders: HashMap::new(), default: default.into(), missed: Arc::default() }
+        Self { ways: HashMap::new(), default: default.into(), missed: Arc::default() }
     }
 
     /// The routes that the configuration names.
-    pub fn from_config(config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// What keeps a sender from being made, with its route.
+    pub fn from_config(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, String> {
         let mut routes = Self::new(&config.worker.route);
         for route in &config.routes {
             let sender: Arc<dyn Sender> = match &route.sender {
                 SenderSettings::Log => Arc::new(LogSender),
                 SenderSettings::Smtp(settings) => Arc::new(SmtpSender::new(settings.clone())),
                 SenderSettings::Mx(settings) => Arc::new(MxSender::new(settings.clone())),
+                SenderSettings::Http(settings) => Arc::new(
+                    HttpSender::new((**settings).clone(), clock.clone())
+                        .map_err(|why| format!("route.{}: {why}", route.name))?,
+                ),
+                SenderSettings::Command(settings) => Arc::new(CommandSender::new(settings.clone())),
             };
-            routes = routes.with(&route.name, sender);
+            routes = routes.with_confirm(&route.name, sender, route.confirm);
         }
-        routes
+        Ok(routes)
     }
 
     /// These routes and one more.
     #[must_use]
-    pub fn with(mut self, name: &str, sender: Arc<dyn Sender>) -> Self {
-        self.senders.insert(name.to_owned(), sender);
+    pub fn with(self, name: &str, sender: Arc<dyn Sender>) -> Self {
+        self.with_confirm(name, sender, Duration::ZERO)
+    }
+
+    /// These routes and one more, on which a message that was accepted waits so long for a bounce.
+    #[must_use]
+    pub fn with_confirm(mut self, name: &str, sender: Arc<dyn Sender>, confirm: Duration) -> Self {
+        self.ways.insert(name.to_owned(), Way { sender, confirm });
         self
     }
 
     /// The sender of a route; the default route's where none is named, and `None` where there is no such route.
     pub fn sender(&self, route: Option<&str>) -> Option<&Arc<dyn Sender>> {
-        self.senders.get(route.unwrap_or(&self.default))
+        self.way(route).map(|way| &way.sender)
+    }
+
+    /// How long a message that was accepted on a route waits for a bounce.
+    pub(crate) fn confirm(&self, route: Option<&str>) -> Duration {
+        self.way(route).map_or(Duration::ZERO, |way| way.confirm)
+    }
+
+    fn way(&self, route: Option<&str>) -> Option<&Way> {
+        self.ways.get(route.unwrap_or(&self.default))
     }
 
     /// Notes that there is no such route; whether that is news.

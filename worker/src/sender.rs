@@ -4,10 +4,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use shared::address::Address;
 use shared::outcome::Outcome;
 use shared::transcript::Transcript;
 
+pub mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod http;
 pub mod log;
 pub mod mx;
 pub mod smtp;
@@ -25,6 +30,15 @@ pub struct Attempt {
     pub recipient: Address,
     /// The envelope sender; `None` is the null reverse-path `<>`.
     pub envelope_from: Option<Address>,
+    /// Names this attempt for this message: the same where it is repeated because a worker was lost with it, and another
+    /// for every attempt after it. It says nothing of the address.
+    pub key: String,
+    /// The kind of mail.
+    pub stream: Option<String>,
+    /// The trace that the message belongs to (W3C Trace Context).
+    pub traceparent: Option<String>,
+    /// What the platform sent with the message.
+    pub metadata: Map<String, Value>,
     /// The message as it goes on the wire, before dot-stuffing; `None` where the platform holds it.
     pub content: Option<bytes::Bytes>,
 }
@@ -32,7 +46,8 @@ pub struct Attempt {
 /// Tries to redeliver.
 #[async_trait]
 pub trait Sender: Send + Sync {
-    /// Tries once. Returns within the sender's own time limits, whatever the peer does.
+    /// Tries once. Returns within the sender's own time limits, whatever the peer does. What every sender has to keep is
+    /// tested by the suite in `sender::conformance` (feature `conformance`).
     ///
     /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for the next one.
     async fn send(&self, attempt: &Attempt) -> Outcome;
@@ -40,5 +55,29 @@ pub trait Sender: Send + Sync {
     /// The same, and what the wire showed on the way, for events and traces. A sender without a wire has nothing to add.
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         (self.send(attempt).await, None)
+    }
+
+    /// Whether attempts need the message's content; where they do not, it is not even fetched.
+    fn wants_content(&self) -> bool {
+        true
+    }
+}
+
+impl Attempt {
+    /// The first attempt for a message of the default account, with neither content nor envelope sender: what tests of
+    /// senders begin with.
+    pub fn first(recipient: Address, message_id: &str) -> Self {
+        Self {
+            job: format!("default/{}", recipient.as_str()).into(),
+            number: 1,
+            message_id: message_id.to_owned(),
+            recipient,
+            envelope_from: None,
+            key: format!("first-{message_id}"),
+            stream: None,
+            traceparent: None,
+            metadata: Map::new(),
+            content: None,
+        }
     }
 }

@@ -216,6 +216,7 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
     let message = Message {
         id: format!("<c42.{n}@news.example.org>"),
         bounced_at: now,
+        accepted: None,
         envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is an address")),
         route: None,
         stream: Some("news".to_owned()),

@@ -1,6 +1,7 @@
 //! The one door for bounces: policy judges each, and the store takes the batch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::bounce::Bounce;
@@ -16,6 +17,7 @@ use shared::store::{Store, StoreError};
 use crate::placement::Placer;
 
 mod facts;
+mod refute;
 
 pub use facts::FactAnswered;
 
@@ -58,7 +60,7 @@ impl Accept {
         let destinations = self.placer.place(&domains).await?;
         let placed = bounces.into_iter().zip(destinations);
         let arrivals: Vec<Arrival> = placed.map(|(bounce, destination)| self.judge(bounce, destination)).collect();
-        let answers = self.store.schedule(&arrivals).await?;
+        let answers = self.refute(&arrivals, self.store.schedule(&arrivals).await?).await?;
         let answered = |(arrival, answer): (Arrival, Answer)| Answered {
             answer,
             job: arrival.job.key(),
@@ -80,12 +82,13 @@ impl Accept {
             attempt: 0,
             created: now,
             delivered_there: None,
+            confirm: Duration::ZERO,
         };
         let decision = decide(&case, &Outcome::Deferred(bounce.reply.clone()), &self.table, now);
         let purpose = match decision.verdict {
             Verdict::RetryAfter(delay) | Verdict::Hold(delay) => Purpose::Retry(delay),
             Verdict::Retire { standing, .. } => Purpose::Retire(standing),
-            Verdict::DropMessage | Verdict::DropAll | Verdict::Close => Purpose::Drop,
+            Verdict::DropMessage | Verdict::DropAll | Verdict::Close | Verdict::Confirm(_) => Purpose::Drop,
         };
         let policy = decision.row.map(|row| row.name.as_str()).unwrap_or_default();
         let mut event = Event::about(EventKind::JobScheduled, id.as_str(), &destination);
@@ -110,18 +113,21 @@ impl Answered {
             Answer::Stale => "stale",
             Answer::Retired(_) => "retired",
             Answer::Dropped => "dropped",
+            Answer::Deferred { .. } => "deferred",
+            // It is judged before it gets here.
+            Answer::Accepted(_) => "duplicate",
         };
         let mut wire = json!({"answer": word, "job": self.job});
         match &self.answer {
             Answer::Scheduled { due } => wire["due"] = json!(due),
-            Answer::Joined { due } => wire["due"] = json!(due),
+            Answer::Joined { due } | Answer::Deferred { due } => wire["due"] = json!(due),
             Answer::Retired(StandingRecord { standing, since, until, reason, .. }) => {
                 wire["standing"] = json!(standing);
                 wire["since"] = json!(since);
                 wire["until"] = json!(until);
                 wire["reason"] = json!(reason);
             }
-            Answer::Duplicate | Answer::Stale | Answer::Dropped => {}
+            Answer::Duplicate | Answer::Stale | Answer::Dropped | Answer::Accepted(_) => {}
         }
         wire["policy"] = json!(self.policy);
         wire

@@ -201,6 +201,7 @@ impl Reports {
             remote_mta: recipient.remote_mta.clone(),
             traceparent: None,
             metadata: Map::new(),
+            accepted: None,
         };
         Bounce { account: job.account, recipient: job.recipient, reply: recipient.reply.clone(), occurred_at, message }
     }

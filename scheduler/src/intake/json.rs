@@ -6,7 +6,7 @@ use shared::account::Account;
 use shared::address::Address;
 use shared::bounce::{Bounce, derived_message_id};
 use shared::clock::Timestamp;
-use shared::job::{ContentRef, ExpiresAt, Message};
+use shared::job::{CONTENT_SCHEMES, ContentRef, ExpiresAt, Message, is_content_url};
 use shared::reply::Reply;
 use shared::status::{EnhancedStatus, StatusClass};
 
@@ -120,7 +120,7 @@ pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Re
         Some(id) => id,
         None => {
             let inline = match &content {
-                Some(ContentRef::Inline(text) | ContentRef::File(text)) => text,
+                Some(ContentRef::Inline(text) | ContentRef::File(text) | ContentRef::Url(text)) => text,
                 None => "",
             };
             let occurred = occurred_at.map(|at| at.to_string()).unwrap_or_default();
@@ -130,6 +130,7 @@ pub fn read(item: Value, now: Timestamp, inline_max: usize) -> Result<Bounce, Re
     let message = Message {
         id,
         bounced_at: occurred_at.unwrap_or(now),
+        accepted: None,
         envelope_from,
         route: fields.text("route")?.map(str::to_owned),
         stream: fields.text("stream")?.map(str::to_owned),
@@ -242,9 +243,21 @@ impl Fields {
 
 fn content(value: Option<Value>, inline_max: usize) -> Result<Option<ContentRef>, Refusal> {
     let refuse = |field: &str, reason: String| Err(Refusal::of(field, None, reason));
-    let allowed = "must be {\"inline\": \"…\"} or {\"file\": \"/path\"}";
+    let allowed = "must be {\"inline\": \"…\"}, {\"file\": \"/path\"} or {\"url\": \"s3://bucket/key\"}";
     match value {
         None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(mut map)) if map.len() == 1 && map.contains_key("url") => {
+            let url = map.remove("url").and_then(|url| url.as_str().map(str::to_owned)).unwrap_or_default();
+            if url.len() <= TEXT_MAX && is_content_url(&url) {
+                Ok(Some(ContentRef::Url(url)))
+            } else {
+                let schemes = CONTENT_SCHEMES.join("://, ");
+                refuse(
+                    "content.url",
+                    format!("must be a {schemes}:// URL without user, query and fragment, of at most {TEXT_MAX} bytes"),
+                )
+            }
+        }
         Some(Value::Object(mut map)) if map.len() == 1 => match (map.remove("inline"), map.remove("file")) {
             (Some(Value::String(text)), _) if text.len() > inline_max => {
                 refuse("content.inline", format!("is longer than {inline_max} bytes; put it into a file"))
@@ -339,6 +352,9 @@ mod tests {
             (ok("content", json!("text")), "content"),
             (ok("content", json!({"inline": "x".repeat(17)})), "content.inline"),
             (ok("content", json!({"file": "relative"})), "content.file"),
+            (ok("content", json!({"url": "s3:///key"})), "content.url"),
+            (ok("content", json!({"url": "https://example.com/a?token=x"})), "content.url"),
+            (ok("content", json!({"url": 1})), "content.url"),
             (ok("traceparent", json!("00-1-2-3")), "traceparent"),
             (ok("metadata", json!([1])), "metadata"),
             (ok("metadata", json!({"k": "x".repeat(5_000)})), "metadata"),

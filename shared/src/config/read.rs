@@ -1,7 +1,6 @@
 //! Reads one layer of configuration into the settings, with the bounds of every key.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use toml::{Table, Value};
 mod pace;
 mod smtp;
 
+use super::senders::{read_command, read_http};
 use super::{Config, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
@@ -61,11 +61,7 @@ impl Config {
                 "log" => self.log.read(&mut section),
                 "placement" => self.placement.read(&mut section),
                 "verp" => self.verp.read(&mut section),
-                "content" => {
-                    if table.contains_key("roots") {
-                        self.content_roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
-                    }
-                }
+                "content" => self.content.read(&mut section),
                 "policy" => set(&mut self.policy_file, section.text("file").map(|file| Some(file.into()))),
                 _ => set(&mut self.journal_keep, section.duration("keep", 60 * SECOND..=3_660 * DAY)),
             }
@@ -191,26 +187,39 @@ enum SenderKind {
     Log,
     Smtp,
     Mx,
+    Http,
+    Command,
 }
+
+/// What a route may name as its sender.
+const SENDERS: [(&str, SenderKind); 5] = [
+    ("log", SenderKind::Log),
+    ("smtp", SenderKind::Smtp),
+    ("mx", SenderKind::Mx),
+    ("http", SenderKind::Http),
+    ("command", SenderKind::Command),
+];
 
 fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
     let name = section.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
     if name.is_none() {
         section.fault("name", "every route needs a name");
     }
-    let kinds = [("log", SenderKind::Log), ("smtp", SenderKind::Smtp), ("mx", SenderKind::Mx)];
-    let kind = section.choice("sender", &kinds);
-    if kind.is_none() {
-        section.fault("sender", "every route needs a sender: log, smtp or mx");
+    let kind = section.choice("sender", &SENDERS);
+    if kind.is_none() && !section.has("sender") {
+        section.fault("sender", format!("every route needs a sender: {}", SENDERS.map(|(name, _)| name).join(", ")));
     }
+    let confirm = section.duration("confirm", Duration::ZERO..=30 * DAY).unwrap_or_default();
     let sender = match kind {
         Some(SenderKind::Smtp) => smtp::read_smtp(&mut section).map(SenderSettings::Smtp),
         Some(SenderKind::Mx) => Some(SenderSettings::Mx(smtp::read_mx(&mut section))),
-        _ => Some(SenderSettings::Log),
+        Some(SenderKind::Http) => read_http(&mut section).map(|settings| SenderSettings::Http(Box::new(settings))),
+        Some(SenderKind::Command) => read_command(&mut section).map(SenderSettings::Command),
+        Some(SenderKind::Log) | None => Some(SenderSettings::Log),
     };
     section.finish();
     kind?;
-    Some(Route { name: name?, sender: sender? })
+    Some(Route { name: name?, sender: sender?, confirm })
 }
 
 /// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper sections. A value that reads as TOML is taken so, any other as text. Variables

@@ -29,6 +29,8 @@ pub enum Verdict {
         /// the address inactive: it is the host that is dead.
         host_dead: bool,
     },
+    /// A relay took the message: the job waits this long from now for a bounce, and silence closes it as delivered.
+    Confirm(Duration),
     /// The job waits this long from now and the attempt does not count: the trouble is not the address's.
     Hold(Duration),
 }
@@ -50,6 +52,8 @@ pub struct Case<'a> {
     pub created: Timestamp,
     /// When somebody at that destination last got through, as far as is known.
     pub delivered_there: Option<Timestamp>,
+    /// How long a message that a relay took waits for a bounce; zero: it counts as delivered at once.
+    pub confirm: Duration,
 }
 
 /// The verdict, and what it rests on.
@@ -67,6 +71,9 @@ pub struct Decision<'t> {
 pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Timestamp) -> Decision<'t> {
     let without_row = |verdict, reply| Decision { verdict, row: None, reply };
     let reply = match outcome {
+        Outcome::Accepted(reply) if !case.confirm.is_zero() => {
+            return without_row(Verdict::Confirm(case.confirm), reply.clone());
+        }
         Outcome::Delivered(reply) | Outcome::Accepted(reply) => return without_row(Verdict::Close, reply.clone()),
         Outcome::Unreadable(why) => {
             let reply = Reply { code: None, status: None, text: why.clone() };
@@ -77,7 +84,9 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
     };
     if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours && fault.kind != FaultKind::Unanswered)
     {
-        return without_row(hold_or_end(case, table.hold, Final::Message, table, now), reply);
+        // Who is busy, be it our relay, may say for how long.
+        let hold = bounded_hint(&reply, table).map_or(table.hold, |hint| hint.max(table.hold));
+        return without_row(hold_or_end(case, hold, Final::Message, table, now), reply);
     }
     let row = table.row(&reply, case.account, case.stream, case.destination);
     if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
@@ -122,13 +131,17 @@ fn hold_or_end(case: &Case<'_>, delay: Duration, end: Final, table: &Table, now:
 
 /// The first delay that a hint in the reply asks for, where the row heeds it.
 fn hinted(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
-    let (least, most) = table.hint_bounds;
-    let hint = hint(&reply.text)?.clamp(least, most);
+    let hint = bounded_hint(reply, table)?;
     match row.hint {
         HintUse::Ignore => None,
         HintUse::Lengthen => Some(hint).filter(|hint| *hint > delay),
         HintUse::Replace => Some(hint),
     }
+}
+
+fn bounded_hint(reply: &Reply, table: &Table) -> Option<Duration> {
+    let (least, most) = table.hint_bounds;
+    Some(hint(&reply.text)?.clamp(least, most))
 }
 
 fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
@@ -157,6 +170,7 @@ mod tests {
             attempt,
             created: T0,
             delivered_there: None,
+            confirm: Duration::ZERO,
         }
     }
 
@@ -289,6 +303,8 @@ mod tests {
             assert_eq!(decide(&case(attempt), &outcome, &table, T0).verdict, Verdict::Hold(table.hold));
         }
         assert_eq!(decide(&case(1), &outcome, &table, T0.plus(table.max_age)).verdict, Verdict::DropAll);
+        let busy = Outcome::Unreachable(Fault { text: "retry-after: 7200s; busy".to_owned(), ..fault.clone() });
+        assert_eq!(decide(&case(1), &busy, &table, T0).verdict, Verdict::Hold(Duration::from_secs(2 * HOUR)));
 
         let unanswered = Outcome::Unreachable(Fault { kind: FaultKind::Unanswered, ..fault.clone() });
         assert!(matches!(decide(&case(1), &unanswered, &table, T0).verdict, Verdict::RetryAfter(_)), "it counts");
@@ -310,6 +326,18 @@ mod tests {
         let late = T0.plus(table.max_age);
         let verdict = decide(&case(1), &reply, &table, late).verdict;
         assert_eq!(verdict, Verdict::Retire { standing: Standing::Inactive, host_dead: false });
+    }
+
+    #[test]
+    fn what_a_relay_took_waits_for_as_long_as_its_route_says() {
+        let accepted = Outcome::Accepted(Reply::parse("250 2.0.0 queued"));
+        let table = Table::embedded();
+        assert_eq!(decide(&case(1), &accepted, &table, T0).verdict, Verdict::Close);
+        let day = Duration::from_secs(24 * HOUR);
+        let waiting = Case { confirm: day, ..case(1) };
+        assert_eq!(decide(&waiting, &accepted, &table, T0).verdict, Verdict::Confirm(day));
+        let delivered = Outcome::Delivered(Reply::parse("250 2.0.0 ok"));
+        assert_eq!(decide(&waiting, &delivered, &table, T0).verdict, Verdict::Close);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::scripts::{SCHEDULE, ms};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::event::Event;
-use crate::job::{Head, JobId, Message, first_record};
+use crate::job::{Head, Job, JobId, Message, first_record};
 use crate::pace::{PaceLimits, limits_for};
 use crate::standing::{Standing, StandingRecord};
 
@@ -63,6 +63,23 @@ pub enum Answer {
     Retired(StandingRecord),
     /// The message failed for good; the address stays active.
     Dropped,
+    /// A relay has taken this message and the job waits for confirmation: whether this refutes it is for policy to say.
+    /// Nothing has changed.
+    Accepted(Box<AcceptedJob>),
+    /// A relay had taken this message: that attempt has failed, and the job goes on.
+    Deferred {
+        /// When its next attempt is due; none while it is in quarantine.
+        due: Option<Timestamp>,
+    },
+}
+
+/// A job that waits for the confirmation of a message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AcceptedJob {
+    /// The job.
+    pub job: Job,
+    /// Its record as Redis has it.
+    pub record: String,
 }
 
 impl Store {
@@ -144,7 +161,7 @@ impl Store {
         places
             .into_iter()
             .zip(answers)
-            .map(|(place, (letter, detail))| Ok((place, read_answer(letter, &detail)?)))
+            .map(|(place, (letter, detail))| Ok((place, read_answer(&arrivals[place].job, letter, detail)?)))
             .collect()
     }
 }
@@ -186,7 +203,7 @@ fn optional_ms(at: Option<Timestamp>) -> String {
     at.map(|at| at.ms().to_string()).unwrap_or_default()
 }
 
-fn read_answer(letter: char, detail: &str) -> Result<Answer, StoreError> {
+fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, StoreError> {
     let due = || detail.parse().ok().map(Timestamp::from_ms);
     let unread = || StoreError::Refused(format!("schedule answered {letter} without what belongs to it"));
     Ok(match letter {
@@ -194,8 +211,12 @@ fn read_answer(letter: char, detail: &str) -> Result<Answer, StoreError> {
         'j' => Answer::Joined { due: due() },
         'u' => Answer::Duplicate,
         't' => Answer::Stale,
-        'r' => Answer::Retired(serde_json::from_str(detail).map_err(|_| unread())?),
+        'r' => Answer::Retired(serde_json::from_str(&detail).map_err(|_| unread())?),
         'd' => Answer::Dropped,
+        'a' => {
+            let job = Job::from_record(id.clone(), &detail).map_err(|why| StoreError::Refused(why.to_string()))?;
+            Answer::Accepted(Box::new(AcceptedJob { job, record: detail }))
+        }
         _ => return Err(StoreError::Refused(format!("schedule answered {letter}"))),
     })
 }

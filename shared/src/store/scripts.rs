@@ -25,7 +25,8 @@ macro_rules! scripts {
 scripts! {
     SCHEDULE = "schedule" after "lease", "pace";
     CLAIM = "claim" after "lease", "pace", "lapse";
-    SETTLE = "settle" after "lease", "pace";
+    SETTLE = "settle" after "lease", "pace", "tally";
+    REFUTE = "refute" after "tally";
     RELEASE = "release" after "lease", "pace", "lapse";
     FACTS = "facts" after "lease", "pace";
     EXTEND = "extend" after "lease";
@@ -98,7 +99,7 @@ mod tests {
             assert_eq!(verb_of(script.get_hash()), Some(*verb));
         }
         assert_eq!(verb_of(""), None);
-        let parts = ["lapse", "lease", "pace", "prelude"];
+        let parts = ["lapse", "lease", "pace", "prelude", "tally"];
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/lua")).unwrap();
         let mut files: Vec<String> = files
             .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())

@@ -163,11 +163,8 @@ impl Store {
                     call.arg(ms(*delay)).arg(job.record());
                 }
                 End::Retire { standing, policy, host_dead } => {
-                    let mark = if *host_dead { "!" } else { "" };
-                    let events = settlement.events.as_str();
-                    let comma = usize::from(settlement.events.last_len() < events.len());
-                    let last = settlement.events.last_len() - comma;
-                    call.arg(format!("{} {last} {mark}{policy}", standing.as_str())).arg(events);
+                    call.arg(retire_argument(*standing, policy, *host_dead, &settlement.events));
+                    call.arg(settlement.events.as_str());
                 }
             }
         }
@@ -180,6 +177,13 @@ impl Store {
         let answer = answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect();
         Ok(Told { answer: (answer, woke == 1), missing })
     }
+}
+
+/// What the scripts take for an address that is retired: where it goes, how long the last of its events is, and why.
+pub(super) fn retire_argument(standing: Standing, policy: &str, host_dead: bool, events: &EventLines) -> String {
+    let mark = if host_dead { "!" } else { "" };
+    let comma = usize::from(events.last_len() < events.as_str().len());
+    format!("{} {} {mark}{policy}", standing.as_str(), events.last_len() - comma)
 }
 
 /// The numbers of jobs in their lease, in ranges: `3-7 9-9`.

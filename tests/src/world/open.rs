@@ -34,6 +34,8 @@ pub struct Settings {
     pub pace: Pace,
     /// Limits of destinations of their own.
     pub rules: Vec<DestinationRule>,
+    /// How long what a relay took waits for a bounce.
+    pub confirm: Duration,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             max_lapses: 5,
             pace: Pace::default(),
             rules: Vec::new(),
+            confirm: Duration::ZERO,
         }
     }
 }
@@ -111,7 +114,7 @@ impl World {
         let clock = Arc::new(ManualClock::new(settings.start));
         let store = open(connections.clone(), &settings, &prefix, &clock).await;
         let mail = Arc::new(MailSystem::default());
-        let attempter = Attempter::new(routes(&mail), contents(), table.clone(), clock.clone());
+        let attempter = Attempter::new(routes(&mail, settings.confirm), contents(), table.clone(), clock.clone());
         let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
         Self { clock, store, mail, prefix, connections, settings, accept, attempter }
     }

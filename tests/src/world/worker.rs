@@ -1,6 +1,7 @@
 //! A real worker on the store of a world, in the background.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::config::{self, Config};
 use shared::policy::Table;
@@ -32,7 +33,13 @@ impl World {
         settings.lease = LEASE;
         settings.poll_max = 2 * MS;
         change(&mut settings);
-        let worker = Worker::new(store.clone(), routes(&self.mail), contents(), Table::embedded(), settings);
+        let worker = Worker::new(
+            store.clone(),
+            routes(&self.mail, self.settings.confirm),
+            contents(),
+            Table::embedded(),
+            settings,
+        );
         let stop = CancellationToken::new();
         RunningWorker { running: tokio::spawn(worker.run(stop.clone())), stop }
     }
@@ -56,8 +63,8 @@ impl RunningWorker {
     }
 }
 
-pub(super) fn routes(mail: &Arc<MailSystem>) -> Routes {
-    Routes::new("default").with("default", mail.clone())
+pub(super) fn routes(mail: &Arc<MailSystem>, confirm: Duration) -> Routes {
+    Routes::new("default").with_confirm("default", mail.clone(), confirm)
 }
 
 pub(super) fn contents() -> Contents {

@@ -15,7 +15,6 @@ use deadpool_redis::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisFuture,
     RedisResult, TlsCertificates, Value,
 };
-use rustls::crypto::ring;
 
 use super::fault::sort;
 use super::sentinel;
@@ -72,8 +71,7 @@ impl Dialer {
     /// # Errors
     /// [`StoreError::Mismatch`] where they and the files of TLS do not make a connection.
     pub(super) fn new(servers: &Servers, settings: &ConnectionSettings) -> Result<Self, StoreError> {
-        // Whoever was first has chosen the provider, and all that this program is built with is ring.
-        let _ = ring::default_provider().install_default();
+        crate::tls::prepare();
         let certificates = settings.tls.certificates();
         let response_timeout = settings.response_timeout + settings.durability.wait_max(settings.durability_timeout);
         let shape = match servers {

@@ -11,8 +11,10 @@
 --   n records   the job's record with this one message
 --   n verdicts  a delay in ms; or 'drop' (the message is dead); or 'standing row' (the address is)
 --   n instants  when it happened, in ms, or '' where nobody knows
--- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r retired, d dropped); then a detail
--- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; else '').
+-- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r retired, d dropped, a accepted: the
+-- message waits for confirmation, and nothing has changed); then a detail
+-- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; accepted: the
+-- job's record; else '').
 -- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address; 4 more where
 -- messages are dropped. Atomic.
 
@@ -92,6 +94,12 @@ local function holds_message(id, start)
     if string.sub(line, 1, #start) == start then return true end
   end
   return false
+end
+
+-- Whether a relay has taken this message, so that a bounce of it is the failure of that attempt.
+local function is_accepted(id, start)
+  local _, last = string.find(record_of[id] or '', '\n' .. string.sub(start, 2), 1, true)
+  return last and string.find(record_of[id], '^"b":%d+,"y":', last + 1)
 end
 
 local function due_at(id, destination) return due_of[id] or tonumber(redis.call('ZSCORE', due_key(destination), id)) end
@@ -210,8 +218,9 @@ local function write_dropped()
 end
 
 local function take_in(k, destination)
-  if is_stale(k) then return 't', '' end
   local id, record, verdict = ARGV[IDS + k], ARGV[RECORDS + k], ARGV[VERDICTS + k]
+  -- What a relay has taken may still bounce, whatever else got through.
+  if is_stale(k) and not is_accepted(id, (first_message(record))) then return 't', '' end
   local delay = tonumber(verdict)
   if delay and not standing_of[id] and not record_of[id] then
     return start_job(id, destination, record, due_after(k, delay))
@@ -220,7 +229,10 @@ local function take_in(k, destination)
   if not delay and verdict ~= 'drop' then return retire_address(id, destination, start, verdict, scheduled_event(k)) end
   local known = not_active(id)
   if known then return 'r', known end
-  if holds_message(id, start) then return 'u', '' end
+  if holds_message(id, start) then
+    if is_accepted(id, start) then return 'a', record_of[id] end
+    return 'u', ''
+  end
   if not delay then return drop(id, start, scheduled_event(k)) end
   if record_of[id] then
     event_of('MessageJoined', scheduled_event(k))

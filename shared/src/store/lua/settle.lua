@@ -29,9 +29,6 @@ local IDS = GROUPS + GROUP_WIDTH * G - 1
 local EXTRAS = IDS + N + 1
 assert((#ARGV - EXTRAS + 1) % 2 == 0, 'settle takes 2 values per job that does not close')
 
-local TALLY_KEEP_S = 100 * 86400
-local DAY_MS = 86400000
-
 local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
 if answered then return { NOW, answered, 0 } end
@@ -123,14 +120,6 @@ local function settle_job(k, token, destination, op, got_through, argument, reco
     retired_events[#retired_events + 1] = settle_retire(id, destination, joined, argument, record)
   end
   return true
-end
-
-local day = text(math.floor(NOW / DAY_MS))
-
--- How many attempts at a destination were alike. The tallies of a day expire together.
-local function count(destination, tally, number)
-  local key = PREFIX .. 'tally:' .. day .. ':' .. destination
-  if redis.call('HINCRBY', key, tally, number) == number then redis.call('EXPIRE', key, TALLY_KEEP_S, 'NX') end
 end
 
 -- The lease that is being settled: its marks, by number, and its ids.

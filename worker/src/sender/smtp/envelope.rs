@@ -101,12 +101,8 @@ mod tests {
 
     fn attempt(recipient: &str) -> Attempt {
         Attempt {
-            job: "default/jo@example.com".into(),
-            number: 1,
-            message_id: "<c42.9+1@news.example.org>".to_owned(),
-            recipient: Address::parse(recipient).unwrap(),
             envelope_from: Some(Address::parse("bounce@news.example.org").unwrap()),
-            content: None,
+            ..Attempt::first(Address::parse(recipient).unwrap(), "<c42.9+1@news.example.org>")
         }
     }
 

@@ -1,0 +1,54 @@
+//! `[content]`: where the content of messages may be read from, and how much of it is kept.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use super::read::{SECOND, set};
+use crate::job::CONTENT_SCHEMES;
+use crate::settings::Section;
+
+/// `[content]`
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    /// Folders that files may lie in.
+    pub roots: Vec<PathBuf>,
+    /// What the URLs of content may begin with.
+    pub stores: Vec<Url>,
+    /// Bytes of one message's content.
+    pub max: usize,
+    /// Bytes that are kept in memory for other messages that have the same content.
+    pub cache: usize,
+    /// For how long.
+    pub cache_for: Duration,
+    /// How long reading one content may take.
+    pub timeout: Duration,
+}
+
+impl Content {
+    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+        if section.has("roots") {
+            self.roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
+        }
+        if section.has("stores") {
+            self.stores.clear();
+        }
+        for text in section.texts("stores") {
+            match Url::parse(text) {
+                Ok(url) if CONTENT_SCHEMES.contains(&url.scheme()) && url.host_str().is_some() => self.stores.push(url),
+                _ => section.fault(
+                    "stores",
+                    format!(
+                        "\"{text}\" is no URL like \"s3://bucket/folder\"; schemes are {}",
+                        CONTENT_SCHEMES.join(", ")
+                    ),
+                ),
+            }
+        }
+        set(&mut self.max, section.size("max", 1 << 10..=1 << 30));
+        set(&mut self.cache, section.size("cache", 0..=1 << 40));
+        set(&mut self.cache_for, section.duration("cache_for", SECOND..=86_400 * SECOND));
+        set(&mut self.timeout, section.duration("timeout", SECOND / 10..=3_600 * SECOND));
+    }
+}

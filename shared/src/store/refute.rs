@@ -1,0 +1,71 @@
+//! Refuting: a bounce says that a message which a relay had accepted did not get through, while its job waits for that.
+
+use super::scripts::{REFUTE, ms};
+use super::settle::{End, retire_argument};
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::event::EventLines;
+use crate::job::Job;
+use crate::standing::StandingRecord;
+use crate::tally::Tally;
+
+/// What a bounce makes of a job that waits for confirmation.
+#[derive(Clone, Debug)]
+pub struct Refutation<'a> {
+    /// The job as it was judged.
+    pub seen: &'a Job,
+    /// Its record, as it was answered.
+    pub record: &'a str,
+    /// What becomes of it.
+    pub end: End,
+    /// How the attempt that has turned out to have failed is counted.
+    pub tally: Tally,
+    /// What happened, in order.
+    pub events: EventLines,
+}
+
+/// What became of a refutation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refuted {
+    /// The job waits again; none: it is in quarantine.
+    Waits(Option<Timestamp>),
+    /// It has ended, and the address stays as it was.
+    Ended,
+    /// The address has left the active list.
+    Retired(StandingRecord),
+    /// The job was not as it had been judged any more: nothing changed.
+    Changed,
+    /// A worker has it: nothing changed.
+    Leased,
+}
+
+impl Store {
+    /// Lets a job go on after a bounce. Atomic; it takes effect once, for the job is another after it.
+    pub async fn refute(&self, refutation: &Refutation<'_>) -> Result<Refuted, StoreError> {
+        let Refutation { seen, record, end, tally, events } = refutation;
+        let destination = &seen.head.destination;
+        let shard = destination.shard(self.shards());
+        let (op, argument, new_record) = match end {
+            End::Retry { job, delay } => ("retry", ms(*delay).to_string(), job.record()),
+            End::Close => ("close", String::new(), String::new()),
+            End::Retire { standing, policy, host_dead } => {
+                ("retire", retire_argument(*standing, policy, *host_dead, events), String::new())
+            }
+        };
+        let mut call = self.call(&REFUTE, shard);
+        call.arg(seen.id.key()).arg(destination.as_str()).arg(*record).arg(op).arg(argument);
+        call.arg(new_record).arg(events.as_str()).arg(tally.to_string());
+        let barrier = self.keys.shard(shard).barrier();
+        let (_, letter, detail): (i64, String, String) = self.connections.durable_script(&call, &barrier).await?;
+        let other_shape = || StoreError::Refused(format!("refute answered {letter} without what belongs to it"));
+        Ok(match letter.as_str() {
+            "w" => Refuted::Waits(Some(Timestamp::from_ms(detail.parse().map_err(|_| other_shape())?))),
+            "q" => Refuted::Waits(None),
+            "x" => Refuted::Ended,
+            "r" => Refuted::Retired(serde_json::from_str(&detail).map_err(|_| other_shape())?),
+            "c" => Refuted::Changed,
+            "l" => Refuted::Leased,
+            _ => return Err(other_shape()),
+        })
+    }
+}

@@ -1,0 +1,218 @@
+//! The http and command senders turn whatever a platform or a program does into one outcome.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::bounce::{FULL, bounce};
+use harness::platform::{Platform, Say};
+use harness::wait::eventually;
+use harness::world::World;
+use shared::address::Address;
+use shared::clock::{ManualClock, Timestamp};
+use shared::config::{CommandSettings, HttpSettings};
+use shared::outcome::{FaultKind, Outcome, Side};
+use shared::signature::Signer;
+use tempfile::TempDir;
+use worker::sender::command::CommandSender;
+use worker::sender::http::HttpSender;
+use worker::sender::{Attempt, Sender};
+
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(200);
+const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY";
+const NOW: Timestamp = Timestamp::from_ms(1_763_716_200_000);
+
+pub(crate) fn http(platform: &Platform, timeout: Duration) -> HttpSender {
+    let settings = HttpSettings {
+        url: format!("http://{}/redeliver", platform.address).parse().unwrap(),
+        signer: Signer::from_secrets(SECRET).unwrap(),
+        ca: None,
+        content: true,
+        connect_timeout: timeout,
+        timeout,
+        request_max: 4 << 20,
+        answer_max: 1_024,
+    };
+    HttpSender::new(settings, Arc::new(ManualClock::new(NOW))).unwrap()
+}
+
+/// A program of a few lines of shell.
+pub(crate) struct Program {
+    pub(crate) folder: TempDir,
+    file: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn new(script: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("program");
+        let script = script.replace("FOLDER", &folder.path().display().to_string());
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder, file }
+    }
+
+    pub(crate) fn sender(&self, timeout: Duration) -> CommandSender {
+        CommandSender::new(CommandSettings {
+            program: self.file.clone(),
+            crlf: true,
+            arguments: ["-f", "{sender}", "--", "{recipient}"].map(str::to_owned).into(),
+            path: "/usr/bin:/bin".to_owned(),
+            timeout,
+            output_max: 1_024,
+        })
+    }
+
+    fn wrote(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.folder.path().join(name)).ok()
+    }
+}
+
+fn mail() -> Attempt {
+    Attempt {
+        envelope_from: Address::parse("bounce@news.example.org").ok(),
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        content: Some("Subject: hello\r\n\r\nbye\r\n".into()),
+        ..Attempt::first(Address::parse("jo@example.com").unwrap(), "m1")
+    }
+}
+
+fn answer(status: u16, body: &str) -> Say {
+    Say::Answer(status, None, body.to_owned())
+}
+
+#[tokio::test]
+async fn the_platform_gets_the_attempt_signed_and_named() {
+    let platform = Platform::start(|_| answer(200, r#"{"outcome":"delivered","reply":"250 2.0.0 rendered"}"#)).await;
+    let Outcome::Delivered(reply) = http(&platform, PATIENT).send(&mail()).await else { panic!("it was sent") };
+    assert_eq!(reply.to_string(), "250 2.0.0 rendered");
+    let posted = platform.posted().remove(0);
+    let header = |name: &str| posted.headers[name].to_str().unwrap();
+    assert_eq!(header("idempotency-key"), header("webhook-id"));
+    assert_eq!(header("webhook-timestamp"), "1763716200");
+    let signer = Signer::from_secrets(SECRET).unwrap();
+    assert_eq!(header("webhook-signature"), signer.sign(header("webhook-id"), NOW, &posted.body));
+    assert_eq!(header("traceparent"), mail().traceparent.unwrap());
+    for (field, value) in [
+        ("job", "default/jo@example.com"),
+        ("account", "default"),
+        ("recipient", "jo@example.com"),
+        ("envelope_from", "bounce@news.example.org"),
+        ("message_id", "m1"),
+        ("content", "Subject: hello\r\n\r\nbye\r\n"),
+    ] {
+        assert_eq!(posted.json[field], value, "{field}");
+    }
+    assert_eq!(posted.json["attempt"], 1);
+}
+
+#[tokio::test]
+async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
+    let platform = Platform::start(|posted| match posted.json["message_id"].as_str().unwrap() {
+        "busy" => Say::Answer(503, Some(("retry-after", "7200")), String::new()),
+        "elsewhere" => Say::Answer(302, Some(("location", "http://127.0.0.1:1/")), String::new()),
+        "page" => answer(200, "<html>Welcome</html>"),
+        "endless" => answer(200, &" ".repeat(5_000)),
+        _ => Say::Nothing,
+    })
+    .await;
+    let sender = http(&platform, 5 * SHORT);
+    for (message, kind, says) in [
+        ("busy", FaultKind::Local, "retry-after: 7200s"),
+        ("elsewhere", FaultKind::Local, "302"),
+        ("page", FaultKind::Garbled, "Welcome"),
+        ("endless", FaultKind::Garbled, "1024"),
+        ("silent", FaultKind::Unanswered, ""),
+    ] {
+        let attempt = Attempt { message_id: message.to_owned(), ..mail() };
+        let Outcome::Unreachable(fault) = sender.send(&attempt).await else { panic!("{message} is a fault") };
+        assert_eq!((fault.kind, fault.side), (kind, Side::Ours), "{message}: {fault}");
+        assert!(fault.text.contains(says), "{message}: {fault}");
+    }
+    assert_eq!(platform.posted().len(), 5, "no redirect was followed");
+    drop(platform);
+    let gone = Platform::start(|_| Say::Nothing).await;
+    let (address, sender) = (gone.address, http(&gone, PATIENT));
+    drop(gone);
+    eventually("the port to be closed", async || std::net::TcpStream::connect(address).err()).await;
+    let Outcome::Unreachable(fault) = sender.send(&mail()).await else { panic!("nobody is there") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours));
+}
+
+#[tokio::test]
+async fn an_attempt_has_one_key_however_often_it_is_made_and_the_next_has_another() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce("jo@example.com", "m1", FULL)).await;
+    let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = keys.clone();
+    world.mail.answers(move |attempt| {
+        seen.lock().unwrap().push(attempt.key.clone());
+        harness::mail::outcome(FULL)
+    });
+    // A worker is lost with the job after it has tried.
+    let lost = world.claim_one().await;
+    world.attempt(lost).await;
+    world.clock.advance(2 * harness::world::LEASE);
+    for _ in 0..2 {
+        assert_eq!(world.work().await, 1);
+        world.clock.set(world.job("jo@example.com").await.due.unwrap());
+    }
+    let keys = keys.lock().unwrap().clone();
+    assert_eq!(keys[0], keys[1], "the same attempt");
+    assert_ne!(keys[1], keys[2], "the next one");
+    assert!(!keys[0].contains("jo"), "it names nobody");
+}
+
+#[tokio::test]
+async fn a_program_gets_the_envelope_the_content_and_nothing_else() {
+    let program = Program::new(
+        "printf '%s\\n' \"$@\" >FOLDER/arguments\nenv | sort >FOLDER/environment\ncat >FOLDER/content\npwd >FOLDER/where\necho '250 2.0.0 queued as 4711'",
+    );
+    let Outcome::Accepted(reply) = program.sender(PATIENT).send(&mail()).await else { panic!("it was taken") };
+    assert_eq!(reply.to_string(), "250 2.0.0 queued as 4711");
+    assert_eq!(program.wrote("arguments").unwrap(), "-f\nbounce@news.example.org\n--\njo@example.com\n");
+    assert_eq!(program.wrote("content").unwrap(), "Subject: hello\r\n\r\nbye\r\n");
+    assert_eq!(program.wrote("where").unwrap(), "/\n");
+    let environment = program.wrote("environment").unwrap();
+    // A shell adds some of its own.
+    let inherited =
+        environment.lines().find(|line| !["PATH=", "PWD=", "_=", "SHLVL="].iter().any(|own| line.starts_with(own)));
+    assert_eq!(inherited, None);
+}
+
+#[tokio::test]
+async fn the_end_of_a_program_is_its_outcome() {
+    for (script, expected) in [
+        ("cat >/dev/null; exit 75", "Deferred 450 4.0.0 temporary failure"),
+        ("echo '4.2.2 mailbox full'; exit 75", "Deferred 4.2.2 mailbox full"),
+        ("exit 67", "Refused 550 5.1.1 no such user"),
+        ("exit 78", "Local"),
+        ("kill -9 $$", "Unanswered"),
+        ("yes", "Unanswered"),
+    ] {
+        let program = Program::new(script);
+        let said = match program.sender(5 * SHORT).send(&mail()).await {
+            Outcome::Deferred(reply) => format!("Deferred {reply}"),
+            Outcome::Refused(reply) => format!("Refused {reply}"),
+            Outcome::Unreachable(fault) if fault.side == Side::Ours => format!("{:?}", fault.kind),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(said, expected, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_takes_too_long_is_stopped_with_all_that_it_started() {
+    let program = Program::new("sleep 300 & echo $! >FOLDER/child\nwait");
+    let Outcome::Unreachable(fault) = program.sender(5 * SHORT).send(&mail()).await else { panic!("it was stopped") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Unanswered, Side::Ours));
+    let child = program.wrote("child").unwrap().trim().to_owned();
+    eventually("what it started to end", async || {
+        // One that was killed may be there until it has been waited for.
+        let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,93 @@
+//! A platform that sends by itself, as the `http` sender meets it: a real HTTP server on loopback that answers by a script.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::{Router, body};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// One request that the platform was sent.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, as it came.
+    pub body: Bytes,
+    /// Its body, read.
+    pub json: Value,
+}
+
+/// What the platform does with a request.
+pub enum Say {
+    /// Answers with a status, a header where there is one, and a body.
+    Answer(u16, Option<(&'static str, &'static str)>, String),
+    /// Never answers.
+    Nothing,
+}
+
+type Script = dyn Fn(&Posted) -> Say + Send + Sync;
+
+struct Shared {
+    script: Box<Script>,
+    posted: Mutex<Vec<Posted>>,
+}
+
+/// A listener on loopback. It stops when this is dropped.
+pub struct Platform {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+impl Platform {
+    /// A platform that does what `script` says.
+    pub async fn start(script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared { script: Box::new(script), posted: Mutex::default() });
+        let router = Router::new().fallback(take).with_state(shared.clone());
+        let stop = CancellationToken::new();
+        let serving = async move { axum::serve(listener, router).await };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
+        Self { address, shared, _stop: stop.drop_guard() }
+    }
+
+    /// All that it was sent so far.
+    pub fn posted(&self) -> Vec<Posted> {
+        self.shared.posted.lock().expect("no script panics").clone()
+    }
+}
+
+async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = body::to_bytes(body, 64 << 20).await.unwrap_or_default();
+    let json = serde_json::from_slice(&body).unwrap_or_default();
+    let posted = Posted { headers: parts.headers, body, json };
+    shared.posted.lock().expect("no script panics").push(posted.clone());
+    match (shared.script)(&posted) {
+        Say::Answer(status, header, body) => {
+            let answer = Response::builder().status(status);
+            let answer = header.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value));
+            answer.body(Body::from(body)).expect("the script's answer is one")
+        }
+        Say::Nothing => std::future::pending().await,
+    }
+}
+
+/// The octets of a JSON text in base64.
+///
+/// # Panics
+/// Where it is none.
+pub fn decoded(value: &Value) -> Vec<u8> {
+    BASE64_STANDARD.decode(value.as_str().unwrap_or_default()).expect("the sender writes base64")
+}

@@ -1,0 +1,45 @@
+//! A worker by its configuration alone, for programs that bring senders of their own.
+
+use std::sync::Arc;
+
+use shared::clock::SystemClock;
+use shared::config::Config;
+use shared::settings::SettingsFaults;
+use shared::store::connection::Connections;
+use shared::store::{Store, StoreError};
+
+use crate::content::Contents;
+use crate::routes::Routes;
+use crate::run::Worker;
+
+/// Why there is no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The policy table has faults.
+    #[error("{0}")]
+    Settings(#[from] SettingsFaults),
+    /// Redis cannot be used.
+    #[error("the store cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// A sender or a content store cannot be made as it is configured.
+    #[error("{0}")]
+    Made(String),
+}
+
+impl Worker {
+    /// A worker as `config` has it; `add` may put ways out beside those that it names, or in their place.
+    ///
+    /// # Errors
+    /// Where Redis does not answer, or a setting is wrong.
+    pub async fn connect(config: &Config, add: impl FnOnce(Routes) -> Routes) -> Result<Self, ConnectError> {
+        let table = config.policy()?;
+        let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
+        let (redis, clock) = (&config.redis, Arc::new(SystemClock));
+        let store = Store::open(connections, &redis.prefix, redis.shards, config.limits(&table), clock).await?;
+        let store = store.with_places(config.providers.clone(), config.placement.bounds());
+        let store = store.with_rules(&config.destinations);
+        let routes = Routes::from_config(config, store.clock()).map_err(ConnectError::Made)?;
+        let contents = Contents::from_config(&config.content).map_err(ConnectError::Made)?;
+        Ok(Self::new(store, add(routes), contents, table, config.worker.clone()))
+    }
+}

@@ -1,0 +1,52 @@
+//! Content in files under the configured roots.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use tokio::fs::{self, File};
+use tokio::io::AsyncReadExt;
+
+use super::{ContentError, sort};
+
+/// A file that may be read.
+pub(super) struct Found {
+    path: PathBuf,
+    /// Its name, and what changes where it is written anew.
+    pub(super) key: String,
+}
+
+/// Looks a file up, and refuses one that lies elsewhere, is no plain file, or is larger than `max` bytes.
+pub(super) async fn find(path: &str, roots: &[PathBuf], max: usize) -> Result<Found, ContentError> {
+    // Both sides are resolved, so that neither `..` nor a link leads out of the roots.
+    let resolved = fs::canonicalize(path).await.map_err(|err| sort(&err))?;
+    let mut allowed = false;
+    for root in roots {
+        allowed |= fs::canonicalize(root).await.is_ok_and(|root| resolved.starts_with(root));
+    }
+    if !allowed {
+        return Err(ContentError::Missing("the content's file lies outside content.roots"));
+    }
+    let about = fs::metadata(&resolved).await.map_err(|err| sort(&err))?;
+    if !about.is_file() {
+        return Err(ContentError::Missing("the content's file is not a plain file"));
+    }
+    if about.len() > max as u64 {
+        return Err(ContentError::Missing("the content's file is larger than content.max"));
+    }
+    let key =
+        format!("file:{}:{}:{}:{}:{}", resolved.display(), about.ino(), about.len(), about.mtime(), about.mtime_nsec());
+    Ok(Found { path: resolved, key })
+}
+
+impl Found {
+    /// Reads it, and never more than `max` bytes, however it has grown.
+    pub(super) async fn read(&self, max: usize) -> Result<Vec<u8>, ContentError> {
+        let mut content = Vec::new();
+        let file = File::open(&self.path).await.map_err(|err| sort(&err))?;
+        file.take(max as u64 + 1).read_to_end(&mut content).await.map_err(|err| sort(&err))?;
+        if content.len() > max {
+            return Err(ContentError::Missing("the content's file is larger than content.max"));
+        }
+        Ok(content)
+    }
+}

@@ -1,0 +1,127 @@
+//! Content at URLs: in the object stores and web servers that the configuration names, and nowhere else. Credentials of the
+//! stores come from the environment, by the names that each of them has for that.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
+use url::{Position, Url};
+
+use super::ContentError;
+
+/// How the variables begin that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, …
+const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// The places that content may be read from.
+#[derive(Default)]
+pub(super) struct Stores(Vec<Place>);
+
+struct Place {
+    /// Scheme, host and port, or bucket.
+    origin: String,
+    /// What the names of all objects there begin with.
+    under: Path,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Stores {
+    /// The places under these URLs. Nothing is connected yet.
+    pub(super) fn open(urls: &[Url]) -> Result<Self, String> {
+        shared::tls::prepare();
+        urls.iter().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads one object, and never more than `max` bytes of it.
+    pub(super) async fn read(&self, url: &str, max: usize) -> Result<Vec<u8>, ContentError> {
+        let nowhere = ContentError::Missing("the content's URL lies outside content.stores");
+        let Some((origin, path)) = Url::parse(url).ok().and_then(|url| split(&url).ok()) else { return Err(nowhere) };
+        let place = self.0.iter().find(|place| place.origin == origin && path.prefix_matches(&place.under));
+        let Some(Place { store, .. }) = place else { return Err(nowhere) };
+        let larger = || ContentError::Missing("the content is larger than content.max");
+        let object = store.get(&path).await.map_err(|err| sort(&err))?;
+        if object.meta.size > max as u64 {
+            return Err(larger());
+        }
+        let mut content = Vec::new();
+        let mut pieces = object.into_stream();
+        while let Some(piece) = pieces.try_next().await.map_err(|err| sort(&err))? {
+            if content.len() + piece.len() > max {
+                return Err(larger());
+            }
+            content.extend_from_slice(&piece);
+        }
+        Ok(content)
+    }
+}
+
+fn open(url: &Url) -> Result<Place, String> {
+    let named = |err: String| format!("content.stores: {url}: {err}");
+    let (origin, under) = split(url).map_err(named)?;
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let of_stores = variables.filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
+    let mut options: Vec<(String, String)> =
+        of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    if url.scheme() == "http" {
+        options.push(("allow_http".to_owned(), "true".to_owned()));
+    }
+    let (store, _) = parse_url_opts(url, options).map_err(|err| named(err.to_string()))?;
+    Ok(Place { origin, under, store: store.into() })
+}
+
+/// The place that a URL names, and the object's name there, decoded, so that no encoding leads out of a place.
+fn split(url: &Url) -> Result<(String, Path), String> {
+    let (_, path) = ObjectStoreScheme::parse(url).map_err(|err| err.to_string())?;
+    Ok((url[..Position::BeforePath].to_owned(), path))
+}
+
+/// What is not there will not be there later. All else may pass: wrong credentials too, which somebody puts right.
+fn sort(err: &Error) -> ContentError {
+    match err {
+        Error::NotFound { .. } => ContentError::Missing("the content's object is not there"),
+        Error::InvalidPath { .. } => ContentError::Missing("the content's URL names no object"),
+        other => ContentError::Unread(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    async fn places() -> Stores {
+        let store = Arc::new(InMemory::new());
+        store.put(&Path::from("mail/a.eml"), "Subject: x\r\n".into()).await.unwrap();
+        store.put(&Path::from("secret/b.eml"), "no".into()).await.unwrap();
+        Stores(vec![Place { origin: "s3://bucket".to_owned(), under: Path::from("mail"), store }])
+    }
+
+    #[tokio::test]
+    async fn objects_are_read_under_the_stores_and_nowhere_else() {
+        let places = places().await;
+        assert_eq!(places.read("s3://bucket/mail/a.eml", 100).await.unwrap(), b"Subject: x\r\n");
+        for elsewhere in [
+            "s3://bucket/secret/b.eml",
+            "s3://bucket/mail/../secret/b.eml",
+            "s3://bucket/mail/%2e%2e/secret/b.eml",
+            "s3://bucket/mail%2F..%2Fsecret%2Fb.eml",
+            "s3://bucket/mailbox",
+            "s3://other/mail/a.eml",
+            "gs://bucket/mail/a.eml",
+            "s3://bucket/mail/nothing.eml",
+            "no url",
+        ] {
+            assert!(matches!(places.read(elsewhere, 100).await, Err(ContentError::Missing(_))), "{elsewhere}");
+        }
+        assert!(matches!(places.read("s3://bucket/mail/a.eml", 11).await, Err(ContentError::Missing(_))), "too large");
+    }
+
+    #[test]
+    fn every_kind_of_store_opens() {
+        for url in ["s3://bucket/mail", "gs://bucket", "https://cdn.example.com/mail", "http://127.0.0.1:1/"] {
+            assert!(Stores::open(&[Url::parse(url).unwrap()]).is_ok(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Runs a program that sends, as `sendmail` does: the envelope as arguments, the content on its standard input. What its
+//! exit status means is that of sysexits.h; where its output begins with a reply or a status, that is the reply.
+//!
+//! No shell reads anything of a message, no variable is inherited, and no address can become an option.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use shared::config::CommandSettings;
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::{Attempt, Sender};
+
+mod arguments;
+mod exit;
+
+/// For so long after its end a program's output is waited for: another that it has started may hold it open.
+const OUTPUT_GRACE: Duration = Duration::from_millis(100);
+
+/// Sends by a program.
+pub struct CommandSender {
+    settings: CommandSettings,
+}
+
+/// A program while it runs. Where this is dropped, it is killed, with all that it has started.
+struct Running(Child);
+
+impl CommandSender {
+    /// A sender by one program. Nothing is started yet.
+    pub fn new(settings: CommandSettings) -> Self {
+        Self { settings }
+    }
+
+    async fn run(&self, arguments: Vec<String>, content: &[u8]) -> Result<Outcome, Fault> {
+        let child = Command::new(&self.settings.program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", &self.settings.path)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|err| ours(FaultKind::Local, format!("the program cannot be started: {err}")))?;
+        let mut running = Running(child);
+        match timeout(self.settings.timeout, running.ended(content, self.settings.output_max)).await {
+            Ok(Ok((status, output))) => exit::outcome(status, &output),
+            Ok(Err(err)) => Err(ours(FaultKind::Unanswered, format!("the program was lost: {err}"))),
+            Err(_) => {
+                let span = self.settings.timeout;
+                Err(ours(FaultKind::Unanswered, format!("the program ran for longer than {span:?} and was stopped")))
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Hands the content over and waits for the end: the exit status, and the output up to `output_max`.
+    async fn ended(&mut self, content: &[u8], output_max: usize) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let (input, mut from) = (self.0.stdin.take(), self.0.stdout.take());
+        let mut output = Vec::new();
+        let status = {
+            let write = async {
+                if let Some(mut input) = input {
+                    // A program may know enough before it has read everything; its exit status says what came of it.
+                    let _ = input.write_all(content).await;
+                    let _ = input.shutdown().await;
+                }
+            };
+            let read = async {
+                if let Some(from) = &mut from {
+                    let _ = read_up_to(from, &mut output, output_max).await;
+                }
+            };
+            tokio::select! {
+                status = self.0.wait() => status?,
+                _ = join(write, read) => self.0.wait().await?,
+            }
+        };
+        if let Some(from) = &mut from {
+            let _ = timeout(OUTPUT_GRACE, read_up_to(from, &mut output, output_max)).await;
+        }
+        Ok((status, output))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has an id until its end has been seen, so this cannot be another's.
+        if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+            let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Reads to the end, and keeps what comes first.
+async fn read_up_to(from: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>, most: usize) -> io::Result<()> {
+    let mut piece = [0; 4_096];
+    loop {
+        let count = from.read(&mut piece).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        kept.extend_from_slice(&piece[..count.min(most.saturating_sub(kept.len()))]);
+    }
+}
+
+#[async_trait]
+impl Sender for CommandSender {
+    async fn send(&self, attempt: &Attempt) -> Outcome {
+        let Some(content) = &attempt.content else {
+            return Outcome::Unreadable("the message has no content, which a command route needs".to_owned());
+        };
+        let arguments = match arguments::fill(&self.settings.arguments, attempt) {
+            Ok(arguments) => arguments,
+            Err(reply) => return Outcome::Refused(reply),
+        };
+        let outcome = if self.settings.crlf {
+            self.run(arguments, content).await
+        } else {
+            self.run(arguments, &with_lf(content)).await
+        };
+        outcome.unwrap_or_else(Outcome::Unreachable)
+    }
+}
+
+/// The content with the line ends of Unix. All of its line ends are CRLF.
+fn with_lf(content: &[u8]) -> Vec<u8> {
+    content.iter().copied().filter(|byte| *byte != b'\r').collect()
+}
+
+fn ours(kind: FaultKind, text: String) -> Fault {
+    Fault { kind, side: Side::Ours, text }
+}

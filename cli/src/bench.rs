@@ -16,6 +16,7 @@ mod cycle;
 mod lateness;
 mod limit;
 mod memory;
+mod postfix;
 mod progress;
 mod raw;
 mod rig;
@@ -74,7 +75,8 @@ enum Mode {
     /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
     /// minutes)
     Limit,
-    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source does (20 s)
+    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source and Postfix's own queue do; as root (2
+    /// minutes)
     Smtp,
 }
 

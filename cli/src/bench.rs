@@ -17,6 +17,7 @@ mod cycle;
 mod lateness;
 mod limit;
 mod memory;
+mod postfix;
 mod raw;
 mod rig;
 mod smtp;
@@ -76,7 +77,8 @@ enum Mode {
     Limit,
     /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)
     Classify,
-    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source does (20 s)
+    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source and Postfix's own queue do; as root (2
+    /// minutes)
     Smtp,
 }
 

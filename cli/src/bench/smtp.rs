@@ -1,5 +1,6 @@
 //! What it costs to deliver over SMTP: messages of 4 KiB through claim, content, SMTP and settle to Postfix's `smtp-sink`
-//! on loopback, beside what Postfix's own `smtp-source` does to the same sink over as many sessions.
+//! on loopback, beside what Postfix's own `smtp-source` does to the same sink over as many sessions, and what Postfix does
+//! with a deferred queue of the same messages.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
@@ -21,13 +22,13 @@ use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
 use super::rig::{Cost, Rig, arrival};
-use super::{Figures, figures};
+use super::{Figures, figures, postfix};
 
 /// Bytes of a message.
 const SIZE: usize = 4 << 10;
 
 /// Sessions at once, ours and `smtp-source`'s alike.
-const SESSIONS: usize = 64;
+pub(crate) const SESSIONS: usize = 64;
 
 /// Where Postfix keeps its tools, which are in few people's path.
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin";
@@ -38,7 +39,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// Delivers `jobs` messages, each a job of its own.
 pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     let sink = Sink::start().await?;
-    let source = sink.fed_by_source(jobs).await?;
+    let source = feed(sink.address, jobs).await?;
     let rig = Rig::new().await?;
     let body = content();
     let arrivals = (0..jobs).map(|n| {
@@ -60,12 +61,16 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     let cost = rig.cost(&start).await?;
     ensure!(sender.failed() == 0, "{} attempts got no yes from smtp-sink", sender.failed());
     rig.end().await;
+    let queue = postfix::drained(sink.address, jobs).await?;
 
+    let by_queue = jobs as f64 / queue.as_secs_f64();
     let by_source = jobs as f64 / source.as_secs_f64();
     Ok(figures([
         ("messages per second", cost.rate(jobs)),
         ("smtp-source: messages per second", by_source),
         ("of smtp-source, percent", 100.0 * cost.rate(jobs) / by_source),
+        ("Postfix's queue: messages per second", by_queue),
+        ("times Postfix's queue", cost.rate(jobs) / by_queue),
         ("own us per message", Cost::each(cost.own_cpu, jobs)),
         ("redis us per message", Cost::each(cost.redis_cpu, jobs)),
     ]))
@@ -89,11 +94,10 @@ struct Sink {
 
 impl Sink {
     async fn start() -> Result<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = free.local_addr()?;
-        drop(free);
+        let address = free_address()?;
         let process = tool("smtp-sink")
-            .args([&address.to_string(), "1024"])
+            // It gives up the rights of root, and insists on that.
+            .args(["-u", "postfix", &address.to_string(), "1024"])
             .kill_on_drop(true)
             .spawn()
             .context("smtp-sink does not start; it is a part of Postfix: apt-get install postfix")?;
@@ -104,25 +108,31 @@ impl Sink {
         }
         Ok(Self { address, _process: process })
     }
-
-    /// How long `smtp-source` takes for as many messages of this size, over as many sessions that it uses again.
-    async fn fed_by_source(&self, messages: usize) -> Result<Duration> {
-        const MOST: Duration = Duration::from_secs(600);
-        let [sessions, size, messages] = [SESSIONS, SIZE, messages].map(|number| number.to_string());
-        let arguments = ["-d", "-s", &sessions, "-l", &size, "-m", &messages];
-        let addresses = ["-f", "bounce@news.example.org", "-t", "jo@d0.example", "-M", "bench.example"];
-        let start = Instant::now();
-        let mut source = tool("smtp-source");
-        let source = source.args(arguments).args(addresses).arg(self.address.to_string()).kill_on_drop(true);
-        let ended = timeout(MOST, source.status()).await.context("smtp-source does not end")?;
-        if !ended.context("smtp-source does not start; it is a part of Postfix: apt-get install postfix")?.success() {
-            bail!("smtp-source failed");
-        }
-        Ok(start.elapsed())
-    }
 }
 
-fn tool(name: &str) -> Command {
+/// An address of loopback that nobody listens on.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// How long `smtp-source` takes to hand in as many messages of this size, over as many sessions that it uses again.
+pub(crate) async fn feed(to: SocketAddr, messages: usize) -> Result<Duration> {
+    const MOST: Duration = Duration::from_secs(600);
+    let [sessions, size, messages] = [SESSIONS, SIZE, messages].map(|number| number.to_string());
+    let arguments = ["-d", "-s", &sessions, "-l", &size, "-m", &messages];
+    let addresses = ["-f", "bounce@news.example.org", "-t", "jo@d0.example", "-M", "bench.example"];
+    let start = Instant::now();
+    let mut source = tool("smtp-source");
+    let source = source.args(arguments).args(addresses).arg(to.to_string()).kill_on_drop(true);
+    let ended = timeout(MOST, source.status()).await.context("smtp-source does not end")?;
+    if !ended.context("smtp-source does not start; it is a part of Postfix: apt-get install postfix")?.success() {
+        bail!("smtp-source failed");
+    }
+    Ok(start.elapsed())
+}
+
+/// One of Postfix's tools.
+pub(crate) fn tool(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(name);
     command.env("PATH", format!("{path}:{PATH}")).stdin(Stdio::null());

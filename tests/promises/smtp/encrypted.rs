@@ -121,7 +121,7 @@ async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
         _ => offering(heard),
     };
     let broken = |heard: &Heard| match heard.command.as_str() {
-        "STARTTLS" => Act::Say("220 go on\r\n250 spoken before TLS began"),
+        "STARTTLS" => Act::Encrypt("220 go on\r\n250 spoken before TLS began"),
         _ => offering(heard),
     };
     let closed = |heard: &Heard| if heard.command == "STARTTLS" { Act::Close } else { offering(heard) };

@@ -9,6 +9,7 @@ mod breaker;
 mod clustered;
 mod confirm;
 mod conformance;
+mod content;
 mod deployments;
 mod drain;
 mod durability;

@@ -39,6 +39,7 @@ mod processes;
 mod quarantine;
 mod repair;
 mod reports;
+mod return_path;
 mod returned_mail;
 mod schedules;
 mod senders;

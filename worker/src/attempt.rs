@@ -145,7 +145,7 @@ impl Attempter {
             number: progress.attempt(),
             message_id: message.id.clone(),
             recipient: progress.leased.job.id.recipient.clone(),
-            envelope_from: message.envelope_from.clone(),
+            envelope_from: self.routes.return_path(&progress.leased.job.id, message, self.clock.now()),
             key: key(&progress.leased, message),
             stream: message.stream.clone(),
             traceparent: message.traceparent.clone(),

@@ -4,8 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::clock::Clock;
+use shared::address::Address;
+use shared::clock::{Clock, Timestamp};
 use shared::config::{Config, SenderSettings};
+use shared::job::{JobId, Message};
+use shared::verp::Verp;
 
 use crate::sender::Sender;
 use crate::sender::command::CommandSender;
@@ -29,13 +32,15 @@ struct Way {
 pub struct Routes {
     ways: HashMap<String, Way>,
     default: String,
+    /// What signs return paths, where a domain for them is configured.
+    verp: Option<Verp>,
     missed: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Routes {
     /// No routes yet; messages that name none take the one called `default`.
     pub fn new(default: impl Into<String>) -> Self {
-        Self { ways: HashMap::new(), default: default.into(), missed: Arc::default() }
+        Self { ways: HashMap::new(), default: default.into(), verp: None, missed: Arc::default() }
     }
 
     /// The routes that the configuration names.
@@ -43,7 +48,7 @@ impl Routes {
     /// # Errors
     /// What keeps a sender from being made, with its route.
     pub fn from_config(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, String> {
-        let mut routes = Self::new(&config.worker.route);
+        let mut routes = Self { verp: config.verp.verp(), ..Self::new(&config.worker.route) };
         for route in &config.routes {
             let sender: Arc<dyn Sender> = match &route.sender {
                 SenderSettings::Log => Arc::new(LogSender),
@@ -81,6 +86,13 @@ impl Routes {
     /// How long a message that was accepted on a route waits for a bounce.
     pub(crate) fn confirm(&self, route: Option<&str>) -> Duration {
         self.way(route).map_or(Duration::ZERO, |way| way.confirm)
+    }
+
+    /// Where reports about a message shall come back to that is sent now: to a signed return path of its own, where there is
+    /// a domain for those, and else to its envelope sender.
+    pub(crate) fn return_path(&self, job: &JobId, message: &Message, now: Timestamp) -> Option<Address> {
+        let signed = self.verp.as_ref().and_then(|verp| verp.encode(job, &message.id, now));
+        signed.or_else(|| message.envelope_from.clone())
     }
 
     fn way(&self, route: Option<&str>) -> Option<&Way> {

@@ -89,7 +89,7 @@ fn contents_of(kind: &str, address: SocketAddr) -> Contents {
     let settings =
         Content { stores: vec![format!("{kind}://bucket/mail").parse().unwrap()], ..Config::embedded().content };
     let variables = variables(kind, address).into_iter().map(|(name, value)| (name.to_owned(), value));
-    Contents::from_variables(&settings, variables.collect()).unwrap()
+    Contents::from_variables(&settings, &variables.collect::<Vec<_>>()).unwrap()
 }
 
 #[tokio::test]

@@ -58,15 +58,15 @@ impl Contents {
         // Others' variables may be no text at all.
         let variables = std::env::vars_os();
         let texts = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Self::from_variables(settings, texts.collect())
+        Self::from_variables(settings, &texts.collect::<Vec<_>>())
     }
 
     /// The same with these variables in the place of the environment's.
     ///
     /// # Errors
     /// Where a store cannot be used as it is configured.
-    pub fn from_variables(settings: &config::Content, variables: Vec<(String, String)>) -> Result<Self, String> {
-        Ok(Self::with_stores(settings, Stores::open(&settings.stores, &variables)?))
+    pub fn from_variables(settings: &config::Content, variables: &[(String, String)]) -> Result<Self, String> {
+        Ok(Self::with_stores(settings, Stores::open(&settings.stores, variables)?))
     }
 
     fn with_stores(settings: &config::Content, stores: Stores) -> Self {

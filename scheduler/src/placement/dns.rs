@@ -63,7 +63,7 @@ impl Dns {
             Some(self.dns.mail_hosts(domain).await)
         });
         let hosts = match asked.await {
-            Ok(Some(Ok(records))) => MailHosts::from_records(records.into_iter()),
+            Ok(Some(Ok(records))) => MailHosts::from_records(records),
             Ok(Some(Err(DnsError::NoName | DnsError::NoRecords))) => MailHosts::Answered(Default::default()),
             Ok(Some(Err(DnsError::Failed(err)))) => {
                 tracing::debug!(domain, err, "the DNS cannot say where mail goes");

@@ -31,7 +31,7 @@ const REPLIES: [(&str, &str, &str, &str); 14] = [
     ("limited", "421 4.7.0 Temporarily rate limited, try again later", "421 4.7.0", "route-limited"),
     ("lost", "450 4.4.1 Connection timed out", "450 4.4.1", "host-trouble"),
     ("nobody", "550 5.1.1 User unknown", "550 5.1.1", "address-dead-by-text"),
-    ("overquota", "552 5.2.2 Mailbox full", "552 5.2.2", "mailbox-full-for-good"),
+    ("overquota", "552 5.2.2 Mailbox full", "552 5.2.2", "mailbox-out-of-use-by-text"),
     ("filtered", "554 5.7.1 Rejected by the content policy", "554 5.7.1", "refused"),
     ("toobig", "552 5.3.4 Message too big", "552 5.3.4", "refused"),
 ];

@@ -102,6 +102,7 @@ async fn a_message_larger_than_the_relay_takes_is_not_even_mentioned() {
     let large = Attempt { content: Some("x: y\r\n".repeat(1_000).into()), ..mail("jo@example.com") };
     let Outcome::Refused(reply) = sender.send(&large).await else { panic!("it is too large") };
     assert_eq!(reply.status, Some("5.3.4".parse().unwrap()), "{reply}");
+    assert!(!relay.postfix.log().contains("reject: MAIL"), "{}", relay.postfix.log());
     assert!(matches!(sender.send(&mail("jo@example.com")).await, Outcome::Accepted(_)), "the next one is not");
     relay.next.has_heard(".", 1).await;
     assert_eq!(relay.postfix.log().matches(": client=").count(), 1, "{}", relay.postfix.log());

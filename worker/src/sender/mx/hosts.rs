@@ -66,7 +66,7 @@ impl Dns {
             Ok(records) => in_order(records, domain, us),
             Err(DnsError::NoName) => Err(Lookup::NoDomain),
             Err(DnsError::NoRecords) => Ok(vec![domain.to_owned()]),
-            Err(err) => Err(failed(domain, err)),
+            Err(err) => Err(failed(domain, &err)),
         }
     }
 
@@ -94,7 +94,7 @@ impl Dns {
         match timeout(self.timeout, self.dns.addresses(host)).await.map_err(|_| unanswered())? {
             Ok(found) => Ok(found),
             Err(DnsError::NoName | DnsError::NoRecords) => Err(Lookup::NoAddress),
-            Err(err) => Err(failed(host, err)),
+            Err(err) => Err(failed(host, &err)),
         }
     }
 }
@@ -161,7 +161,7 @@ fn unanswered() -> Lookup {
     Lookup::ours("the DNS did not answer in time".to_owned())
 }
 
-fn failed(name: &str, err: DnsError) -> Lookup {
+fn failed(name: &str, err: &DnsError) -> Lookup {
     let text = format!("{name}: {err}");
     match err {
         DnsError::Silent(_) => Lookup::ours(text),

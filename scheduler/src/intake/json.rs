@@ -16,6 +16,9 @@ const VALUE_CHARS: usize = 80;
 /// Bytes of a bounce's metadata, as JSON.
 const METADATA_MAX: usize = 4 << 10;
 
+/// How deep a bounce's metadata may be nested. Within events it stands deeper, and JSON is read to a depth of 127 only.
+pub(super) const METADATA_DEPTH_MAX: usize = 32;
+
 /// Bytes of a short text: a message id (RFC 5322, section 2.1.1 bounds its line), a path, a name.
 const TEXT_MAX: usize = 998;
 
@@ -224,6 +227,9 @@ impl Fields {
         if value.to_string().len() > METADATA_MAX {
             return Err(self.refuse("metadata", format!("is longer than {METADATA_MAX} bytes of JSON")));
         }
+        if is_deeper(value, METADATA_DEPTH_MAX) {
+            return Err(self.refuse("metadata", format!("is nested more than {METADATA_DEPTH_MAX} deep")));
+        }
         Ok(map.clone())
     }
 
@@ -238,6 +244,16 @@ impl Fields {
                 Err("must look like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
             }
         })
+    }
+}
+
+/// Whether there are more than so many levels of arrays and objects in a value.
+pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner = |value: &Value| is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(inner),
+        Value::Object(fields) => levels == 0 || fields.values().any(inner),
+        _ => false,
     }
 }
 
@@ -358,6 +374,7 @@ mod tests {
             (ok("traceparent", json!("00-1-2-3")), "traceparent"),
             (ok("metadata", json!([1])), "metadata"),
             (ok("metadata", json!({"k": "x".repeat(5_000)})), "metadata"),
+            (ok("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})), "metadata"),
             (ok("recipent", json!("jo@example.com")), "recipent"),
         ] {
             let (named, reason) = refused(item.clone());
@@ -369,5 +386,17 @@ mod tests {
     fn a_refusal_gives_the_value_back_shortened() {
         let refusal = read(json!({"recipient": "é".repeat(500), "reply": "452 x"}), NOW, 16).unwrap_err();
         assert_eq!(refusal.value.unwrap().chars().count(), VALUE_CHARS);
+    }
+
+    /// Arrays within arrays, so many of them.
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn metadata_may_be_as_deep_as_the_bound() {
+        let metadata = json!({"k": nested(METADATA_DEPTH_MAX - 1)});
+        let item = json!({"recipient": "jo@example.com", "reply": "450", "metadata": metadata});
+        assert_eq!(Value::Object(read(item, Timestamp::from_ms(0), 0).unwrap().message.metadata), metadata);
     }
 }

@@ -213,7 +213,11 @@ impl Fields {
             (None, None) => return Err(Refusal::of("reply", None, "every bounce needs a reply, or at least a status")),
             (raw, _) => Reply::parse(raw.unwrap_or_default()),
         };
-        reply.status = status.or(reply.status);
+        if status.is_some() {
+            // The platform's word goes before a code that says success; with both, nobody could tell what happened.
+            reply.status = status;
+            reply.code = reply.code.filter(|code| *code >= 400);
+        }
         if reply.class() == Some(StatusClass::Success) {
             let field = if status.is_some() { "status" } else { "reply" };
             return Err(self.refuse(field, "says that the mail got through; a bounce is a failure, 4xx or 5xx"));
@@ -391,6 +395,16 @@ mod tests {
     /// Arrays within arrays, so many of them.
     fn nested(levels: usize) -> Value {
         (0..levels).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn a_status_goes_before_a_code_that_says_success() {
+        for (reply, expected) in
+            [("226 full", "4.2.2 full"), ("354 go on", "4.2.2 go on"), ("450 full", "450 4.2.2 full")]
+        {
+            let item = json!({"recipient": "jo@example.com", "reply": reply, "status": "4.2.2"});
+            assert_eq!(read(item, Timestamp::from_ms(0), 0).unwrap().reply.to_string(), expected);
+        }
     }
 
     #[test]

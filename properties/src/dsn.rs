@@ -4,7 +4,7 @@ use shared::dsn::{Kind, MAX_BYTES, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Rec
 use shared::status::StatusClass;
 
 use crate::is_one_line;
-use crate::reply::hold_of_reply;
+use crate::reply::{hold_of_reply, hold_together};
 
 /// Reads any bytes as a message, and as a mailbox file.
 ///
@@ -37,6 +37,7 @@ fn hold_of_recipient(recipient: &Recipient) {
         hold_of_name(name);
     }
     if recipient.has_failed() {
+        hold_together(&recipient.reply);
         let success = recipient.reply.class() == Some(StatusClass::Success);
         assert!(!success, "a failure does not say success: {recipient:?}");
     }

@@ -18,7 +18,7 @@ use shared::placement::Destination;
 
 use crate::address::hold_of_address;
 use crate::is_one_line;
-use crate::reply::hold_of_reply;
+use crate::reply::{hold_of_reply, hold_together};
 
 /// The longest line here, in bytes.
 const LINE_MAX: usize = 4 << 10;
@@ -81,6 +81,7 @@ fn arriving(bytes: &[u8], size: usize) -> Vec<Numbered> {
 pub(crate) fn hold_of_bounce(bounce: &Bounce) {
     hold_of_address(&bounce.recipient);
     hold_of_reply(&bounce.reply);
+    hold_together(&bounce.reply);
     assert!(!bounce.reply.is_success(), "a bounce is a failure: {:?}", bounce.reply);
     let Message { id, stream, route, remote_mta, traceparent, .. } = &bounce.message;
     assert!(!id.is_empty(), "every message has an id");

@@ -18,6 +18,7 @@ pub fn hold_of(bytes: &[u8]) {
     let raw = String::from_utf8_lossy(bytes);
     let reply = Reply::parse(&raw);
     hold_of_reply(&reply);
+    hold_together(&reply);
     assert_eq!(reply.text, reply.text.trim(), "nothing stands around the text");
 
     // A job's history has replies as text. What has no code may have words at its start that read as one by then.
@@ -43,6 +44,10 @@ pub fn hold_of(bytes: &[u8]) {
 pub(crate) fn hold_of_reply(reply: &Reply) {
     assert!(reply.text.len() <= MAX_TEXT && is_one_line(&reply.text), "{reply:?}");
     assert!(reply.code.is_none_or(|code| (200..600).contains(&code)), "{reply:?}");
+}
+
+/// Code and status do not say the opposite of each other. Reports may, of what got through or is still being tried.
+pub(crate) fn hold_together(reply: &Reply) {
     if let (Some(code), Some(status)) = (reply.code, reply.status) {
         assert_eq!(code < 400, status.class() == StatusClass::Success, "only one of them says success: {reply:?}");
     }

@@ -16,6 +16,9 @@ const VALUE_CHARS: usize = 80;
 /// Bytes of a bounce's metadata, as JSON.
 const METADATA_MAX: usize = 4 << 10;
 
+/// How deep a bounce's metadata may be nested. Within events it stands deeper, and JSON is read to a depth of 127 only.
+pub(super) const METADATA_DEPTH_MAX: usize = 32;
+
 /// Bytes of a short text: a message id (RFC 5322, section 2.1.1 bounds its line), a path, a name.
 const TEXT_MAX: usize = 998;
 
@@ -210,7 +213,11 @@ impl Fields {
             (None, None) => return Err(Refusal::of("reply", None, "every bounce needs a reply, or at least a status")),
             (raw, _) => Reply::parse(raw.unwrap_or_default()),
         };
-        reply.status = status.or(reply.status);
+        if status.is_some() {
+            // The platform's word goes before a code that says success; with both, nobody could tell what happened.
+            reply.status = status;
+            reply.code = reply.code.filter(|code| *code >= 400);
+        }
         if reply.class() == Some(StatusClass::Success) {
             let field = if status.is_some() { "status" } else { "reply" };
             return Err(self.refuse(field, "says that the mail got through; a bounce is a failure, 4xx or 5xx"));
@@ -223,6 +230,9 @@ impl Fields {
         let map = value.as_object().ok_or_else(|| self.refuse("metadata", "must be a JSON object"))?;
         if value.to_string().len() > METADATA_MAX {
             return Err(self.refuse("metadata", format!("is longer than {METADATA_MAX} bytes of JSON")));
+        }
+        if is_deeper(value, METADATA_DEPTH_MAX) {
+            return Err(self.refuse("metadata", format!("is nested more than {METADATA_DEPTH_MAX} deep")));
         }
         Ok(map.clone())
     }
@@ -238,6 +248,16 @@ impl Fields {
                 Err("must look like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
             }
         })
+    }
+}
+
+/// Whether there are more than so many levels of arrays and objects in a value.
+pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner = |value: &Value| is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(inner),
+        Value::Object(fields) => levels == 0 || fields.values().any(inner),
+        _ => false,
     }
 }
 
@@ -358,6 +378,7 @@ mod tests {
             (ok("traceparent", json!("00-1-2-3")), "traceparent"),
             (ok("metadata", json!([1])), "metadata"),
             (ok("metadata", json!({"k": "x".repeat(5_000)})), "metadata"),
+            (ok("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})), "metadata"),
             (ok("recipent", json!("jo@example.com")), "recipent"),
         ] {
             let (named, reason) = refused(item.clone());
@@ -369,5 +390,27 @@ mod tests {
     fn a_refusal_gives_the_value_back_shortened() {
         let refusal = read(json!({"recipient": "é".repeat(500), "reply": "452 x"}), NOW, 16).unwrap_err();
         assert_eq!(refusal.value.unwrap().chars().count(), VALUE_CHARS);
+    }
+
+    /// Arrays within arrays, so many of them.
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn a_status_goes_before_a_code_that_says_success() {
+        for (reply, expected) in
+            [("226 full", "4.2.2 full"), ("354 go on", "4.2.2 go on"), ("450 full", "450 4.2.2 full")]
+        {
+            let item = json!({"recipient": "jo@example.com", "reply": reply, "status": "4.2.2"});
+            assert_eq!(read(item, Timestamp::from_ms(0), 0).unwrap().reply.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn metadata_may_be_as_deep_as_the_bound() {
+        let metadata = json!({"k": nested(METADATA_DEPTH_MAX - 1)});
+        let item = json!({"recipient": "jo@example.com", "reply": "450", "metadata": metadata});
+        assert_eq!(Value::Object(read(item, Timestamp::from_ms(0), 0).unwrap().message.metadata), metadata);
     }
 }

@@ -136,6 +136,8 @@ pub struct Worker {
     pub grace: Duration,
     /// The route of messages that name none.
     pub route: String,
+    /// The hosts that http routes may post to; `*.example.org` has all below it. None: wherever their URLs say.
+    pub http_hosts: Vec<String>,
 }
 
 /// `[upkeep]`: a cron expression per task.
@@ -276,6 +278,7 @@ impl Config {
         if faults.is_empty() {
             config.redis.check(&mut faults);
             config.hooks.check(&mut faults);
+            senders::check_http_hosts(&config.worker.http_hosts, &config.routes, &mut faults);
         }
         if let Some((key, text)) = config.verp.fault().filter(|_| faults.is_empty()) {
             faults.push(SettingsFault { file: "all files".to_owned(), key: key.to_owned(), text: text.to_owned() });

@@ -26,6 +26,8 @@ pub mod verp;
 pub mod clock;
 
 pub mod config;
+pub mod dns;
+pub mod postfix;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::status::EnhancedStatus;
 
-/// How an attempt ended, as tallies tell it apart.
+/// How an attempt ended, as tallies tell it apart. Each attempt is counted once, by one of those up to [`Self::Unknown`];
+/// the two after it say what has become of one that was counted as [`Self::Accepted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TallyResult {
     /// A message got through.
@@ -21,6 +22,12 @@ pub enum TallyResult {
     Retired,
     /// Nothing was left to try: messages were given up or had expired.
     Ended,
+    /// A message was sent whole and not answered for, so it may have been taken or not; whatever was made of that.
+    Unknown,
+    /// No attempt: silence has delivered what a relay had accepted.
+    Confirmed,
+    /// No attempt: a bounce came for what a relay had accepted.
+    Refuted,
 }
 
 /// One field of a tally: attempts that were alike in all of this are counted together.
@@ -42,7 +49,21 @@ pub struct Tally {
 pub const BUCKET_MAX: u8 = 10;
 
 impl TallyResult {
-    const ALL: [Self; 5] = [Self::Delivered, Self::Accepted, Self::Deferred, Self::Retired, Self::Ended];
+    const ALL: [Self; 8] = [
+        Self::Delivered,
+        Self::Accepted,
+        Self::Deferred,
+        Self::Retired,
+        Self::Ended,
+        Self::Unknown,
+        Self::Confirmed,
+        Self::Refuted,
+    ];
+
+    /// Whether it counts an attempt, and not what has become of one that is counted already.
+    pub const fn is_attempt(self) -> bool {
+        !matches!(self, Self::Confirmed | Self::Refuted)
+    }
 
     /// The word used in Redis and documents.
     pub const fn as_str(self) -> &'static str {
@@ -52,6 +73,9 @@ impl TallyResult {
             Self::Deferred => "deferred",
             Self::Retired => "retired",
             Self::Ended => "ended",
+            Self::Unknown => "unknown",
+            Self::Confirmed => "confirmed",
+            Self::Refuted => "refuted",
         }
     }
 }
@@ -119,7 +143,7 @@ mod tests {
     fn a_tally_reads_back_as_it_was_written() {
         let created = Timestamp::parse("2026-11-21T09:30:00Z").unwrap();
         let status = Some("4.3.1".parse().unwrap());
-        for (result, status) in TallyResult::ALL.into_iter().zip([status, None, status, None, status]) {
+        for (result, status) in TallyResult::ALL.into_iter().zip([status, None].into_iter().cycle()) {
             let tally = Tally::new(result, status, 2, created, created.plus(Duration::from_secs(86_400)));
             assert_eq!((tally.hour, tally.bucket), (9, 5));
             assert_eq!(tally.to_string().parse(), Ok(tally));

@@ -10,13 +10,16 @@ use harness::world::{DAY, HOUR, MS, Settings, World};
 use serde_json::{Value, json};
 use shared::event::{DropReason, EventKind};
 use shared::outcome::Outcome;
+use shared::pace::{Breaker, Pace};
 use shared::reply::Reply;
 use shared::standing::Standing;
+use shared::store::destination::PaceReport;
 use shared::store::lease::GivenBack;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
 
 const JO: &str = "jo@example.com";
+const OVER_QUOTA: &str = "452 4.2.2 Over quota";
 
 fn accepted() -> Outcome {
     Outcome::Accepted(Reply::parse("250 2.0.0 queued"))
@@ -185,6 +188,31 @@ async fn a_route_that_delivers_by_itself_waits_for_nothing() {
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.work().await;
     assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+}
+
+#[tokio::test]
+async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_its_breaker() {
+    let pace = Pace { breaker: Breaker { failures: 2, ..Pace::default().breaker }, ..Pace::default() };
+    let world = World::with(Settings { confirm: DAY, pace, ..Settings::default() }).await;
+    world.mail.answers(|_| accepted());
+    let addresses = ["jo@example.com", "sam@example.com", "ada@example.com"];
+    for address in addresses {
+        world.take_in_and_wait(bounce(address, "m1", MAINTENANCE)).await;
+        world.work().await;
+    }
+    let open = Pace::default().window;
+    let narrowed = |pace: &PaceReport| pace.window.is_some_and(|window| window < f64::from(open));
+    assert!(!narrowed(&world.pace("example.com").await));
+    let reports = [OVER_QUOTA, MAINTENANCE, FULL];
+    for ((address, reply), failures) in addresses.into_iter().zip(reports).zip(0..) {
+        let mut report = report("m1", reply, &world);
+        report["recipient"] = json!(address);
+        assert!(matches!(world.take_in(report).await, Answer::Deferred { .. }), "{address}");
+        let pace = world.pace("example.com").await;
+        assert_eq!(narrowed(&pace), failures > 0, "a mailbox over quota says that the host works: {pace:?}");
+        let opened = world.events_of(EventKind::BreakerOpened).await.len();
+        assert_eq!(opened, usize::from(failures == 2), "{address}");
+    }
 }
 
 /// Whatever comes in whatever order, every message has one final event, and nothing waits for ever.

@@ -1,10 +1,28 @@
 //! Content at URLs is read from real servers, once for all that have it.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use futures::future::join_all;
+use harness::bounce::{FULL, bounce};
+use harness::objects::Objects;
 use harness::platform::{Platform, Say};
+use harness::world::World;
+use serde_json::json;
 use shared::config::{Config, Content};
+use shared::event::{DropReason, EventKind};
 use shared::job::ContentRef;
+use shared::policy::Table;
+use shared::standing::Standing;
+use shared::store::settle::Settled;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use worker::attempt::Attempter;
 use worker::content::{ContentError, Contents};
+use worker::routes::Routes;
+
+/// How long content waits for room where the test wants it to wait in vain.
+const SHORT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn content_that_many_share_is_read_once() {
@@ -37,4 +55,117 @@ async fn what_is_not_there_drops_its_message_and_what_cannot_be_had_now_waits() 
     let contents = Contents::from_config(&settings).unwrap();
     let denied = ContentRef::Url(format!("{base}c42.eml"));
     assert!(matches!(contents.read(&denied).await, Err(ContentError::Unread(_))), "somebody puts that right");
+}
+
+/// How each kind of store is told where it is and who we are, by the variables that it has for that.
+fn variables(kind: &str, address: SocketAddr) -> Vec<(&'static str, String)> {
+    let endpoint = format!("http://{address}");
+    match kind {
+        "s3" => {
+            let known =
+                [("AWS_ACCESS_KEY_ID", "redeliver"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "eu-1")];
+            let mut all: Vec<_> = known.map(|(name, value)| (name, value.to_owned())).into();
+            all.extend([("AWS_ENDPOINT", endpoint), ("AWS_ALLOW_HTTP", "true".to_owned())]);
+            all
+        }
+        "az" => {
+            // The key is base64.
+            let known = [("AZURE_STORAGE_ACCOUNT_NAME", "redeliver"), ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")];
+            let mut all: Vec<_> = known.map(|(name, value)| (name, value.to_owned())).into();
+            all.extend([("AZURE_STORAGE_ENDPOINT", endpoint), ("AZURE_ALLOW_HTTP", "true".to_owned())]);
+            all
+        }
+        _ => {
+            let account = json!({
+                "gcs_base_url": endpoint, "disable_oauth": true,
+                "client_email": "", "private_key": "", "private_key_id": "",
+            });
+            vec![("GOOGLE_SERVICE_ACCOUNT_KEY", account.to_string())]
+        }
+    }
+}
+
+fn contents_of(kind: &str, address: SocketAddr) -> Contents {
+    let settings =
+        Content { stores: vec![format!("{kind}://bucket/mail").parse().unwrap()], ..Config::embedded().content };
+    let variables = variables(kind, address).into_iter().map(|(name, value)| (name.to_owned(), value));
+    Contents::from_variables(&settings, &variables.collect::<Vec<_>>()).unwrap()
+}
+
+#[tokio::test]
+async fn an_object_is_got_with_our_signature_and_one_that_is_not_there_is_missing() {
+    for (kind, signature) in [
+        ("s3", Some("AWS4-HMAC-SHA256 Credential=redeliver/")),
+        ("az", Some("SharedKey redeliver:")),
+        // Google's tokens come from its own servers; an emulator takes everyone.
+        ("gs", None),
+    ] {
+        let server = Objects::start(signature, &[("bucket/mail/c42.eml", "Subject: hello\n\nbye\n")]).await;
+        let contents = contents_of(kind, server.address);
+        let read = async |name: &str| contents.read(&ContentRef::Url(format!("{kind}://bucket/mail/{name}"))).await;
+        assert_eq!(&read("c42.eml").await.unwrap()[..], b"Subject: hello\r\n\r\nbye\r\n", "{kind}");
+        assert!(matches!(read("c43.eml").await, Err(ContentError::Missing(_))), "{kind}");
+        assert_eq!(server.asked(), ["/bucket/mail/c42.eml", "/bucket/mail/c43.eml"], "{kind}");
+
+        let strict = Objects::start(Some("another"), &[("bucket/mail/c42.eml", "")]).await;
+        let denied =
+            contents_of(kind, strict.address).read(&ContentRef::Url(format!("{kind}://bucket/mail/c42.eml"))).await;
+        assert!(matches!(denied, Err(ContentError::Unread(_))), "{kind}: somebody puts that right");
+    }
+}
+
+#[tokio::test]
+async fn content_that_is_not_there_drops_its_message_and_says_nothing_about_the_address() {
+    let server = Objects::start(None, &[("bucket/mail/m2.eml", "Subject: hello\n\nbye\n")]).await;
+    let world = World::new().await;
+    for message in ["m1", "m2"] {
+        let mut mail = bounce("jo@example.com", message, FULL);
+        mail["content"] = json!({"url": format!("s3://bucket/mail/{message}.eml")});
+        world.take_in(mail).await;
+    }
+    world.clock.set(world.job("jo@example.com").await.due.unwrap());
+    let routes = Routes::new("default").with("default", world.mail.clone());
+    let contents = contents_of("s3", server.address);
+    let attempter = Attempter::new(routes, contents, Table::embedded(), world.store.clock().clone());
+    let settlement = attempter.attempt(world.claim_one().await, &CancellationToken::new()).await.unwrap();
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    let missing = Some(DropReason::ContentMissing.as_str().to_owned());
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDropped, "m1".to_owned(), missing), (EventKind::MessageDelivered, "m2".to_owned(), None)]
+    );
+    assert_eq!(world.mail.messages(), ["m2"]);
+    assert_eq!(world.standing("jo@example.com").await, Standing::Active);
+    assert!(world.standing_record("jo@example.com").await.is_none(), "nothing was said about the address");
+}
+
+#[tokio::test]
+async fn content_of_all_attempts_has_one_bound_and_who_does_not_fit_in_waits() {
+    const KIB: usize = 1 << 10;
+    let folder = TempDir::new().unwrap();
+    let paths: Vec<String> = (0..8)
+        .map(|n| {
+            let path = folder.path().join(format!("{n}.eml"));
+            std::fs::write(&path, format!("Subject: {n}\r\n").repeat(30 * KIB / 12)).unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    let roots = vec![folder.path().to_path_buf()];
+    let settings =
+        Content { roots, max: 32 * KIB, cache: 0, memory: 256 * KIB, timeout: SHORT, ..Config::embedded().content };
+    let contents = Contents::from_config(&settings).unwrap();
+    let read = async |path: &String| contents.read(&ContentRef::File(path.clone())).await;
+    let mut held = Vec::new();
+    let left_out = loop {
+        let path = &paths[held.len()];
+        match read(path).await {
+            Ok(content) => held.push(content),
+            Err(ContentError::Unread(_)) => break path,
+            Err(err) => panic!("{err}"),
+        }
+    };
+    let bytes: usize = held.iter().map(bytes::Bytes::len).sum();
+    assert!(bytes > settings.memory / 2 && bytes <= settings.memory, "{bytes} bytes at once");
+    held.pop();
+    assert!(read(left_out).await.is_ok(), "there is room again");
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, TOO_BIG, UNKNOWN, bounce};
-use harness::servers::{Certificates, Cluster, Sentinel, Servers, free_port, programs};
+use harness::certificates::Certificates;
+use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
 use harness::world::{DAY, SHARDS, Settings, World, all_events, id};
 use shared::clock::{SystemClock, Timestamp};

@@ -33,6 +33,7 @@ mod own_redis;
 mod pace;
 mod paced;
 mod placement;
+mod postfix;
 mod privacy;
 mod probe;
 mod processes;

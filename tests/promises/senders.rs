@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::bounce::{FULL, bounce};
+use harness::certificates::Certificates;
 use harness::platform::{Platform, Say};
 use harness::wait::eventually;
 use harness::world::World;
@@ -25,7 +26,11 @@ const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY";
 const NOW: Timestamp = Timestamp::from_ms(1_763_716_200_000);
 
 pub(crate) fn http(platform: &Platform, timeout: Duration) -> HttpSender {
-    let settings = HttpSettings {
+    HttpSender::new(settings(platform, timeout), Arc::new(ManualClock::new(NOW))).unwrap()
+}
+
+fn settings(platform: &Platform, timeout: Duration) -> HttpSettings {
+    HttpSettings {
         url: format!("http://{}/redeliver", platform.address).parse().unwrap(),
         signer: Signer::from_secrets(SECRET).unwrap(),
         ca: None,
@@ -34,8 +39,7 @@ pub(crate) fn http(platform: &Platform, timeout: Duration) -> HttpSender {
         timeout,
         request_max: 4 << 20,
         answer_max: 1_024,
-    };
-    HttpSender::new(settings, Arc::new(ManualClock::new(NOW))).unwrap()
+    }
 }
 
 /// A program of a few lines of shell.
@@ -142,13 +146,50 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
 }
 
 #[tokio::test]
+async fn a_platform_is_verified_and_gets_nothing_before() {
+    let (folder, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let [files, stranger] = [&folder, &other].map(|folder| Certificates::make(folder.path()));
+    let platform = Platform::start_with_tls(&files, |_| answer(200, "")).await;
+    let sender_to = |host: &str, ca: Option<&Certificates>| {
+        let mut settings = settings(&platform, PATIENT);
+        settings.url = format!("https://{host}:{}/redeliver", platform.address.port()).parse().unwrap();
+        settings.ca = ca.map(|files| std::fs::read(&files.authority).unwrap());
+        HttpSender::new(settings, Arc::new(ManualClock::new(NOW))).unwrap()
+    };
+    for (name, host, ca) in [
+        ("nobody we trust", "127.0.0.1", None),
+        ("another authority", "127.0.0.1", Some(&stranger)),
+        ("a certificate for another name", "localhost", Some(&files)),
+    ] {
+        let Outcome::Unreachable(fault) = sender_to(host, ca).send(&mail()).await else { panic!("{name}") };
+        assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{name}: {fault}");
+    }
+    assert!(platform.posted().is_empty(), "nothing was sent");
+    assert!(matches!(sender_to("127.0.0.1", Some(&files)).send(&mail()).await, Outcome::Delivered(_)));
+    assert_eq!(platform.posted().len(), 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_wherever_it_leads() {
+    let elsewhere = Platform::start(|_| answer(200, "")).await;
+    let there: &'static str = format!("http://{}/", elsewhere.address).leak();
+    for status in [301, 302, 303, 307, 308] {
+        let platform = Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new())).await;
+        let Outcome::Unreachable(fault) = http(&platform, PATIENT).send(&mail()).await else { panic!("{status}") };
+        assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{status}: {fault}");
+        assert_eq!(platform.posted().len(), 1, "{status}");
+    }
+    assert!(elsewhere.posted().is_empty());
+}
+
+#[tokio::test]
 async fn an_attempt_has_one_key_however_often_it_is_made_and_the_next_has_another() {
     let world = World::new().await;
     world.take_in_and_wait(bounce("jo@example.com", "m1", FULL)).await;
     let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = keys.clone();
     world.mail.answers(move |attempt| {
-        seen.lock().unwrap().push(attempt.key.clone());
+        seen.lock().unwrap().push(attempt.key());
         harness::mail::outcome(FULL)
     });
     // A worker is lost with the job after it has tried.

@@ -1,13 +1,27 @@
 //! What was tried is counted in the same call that changes its job, so tallies, jobs and journal never disagree.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::random::Random;
-use harness::world::{DAY, HOUR, LEASE, World};
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::world::{DAY, HOUR, LEASE, Settings, World};
+use serde_json::json;
+use shared::config::{AfterDot, SmtpSettings};
 use shared::event::{Event, EventKind};
+use shared::outcome::Outcome;
 use shared::placement::Destination;
+use shared::policy::Table;
+use shared::reply::Reply;
+use shared::store::schedule::Answer;
+use shared::store::settle::Settled;
 use shared::tally::{Tally, TallyResult};
+use tokio_util::sync::CancellationToken;
+use worker::attempt::Attempter;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::sender::smtp::SmtpSender;
 
 const DOMAINS: [&str; 2] = ["one.example", "two.example"];
 
@@ -87,4 +101,59 @@ async fn a_tally_tells_status_attempt_hour_and_how_long_the_job_waited() {
     let destination = Destination::named("one.example");
     assert_eq!(world.store.tally(&destination, world.now()).await.unwrap(), [(expected, 1)]);
     assert_eq!(world.store.tally(&destination, world.now().plus(DAY)).await.unwrap(), []);
+}
+
+/// What was counted at a destination on the world's day.
+async fn counted(world: &World, destination: &str) -> BTreeMap<TallyResult, u64> {
+    let mut counted = BTreeMap::new();
+    for (Tally { result, .. }, count) in world.store.tally(&Destination::named(destination), world.now()).await.unwrap()
+    {
+        *counted.entry(result).or_default() += count;
+    }
+    counted
+}
+
+#[tokio::test]
+async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_whatever_is_made_of_it() {
+    let peer = SmtpPeer::start(|heard| if heard.command == "." { Act::Close } else { agree(&heard.command) }).await;
+    for (after_dot, kind) in
+        [(AfterDot::Resend, EventKind::AttemptDeferred), (AfterDot::AssumeDelivered, EventKind::MessageDelivered)]
+    {
+        let world = World::new().await;
+        let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+        settings.session.after_dot = after_dot;
+        let routes = Routes::new("default").with("default", Arc::new(SmtpSender::new(settings)));
+        let attempter =
+            Attempter::new(routes, Contents::new(Vec::new()), Table::embedded(), world.store.clock().clone());
+        let mut mail = bounce("jo@one.example", "m1", FULL);
+        mail["content"] = json!({"inline": "Subject: hello\n\nbye\n"});
+        world.take_in_and_wait(mail).await;
+        let settlement = attempter.attempt(world.claim_one().await, &CancellationToken::new()).await.unwrap();
+        assert_eq!(world.settle(&settlement).await, Settled::Done);
+        let event = world.events_of(kind).await.pop().unwrap();
+        assert!(event.transcript.unwrap().unknown, "{after_dot:?}");
+        assert_eq!(event.reason.as_deref(), (after_dot == AfterDot::Resend).then_some("unknown"));
+        assert_eq!(counted(&world, "one.example").await, BTreeMap::from([(TallyResult::Unknown, 1)]), "{after_dot:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_a_relay_accepted_is_counted_once_and_what_became_of_it_beside_that() {
+    for (refuted, result) in [(true, TallyResult::Refuted), (false, TallyResult::Confirmed)] {
+        let world = World::with(Settings { confirm: HOUR, ..Settings::default() }).await;
+        world.mail.answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
+        world.take_in_and_wait(bounce("jo@one.example", "m1", FULL)).await;
+        world.work().await;
+        if refuted {
+            let mut report = bounce("jo@one.example", "m1", FULL);
+            report["occurred_at"] = json!(world.now());
+            assert!(matches!(world.take_in(report).await, Answer::Deferred { .. }));
+        } else {
+            world.clock.advance(HOUR);
+            assert_eq!(world.work().await, 1);
+        }
+        let counted = counted(&world, "one.example").await;
+        assert_eq!(counted, BTreeMap::from([(TallyResult::Accepted, 1), (result, 1)]));
+        assert_eq!(counted.keys().filter(|result| result.is_attempt()).count(), 1);
+    }
 }

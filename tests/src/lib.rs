@@ -5,11 +5,13 @@
 //! with [`wait::eventually`].
 
 pub mod bounce;
+pub mod certificates;
 pub mod cluster;
 pub mod dns;
 pub mod http;
 pub mod lmtp;
 pub mod mail;
+pub mod objects;
 pub mod platform;
 pub mod postfix;
 pub mod process;
@@ -17,6 +19,7 @@ pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod report;
+pub mod sasl;
 pub mod servers;
 pub mod smtp;
 pub mod wait;

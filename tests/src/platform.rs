@@ -7,13 +7,18 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use axum::serve::Listener;
 use axum::{Router, body};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::certificates::Certificates;
 
 /// One request that the platform was sent.
 #[derive(Clone, Debug)]
@@ -54,6 +59,24 @@ impl Platform {
     pub async fn start(script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
+        Self::serve(listener, address, script)
+    }
+
+    /// The same by TLS, with this certificate.
+    pub async fn start_with_tls(files: &Certificates, script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        Self::serve(Encrypted { listener, tls: files.acceptor() }, address, script)
+    }
+
+    fn serve<L: Listener>(
+        listener: L,
+        address: SocketAddr,
+        script: impl Fn(&Posted) -> Say + Send + Sync + 'static,
+    ) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let shared = Arc::new(Shared { script: Box::new(script), posted: Mutex::default() });
         let router = Router::new().fallback(take).with_state(shared.clone());
         let stop = CancellationToken::new();
@@ -65,6 +88,30 @@ impl Platform {
     /// All that it was sent so far.
     pub fn posted(&self) -> Vec<Posted> {
         self.shared.posted.lock().expect("no script panics").clone()
+    }
+}
+
+/// A listener that speaks TLS. Who shakes no hands is passed over.
+struct Encrypted {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -259,39 +259,6 @@ impl Cluster {
     /// Whether the node on `port` is a master now.
     pub fn is_master(&self, port: u16) -> bool {
         self.servers.cli(port, &["ROLE"]).is_some_and(|role| role.starts_with("master"))
-    }
-}
-
-/// An authority of a test, and what it certified: paths of PEM files.
-pub struct Certificates {
-    /// The authority's certificate.
-    pub authority: PathBuf,
-    /// A certificate for 127.0.0.1, for servers and clients alike.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-}
-
-impl Certificates {
-    /// Makes them in `folder`.
-    pub fn make(folder: &Path) -> Self {
-        let paths = ["ca.pem", "own.pem", "own.key"].map(|name| folder.join(name));
-        let authority_key = rcgen::KeyPair::generate().expect("ring makes keys");
-        let mut parameters = rcgen::CertificateParams::default();
-        // Two certificates of one name would look like one that signed itself.
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "authority");
-        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority = parameters.self_signed(&authority_key).expect("it signs itself");
-        let issuer = rcgen::Issuer::new(parameters, authority_key);
-        let key = rcgen::KeyPair::generate().expect("ring makes keys");
-        let own = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("it is an address");
-        let own = own.signed_by(&key, &issuer).expect("the authority signs");
-        let texts = [authority.pem(), own.pem(), key.serialize_pem()];
-        for (path, text) in paths.iter().zip(texts) {
-            fs::write(path, text).expect("the folder can be written to");
-        }
-        let [authority, certificate, key] = paths;
-        Self { authority, certificate, key }
     }
 }
 

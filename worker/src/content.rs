@@ -1,5 +1,6 @@
 //! The content of messages: read from where the platform left it, kept for others that have the same, and made fit for
-//! the wire.
+//! the wire. It is read whole: a campaign's jobs share one copy, and whether its lines can be sent has to be known before
+//! anybody is connected to. So one bound holds for all of it together.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,9 +15,11 @@ use tokio::time::timeout;
 
 mod file;
 mod object;
+mod room;
 mod wire;
 
 use object::Stores;
+use room::Room;
 
 /// Why content could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -35,6 +38,7 @@ pub struct Contents {
     roots: Arc<[PathBuf]>,
     stores: Arc<Stores>,
     kept: Cache<String, Bytes>,
+    room: Arc<Room>,
     max: usize,
     limit: Duration,
 }
@@ -51,7 +55,18 @@ impl Contents {
     /// # Errors
     /// Where a store cannot be used as it is configured.
     pub fn from_config(settings: &config::Content) -> Result<Self, String> {
-        Ok(Self::with_stores(settings, Stores::open(&settings.stores)?))
+        // Others' variables may be no text at all.
+        let variables = std::env::vars_os();
+        let texts = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::from_variables(settings, &texts.collect::<Vec<_>>())
+    }
+
+    /// The same with these variables in the place of the environment's.
+    ///
+    /// # Errors
+    /// Where a store cannot be used as it is configured.
+    pub fn from_variables(settings: &config::Content, variables: &[(String, String)]) -> Result<Self, String> {
+        Ok(Self::with_stores(settings, Stores::open(&settings.stores, variables)?))
     }
 
     fn with_stores(settings: &config::Content, stores: Stores) -> Self {
@@ -61,23 +76,38 @@ impl Contents {
             .time_to_live(settings.cache_for)
             .build();
         let roots = settings.roots.clone().into();
-        Self { roots, stores: Arc::new(stores), kept, max: settings.max, limit: settings.timeout }
+        let room = Arc::new(Room::new(settings.memory));
+        Self { roots, stores: Arc::new(stores), kept, room, max: settings.max, limit: settings.timeout }
     }
 
     /// The content, with CRLF line ends (RFC 5321, section 2.3.8) and no line that mail cannot have. Many that ask for the
-    /// same content at once cause one fetch.
+    /// same content at once cause one fetch; where there is no room for it in memory it waits, as long as reading may take.
     pub async fn read(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
         match content {
-            ContentRef::Inline(text) => wire::fit(text.as_bytes()),
+            ContentRef::Inline(text) => self.in_time(self.fit(text.len(), async { Ok(text.clone().into()) })).await,
             ContentRef::File(path) => {
                 let file = file::find(path, &self.roots, self.max).await?;
                 // A file that was written anew has another key.
-                self.keep(file.key.clone(), async { wire::fit(&file.read(self.max).await?) }).await
+                self.keep(file.key.clone(), self.fit(file.size, file.read())).await
             }
             ContentRef::Url(url) => {
-                self.keep(url.clone(), async { wire::fit(&self.stores.read(url, self.max).await?) }).await
+                let fetch = async {
+                    let object = self.stores.find(url, self.max).await?;
+                    self.fit(object.size, object.read()).await
+                };
+                self.keep(url.clone(), fetch).await
             }
         }
+    }
+
+    /// Reads content of `size` bytes as soon as there is room for it.
+    async fn fit(
+        &self,
+        size: usize,
+        read: impl Future<Output = Result<Vec<u8>, ContentError>>,
+    ) -> Result<Bytes, ContentError> {
+        let room = self.room.take(size).await;
+        Ok(room.keep(wire::fit(read.await?)?))
     }
 
     async fn keep(
@@ -85,11 +115,12 @@ impl Contents {
         key: String,
         fetch: impl Future<Output = Result<Bytes, ContentError>>,
     ) -> Result<Bytes, ContentError> {
-        let fetch = async {
-            let late = || ContentError::Unread("it did not come in time".to_owned());
-            timeout(self.limit, fetch).await.unwrap_or_else(|_| Err(late()))
-        };
-        self.kept.try_get_with(key, fetch).await.map_err(|err| (*err).clone())
+        self.kept.try_get_with(key, self.in_time(fetch)).await.map_err(|err| (*err).clone())
+    }
+
+    async fn in_time(&self, fetch: impl Future<Output = Result<Bytes, ContentError>>) -> Result<Bytes, ContentError> {
+        let late = || ContentError::Unread("it did not come in time, or there was no room for it".to_owned());
+        timeout(self.limit, fetch).await.unwrap_or_else(|_| Err(late()))
     }
 }
 

@@ -9,11 +9,14 @@ use shared::address::Address;
 use shared::outcome::Outcome;
 use shared::transcript::Transcript;
 
+pub use moment::Moment;
+
 pub mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod http;
 pub mod log;
+mod moment;
 pub mod mx;
 pub mod smtp;
 
@@ -30,9 +33,8 @@ pub struct Attempt {
     pub recipient: Address,
     /// The envelope sender; `None` is the null reverse-path `<>`.
     pub envelope_from: Option<Address>,
-    /// Names this attempt for this message: the same where it is repeated because a worker was lost with it, and another
-    /// for every attempt after it. It says nothing of the address.
-    pub key: String,
+    /// Where in its life the job is; [`Self::key`] is made of it.
+    pub moment: Moment,
     /// The kind of mail.
     pub stream: Option<String>,
     /// The trace that the message belongs to (W3C Trace Context).
@@ -64,6 +66,12 @@ pub trait Sender: Send + Sync {
 }
 
 impl Attempt {
+    /// Names this attempt for this message: the same where it is repeated because a worker was lost with it, and another
+    /// for every attempt after it. It says nothing of the address.
+    pub fn key(&self) -> String {
+        self.moment.key(&self.job, &self.message_id)
+    }
+
     /// The first attempt for a message of the default account, with neither content nor envelope sender: what tests of
     /// senders begin with.
     pub fn first(recipient: Address, message_id: &str) -> Self {
@@ -73,7 +81,7 @@ impl Attempt {
             message_id: message_id.to_owned(),
             recipient,
             envelope_from: None,
-            key: format!("first-{message_id}"),
+            moment: Moment::default(),
             stream: None,
             traceparent: None,
             metadata: Map::new(),

@@ -3,7 +3,6 @@
 //! with a deferred queue of the same messages.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,9 +12,10 @@ use async_trait::async_trait;
 use shared::config::{Config, SmtpSettings, Worker};
 use shared::job::ContentRef;
 use shared::outcome::Outcome;
+use shared::postfix::tool;
 use shared::transcript::Transcript;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use worker::sender::smtp::SmtpSender;
@@ -30,8 +30,8 @@ const SIZE: usize = 4 << 10;
 /// Sessions at once, ours and `smtp-source`'s alike.
 pub(crate) const SESSIONS: usize = 64;
 
-/// Where Postfix keeps its tools, which are in few people's path.
-const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin";
+/// Attempts under way at once. Those that wait to be settled, or to be claimed, leave their sessions to others.
+const ATTEMPTS: usize = 4 * SESSIONS;
 
 /// How long the sink may take to listen.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     let sender = Arc::new(Counting::to(sink.address));
     let stop = CancellationToken::new();
     let start = rig.start().await?;
-    let settings = Worker { concurrency: SESSIONS, ..Config::embedded().worker };
+    let settings = Worker { concurrency: ATTEMPTS, ..Config::embedded().worker };
     let worker = rig.start_worker_with(sender.clone(), settings, &stop);
     sender.wait_for(jobs).await;
     // The drain belongs to it: only then is the last of them settled.
@@ -129,14 +129,6 @@ pub(crate) async fn feed(to: SocketAddr, messages: usize) -> Result<Duration> {
         bail!("smtp-source failed");
     }
     Ok(start.elapsed())
-}
-
-/// One of Postfix's tools.
-pub(crate) fn tool(name: &str) -> Command {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new(name);
-    command.env("PATH", format!("{path}:{PATH}")).stdin(Stdio::null());
-    command
 }
 
 /// The real sender, and how its attempts ended.

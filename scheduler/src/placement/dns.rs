@@ -6,12 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
 use shared::config::Placement;
+use shared::dns::{self, DnsError};
 use shared::placement::propose::MailHosts;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -22,10 +18,13 @@ const SILENT_MAX: u32 = 16;
 /// How long that is, in timeouts: ingest then waits at most a small part of its time.
 const REST_TIMEOUTS: u32 = 10;
 
+/// Answers that are kept: a placement is kept for good, so a domain is asked for once in a process's life or twice.
+const KEPT_MAX: u64 = 8_192;
+
 /// The DNS, as far as it is asked for mail hosts.
 #[derive(Debug)]
 pub struct Dns {
-    resolver: TokioResolver,
+    dns: dns::Dns,
     permits: Semaphore,
     timeout: Duration,
     silent: AtomicU32,
@@ -38,35 +37,12 @@ impl Dns {
     /// # Errors
     /// Where the system's servers are to be asked and are not known; the text says what to set.
     pub fn new(settings: &Placement) -> Result<Self, String> {
-        let mut builder = if settings.nameservers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|err| {
-                format!("the system names no DNS server ({err}); name some in placement.nameservers, or set placement.mx = false")
-            })?
-        } else {
-            let servers = settings.nameservers.iter().map(|address| {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                });
-                NameServerConfig::new(address.ip(), true, connections.into())
-            });
-            let config = ResolverConfig::from_name_servers(servers.collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
-        // One repetition fits into our own timeout, which covers the whole batch.
-        options.timeout = settings.timeout / 2;
-        options.attempts = 1;
-        options.max_active_requests = settings.lookups_max;
-        let resolver = builder.build().map_err(|err| format!("no DNS resolver: {err}; look at [placement]"))?;
+        let Placement { nameservers, timeout, lookups_max, .. } = settings;
+        let asked = dns::Settings { nameservers, timeout: *timeout, kept_max: KEPT_MAX, at_once_max: *lookups_max };
+        let dns = dns::Dns::new(asked)
+            .map_err(|why| format!("{why}; name some in placement.nameservers, or set placement.mx = false"))?;
         let permits = Semaphore::new(settings.lookups_max);
-        Ok(Self {
-            resolver,
-            permits,
-            timeout: settings.timeout,
-            silent: AtomicU32::new(0),
-            rests_until: Mutex::default(),
-        })
+        Ok(Self { dns, permits, timeout: settings.timeout, silent: AtomicU32::new(0), rests_until: Mutex::default() })
     }
 
     /// What the DNS says of domains, in the order given, within one timeout for all of them.
@@ -82,22 +58,16 @@ impl Dns {
         if domain.starts_with('[') {
             return MailHosts::NotAsked;
         }
-        // The last dot says that the name is whole, so that no search list is gone through.
-        let name = format!("{domain}.");
         let asked = timeout_at(deadline, async {
             let _permit = self.permits.acquire().await.ok()?;
-            Some(self.resolver.mx_lookup(name).await)
+            Some(self.dns.mail_hosts(domain).await)
         });
-        let lookup = match asked.await {
-            Ok(Some(Ok(lookup))) => lookup,
-            Ok(Some(Err(err))) if err.is_no_records_found() => {
-                self.answered();
-                return MailHosts::Answered(Default::default());
-            }
-            Ok(Some(Err(NetError::Dns(err)))) => {
-                self.answered();
-                tracing::debug!(domain, %err, "the DNS cannot say where mail goes");
-                return MailHosts::Unanswered;
+        let hosts = match asked.await {
+            Ok(Some(Ok(records))) => MailHosts::from_records(records),
+            Ok(Some(Err(DnsError::NoName | DnsError::NoRecords))) => MailHosts::Answered(Default::default()),
+            Ok(Some(Err(DnsError::Failed(err)))) => {
+                tracing::debug!(domain, err, "the DNS cannot say where mail goes");
+                MailHosts::Unanswered
             }
             Ok(_) | Err(_) => {
                 self.stayed_silent();
@@ -105,11 +75,7 @@ impl Dns {
             }
         };
         self.answered();
-        let records = lookup.answers().iter().filter_map(|record| match &record.data {
-            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
-            _ => None,
-        });
-        MailHosts::from_records(records)
+        hosts
     }
 
     fn answered(&self) {

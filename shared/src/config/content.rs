@@ -18,7 +18,9 @@ pub struct Content {
     pub stores: Vec<Url>,
     /// Bytes of one message's content.
     pub max: usize,
-    /// Bytes that are kept in memory for other messages that have the same content.
+    /// Bytes that content takes in memory in all: what attempts hold, and what is kept.
+    pub memory: usize,
+    /// Bytes of it that are kept for other messages that have the same content.
     pub cache: usize,
     /// For how long.
     pub cache_for: Duration,
@@ -48,6 +50,12 @@ impl Content {
         }
         set(&mut self.max, section.size("max", 1 << 10..=1 << 30));
         set(&mut self.cache, section.size("cache", 0..=1 << 40));
+        set(&mut self.memory, section.size("memory", 1 << 10..=1 << 40));
+        // While content is read it may be there three times: as it came, and as it goes out.
+        let least = self.cache.saturating_add(self.max.saturating_mul(3));
+        if self.memory < least {
+            section.fault("memory", format!("has to be at least cache and 3 times max, which are {least} bytes"));
+        }
         set(&mut self.cache_for, section.duration("cache_for", SECOND..=86_400 * SECOND));
         set(&mut self.timeout, section.duration("timeout", SECOND / 10..=3_600 * SECOND));
     }

@@ -132,6 +132,9 @@ impl Worker {
         set(&mut self.attempt_max, section.duration("attempt_max", SECOND..=7 * DAY));
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
         set(&mut self.route, section.text("route").map(str::to_owned));
+        if section.has("http_hosts") {
+            self.http_hosts = section.texts("http_hosts").into_iter().map(str::to_lowercase).collect();
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::read::{SECOND, set};
-use crate::settings::Section;
+use super::{Route, SenderSettings};
+use crate::settings::{Section, SettingsFault};
 use crate::signature::Signer;
 
 /// What stands for the envelope in a command's arguments.
@@ -107,6 +108,22 @@ fn post_url(text: &str, cleartext: bool) -> Result<Url, String> {
     }
 }
 
+/// Every http route has to post to a host of the list, where there is one: it says so in one place, whoever writes routes.
+pub(super) fn check_http_hosts(hosts: &[String], routes: &[Route], faults: &mut Vec<SettingsFault>) {
+    let allowed = |host: &str| {
+        let below = |rule: &str| rule.strip_prefix('*').is_some_and(|rest| host.ends_with(rest));
+        hosts.is_empty() || hosts.iter().any(|rule| rule == host || below(rule))
+    };
+    for route in routes {
+        let SenderSettings::Http(http) = &route.sender else { continue };
+        let host = http.url.host_str().unwrap_or_default();
+        if !allowed(host) {
+            let text = format!("posts to {host}, which is not in worker.http_hosts: {}", hosts.join(", "));
+            faults.push(SettingsFault { file: "all files".to_owned(), key: format!("route.{}.url", route.name), text });
+        }
+    }
+}
+
 pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSettings> {
     let program = section.text("program").map(PathBuf::from);
     match &program {
@@ -174,6 +191,39 @@ mod tests {
             ("mail.example.com", false, false),
         ] {
             assert_eq!(post_url(url, cleartext).is_ok(), good, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_http_route_posts_to_a_host_of_the_list_and_nowhere_else() {
+        let route = |url: &str| Route {
+            name: "platform".to_owned(),
+            confirm: Duration::ZERO,
+            sender: SenderSettings::Http(Box::new(HttpSettings {
+                url: Url::parse(url).unwrap(),
+                signer: Signer::from_secrets("whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY").unwrap(),
+                ca: None,
+                content: false,
+                connect_timeout: SECOND,
+                timeout: SECOND,
+                request_max: 1,
+                answer_max: 1,
+            })),
+        };
+        let hosts = ["mail.example.com".to_owned(), "*.example.org".to_owned()];
+        for (hosts, url, good) in [
+            (&hosts[..], "https://mail.example.com/redeliver", true),
+            (&hosts, "https://MAIL.example.com:8443/", true),
+            (&hosts, "https://a.b.example.org/", true),
+            (&hosts, "https://example.org/", false),
+            (&hosts, "https://mail.example.com.evil.example/", false),
+            (&hosts, "https://notexample.org/", false),
+            (&hosts, "https://192.0.2.1/", false),
+            (&[], "https://anywhere.example/", true),
+        ] {
+            let mut faults = Vec::new();
+            check_http_hosts(hosts, &[route(url)], &mut faults);
+            assert_eq!(faults.is_empty(), good, "{url}: {faults:?}");
         }
     }
 

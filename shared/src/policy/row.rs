@@ -7,6 +7,7 @@ use regex::Regex;
 use super::jitter::Jitter;
 use super::pattern::StatusPattern;
 use super::reason::Reason;
+use crate::pace::Feedback;
 use crate::reply::Reply;
 use crate::standing::Standing;
 
@@ -115,6 +116,17 @@ impl Scope {
     /// The word used in files and JSON.
     pub fn as_str(self) -> &'static str {
         word(&SCOPES, self)
+    }
+
+    /// What a failure of this scope says about its destination: a mail system that finds fault with a mailbox or a message
+    /// works.
+    pub const fn feedback(self) -> Feedback {
+        match self {
+            Self::Host => Feedback::HostFailed,
+            Self::Route => Feedback::RouteFailed,
+            Self::Mailbox | Self::Message => Feedback::Good,
+            Self::Unknown => Feedback::Nothing,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::event::EventLines;
 use crate::job::Job;
+use crate::pace::Feedback;
 use crate::standing::StandingRecord;
 use crate::tally::Tally;
 
@@ -18,8 +19,10 @@ pub struct Refutation<'a> {
     pub record: &'a str,
     /// What becomes of it.
     pub end: End,
-    /// How the attempt that has turned out to have failed is counted.
+    /// How it is counted that the attempt has turned out to have failed.
     pub tally: Tally,
+    /// What that says about the destination. [`Feedback::Good`] is old news: it was said when the message was accepted.
+    pub feedback: Feedback,
     /// What happened, in order.
     pub events: EventLines,
 }
@@ -40,9 +43,9 @@ pub enum Refuted {
 }
 
 impl Store {
-    /// Lets a job go on after a bounce. Atomic; it takes effect once, for the job is another after it.
+    /// Lets a job go on after a bounce, and its destination's pace hear of it. Atomic; it takes effect once, for the job is another after it.
     pub async fn refute(&self, refutation: &Refutation<'_>) -> Result<Refuted, StoreError> {
-        let Refutation { seen, record, end, tally, events } = refutation;
+        let Refutation { seen, record, end, tally, feedback, events } = refutation;
         let destination = &seen.head.destination;
         let shard = destination.shard(self.shards());
         let (op, argument, new_record) = match end {
@@ -54,7 +57,7 @@ impl Store {
         };
         let mut call = self.call(&REFUTE, shard);
         call.arg(seen.id.key()).arg(destination.as_str()).arg(*record).arg(op).arg(argument);
-        call.arg(new_record).arg(events.as_str()).arg(tally.to_string());
+        call.arg(new_record).arg(events.as_str()).arg(tally.to_string()).arg(feedback.mark());
         let barrier = self.keys.shard(shard).barrier();
         let (_, letter, detail): (i64, String, String) = self.connections.durable_script(&call, &barrier).await?;
         let other_shape = || StoreError::Refused(format!("refute answered {letter} without what belongs to it"));

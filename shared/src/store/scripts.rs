@@ -26,7 +26,7 @@ scripts! {
     SCHEDULE = "schedule" after "lease", "pace";
     CLAIM = "claim" after "lease", "pace", "lapse";
     SETTLE = "settle" after "lease", "pace", "tally";
-    REFUTE = "refute" after "tally";
+    REFUTE = "refute" after "lease", "pace", "tally";
     RELEASE = "release" after "lease", "pace", "lapse";
     FACTS = "facts" after "lease", "pace";
     EXTEND = "extend" after "lease";

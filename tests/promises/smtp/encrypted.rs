@@ -2,15 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use harness::servers::Certificates;
+use harness::certificates::Certificates;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use shared::config::{SmtpSettings, SmtpTimeouts, TlsMode};
 use shared::outcome::{FaultKind, Outcome, Side};
 use tempfile::TempDir;
@@ -36,21 +31,7 @@ impl Rig {
     }
 
     fn acceptor(&self, asks_for_certificate: bool) -> TlsAcceptor {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("ring has them");
-        let builder = if asks_for_certificate {
-            let mut roots = RootCertStore::empty();
-            roots.add(certificate(&self.files.authority)).expect("it is one");
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().expect("it has a root"))
-        } else {
-            builder.with_no_client_auth()
-        };
-        let key = PrivateKeyDer::from_pem_file(&self.files.key).expect("it is one");
-        let config = builder.with_single_cert(vec![certificate(&self.files.certificate)], key).expect("they fit");
-        Arc::new(config).into()
+        if asks_for_certificate { self.files.acceptor_for_known() } else { self.files.acceptor() }
     }
 
     async fn peer(&self, asks: bool, script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> SmtpPeer {
@@ -70,10 +51,6 @@ impl Rig {
     fn pem<P: AsRef<Path>>(&self, which: impl Fn(&Certificates) -> &P) -> Vec<u8> {
         fs::read(which(&self.files)).expect("it was made")
     }
-}
-
-fn certificate(path: impl AsRef<Path>) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(path).expect("it is one")
 }
 
 fn offering(heard: &Heard) -> Act {

@@ -13,6 +13,8 @@ pub(super) struct Found {
     path: PathBuf,
     /// Its name, and what changes where it is written anew.
     pub(super) key: String,
+    /// Its size in bytes, when it was found.
+    pub(super) size: usize,
 }
 
 /// Looks a file up, and refuses one that lies elsewhere, is no plain file, or is larger than `max` bytes.
@@ -35,17 +37,17 @@ pub(super) async fn find(path: &str, roots: &[PathBuf], max: usize) -> Result<Fo
     }
     let key =
         format!("file:{}:{}:{}:{}:{}", resolved.display(), about.ino(), about.len(), about.mtime(), about.mtime_nsec());
-    Ok(Found { path: resolved, key })
+    Ok(Found { path: resolved, key, size: about.len() as usize })
 }
 
 impl Found {
-    /// Reads it, and never more than `max` bytes, however it has grown.
-    pub(super) async fn read(&self, max: usize) -> Result<Vec<u8>, ContentError> {
-        let mut content = Vec::new();
+    /// Reads it, and never more than it had when it was found: what has grown since is read as another file.
+    pub(super) async fn read(&self) -> Result<Vec<u8>, ContentError> {
+        let mut content = Vec::with_capacity(self.size);
         let file = File::open(&self.path).await.map_err(|err| sort(&err))?;
-        file.take(max as u64 + 1).read_to_end(&mut content).await.map_err(|err| sort(&err))?;
-        if content.len() > max {
-            return Err(ContentError::Missing("the content's file is larger than content.max"));
+        let read = file.take(self.size as u64 + 1).read_to_end(&mut content).await.map_err(|err| sort(&err))?;
+        if read > self.size {
+            return Err(ContentError::Unread("the content's file was written while it was read".to_owned()));
         }
         Ok(content)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
+use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
 use url::{Position, Url};
 
 use super::ContentError;
@@ -25,29 +25,42 @@ struct Place {
     store: Arc<dyn ObjectStore>,
 }
 
+/// An object that is there.
+pub(super) struct Found {
+    /// Its size in bytes.
+    pub(super) size: usize,
+    object: GetResult,
+}
+
 impl Stores {
-    /// The places under these URLs. Nothing is connected yet.
-    pub(super) fn open(urls: &[Url]) -> Result<Self, String> {
+    /// The places under these URLs, with what the variables say of how to get there. Nothing is connected yet.
+    pub(super) fn open(urls: &[Url], variables: &[(String, String)]) -> Result<Self, String> {
         shared::tls::prepare();
-        urls.iter().map(open).collect::<Result<_, _>>().map(Self)
+        urls.iter().map(|url| open(url, variables)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Reads one object, and never more than `max` bytes of it.
-    pub(super) async fn read(&self, url: &str, max: usize) -> Result<Vec<u8>, ContentError> {
+    /// Asks for one object, which has to have at most `max` bytes.
+    pub(super) async fn find(&self, url: &str, max: usize) -> Result<Found, ContentError> {
         let nowhere = ContentError::Missing("the content's URL lies outside content.stores");
         let Some((origin, path)) = Url::parse(url).ok().and_then(|url| split(&url).ok()) else { return Err(nowhere) };
         let place = self.0.iter().find(|place| place.origin == origin && path.prefix_matches(&place.under));
         let Some(Place { store, .. }) = place else { return Err(nowhere) };
-        let larger = || ContentError::Missing("the content is larger than content.max");
         let object = store.get(&path).await.map_err(|err| sort(&err))?;
-        if object.meta.size > max as u64 {
-            return Err(larger());
+        match usize::try_from(object.meta.size) {
+            Ok(size) if size <= max => Ok(Found { size, object }),
+            _ => Err(ContentError::Missing("the content is larger than content.max")),
         }
-        let mut content = Vec::new();
-        let mut pieces = object.into_stream();
+    }
+}
+
+impl Found {
+    /// Reads it, and never more than it said.
+    pub(super) async fn read(self) -> Result<Vec<u8>, ContentError> {
+        let mut content = Vec::with_capacity(self.size);
+        let mut pieces = self.object.into_stream();
         while let Some(piece) = pieces.try_next().await.map_err(|err| sort(&err))? {
-            if content.len() + piece.len() > max {
-                return Err(larger());
+            if content.len() + piece.len() > self.size {
+                return Err(ContentError::Unread("the store sent more of the object than it had said".to_owned()));
             }
             content.extend_from_slice(&piece);
         }
@@ -55,14 +68,12 @@ impl Stores {
     }
 }
 
-fn open(url: &Url) -> Result<Place, String> {
+fn open(url: &Url, variables: &[(String, String)]) -> Result<Place, String> {
     let named = |err: String| format!("content.stores: {url}: {err}");
     let (origin, under) = split(url).map_err(named)?;
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let of_stores = variables.filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
+    let of_stores = variables.iter().filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
     let mut options: Vec<(String, String)> =
-        of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
     if url.scheme() == "http" {
         options.push(("allow_http".to_owned(), "true".to_owned()));
     }
@@ -101,7 +112,8 @@ mod tests {
     #[tokio::test]
     async fn objects_are_read_under_the_stores_and_nowhere_else() {
         let places = places().await;
-        assert_eq!(places.read("s3://bucket/mail/a.eml", 100).await.unwrap(), b"Subject: x\r\n");
+        let found = places.find("s3://bucket/mail/a.eml", 100).await.unwrap();
+        assert_eq!(found.read().await.unwrap(), b"Subject: x\r\n");
         for elsewhere in [
             "s3://bucket/secret/b.eml",
             "s3://bucket/mail/../secret/b.eml",
@@ -113,15 +125,15 @@ mod tests {
             "s3://bucket/mail/nothing.eml",
             "no url",
         ] {
-            assert!(matches!(places.read(elsewhere, 100).await, Err(ContentError::Missing(_))), "{elsewhere}");
+            assert!(matches!(places.find(elsewhere, 100).await, Err(ContentError::Missing(_))), "{elsewhere}");
         }
-        assert!(matches!(places.read("s3://bucket/mail/a.eml", 11).await, Err(ContentError::Missing(_))), "too large");
+        assert!(matches!(places.find("s3://bucket/mail/a.eml", 11).await, Err(ContentError::Missing(_))), "too large");
     }
 
     #[test]
     fn every_kind_of_store_opens() {
         for url in ["s3://bucket/mail", "gs://bucket", "https://cdn.example.com/mail", "http://127.0.0.1:1/"] {
-            assert!(Stores::open(&[Url::parse(url).unwrap()]).is_ok(), "{url}");
+            assert!(Stores::open(&[Url::parse(url).unwrap()], &[]).is_ok(), "{url}");
         }
     }
 }

@@ -52,15 +52,15 @@ impl HttpSender {
 
     async fn post(&self, attempt: &Attempt, body: Vec<u8>) -> Result<Outcome, Fault> {
         let now = self.clock.now();
-        let key = attempt.key.as_str();
+        let key = attempt.key();
         let request = self
             .client
             .post(self.settings.url.clone())
             .header(CONTENT_TYPE, "application/json")
-            .header("idempotency-key", key)
-            .header("webhook-id", key)
+            .header("idempotency-key", &key)
+            .header("webhook-id", &key)
             .header("webhook-timestamp", seconds(now))
-            .header("webhook-signature", self.settings.signer.sign(key, now, &body));
+            .header("webhook-signature", self.settings.signer.sign(&key, now, &body));
         let request = match &attempt.traceparent {
             Some(trace) => request.header("traceparent", trace.as_str()),
             None => request,

@@ -87,7 +87,7 @@ impl Sender for SmtpSender {
                 }
             }
             Err(stop) => {
-                let reached = !stop.is_before_mail();
+                let reached = !stop.is_about_access();
                 let outcome = stop.outcome(Side::Ours);
                 self.note(&outcome, reached);
                 outcome

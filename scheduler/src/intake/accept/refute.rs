@@ -9,6 +9,7 @@ use shared::clock::Timestamp;
 use shared::event::{DropReason, Event, EventKind, EventLines};
 use shared::job::{Acceptance, Job, Message};
 use shared::outcome::Outcome;
+use shared::pace::Feedback;
 use shared::policy::{Case, Decision, Verdict, decide};
 use shared::reply::Reply;
 use shared::store::StoreError;
@@ -83,11 +84,12 @@ impl Accept {
         let (message, job) = (message.clone(), job.clone());
         let refuting =
             Refuting { job, message, acceptance, decision: &decision, id, events: EventLines::default(), now };
-        let (end, result, events) = refuting.conclude();
+        let (end, events) = refuting.conclude();
         let dropped = matches!(decision.verdict, Verdict::DropMessage | Verdict::DropAll);
         let created = accepted.job.head.created;
-        let tally = Tally::new(result, decision.reply.status, acceptance.attempt, created, now);
-        let refutation = Refutation { seen: &accepted.job, record, end, tally, events };
+        let tally = Tally::new(TallyResult::Refuted, decision.reply.status, acceptance.attempt, created, now);
+        let feedback = decision.row.map_or(Feedback::Nothing, |row| row.scope.feedback());
+        let refutation = Refutation { seen: &accepted.job, record, end, tally, feedback, events };
         Ok(Some(match self.store.refute(&refutation).await? {
             Refuted::Changed => return Ok(None),
             Refuted::Waits(_) | Refuted::Ended if dropped => Answer::Dropped,
@@ -106,7 +108,7 @@ impl Accept {
 }
 
 impl Refuting<'_> {
-    fn conclude(mut self) -> (End, TallyResult, EventLines) {
+    fn conclude(mut self) -> (End, EventLines) {
         let mut failed = self.event(EventKind::AttemptDeferred);
         match &self.decision.verdict {
             Verdict::RetryAfter(delay) | Verdict::Hold(delay) => {
@@ -115,7 +117,7 @@ impl Refuting<'_> {
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);
                 self.remember(held);
-                (End::Retry { job: self.job, delay: *delay }, TallyResult::Deferred, self.events)
+                (End::Retry { job: self.job, delay: *delay }, self.events)
             }
             Verdict::DropMessage | Verdict::Close | Verdict::Confirm(_) => {
                 self.drop(|message, dead| message.id == dead.id, DropReason::GivenUp);
@@ -133,8 +135,7 @@ impl Refuting<'_> {
                 (retired.message, retired.metadata) = (None, Map::new());
                 self.events.push(&retired);
                 let policy = retired.policy.unwrap_or_default();
-                let end = End::Retire { standing: *standing, policy, host_dead: *host_dead };
-                (end, TallyResult::Retired, self.events)
+                (End::Retire { standing: *standing, policy, host_dead: *host_dead }, self.events)
             }
         }
     }
@@ -171,15 +172,15 @@ impl Refuting<'_> {
     }
 
     /// What is left goes on: the next message to be tried is the probe, at once; else the job waits for other bounces.
-    fn go_on(mut self) -> (End, TallyResult, EventLines) {
+    fn go_on(mut self) -> (End, EventLines) {
         if self.job.messages.is_empty() {
             self.events.push(&Event::about(EventKind::JobClosed, self.id.as_str(), &self.job.head.destination));
-            return (End::Close, TallyResult::Ended, self.events);
+            return (End::Close, self.events);
         }
         let accepted = self.job.messages.iter().map(|message| message.accepted.map(|acceptance| acceptance.until));
         let first = accepted.map(|until| until.unwrap_or(self.now)).min().unwrap_or(self.now);
         let delay = first.since(self.now);
-        (End::Retry { job: self.job, delay }, TallyResult::Ended, self.events)
+        (End::Retry { job: self.job, delay }, self.events)
     }
 
     fn event(&self, kind: EventKind) -> Event {

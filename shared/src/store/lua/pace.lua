@@ -1,5 +1,5 @@
 -- Pace: how many attempts a destination gets at once and per second, for the whole fleet, and the breaker that keeps
--- attempts from it while it is down. Part of schedule, claim, settle, release.
+-- attempts from it while it is down. Part of schedule, claim, settle, refute, release.
 --
 -- ARGV[9]   tokens per second; 0: no limit
 -- ARGV[10]  how many tokens may be saved up
@@ -137,6 +137,7 @@ end
 --   bad      how many failed by the host
 --   refused  how many failed by our route to it
 --   newest   the newest token among the failures
+--   late     whether they are of attempts that had ended before
 --   probe    the token that the breaker waits for, if it does
 --   result   what came of it: 'good', 'bad' or 'none'
 --   delivered  whether somebody got through
@@ -174,6 +175,15 @@ local function end_attempts(destination, token, mark, number, in_flight)
 end
 
 local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
+
+-- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route to it ('~'): news of as
+-- long ago as the last claim. Of another attempt's probe it says nothing.
+local function note_late_failure(destination, mark)
+  if mark ~= '-' and mark ~= '~' then return end
+  local report = report_of(destination)
+  if mark == '-' then report.bad = 1 else report.refused = 1 end
+  report.newest, report.late = tonumber(redis.call('GET', SERIAL) or 0), true
+end
 
 -- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.
 local function probe_of(destination, id)
@@ -217,7 +227,8 @@ local function settle_pace(destination, report)
   elseif failed > 0 then
     -- Failures that were under way together are one piece of news.
     if report.newest > tonumber(narrowed or 0) then
-      set(changes, 'window', string.format('%.3f', math.max(WINDOW_MIN, math.min(window, in_flight) * NARROWED_TO)))
+      local used = report.late and window or math.min(window, in_flight)
+      set(changes, 'window', string.format('%.3f', math.max(WINDOW_MIN, used * NARROWED_TO)))
       set(changes, 'narrowed', redis.call('GET', SERIAL) or '0')
     end
   elseif report.good > 0 and in_flight * 2 >= window then

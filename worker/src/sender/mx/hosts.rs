@@ -6,12 +6,8 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
 use shared::config::MxSettings;
+use shared::dns::{self, DnsError};
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::reply::Reply;
 use tokio::time::timeout;
@@ -19,11 +15,14 @@ use tokio::time::timeout;
 use super::public::is_public;
 
 /// Answers that are kept.
-const CACHED_MAX: u64 = 10_000;
+const KEPT_MAX: u64 = 10_000;
+
+/// Questions under way at once: attempts are bounded already, this is for each of their hosts.
+const AT_ONCE_MAX: usize = 256;
 
 /// The DNS, as far as it says where mail goes.
 pub(crate) struct Dns {
-    resolver: TokioResolver,
+    dns: dns::Dns,
     timeout: Duration,
     private_hosts: bool,
 }
@@ -49,29 +48,11 @@ impl Dns {
     /// # Errors
     /// Where the system's servers are to be asked and are not known; the text says what to set.
     pub(crate) fn new(settings: &MxSettings) -> Result<Self, String> {
-        let mut builder = if settings.nameservers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|err| {
-                format!("the system names no DNS server ({err}); name some in the route's nameservers")
-            })?
-        } else {
-            let servers = settings.nameservers.iter().map(|address| {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                });
-                NameServerConfig::new(address.ip(), true, connections.into())
-            });
-            let config = ResolverConfig::from_name_servers(servers.collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
-        options.cache_size = CACHED_MAX;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // One repetition fits into our own timeout.
-        options.timeout = settings.lookup_timeout / 2;
-        options.attempts = 1;
-        let resolver = builder.build().map_err(|err| format!("no DNS resolver: {err}"))?;
-        Ok(Self { resolver, timeout: settings.lookup_timeout, private_hosts: settings.private_hosts })
+        let MxSettings { nameservers, lookup_timeout: timeout, private_hosts, .. } = settings;
+        let (timeout, private_hosts) = (*timeout, *private_hosts);
+        let asked = dns::Settings { nameservers, timeout, kept_max: KEPT_MAX, at_once_max: AT_ONCE_MAX };
+        let dns = dns::Dns::new(asked).map_err(|why| format!("{why}; name some in the route's nameservers"))?;
+        Ok(Self { dns, timeout, private_hosts })
     }
 
     /// The mail hosts of a domain: by preference, and those of the same preference in no order (RFC 5321, section 5.1). A
@@ -80,19 +61,13 @@ impl Dns {
         if domain.starts_with('[') {
             return Ok(vec![domain.to_owned()]);
         }
-        // The last dot says that the name is whole, so that no search list is gone through.
-        let answer = timeout(self.timeout, self.resolver.mx_lookup(format!("{domain}."))).await;
-        let lookup = match answer.map_err(|_| unanswered())? {
-            Ok(lookup) => lookup,
-            Err(err) if err.is_nx_domain() => return Err(Lookup::NoDomain),
-            Err(err) if err.is_no_records_found() => return Ok(vec![domain.to_owned()]),
-            Err(err) => return Err(failed(domain, &err)),
-        };
-        let records = lookup.answers().iter().filter_map(|record| match &record.data {
-            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii().to_ascii_lowercase())),
-            _ => None,
-        });
-        in_order(records.collect(), domain, us)
+        let answer = timeout(self.timeout, self.dns.mail_hosts(domain)).await;
+        match answer.map_err(|_| unanswered())? {
+            Ok(records) => in_order(records, domain, us),
+            Err(DnsError::NoName) => Err(Lookup::NoDomain),
+            Err(DnsError::NoRecords) => Ok(vec![domain.to_owned()]),
+            Err(err) => Err(failed(domain, &err)),
+        }
     }
 
     /// The addresses of a host that mail may go to, both kinds in turn.
@@ -116,10 +91,9 @@ impl Dns {
     }
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, Lookup> {
-        let name = format!("{}.", host.trim_end_matches('.'));
-        match timeout(self.timeout, self.resolver.lookup_ip(name)).await.map_err(|_| unanswered())? {
-            Ok(lookup) => Ok(lookup.iter().collect()),
-            Err(err) if err.is_no_records_found() => Err(Lookup::NoAddress),
+        match timeout(self.timeout, self.dns.addresses(host)).await.map_err(|_| unanswered())? {
+            Ok(found) => Ok(found),
+            Err(DnsError::NoName | DnsError::NoRecords) => Err(Lookup::NoAddress),
             Err(err) => Err(failed(host, &err)),
         }
     }
@@ -152,7 +126,8 @@ fn in_order(records: Vec<(u16, String)>, domain: &str, us: &str) -> Result<Vec<S
     if records.is_empty() {
         return Ok(vec![domain.to_owned()]);
     }
-    let named: Vec<_> = records.into_iter().filter(|(_, host)| host != ".").collect();
+    let named = records.into_iter().filter(|(_, host)| host != ".");
+    let named: Vec<_> = named.map(|(preference, host)| (preference, host.to_ascii_lowercase())).collect();
     if named.is_empty() {
         return Err(Lookup::NullMx);
     }
@@ -186,13 +161,11 @@ fn unanswered() -> Lookup {
     Lookup::ours("the DNS did not answer in time".to_owned())
 }
 
-fn failed(name: &str, err: &NetError) -> Lookup {
+fn failed(name: &str, err: &DnsError) -> Lookup {
+    let text = format!("{name}: {err}");
     match err {
-        NetError::Dns(err) => {
-            let text = format!("{name}: {err}");
-            Lookup::Failed(Fault { kind: FaultKind::Lookup, side: Side::Theirs, text })
-        }
-        err => Lookup::ours(format!("{name}: {err}")),
+        DnsError::Silent(_) => Lookup::ours(text),
+        _ => Lookup::Failed(Fault { kind: FaultKind::Lookup, side: Side::Theirs, text }),
     }
 }
 

@@ -1,24 +1,23 @@
 //! The content as DATA takes it.
 
+use std::iter::once;
+
+use memchr::memmem;
+
 /// Lines that start with a dot get another, and a dot alone ends the content (RFC 5321, section 4.5.2). All line ends are
-/// CRLF already.
-pub(crate) fn dot_stuffed(content: &[u8]) -> Vec<u8> {
-    let mut wire = Vec::with_capacity(content.len() + content.len() / 64 + 8);
-    let mut rest = content;
-    if rest.first() == Some(&b'.') {
-        wire.push(b'.');
-    }
-    while let Some(at) = rest.windows(2).position(|pair| pair == b"\n.") {
-        wire.extend_from_slice(&rest[..=at]);
-        wire.push(b'.');
-        rest = &rest[at + 1..];
-    }
-    wire.extend_from_slice(rest);
-    if !wire.is_empty() && !wire.ends_with(b"\r\n") {
-        wire.extend_from_slice(b"\r\n");
-    }
-    wire.extend_from_slice(b".\r\n");
-    wire
+/// CRLF already. It comes in pieces, so that content need not be in memory once more for each connection.
+pub(crate) fn dot_stuffed(content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let dot_if = |so: bool| if so { &b"."[..] } else { b"" };
+    let first = dot_if(content.starts_with(b"."));
+    let last: &[u8] = if content.is_empty() || content.ends_with(b"\r\n") { b".\r\n" } else { b"\r\n.\r\n" };
+    let dots = memmem::find_iter(content, b"\n.").map(|at| at + 1);
+    let mut from = 0;
+    let lines = dots.chain(once(content.len())).flat_map(move |to| {
+        let piece = &content[from..to];
+        from = to;
+        [piece, dot_if(to < content.len())]
+    });
+    once(first).chain(lines).chain(once(last))
 }
 
 #[cfg(test)]
@@ -35,7 +34,8 @@ mod tests {
             ("a\r\n.\r\n..b\r\n", "a\r\n..\r\n...b\r\n.\r\n"),
             (".\r\n.\r\n.", "..\r\n..\r\n..\r\n.\r\n"),
         ] {
-            assert_eq!(dot_stuffed(content.as_bytes()), wire.as_bytes(), "{content:?}");
+            let pieces: Vec<&[u8]> = dot_stuffed(content.as_bytes()).collect();
+            assert_eq!(pieces.concat(), wire.as_bytes(), "{content:?}");
         }
     }
 }

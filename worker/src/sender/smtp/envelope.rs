@@ -1,6 +1,7 @@
 //! MAIL and RCPT for one message, with the extensions that it needs and the peer offers. What the peer cannot take is
 //! seen here, before anything is sent.
 
+use memchr::memmem;
 use shared::address::Address;
 use shared::config::Notify;
 use shared::reply::Reply;
@@ -71,7 +72,7 @@ fn no(reply: &str) -> Reply {
 
 /// The header section: all before the first empty line.
 fn header(content: &[u8]) -> &[u8] {
-    let end = content.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = memmem::find(content, b"\r\n\r\n");
     &content[..end.unwrap_or(content.len())]
 }
 

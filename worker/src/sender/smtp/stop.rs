@@ -24,6 +24,9 @@ pub(crate) enum Why {
     Broken(FaultKind, String),
 }
 
+/// The codes that say who we have to be, or that we have to encrypt first (RFC 3207, section 4; RFC 4954, section 6).
+const ACCESS: [u16; 4] = [530, 534, 535, 538];
+
 /// The code with which a server closes the connection, whatever it was asked (RFC 5321, section 3.8).
 const CLOSING: u16 = 421;
 
@@ -63,18 +66,28 @@ impl Stop {
         self.phase == Phase::Dot && !matches!(self.why, Why::Said(_))
     }
 
+    /// Whether the peer will not have us, as we come, whatever the message.
+    pub(crate) fn is_about_access(&self) -> bool {
+        self.is_before_mail() || matches!(&self.why, Why::Said(reply) if is_about_access(reply))
+    }
+
     /// As an outcome, where what the peer said is about the message; the rest is a fault on this side.
     pub(crate) fn outcome(self, side: Side) -> Outcome {
         match self.why {
-            Why::Said(reply) if !self.is_before_mail() => outcome_of(reply),
-            _ => Outcome::Unreachable(self.fault(side)),
+            Why::Said(reply) if !self.is_before_mail() && !is_about_access(&reply) => outcome_of(reply),
+            why => Outcome::Unreachable(Self { why, ..self }.fault(side)),
         }
     }
 
     /// As a fault. Trouble of our own machine stays ours.
     pub(crate) fn fault(self, side: Side) -> Fault {
-        let unknown = self.is_unknown();
+        let (unknown, before_mail) = (self.is_unknown(), self.is_before_mail());
         let (kind, text) = match self.why {
+            // What is said to the envelope may quote it.
+            Why::Said(reply) if !before_mail => {
+                let bare = Reply { text: String::new(), ..reply };
+                (FaultKind::Connect, format!("{} was refused: {bare}", self.phase))
+            }
             Why::Said(reply) => (FaultKind::Connect, format!("{} was refused: {reply}", self.phase)),
             Why::Late if self.phase == Phase::Connect => (FaultKind::Connect, "no connection in time".to_owned()),
             Why::Late => (FaultKind::Lost, format!("no answer to {} in time", self.phase)),
@@ -83,6 +96,11 @@ impl Stop {
         let side = if kind == FaultKind::Local { Side::Ours } else { side };
         Fault { kind: if unknown { FaultKind::Unanswered } else { kind }, side, text }
     }
+}
+
+/// Whether a reply, whenever it comes, is about who we are and how we have come, and not about the message.
+fn is_about_access(reply: &Reply) -> bool {
+    reply.code.is_some_and(|code| ACCESS.contains(&code))
 }
 
 /// The outcome of a reply that says no.

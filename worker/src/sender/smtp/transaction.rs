@@ -33,8 +33,7 @@ impl Session {
         (self.in_transaction, self.messages) = (true, self.messages + 1);
         self.open_transaction(&envelope, trail).await?;
         let limit = self.settings.timeouts.data;
-        let wire = dot_stuffed(content);
-        in_time(Phase::Data, limit, self.wire.send(&wire)).await?;
+        in_time(Phase::Data, limit, self.wire.send_pieces(dot_stuffed(content))).await?;
 
         // From here on the peer may have the message, whatever we hear.
         trail.begin(Phase::Dot);

@@ -20,6 +20,9 @@ const KEPT_MAX: usize = 16 << 10;
 /// How much is read at once, in bytes.
 const READ: usize = 4 << 10;
 
+/// How much is written at once, in bytes.
+const WRITE: usize = 64 << 10;
+
 /// A connection, in the clear or encrypted.
 pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
@@ -51,8 +54,25 @@ impl Wire {
 
     /// Sends all of it.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), Silence> {
+        self.send_pieces([bytes].into_iter()).await
+    }
+
+    /// Sends all of the pieces, as many at once as there is room for in [`WRITE`].
+    pub(crate) async fn send_pieces(&mut self, pieces: impl Iterator<Item = &[u8]>) -> Result<(), Silence> {
         let sent = async {
-            self.stream.write_all(bytes).await?;
+            let mut together = Vec::new();
+            for piece in pieces {
+                if together.len() + piece.len() > WRITE {
+                    self.stream.write_all(&together).await?;
+                    together.clear();
+                }
+                if piece.len() > WRITE {
+                    self.stream.write_all(piece).await?;
+                } else {
+                    together.extend_from_slice(piece);
+                }
+            }
+            self.stream.write_all(&together).await?;
             self.stream.flush().await
         };
         sent.await.map_err(|err: io::Error| lost(&err))

@@ -1,0 +1,74 @@
+//! Relays take a message and may report later that it did not get through. What they took waits in its job, and silence
+//! delivers it.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use shared::clock::Timestamp;
+use shared::event::{Event, EventKind};
+use shared::job::{Acceptance, Message};
+use shared::store::settle::Settlement;
+use shared::tally::TallyResult;
+
+use super::progress::{Progress, ms};
+
+impl Progress {
+    /// No bounce has come for what was accepted long enough ago: it got through.
+    pub(super) fn hear_silence(&mut self) {
+        let now = self.leased.claimed_at;
+        for message in mem::take(&mut self.accepted) {
+            match message.accepted {
+                Some(acceptance) if acceptance.until <= now => {
+                    let mut delivered = self.about(EventKind::MessageDelivered).of(&message);
+                    delivered.attempt = Some(self.leased.job.head.attempt);
+                    delivered.reason = Some("silence".to_owned());
+                    self.events.push(&delivered);
+                    (self.delivered, self.step) = (true, 0);
+                }
+                _ => self.accepted.push(message),
+            }
+        }
+    }
+
+    /// A relay has taken the message in front, and has `delay` to say otherwise. `Some` where that ends the attempt.
+    pub(super) fn accept(&mut self, mut accepted: Event, delay: Duration, now: Timestamp) -> Option<Box<Settlement>> {
+        let mut message = self.waiting.pop_front()?;
+        let at = self.leased.claimed_at;
+        message.accepted = Some(Acceptance { attempt: self.step, at, until: at.plus(delay) });
+        self.accepted.push(message);
+        // The probe waits alone; an address that has shown that it is alive gets the rest at once.
+        if self.delivered && !self.waiting.is_empty() {
+            accepted.delay = Some(ms(delay));
+            self.events.push(&accepted);
+            return None;
+        }
+        let tally = self.tally(TallyResult::Accepted, self.leased.job.head.status, now);
+        self.renew_if_delivered(now);
+        let head = &mut self.leased.job.head;
+        (head.attempt, head.held) = (self.step, false);
+        Some(self.wait(delay, tally, accepted))
+    }
+
+    /// Nothing is left to try and a bounce may still come for what was accepted: the job waits for the first silence.
+    pub(super) fn wait_for_bounces(&mut self, now: Timestamp) -> Option<Box<Settlement>> {
+        let until = self.accepted.iter().filter_map(|message| Some(message.accepted?.until)).min()?;
+        let mut last = self.about(EventKind::AttemptDeferred);
+        last.attempt = Some(self.attempt());
+        last.reason = Some("confirming".to_owned());
+        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Accepted };
+        let tally = self.tally(result, self.leased.job.head.status, now);
+        self.renew_if_delivered(now);
+        Some(self.wait(until.since(now.max(self.leased.claimed_at)), tally, last))
+    }
+}
+
+/// Those that a relay has taken, and those that are to be tried.
+pub(super) fn split(messages: Vec<Message>) -> (Vec<Message>, VecDeque<Message>) {
+    if messages.iter().all(|message| message.accepted.is_none()) {
+        return (Vec::new(), messages.into());
+    }
+    let (accepted, waiting): (Vec<Message>, Vec<Message>) =
+        messages.into_iter().partition(|message| message.accepted.is_some());
+    (accepted, waiting.into())
+}

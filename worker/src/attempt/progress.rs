@@ -1,0 +1,259 @@
+//! What an attempt has come to so far, and what each verdict does to its job: every verdict either lets the next message
+//! have its turn or ends the attempt in a settlement.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use serde_json::Map;
+use shared::clock::Timestamp;
+use shared::event::{DropReason, Event, EventKind, EventLines};
+use shared::job::{Job, Message};
+use shared::outcome::{FaultKind, Outcome};
+use shared::pace::Feedback;
+use shared::policy::{Decision, Verdict};
+use shared::status::EnhancedStatus;
+use shared::store::claim::LeasedJob;
+use shared::store::settle::{End, Settlement};
+use shared::tally::{Tally, TallyResult};
+use shared::transcript::Transcript;
+
+use super::confirm::split;
+
+/// The attempt while it goes on.
+pub(super) struct Progress {
+    pub(super) leased: LeasedJob,
+    pub(super) waiting: VecDeque<Message>,
+    /// What a relay has taken and a bounce may still come for.
+    pub(super) accepted: Vec<Message>,
+    /// Whether nothing is tried, because all that there was to do was to hear no bounce.
+    only_heard: bool,
+    /// Which attempt policy is asked about. After a delivery it is 0: a failure then is a new outage, which our own try
+    /// was the first to meet.
+    pub(super) step: u32,
+    pub(super) delivered: bool,
+    /// What the last outcome says about the destination.
+    pub(super) feedback: Feedback,
+    pub(super) events: EventLines,
+    /// What the wire showed of the last message.
+    transcript: Option<Box<Transcript>>,
+    /// Whether some message was sent whole and not answered for.
+    unknown: bool,
+}
+
+impl Progress {
+    /// The attempt of a job that was just claimed.
+    pub(super) fn new(mut leased: LeasedJob) -> Self {
+        let (accepted, waiting) = split(mem::take(&mut leased.job.messages));
+        Self {
+            only_heard: waiting.is_empty(),
+            step: leased.job.head.attempt + 1,
+            leased,
+            waiting,
+            accepted,
+            delivered: false,
+            feedback: Feedback::Nothing,
+            events: EventLines::default(),
+            transcript: None,
+            unknown: false,
+        }
+    }
+
+    /// Notes what was seen of the message in front.
+    pub(super) fn note(&mut self, outcome: &Outcome, transcript: Option<Transcript>) {
+        self.unknown |= is_unanswered(outcome) || transcript.as_ref().is_some_and(|transcript| transcript.unknown);
+        self.transcript = transcript.map(Box::new);
+    }
+
+    /// The number of this attempt of the job: where nothing is tried, of the last one.
+    pub(super) fn attempt(&self) -> u32 {
+        self.leased.job.head.attempt + u32::from(!self.only_heard)
+    }
+
+    /// Does what policy says about the message in front. `Some` where that ends the attempt.
+    pub(super) fn conclude(
+        &mut self,
+        outcome: &Outcome,
+        decision: &Decision<'_>,
+        now: Timestamp,
+    ) -> Option<Box<Settlement>> {
+        let message = self.waiting.front()?;
+        let said = |kind| self.event(kind, message, decision);
+        match &decision.verdict {
+            Verdict::Close => {
+                let delivered = said(EventKind::MessageDelivered);
+                self.events.push(&delivered);
+                self.waiting.pop_front();
+                self.delivered = true;
+                self.step = 0;
+                None
+            }
+            Verdict::Confirm(delay) => {
+                let accepted = said(EventKind::MessageAccepted);
+                self.accept(accepted, *delay, now)
+            }
+            Verdict::DropMessage => {
+                let mut dropped = said(EventKind::MessageDropped);
+                let missing = matches!(outcome, Outcome::Unreadable(_));
+                let reason = if missing { DropReason::ContentMissing } else { DropReason::GivenUp };
+                dropped.reason = Some(reason.as_str().to_owned());
+                self.events.push(&dropped);
+                self.waiting.pop_front();
+                None
+            }
+            Verdict::RetryAfter(delay) => {
+                let mut deferred = said(EventKind::AttemptDeferred);
+                deferred.reason = is_unanswered(outcome).then(|| "unknown".to_owned());
+                let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
+                self.renew_if_delivered(now);
+                let head = &mut self.leased.job.head;
+                (head.attempt, head.held) = (self.step, false);
+                head.status = decision.reply.status;
+                head.remember(self.step, &decision.reply.to_string(), now);
+                if let Some(row) = decision.row {
+                    head.policy.clone_from(&row.name);
+                }
+                Some(self.wait(*delay, tally, deferred))
+            }
+            Verdict::Hold(delay) => {
+                let mut held = said(EventKind::AttemptDeferred);
+                held.reason = Some("held".to_owned());
+                let tally = self.tally(TallyResult::Deferred, decision.reply.status, now);
+                self.renew_if_delivered(now);
+                let (number, head) = (self.leased.job.head.attempt + 1, &mut self.leased.job.head);
+                head.held = true;
+                head.remember(number, &decision.reply.to_string(), now);
+                Some(self.wait(*delay, tally, held))
+            }
+            Verdict::DropAll => {
+                let deferred = said(EventKind::AttemptDeferred);
+                self.events.push(&deferred);
+                self.drop_all(DropReason::GivenUp);
+                Some(self.end(now))
+            }
+            Verdict::Retire { standing, host_dead } => {
+                let deferred = said(EventKind::AttemptDeferred);
+                let mut retired = said(EventKind::AddressRetired);
+                (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
+                self.events.push(&deferred);
+                self.drop_all(DropReason::Retired);
+                // Nobody looks after these any more: the address has been found dead.
+                self.waiting = mem::take(&mut self.accepted).into();
+                self.drop_all(DropReason::Retired);
+                let policy = retired.policy.clone().unwrap_or_default();
+                let end = End::Retire { standing: *standing, policy, host_dead: *host_dead };
+                let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
+                Some(self.settlement(end, tally, &retired))
+            }
+        }
+    }
+
+    /// An event about the job.
+    pub(super) fn about(&self, kind: EventKind) -> Event {
+        Event::about(kind, self.leased.lease.job.clone(), &self.leased.job.head.destination)
+    }
+
+    /// An event about one message, and what was said about it.
+    fn event(&self, kind: EventKind, message: &Message, decision: &Decision<'_>) -> Event {
+        let mut event = self.about(kind).of(message);
+        event.attempt = Some(self.attempt());
+        event.late_ms = Some(self.leased.claimed_at.ms() - self.leased.lease.due.ms());
+        event.reply = Some(decision.reply.to_string());
+        event.status = decision.reply.status;
+        event.transcript.clone_from(&self.transcript);
+        event.policy = decision.row.map(|row| row.name.clone());
+        event
+    }
+
+    pub(super) fn drop_expired(&mut self) {
+        let now = self.leased.claimed_at;
+        for message in mem::take(&mut self.waiting) {
+            if message.expired(now) {
+                let expired = self.about(EventKind::MessageExpired).of(&message);
+                self.events.push(&expired);
+            } else {
+                self.waiting.push_back(message);
+            }
+        }
+    }
+
+    fn drop_all(&mut self, reason: DropReason) {
+        for message in mem::take(&mut self.waiting) {
+            let mut dropped = self.about(EventKind::MessageDropped).of(&message);
+            dropped.reason = Some(reason.as_str().to_owned());
+            self.events.push(&dropped);
+        }
+    }
+
+    /// The job waits for its next attempt, with what still waits in it.
+    pub(super) fn wait(&mut self, delay: Duration, tally: Tally, mut last: Event) -> Box<Settlement> {
+        last.delay = Some(ms(delay));
+        let mut messages = mem::take(&mut self.accepted);
+        messages.extend(mem::take(&mut self.waiting));
+        let job = Job { messages, ..self.leased.job.clone() };
+        self.settlement(End::Retry { job, delay }, tally, &last)
+    }
+
+    /// The attempt was cut off: what has ended has ended, and the rest is due again at once.
+    pub(super) fn interrupt(mut self, now: Timestamp) -> Option<Box<Settlement>> {
+        if self.events.is_empty() {
+            return None;
+        }
+        let job = &self.leased.job;
+        let mut last = self.about(EventKind::AttemptDeferred);
+        last.attempt = Some(self.attempt());
+        last.reason = Some("interrupted".to_owned());
+        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
+        let tally = self.tally(result, job.head.status, now);
+        self.renew_if_delivered(now);
+        Some(self.wait(Duration::ZERO, tally, last))
+    }
+
+    /// After a delivery the address has shown that it is alive: what still waits begins anew.
+    pub(super) fn renew_if_delivered(&mut self, now: Timestamp) {
+        if self.delivered {
+            let head = &mut self.leased.job.head;
+            *head = head.clone().renewed(now);
+        }
+    }
+
+    /// No message is left to try: the job ends, and the address keeps its standing; or it waits for what was accepted.
+    pub(super) fn end(&mut self, now: Timestamp) -> Box<Settlement> {
+        if let Some(waiting) = self.wait_for_bounces(now) {
+            return waiting;
+        }
+        let job = &self.leased.job;
+        let mut last = self.about(EventKind::JobClosed);
+        last.attempt = Some(self.attempt());
+        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
+        let tally = self.tally(result, job.head.status, now);
+        self.settlement(End::Close, tally, &last)
+    }
+
+    /// How this attempt is counted, where it ends so.
+    pub(super) fn tally(&self, result: TallyResult, status: Option<EnhancedStatus>, now: Timestamp) -> Tally {
+        let result = match result {
+            TallyResult::Delivered if self.only_heard => TallyResult::Confirmed,
+            TallyResult::Retired => result,
+            _ if self.unknown => TallyResult::Unknown,
+            _ => result,
+        };
+        Tally::new(result, status, self.attempt(), self.leased.job.head.created, now)
+    }
+
+    fn settlement(&mut self, end: End, tally: Tally, last: &Event) -> Box<Settlement> {
+        self.events.push(last);
+        let events = mem::take(&mut self.events);
+        let lease = self.leased.lease.clone();
+        Box::new(Settlement { lease, end, delivered: self.delivered, feedback: self.feedback, tally, events })
+    }
+}
+
+/// Whether nobody knows if the message was taken.
+fn is_unanswered(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unreachable(fault) if fault.kind == FaultKind::Unanswered)
+}
+
+pub(super) fn ms(delay: Duration) -> u64 {
+    delay.as_millis().try_into().unwrap_or(u64::MAX)
+}

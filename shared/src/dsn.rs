@@ -17,6 +17,7 @@ pub mod mailbox;
 mod mime;
 mod notice;
 mod original;
+mod quote;
 mod text;
 
 #[cfg(test)]

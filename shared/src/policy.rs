@@ -6,6 +6,7 @@ pub mod hint;
 pub mod jitter;
 pub mod load;
 pub mod pattern;
+mod ranking;
 pub mod reason;
 pub mod row;
 pub mod table;

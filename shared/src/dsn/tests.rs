@@ -9,7 +9,7 @@ macro_rules! fixtures {
 
 const FIXTURES: &[(&str, &str)] = fixtures!(
     any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global google imail letter lsmtp
-    m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail sendmail vacation zoho
+    m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail quoted sendmail vacation zoho
 );
 
 /// Kind and message id of a report; of each recipient address, code, status and the words that must be there.
@@ -45,6 +45,7 @@ const TOLD: &[(&str, &str)] = &[
     ),
     ("postfix", "failed c7.2@news.example.org | ann@example.com 452 4.2.2 'tomorrow'"),
     ("qmail", "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' | bob@example.net - 4.1.2 'any host'"),
+    ("quoted", "failed - | ann@example.com 550 5.1.1 'Nobody'"),
     ("sendmail", "failed c7.10@news.example.org | ann@example.com 550 5.1.1 'Nobody'"),
     ("vacation", "auto_reply - | ann@example.com - - ''"),
     ("zoho", "failed c7.7@news.example.org | ann@example.com - 5.1.1 'Nobody'"),

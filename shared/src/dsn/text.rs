@@ -52,7 +52,13 @@ const AFTER_DATA: [&str; 7] = [
 ];
 
 /// How Postfix says it, and a reply is made to.
-const STAGE: &str = " (in reply to end of DATA command)";
+const DATA: &str = " (in reply to end of DATA command)";
+
+/// What says that it was the recipient that was refused, in lower case.
+const AT_RCPT: [&str; 3] = ["after rcpt", "for rcpt command", "in reply to rcpt to"];
+
+/// How Postfix says it, and a reply is made to.
+const RCPT: &str = " (in reply to RCPT TO command)";
 
 /// What says that the mail is still being tried, in lower case.
 const DELAYED: [&str; 9] = [
@@ -223,8 +229,8 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     Recipient { action: Some(action), reply, diagnostic, ..recipient }
 }
 
-/// Notes in a reply that it answered the content, where the words of the report say so and the reply does not: then the
-/// recipient had been accepted before, and "unknown" is a filter's word.
+/// Notes in a reply what it answered, where the words of the report say so and the reply does not. Where it was the content,
+/// the recipient had been accepted before, and "unknown" is a filter's word.
 pub(super) fn note_stage(reply: &mut Reply, said: &str) {
     let of_address = reply.status.is_some_and(|status| status.subject() == 1);
     if of_address || reply.text.is_empty() || reply.text.contains("in reply to") {
@@ -233,8 +239,10 @@ pub(super) fn note_stage(reply: &mut Reply, said: &str) {
     let said = said.to_lowercase();
     // Where commands are sent ahead, the answer to a recipient can stand behind DATA; the server then misses recipients.
     let ahead = said.contains("need rcpt") || said.contains("no valid recipients");
-    if !ahead && AFTER_DATA.iter().any(|words| said.contains(words)) {
-        reply.text = format!("{}{STAGE}", cut(&reply.text, MAX_TEXT - STAGE.len()));
+    let stages = [(DATA, AFTER_DATA.as_slice()), (RCPT, AT_RCPT.as_slice())];
+    let stage = stages.iter().find(|(_, words)| words.iter().any(|words| said.contains(words)));
+    if let Some((stage, _)) = stage.filter(|_| !ahead) {
+        reply.text = format!("{}{stage}", cut(&reply.text, MAX_TEXT - stage.len()));
     }
 }
 

@@ -235,6 +235,11 @@ mod tests {
             ("550 5.1.1 this is spam", 0.0, 0, DropMessage),
             ("450 4.1.1 your IP 192.0.2.1 is blocked", 1.0, 5, DropAll),
             ("554 5.4.7 delivery time expired (last transfail: 454 4.4.4 no)", 24.0, 3, host_dead.clone()),
+            // A mailbox that sleeps, or of which status and text contradict each other, may wake.
+            ("550 5.2.1 mailbox closed", 0.0, 0, retired(Standing::Inactive)),
+            ("550 5.2.1 the account is inactive", 0.0, 0, retired(Standing::Unavailable)),
+            ("550 5.2.1 <jo@example.com>... user unknown", 0.0, 0, retired(Standing::Unavailable)),
+            ("550 5.2.1 user unknown (in reply to RCPT TO command)", 0.0, 0, retired(Standing::Inactive)),
             ("Mailbox is full", 24.0, 4, retired(Standing::Unavailable)),
             ("550 jo@example.com is over quota", 0.0, 0, retired(Standing::Unavailable)),
             ("452 insufficient system storage", 24.0, 4, host_dead.clone()),

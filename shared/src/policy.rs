@@ -8,9 +8,11 @@ pub mod load;
 pub mod pattern;
 pub mod reason;
 pub mod row;
+pub mod rulings;
 pub mod table;
 
 pub use decide::{Case, Decision, Verdict, decide};
 pub use reason::Reason;
 pub use row::{Class, Final, Row, Scope};
+pub use rulings::Rulings;
 pub use table::Table;

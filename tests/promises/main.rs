@@ -47,4 +47,5 @@ mod smtp;
 mod stale_bounces;
 mod stream;
 mod submit;
+mod suppression;
 mod tallies;

@@ -3,12 +3,13 @@
 
 use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
-use harness::world::{DAY, LEASE, MS, Settings, World};
+use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
 use shared::clock::Timestamp;
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::pace::{Breaker, DestinationRule, Pace, PaceLimits};
 use shared::placement::Destination;
 use shared::store::claim::ClaimBounds;
+use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
 
 const THERE: &str = "one.example";
@@ -232,6 +233,33 @@ async fn a_backlog_at_one_destination_delays_no_other() {
         world.clock.advance(MS);
         // One of the backlog, and then fifty of the others in each.
         assert!(claims <= 6, "{reached} of 200 were reached in {claims} claims");
+    }
+}
+
+#[tokio::test]
+async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_and_no_other() {
+    let world = World::with(window(100, 100)).await;
+    let mut due = Vec::new();
+    for n in 0..60 {
+        let Answer::Scheduled { due: at } = world.take_in(bounce(&format!("user{n}@{THERE}"), "m1", FULL)).await else {
+            panic!("each address is new")
+        };
+        due.push((at, format!("user{n}@{THERE}")));
+        world.clock.advance(60 * SECOND);
+    }
+    due.sort();
+    // More than those of which Redis tells when they were due, and fewer than that, and none.
+    for (up_to, taken) in [(39, 40), (44, 5), (44, 0), (59, 15)] {
+        world.clock.set(due[up_to].0);
+        let claimed = world.claim_near(THERE, 100).await;
+        assert_eq!(claimed.jobs.len(), taken, "{} were due by then", up_to + 1);
+        assert_eq!(claimed.next_visit, due.get(up_to + 1).map(|(at, _)| *at), "the next one is the next visit");
+        for (n, leased) in claimed.jobs.iter().enumerate() {
+            let (really, _) = due.iter().find(|(_, recipient)| recipient == leased.lease.recipient()).unwrap();
+            assert!(leased.lease.due <= *really && *really <= claimed.now, "{:?} was due at {really:?}", leased.lease);
+            assert!(n >= 16 || leased.lease.due == *really, "of the first it is told exactly");
+        }
+        world.end(claimed.jobs, OK).await;
     }
 }
 

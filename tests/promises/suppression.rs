@@ -21,29 +21,39 @@ fn complaint() -> Value {
     json!({"type": "complaint", "recipient": JO})
 }
 
-#[tokio::test]
-async fn nothing_is_sent_after_the_answer_to_a_complaint() {
-    // Days back, so that the job is long due by the clock of a real worker.
+/// A world with so many messages for Jo, days back, so that they are long due by the clock of a real worker.
+async fn with_messages(count: usize) -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
     let world = World::with(Settings { start, ..Settings::default() }).await;
-    for n in 0..MESSAGES {
+    for n in 0..count {
         let mut bounce = bounce(JO, &format!("m{n}"), FULL);
         bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
         world.take_in(bounce).await;
     }
-    let slow = |command: &str| if command == "." { Act::Drip("250 2.0.0 ok", 12) } else { agree(command) };
-    let peer = SmtpPeer::start(move |heard| slow(&heard.command)).await;
-    let http = Http::serve(&world).await;
+    world
+}
+
+/// A worker, as a process of its own, that hands all mail to `peer`.
+fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
     let port = peer.address.port();
-    let worker = Redeliver::start(
+    Redeliver::start(
         "worker",
         &format!(
             "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\npoll_max = \"10ms\"\n\
              [log]\nfilter = \"error\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"127.0.0.1\"\nport = {port}\n"
         ),
-    );
+    )
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_answer_to_a_complaint() {
+    let world = with_messages(MESSAGES).await;
+    let slow = |command: &str| if command == "." { Act::Drip("250 2.0.0 ok", 12) } else { agree(command) };
+    let peer = SmtpPeer::start(move |heard| slow(&heard.command)).await;
+    let http = Http::serve(&world).await;
+    let worker = start_worker(&world, &peer);
     peer.has_heard("MAIL", 2).await;
     let answer = http.post("/v1/facts").json(&complaint()).send().await.unwrap();
     let sent = peer.connections_of("MAIL").len();
@@ -52,6 +62,20 @@ async fn nothing_is_sent_after_the_answer_to_a_complaint() {
     assert_eq!(peer.connections_of("MAIL").len(), sent, "none was begun after the answer");
     assert!(sent < MESSAGES, "all {sent} of them were sent before the complaint was heard");
     assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn an_attempt_that_has_sent_nothing_yet_is_broken_off_before_the_answer() {
+    let world = with_messages(1).await;
+    let hangs = |command: &str| if command.starts_with("MAIL") { Act::Hang } else { agree(command) };
+    let peer = SmtpPeer::start(move |heard| hangs(&heard.command)).await;
+    let http = Http::serve(&world).await;
+    let worker = start_worker(&world, &peer);
+    peer.has_heard("MAIL", 1).await;
+    let answer = http.post("/v1/facts").json(&complaint()).send().await.unwrap();
+    assert_eq!(json(answer).await["answer"], "suppressed", "its worker has said that it has stopped");
+    assert!(worker.terminate().await.success());
+    assert!(peer.contents().is_empty());
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ pub const LEASE: Duration = Duration::from_secs(60);
 /// The smallest step of the clock.
 pub const MS: Duration = Duration::from_millis(1);
 
+/// A second.
+pub const SECOND: Duration = Duration::from_secs(1);
+
 /// One hour.
 pub const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -134,7 +134,8 @@ impl Attempter {
         };
         let content = match message.content.as_ref().filter(|_| sender.wants_content()) {
             None => None,
-            Some(content) => match self.contents.read(content).await {
+            // Boxed, because what it takes to read content would make every attempt's future some kilobytes larger.
+            Some(content) => match Box::pin(self.contents.read(content)).await {
                 Ok(content) => Some(content),
                 Err(ContentError::Missing(why)) => return (Outcome::Unreadable(why.to_owned()), None),
                 Err(ContentError::Unread(why)) => return ours(FaultKind::Local, format!("content not read: {why}")),

@@ -212,7 +212,7 @@ impl Cost {
 
 /// Job number `n` at `destination`, due `delay` after now. Record and ids are about 300 bytes.
 pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival {
-    let recipient = Address::parse(&format!("firstname.lastname{n}@d{destination}.example")).expect("it is an address");
+    let recipient = Address::parse(&format!("{}@d{destination}.example", local_part(n))).expect("it is an address");
     let job = JobId { account: Account::default(), recipient };
     let reply = Reply::parse("452 4.3.1 Insufficient system storage");
     let now = SystemClock.now();
@@ -232,6 +232,13 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
     };
     let head = Head::new(place, "system-full", &reply, now, now);
     Arrival { job, head, message, occurred_at: None, purpose: Purpose::Retry(delay), reply }
+}
+
+/// A name with a number, as mailboxes have them, of 8 to 27 characters.
+fn local_part(n: usize) -> String {
+    let mixed = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let letters = (0..3 + mixed % 16).map(|k| char::from(b'a' + ((mixed >> (2 + 3 * k)) % 26) as u8));
+    format!("{}.{n}", letters.collect::<String>())
 }
 
 /// Sends nothing, and says that it was delivered; or first that it was deferred, and counts.

@@ -24,6 +24,9 @@ pub use refusal::Refusal;
 /// Bytes of a bounce's metadata, as JSON.
 const METADATA_MAX: usize = 4 << 10;
 
+/// How deep a bounce's metadata may be nested. Within events it stands deeper, and JSON is read to a depth of 127 only.
+pub(super) const METADATA_DEPTH_MAX: usize = 32;
+
 /// Every field that a bounce can have.
 const FIELDS: [(&str, Kind); 14] = [
     ("recipient", Kind::Text),
@@ -185,7 +188,11 @@ fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
         }
         (raw, _) => Reply::parse(raw.unwrap_or_default()),
     };
-    read.status = given.or(read.status);
+    if given.is_some() {
+        // The platform's word goes before a code that says success; with both, nobody could tell what happened.
+        read.status = given;
+        read.code = read.code.filter(|code| *code >= 400);
+    }
     if read.class() == Some(StatusClass::Success) {
         let said = if given.is_some() { status } else { reply };
         return Err(said.refuse("says that the mail got through; a bounce is a failure, 4xx or 5xx"));
@@ -196,11 +203,24 @@ fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
 fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refusal> {
     let Some(map) = map else { return Ok(Map::new()) };
     let mut room = Room { left: METADATA_MAX };
-    if serde_json::to_writer(&mut room, &map).is_err() {
-        let value = Value::Object(map);
-        return Err(Refusal::of("metadata", Some(&value), format!("is longer than {METADATA_MAX} bytes of JSON")));
+    let reason = if serde_json::to_writer(&mut room, &map).is_err() {
+        format!("is longer than {METADATA_MAX} bytes of JSON")
+    } else if map.values().any(|value| is_deeper(value, METADATA_DEPTH_MAX - 1)) {
+        format!("is nested more than {METADATA_DEPTH_MAX} deep")
+    } else {
+        return Ok(map);
+    };
+    Err(Refusal::of("metadata", Some(&Value::Object(map)), reason))
+}
+
+/// Whether there are more than so many levels of arrays and objects in a value.
+pub(super) fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner = |value: &Value| is_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(inner),
+        Value::Object(fields) => levels == 0 || fields.values().any(inner),
+        _ => false,
     }
-    Ok(map)
 }
 
 /// Takes so many bytes, and keeps none.
@@ -302,6 +322,7 @@ mod tests {
             (ok("traceparent", json!("00-1-2-3")), "traceparent"),
             (ok("metadata", json!([1])), "metadata"),
             (ok("metadata", json!({"k": "x".repeat(5_000)})), "metadata"),
+            (ok("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})), "metadata"),
             (ok("recipent", json!("jo@example.com")), "recipent"),
         ] {
             let (named, reason) = refused(item.clone());
@@ -313,6 +334,28 @@ mod tests {
     fn a_refusal_gives_the_value_back_shortened() {
         let refusal = read(json!({"recipient": "é".repeat(500), "reply": "452 x"}), NOW, 16).unwrap_err();
         assert_eq!(refusal.value.unwrap().chars().count(), VALUE_CHARS);
+    }
+
+    /// Arrays within arrays, so many of them.
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn a_status_goes_before_a_code_that_says_success() {
+        for (reply, expected) in
+            [("226 full", "4.2.2 full"), ("354 go on", "4.2.2 go on"), ("450 full", "450 4.2.2 full")]
+        {
+            let item = json!({"recipient": "jo@example.com", "reply": reply, "status": "4.2.2"});
+            assert_eq!(read(item, Timestamp::from_ms(0), 0).unwrap().reply.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn metadata_may_be_as_deep_as_the_bound() {
+        let metadata = json!({"k": nested(METADATA_DEPTH_MAX - 1)});
+        let item = json!({"recipient": "jo@example.com", "reply": "450", "metadata": metadata});
+        assert_eq!(Value::Object(read(item, Timestamp::from_ms(0), 0).unwrap().message.metadata), metadata);
     }
 
     #[test]
@@ -332,7 +375,8 @@ mod tests {
             format!("{full},\"recipent\":\"jo@example.com\"}}"),
             format!("{full},\"metadata\":[]}}"),
             format!("{full},\"account\":\"a/b\"}}"),
-            r#"["jo@example.com","452 full"]"#.to_owned(),
+            // One value for each field that there is.
+            r#"["jo@example.com","452 full",null,null,null,null,null,null,null,null,null,null,null,null]"#.to_owned(),
             "7".to_owned(),
         ];
         for text in &texts {

@@ -3,7 +3,9 @@
 
 use super::dialect::{Dialect, spoken};
 use super::mime::Mail;
-use super::{Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line};
+use super::{
+    Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line, without_success,
+};
 use crate::reply::{MAX_TEXT, Reply};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
@@ -118,7 +120,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         return Some(Report::about(vec![told(recipient, action, &whole)]));
     }
     if let Some(shared) = shared(dialect, &words, &blocks) {
-        let of = |block: Block| told(Recipient::named(Some(block.address)), action, shared);
+        let of = |block: Block| told(Recipient::named(Some(&block.address)), action, shared);
         return Some(Report::about(blocks.into_iter().map(of).collect()));
     }
     let mut recipients: Vec<Recipient> = Vec::new();
@@ -128,7 +130,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         if !block.said.trim().is_empty() {
             next = block.said;
         }
-        recipients.push(told(Recipient::named(Some(block.address)), action, &next));
+        recipients.push(told(Recipient::named(Some(&block.address)), action, &next));
     }
     recipients.reverse();
     Some(Report::about(recipients))
@@ -200,9 +202,13 @@ pub(super) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, Stri
 /// A recipient with the reply that was quoted, or else all the words as its text.
 fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     let said = cut(said, MAX_DIAGNOSTIC);
-    let quoted = said.lines().enumerate().find(|(_, line)| Reply::parse(line).code.is_some_and(|code| code >= 400));
-    let from = quoted.map_or(said, |(number, _)| &said[said.lines().take(number).map(|line| line.len() + 1).sum()..]);
-    let mut reply = Reply::parse(paragraph(from));
+    let mut at = 0;
+    let quoted = said.split_inclusive('\n').find_map(|line| {
+        let start = at;
+        at += line.len();
+        Reply::parse(line.trim_end()).code.is_some_and(|code| code >= 400).then_some(start)
+    });
+    let mut reply = Reply::parse(paragraph(&said[quoted.unwrap_or(0)..]));
     if reply.status.is_none() && reply.code.is_none() {
         reply.status = Reply::parse(said).status;
     }
@@ -211,6 +217,9 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
         reply.text = cut(&diagnostic, MAX_TEXT).to_owned();
     }
     note_stage(&mut reply, said);
+    if action == Action::Failed {
+        reply = without_success(reply);
+    }
     Recipient { action: Some(action), reply, diagnostic, ..recipient }
 }
 

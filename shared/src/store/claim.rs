@@ -61,7 +61,8 @@ pub struct Lease {
     pub token: u64,
     /// Which of the claim's jobs it is, from 1.
     pub number: usize,
-    /// When the job was due.
+    /// When the job was due, or somewhat before: of many jobs that are due at one destination Redis tells it of the first
+    /// ones alone, and the others, which come after them, have the last instant that it told.
     pub due: Timestamp,
 }
 
@@ -124,8 +125,11 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
         let mut fields = fields.into_iter().map_while(read_text);
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
-        while let (Some(id), Some(due), Some(record)) = (fields.next(), fields.next(), fields.next()) {
-            let due = Timestamp::from_ms(due.parse::<f64>().ok()? as i64);
+        let mut due = now;
+        while let (Some(id), Some(read), Some(record)) = (fields.next(), fields.next(), fields.next()) {
+            if !read.is_empty() {
+                due = Timestamp::from_ms(read.parse::<f64>().ok()? as i64);
+            }
             number += 1;
             // One record that nobody can read must not keep the others of its batch from being worked on.
             let job = JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));

@@ -3,8 +3,9 @@
 --
 -- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms
 -- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); then per
--- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record.
--- Cost: 7 operations and 4 per destination visited. Atomic.
+-- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record. They are
+-- in the order of their due times; where due is '' it is that of the job before, or later, and not after now.
+-- Cost: 7 operations and 4 per destination visited, 6 where it gives many. Atomic.
 
 local batch, share, lease_ms = unpack(ARGV, FIRST)
 batch, share, lease_ms = tonumber(batch), tonumber(share), tonumber(lease_ms)
@@ -17,6 +18,9 @@ lapse(batch)
 write_pace()
 write_due()
 
+-- Of how many jobs of a visit it is read when each was due: the server prints such an instant slowly.
+local DUES_READ = 16
+
 local fallback = NOW + lease_ms
 local token
 local function take_token()
@@ -28,11 +32,29 @@ local left = batch
 local all_ids = {}
 local next_visits, finished = {}, {}
 -- What was taken where, by visit.
-local replies, waiting_at, taken_at, pace_at, changes_at = {}, {}, {}, {}, {}
+local replies, dues_at, taken_at, pace_at, changes_at = {}, {}, {}, {}, {}
 
 local function visit_again(destination, at)
   next_visits[#next_visits + 1] = text(at)
   next_visits[#next_visits + 1] = destination
+end
+
+-- The first jobs of a due set that are due, no more than `most`; when they were, as far as that was read; and when the one
+-- behind them is.
+local function due_jobs(key, most)
+  local first = math.min(most, DUES_READ)
+  local waiting = redis.call('ZRANGE', key, 0, first, 'WITHSCORES')
+  local ids, dues = {}, {}
+  for n = 1, first do
+    local id, due = waiting[2 * n - 1], waiting[2 * n]
+    if not id or tonumber(due) > NOW then return ids, dues, id and tonumber(due) end
+    ids[n], dues[n] = id, due
+  end
+  if first == most then return ids, dues, tonumber(waiting[2 * most + 2]) end
+  local more = redis.call('ZRANGE', key, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', first, most - first)
+  for n, id in ipairs(more) do ids[first + n] = id end
+  local next_one = redis.call('ZRANGE', key, #ids, #ids, 'WITHSCORES')
+  return ids, dues, tonumber(next_one[2])
 end
 
 -- Takes what is due at one destination, and says when it is next worth visiting.
@@ -47,17 +69,8 @@ local function visit(destination)
     return visit_again(destination, next_visit)
   end
   local key = due_key(destination)
-  local most = math.min(share, left, allowed)
-  -- One more than may be taken, to know what comes next.
-  local waiting = redis.call('ZRANGE', key, 0, most, 'WITHSCORES')
-  local taken = 0
-  -- They come in their order: where the last is due, all are.
-  if waiting[2 * most] and tonumber(waiting[2 * most]) <= NOW then
-    taken = most
-  else
-    while taken < most and waiting[2 * taken + 1] and tonumber(waiting[2 * taken + 2]) <= NOW do taken = taken + 1 end
-  end
-  local next_due = tonumber(waiting[2 * taken + 2])
+  local ids, dues, next_due = due_jobs(key, math.min(share, left, allowed))
+  local taken = #ids
   local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then
     if next_due then redis.call('ZREMRANGEBYRANK', key, 0, taken - 1) else redis.call('UNLINK', key) end
@@ -68,10 +81,10 @@ local function visit(destination)
       set(changes, 'parked', '1')
     end
     local known = #all_ids
-    for n = 1, taken do all_ids[known + n] = waiting[2 * n - 1] end
+    for n = 1, taken do all_ids[known + n] = ids[n] end
     local v = #replies + 1
     replies[v] = { destination, pace[5] or '' }
-    waiting_at[v], taken_at[v], pace_at[v], changes_at[v] = waiting, taken, pace, changes
+    dues_at[v], taken_at[v], pace_at[v], changes_at[v] = dues, taken, pace, changes
   end
   if not next_due then
     finished[#finished + 1] = destination
@@ -95,7 +108,7 @@ if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0
   for v, answer in ipairs(replies) do
-    local waiting = waiting_at[v]
+    local dues = dues_at[v]
     local before, size = #leased, 2
     for n = 1, taken_at[v] do
       k = k + 1
@@ -103,11 +116,11 @@ if #all_ids > 0 then
       -- An id without a record stands for nothing, and is forgotten.
       if record and (#leased == 0 or bytes + #record <= BYTES_MAX) then
         bytes = bytes + #record
-        answer[size + 1], answer[size + 2], answer[size + 3] = all_ids[k], waiting[2 * n], record
+        answer[size + 1], answer[size + 2], answer[size + 3] = all_ids[k], dues[n] or '', record
         size = size + 3
         leased[#leased + 1] = all_ids[k]
       elseif record then
-        put_due(answer[1], all_ids[k], tonumber(waiting[2 * n]))
+        put_due(answer[1], all_ids[k], tonumber(dues[n] or dues[#dues]))
       end
     end
     -- Where nothing was leased nothing was taken, and above all no probe is under way.

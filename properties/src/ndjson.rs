@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use chrono::FixedOffset;
-use scheduler::intake::json::{self, Refusal};
+use scheduler::intake::json::{self, Reader, Refusal};
 use scheduler::intake::lines::{Line, Lines, Numbered};
 use scheduler::intake::maillog::LogReader;
 use scheduler::intake::maillog::kumomta::Kumomta;
@@ -59,7 +59,10 @@ pub fn hold_of_line(line: &[u8]) {
         Ok(bounce) => hold_of_bounce(&bounce),
         Err(refusal) => hold_of_refusal(&refusal),
     };
-    if let Ok(item) = serde_json::from_slice(line) {
+    if let Ok(item) = serde_json::from_slice::<Value>(line) {
+        let reader = Reader::new(INLINE_MAX, ["relay".to_owned()].into());
+        let (at_once, piecewise) = (reader.read_text(line, NOW), reader.read(item.clone(), NOW));
+        assert_eq!(format!("{at_once:?}"), format!("{piecewise:?}"), "a line is read at once as it is piece by piece");
         judge(item);
     }
     let Ok(text) = std::str::from_utf8(line) else { return };

@@ -32,7 +32,7 @@ const BAD_SEQUENCE: u16 = 503;
 const LAST_DETAILS: [u16; 8] = [0, 10, 4, 6, 7, 6, 11, 40];
 
 /// What a mail system answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reply {
     /// The three-digit code, 200 to 599.
     pub code: Option<u16>,
@@ -73,11 +73,16 @@ impl Reply {
 /// One line, as a server would send it: `452 4.3.1 text`, less what is not known.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.code.map(|code| code.to_string());
-        let status = self.status.map(|status| status.to_string());
-        let text = Some(self.text.clone()).filter(|text| !text.is_empty());
-        let parts: Vec<_> = [code, status, text].into_iter().flatten().collect();
-        f.write_str(&parts.join(" "))
+        let mut space = "";
+        if let Some(code) = self.code {
+            write!(f, "{code}")?;
+            space = " ";
+        }
+        if let Some(status) = self.status {
+            write!(f, "{space}{status}")?;
+            space = " ";
+        }
+        if self.text.is_empty() { Ok(()) } else { write!(f, "{space}{}", self.text) }
     }
 }
 

@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-.PHONY: help demo dev test check bench fmt tools clean
+.PHONY: help demo dev test check bench fuzz fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ check: tools ## What CI looks at first: format, lints, licences and advisories w
 
 bench: tools ## Measure this machine and print the table of docs/BENCHMARKS.md, an hour in all (ARGS="cycle --runs 5")
 	cargo run --locked --release --bin redeliver -- bench $(ARGS)
+
+fuzz: ## Give each parser's fuzz target a share of FUZZ_SECONDS (60) for finding what the tests did not, building apart
+	@scripts/tools fuzz
+	scripts/fuzz $(FUZZ_SECONDS)
 
 fmt: tools ## Format the code
 	cargo fmt --all

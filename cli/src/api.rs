@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -31,6 +32,10 @@ pub(crate) struct Api {
     /// Print what the API answers, as JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// One for all requests, so that they share connections.
+    #[arg(skip)]
+    client: OnceLock<Client>,
 }
 
 /// One call.
@@ -95,12 +100,20 @@ impl Api {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        shared::tls::prepare();
-        let request = Client::builder().timeout(ANSWER_MAX).build()?.request(method, url);
+        let request = self.client()?.request(method, url);
         Ok(match self.token()? {
             Some(token) => request.bearer_auth(token),
             None => request,
         })
+    }
+
+    fn client(&self) -> Result<&Client> {
+        if self.client.get().is_none() {
+            shared::tls::prepare();
+            // Where two were made at once the first one stays.
+            let _ = self.client.set(Client::builder().timeout(ANSWER_MAX).build()?);
+        }
+        self.client.get().context("the HTTP client was not kept")
     }
 
     /// Why there is no answer, and what to do.

@@ -14,6 +14,7 @@ use crate::process;
 
 mod classify;
 mod cycle;
+mod http;
 mod lateness;
 mod limit;
 mod memory;
@@ -77,6 +78,10 @@ enum Mode {
     Limit,
     /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)
     Classify,
+    /// Post bounces at 50,000 domains by Zipf's law to a scheduler as NDJSON, over four connections (1 minute)
+    Http,
+    /// The same with all of them at one domain (1 minute)
+    HttpOne,
     /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source and Postfix's own queue do; as root (2
     /// minutes)
     Smtp,
@@ -141,6 +146,8 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
         Mode::Classify => classify::classify(jobs.unwrap_or(500_000)),
+        Mode::Http => http::http(jobs.unwrap_or(400_000), 50_000).await,
+        Mode::HttpOne => http::http(jobs.unwrap_or(400_000), 1).await,
         Mode::Smtp => smtp::smtp(jobs.unwrap_or(20_000)).await,
     }
 }

@@ -10,11 +10,13 @@ use axum::routing::{get, post, put};
 use shared::access::Scope;
 use shared::config::Config;
 use shared::store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, guard};
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
+use crate::intake::json::Reader;
 use crate::intake::webhook::Webhooks;
 
 pub mod addresses;
@@ -26,6 +28,7 @@ pub mod facts;
 pub mod fields;
 pub mod health;
 pub mod hooks;
+mod items;
 pub mod problem;
 pub mod quarantine;
 
@@ -46,8 +49,10 @@ pub struct Api {
     pub webhooks: Webhooks,
     /// Who may do what.
     pub access: Arc<Access>,
-    /// The routes that a message can name.
-    pub routes: Arc<[String]>,
+    /// Room for batches of NDJSON: beyond it bodies wait.
+    pub room: Arc<Semaphore>,
+    /// What makes bounces of what comes in.
+    pub reader: Reader,
     /// Cancelled when the process stops: streams end then.
     pub stop: CancellationToken,
 }
@@ -59,10 +64,10 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of one line of NDJSON.
     pub line: usize,
-    /// Bytes of one message's inline content.
-    pub inline: usize,
-    /// Bounces per call to the store.
+    /// Bounces that are taken in together.
     pub batch: usize,
+    /// Batches of NDJSON under way at once, of all requests together.
+    pub batches: usize,
     /// Bytes of answers kept in memory.
     pub answers: usize,
     /// Bounces of one document.
@@ -78,8 +83,8 @@ impl Limits {
         Self {
             body: scheduler.body_max,
             line: scheduler.line_max,
-            inline: config.job.inline_max,
             batch: scheduler.batch,
+            batches: scheduler.batches,
             answers: scheduler.answers_in_memory,
             items: scheduler.items_max,
             idle: scheduler.idle_max,

@@ -8,10 +8,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use futures::future::OptionFuture;
-use shared::config::{self, Config, Hooks, Lmtp, Service};
+use shared::config::{self, Config, Hooks, Lmtp, Service, Stream};
 use shared::policy::Table;
 use shared::store::{Store, StoreError};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
+use crate::intake::json::Reader;
 use crate::intake::lmtp::Listener;
 use crate::intake::stream::StreamReader;
 use crate::intake::webhook::Webhooks;
@@ -34,10 +36,11 @@ pub struct Scheduler {
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
-    routes: Arc<[String]>,
+    reader: Reader,
     reports: Reports,
     accept: Accept,
     lmtp: Lmtp,
+    stream: Stream,
     access: Arc<Access>,
     hooks: Hooks,
     fetch: Arc<dyn Fetch>,
@@ -53,12 +56,13 @@ impl Scheduler {
     pub fn new(store: Store, table: Arc<Table>, config: &Config) -> Result<Self, String> {
         let upkeep = Upkeep::from_config(store.clone(), config)?;
         let routes = config.routes.iter().map(|route| route.name.clone()).collect();
+        let reader = Reader::new(config.job.inline_max, routes);
         let placer = Placer::from_config(store.clone(), config)?;
         for why in rows_in_vain(&table, &store) {
             tracing::warn!(why, "a policy row matches nothing");
         }
         let (limits, grace) = (Limits::from_config(config), config.scheduler.grace);
-        let accept = Accept::new(store.clone(), table, placer);
+        let accept = Accept::new(store.clone(), table, placer).with_suppress_timeout(config.scheduler.suppress_timeout);
         let reports = Reports::new(accept.clone(), store.clone(), config);
         let access = Arc::new(Access::from_config(&config.access, store.clock().clone())?);
         let (hooks, settings, lmtp) = (config.hooks.clone(), config.access.clone(), config.lmtp.clone());
@@ -66,7 +70,21 @@ impl Scheduler {
             Some(_) => Arc::new(Https::new().map_err(|why| format!("intake.hooks.ses: {why}"))?),
             None => Arc::new(Unreachable("there is no hook that needs it".to_owned())),
         };
-        Ok(Self { store, accept, reports, limits, upkeep, grace, routes, lmtp, access, hooks, fetch, settings })
+        Ok(Self {
+            store,
+            accept,
+            reports,
+            limits,
+            upkeep,
+            grace,
+            reader,
+            lmtp,
+            stream: config.stream,
+            access,
+            hooks,
+            fetch,
+            settings,
+        })
     }
 
     /// The same, which asks SNS through `fetch`.
@@ -89,14 +107,18 @@ impl Scheduler {
         };
         let lmtp = lmtp.map(|listener| Listener::new(listener, self.reports.clone(), &self.lmtp).run(stop.clone()));
         let lmtp = tokio::spawn(OptionFuture::from(lmtp));
-        let Self { store, accept, reports, limits, routes, access, .. } = self;
+        let Self { store, accept, reports, limits, reader, access, .. } = self;
         let bounds = (limits.batch, limits.items);
         let webhooks = Webhooks::new(self.hooks, store.clone(), accept.clone(), self.fetch, bounds);
         tokio::spawn(access.clone().watch(stop.clone()));
-        let api = Api { store, accept, reports, limits, webhooks, access, routes, stop: stop.clone() };
+        let room = Arc::new(Semaphore::new(limits.batches));
+        let api = Api { store, accept, reports, limits, webhooks, access, room, reader, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
-        let reader = StreamReader::new(api.store.clone(), api.accept.clone(), api.limits.inline, api.routes.clone());
-        let reader = tokio::spawn(reader.run(stop.clone()));
+        let reader = self.stream.enabled.then(|| {
+            let (store, accept, reader) = (api.store.clone(), api.accept.clone(), api.reader.clone());
+            StreamReader::new(store, accept, reader, self.stream.batch).run(stop.clone())
+        });
+        let reader = tokio::spawn(OptionFuture::from(reader));
         let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let grace_over = async {
             stop.cancelled().await;

@@ -88,8 +88,9 @@ impl Address {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
         let local = canonical_local(local)?;
         let domain = match domain.strip_prefix('[') {
-            Some(literal) => canonical_literal(literal).ok_or(AddressError::Literal)?,
-            None => canonical_domain(domain).ok_or(AddressError::Domain)?,
+            Some(literal) => canonical_literal(literal).ok_or(AddressError::Literal)?.into(),
+            None if is_plain_host(domain) => Cow::Borrowed(domain),
+            None => canonical_domain(domain).ok_or(AddressError::Domain)?.into(),
         };
         let text = format!("{local}@{domain}");
         if text.len() > MAX_ADDRESS {
@@ -130,7 +131,11 @@ impl Address {
 }
 
 /// The local part as a dot-string where it can be one, else as a quoted string with no more escapes than needed.
-fn canonical_local(local: &str) -> Result<String, AddressError> {
+fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
+    // Nearly all are so, and are as they are.
+    if local.is_ascii() && is_dot_string(local) {
+        return if local.len() > MAX_LOCAL { Err(AddressError::LocalTooLong) } else { Ok(local.into()) };
+    }
     let content = match local.strip_prefix('"') {
         Some(quoted) => Cow::Owned(unquote(quoted).ok_or(AddressError::Local)?),
         None => Cow::Borrowed(local),
@@ -147,7 +152,7 @@ fn canonical_local(local: &str) -> Result<String, AddressError> {
     } else {
         return Err(AddressError::Local);
     };
-    if canonical.len() > MAX_LOCAL { Err(AddressError::LocalTooLong) } else { Ok(canonical) }
+    if canonical.len() > MAX_LOCAL { Err(AddressError::LocalTooLong) } else { Ok(canonical.into()) }
 }
 
 /// What a quoted string holds, given what follows its opening quote; `None` where it does not end with a closing one.
@@ -176,6 +181,20 @@ fn is_invisible(c: char) -> bool {
         || ('\u{202a}'..='\u{202e}').contains(&c)
         || ('\u{2060}'..='\u{206f}').contains(&c);
     steers || (!c.is_ascii() && c.is_whitespace())
+}
+
+/// Whether a domain is a host name that [`canonical_domain`] would leave as it is, as nearly all are: labels of lower-case
+/// letters, digits and inner hyphens, none of them in Punycode, and the last one not of digits alone.
+fn is_plain_host(domain: &str) -> bool {
+    let is_plain = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && !label.starts_with("xn--")
+    };
+    let numeric = domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    domain.len() <= 253 && !numeric && domain.split('.').all(is_plain)
 }
 
 /// The host name in lower-case ASCII (UTS 46, non-transitional), without the dot of the root.

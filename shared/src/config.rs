@@ -23,6 +23,7 @@ mod returned;
 mod secret;
 mod senders;
 mod smtp;
+mod stream;
 
 pub use access::Access;
 pub use content::Content;
@@ -32,6 +33,7 @@ pub use returned::{Lmtp, Returned};
 pub use secret::Secret;
 pub use senders::{CommandSettings, HttpSettings, PLACEHOLDERS};
 pub use smtp::{AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
+pub use stream::Stream;
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -73,6 +75,8 @@ pub struct Config {
     pub verp: Returned,
     /// `[intake.lmtp]`
     pub lmtp: Lmtp,
+    /// `[intake.stream]`
+    pub stream: Stream,
     /// `[[route]]`
     pub routes: Vec<Route>,
     /// `[[provider]]`, over those that ship.
@@ -88,14 +92,18 @@ pub struct Scheduler {
     pub body_max: usize,
     /// Bytes of one line of NDJSON.
     pub line_max: usize,
-    /// Bounces per call to the store.
+    /// Bounces that are taken in together.
     pub batch: usize,
+    /// Batches of NDJSON under way at once, of all requests together.
+    pub batches: usize,
     /// Bytes of answers kept in memory.
     pub answers_in_memory: usize,
     /// Bounces of one document.
     pub items_max: usize,
     /// How long a request may stand still.
     pub idle_max: Duration,
+    /// How long a complaint waits for a worker to stop sending to its address.
+    pub suppress_timeout: Duration,
     /// How long requests under way may go on after SIGTERM.
     pub grace: Duration,
 }

@@ -17,6 +17,7 @@ pub mod mailbox;
 mod mime;
 mod notice;
 mod original;
+mod quote;
 mod text;
 
 #[cfg(test)]
@@ -32,7 +33,7 @@ pub const MAX_RECIPIENTS: usize = 1000;
 pub const MAX_DIAGNOSTIC: usize = 4 * 1024;
 
 /// How much of a name that someone else chose (an id, a host, an address) is kept, in bytes.
-const MAX_NAME: usize = 1024;
+pub const MAX_NAME: usize = 1024;
 
 /// What a message says about the delivery of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,9 +146,10 @@ impl Recipient {
     }
 
     /// Somebody whom a report names without saying anything about delivery.
-    fn named(address: Option<String>) -> Self {
+    fn named(address: Option<&str>) -> Self {
         let (original, action, remote_mta) = (None, None, None);
-        Self { original, last: address, action, reply: Reply::default(), diagnostic: String::new(), remote_mta }
+        let last = address.and_then(name);
+        Self { original, last, action, reply: Reply::default(), diagnostic: String::new(), remote_mta }
     }
 }
 
@@ -208,20 +210,33 @@ impl Action {
     }
 }
 
+/// What was said of a failure, without a code and a status that say success.
+fn without_success(mut reply: Reply) -> Reply {
+    reply.status = reply.status.filter(|status| status.class() != StatusClass::Success);
+    reply.code = reply.code.filter(|code| *code >= 400);
+    reply
+}
+
 /// What is said on one line, within bounds.
 fn on_one_line(text: &str, max: usize) -> String {
     let mut line = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if line.len() + word.len() >= max {
-            line.push_str(cut(word, max.saturating_sub(line.len() + 1)));
-            break;
-        }
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(cut(word, max.saturating_sub(line.len())));
+        if line.len() + 1 >= max {
+            break;
+        }
     }
+    line.truncate(cut(&line, max).trim_end().len());
     line
+}
+
+/// A name that someone else chose, on one line and within bounds; `None` where nothing is left of it.
+fn name(text: &str) -> Option<String> {
+    let name = on_one_line(text, MAX_NAME);
+    (!name.is_empty()).then_some(name)
 }
 
 /// `text` cut to at most `max` bytes, between characters.

@@ -60,7 +60,7 @@ impl JobId {
 
     /// The id in full, as Redis has it.
     pub fn key(&self) -> String {
-        format!("{}/{}", self.account, self.recipient.as_str())
+        [self.account.as_str(), "/", self.recipient.as_str()].concat()
     }
 }
 
@@ -271,7 +271,8 @@ impl Head {
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(0);
         }
-        self.history.push(Try { attempt, at, reply: reply.chars().take(HISTORY_REPLY_CHARS).collect() });
+        let end = reply.char_indices().nth(HISTORY_REPLY_CHARS).map_or(reply.len(), |(end, _)| end);
+        self.history.push(Try { attempt, at, reply: reply[..end].to_owned() });
     }
 
     /// The head's line of the record, without a line end.
@@ -325,10 +326,15 @@ impl Job {
 
 /// The record of a job with one message.
 pub fn first_record(head: &Head, message: &Message) -> String {
-    let mut record = head.line();
-    record.push('\n');
-    record.push_str(&message.line());
-    record
+    let mut record = Vec::with_capacity(head.history.len() * HISTORY_REPLY_CHARS + message.content_len());
+    write_line(&mut record, head);
+    record.push(b'\n');
+    write_line(&mut record, message);
+    String::from_utf8(record).expect("JSON is text")
+}
+
+fn write_line<T: Serialize>(line: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(line, value).expect("text, numbers and maps with text keys always serialize");
 }
 
 fn to_line<T: Serialize>(value: &T) -> String {

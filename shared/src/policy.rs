@@ -6,11 +6,14 @@ pub mod hint;
 pub mod jitter;
 pub mod load;
 pub mod pattern;
+mod ranking;
 pub mod reason;
 pub mod row;
+pub mod rulings;
 pub mod table;
 
 pub use decide::{Case, Decision, Verdict, decide};
 pub use reason::Reason;
 pub use row::{Class, Final, Row, Scope};
+pub use rulings::Rulings;
 pub use table::Table;

@@ -21,7 +21,7 @@ const OPENERS: [char; 7] = ['#', '(', '[', '<', '\'', '"', ' '];
 /// What may part code, status and text from each other: `550-5.1.1`, `550 : no`, `(5.1.1) no`.
 const SEPARATORS: [char; 8] = [' ', '\n', '-', ':', ';', ',', ')', ']'];
 
-/// What mail systems write between their own words and the reply they quote.
+/// What mail systems write between their own words and the reply they quote: each ends in a colon or an angle bracket.
 const LEAD_INS: [&str; 9] =
     [" said:", "talk to me:", " was:", "reason:", "connection:", "end of data:", "]:", ">:", "<<<"];
 
@@ -32,7 +32,7 @@ const BAD_SEQUENCE: u16 = 503;
 const LAST_DETAILS: [u16; 8] = [0, 10, 4, 6, 7, 6, 11, 40];
 
 /// What a mail system answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reply {
     /// The three-digit code, 200 to 599.
     pub code: Option<u16>,
@@ -73,11 +73,16 @@ impl Reply {
 /// One line, as a server would send it: `452 4.3.1 text`, less what is not known.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let code = self.code.map(|code| code.to_string());
-        let status = self.status.map(|status| status.to_string());
-        let text = Some(self.text.clone()).filter(|text| !text.is_empty());
-        let parts: Vec<_> = [code, status, text].into_iter().flatten().collect();
-        f.write_str(&parts.join(" "))
+        let mut space = "";
+        if let Some(code) = self.code {
+            write!(f, "{code}")?;
+            space = " ";
+        }
+        if let Some(status) = self.status {
+            write!(f, "{space}{status}")?;
+            space = " ";
+        }
+        if self.text.is_empty() { Ok(()) } else { write!(f, "{space}{}", self.text) }
     }
 }
 
@@ -108,13 +113,12 @@ impl<'a> Head<'a> {
 
     /// The first failure that another mail system quotes: `host mx.example.com[192.0.2.1] said: 450 busy`.
     fn after_lead_in(text: &'a str) -> Option<Self> {
-        LEAD_INS
-            .iter()
-            .flat_map(|lead_in| text.match_indices(lead_in))
-            .filter_map(|(at, lead_in)| text[at + lead_in.len()..].strip_prefix([' ', '\n']))
-            .filter_map(Self::at_start)
-            .filter(|head| head.code.is_some_and(|code| code >= 400))
-            .max_by_key(|head| head.rest.len())
+        text.match_indices([':', '<'])
+            .map(|(at, mark)| text.split_at(at + mark.len()))
+            .filter_map(|(before, after)| Some((before, after.strip_prefix([' ', '\n'])?)))
+            .filter(|(before, _)| LEAD_INS.iter().any(|lead_in| before.ends_with(lead_in)))
+            .filter_map(|(_, after)| Self::at_start(after))
+            .find(|head| head.code.is_some_and(|code| code >= 400))
     }
 
     /// The first failure whose code and status stand together in other words: `returned '550 5.1.1 no such user'`.
@@ -225,7 +229,8 @@ fn without_diagnostic_type(text: &str) -> &str {
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
     let again = code.filter(|code| {
         let digits = [code / 100, code / 10 % 10, code % 10].map(|digit| b'0' + u8::try_from(digit).unwrap_or(0));
-        rest.as_bytes().windows(3).any(|three| three == digits)
+        let is = |three: &[u8]| (three[0] == digits[0]) & (three[1] == digits[1]) & (three[2] == digits[2]);
+        rest.as_bytes().windows(3).fold(false, |again, three| again | is(three))
     });
     let replaced;
     let rest = match (again, status) {

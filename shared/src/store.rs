@@ -33,6 +33,7 @@ pub mod schedule;
 pub mod scripts;
 pub mod settle;
 pub mod tally;
+pub mod under_way;
 pub mod upkeep;
 pub mod workers;
 
@@ -57,6 +58,9 @@ pub enum StoreError {
         "redis refused: {0}; look at what the user of redis.url or redis.username may do, and at the data of this prefix"
     )]
     Refused(String),
+    /// What was told is in, and a worker has not stopped sending yet to an address that it suppresses: tell it again.
+    #[error("what was told is in, but a worker is still sending to an address that it suppresses; tell it again")]
+    UnderWay,
     /// The data belongs to a store of another shape.
     #[error("{0}")]
     Mismatch(String),

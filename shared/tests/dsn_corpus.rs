@@ -32,6 +32,7 @@ fn recorded_reports_are_read_as_their_recorders_say() {
     let pairs = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let mut statuses: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let (mut agree, mut all) = (0, 0);
+    let (mut alive, mut killed) = (0, 0);
     for pair in pairs.filter(|pair| pair["kind"] == "dsn") {
         let index = usize::try_from(pair["index"].as_u64().unwrap_or(1)).unwrap();
         let recipients = recipients(&corpus.join(pair["input"].as_str().unwrap()));
@@ -45,6 +46,8 @@ fn recorded_reports_are_read_as_their_recorders_say() {
         let hard = recipient.is_some_and(|one| is_hard(one, &table));
         all += 1;
         agree += usize::from(hard == (pair["expected_class"] == "hard"));
+        alive += usize::from(pair["expected_class"] == "soft");
+        killed += usize::from(pair["expected_class"] == "soft" && hard);
         // What is no failure starts nothing, wherever the recorders agree that it is none.
         if pair["expected_class"] == "none" && pair["index"].is_u64() {
             assert!(recipient.is_none_or(|one| !one.has_failed()), "{}", pair["id"]);
@@ -58,7 +61,8 @@ fn recorded_reports_are_read_as_their_recorders_say() {
     let (right, of) = statuses["body-text"];
     assert!(right * 100 >= of * 90, "body-text: {right} of {of}");
     assert!(agree * 100 >= all * AGREE_AT_LEAST, "{agree} of {all}");
+    assert!(killed * 100 <= alive, "{killed} of {alive} that are alive");
 }
 
 /// How many in a hundred have to agree; the policy's rows decide it more than the reading does.
-const AGREE_AT_LEAST: usize = 85;
+const AGREE_AT_LEAST: usize = 90;

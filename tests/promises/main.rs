@@ -48,4 +48,5 @@ mod smtp;
 mod stale_bounces;
 mod stream;
 mod submit;
+mod suppression;
 mod tallies;

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use harness::bounce::{FULL, bounce};
-use harness::http::Http;
+use harness::http::{Http, client};
+use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::World;
 use scheduler::intake::accept::Accept;
+use scheduler::intake::json::Reader;
 use scheduler::intake::stream::StreamReader;
 use scheduler::placement::Placer;
 use shared::config::Config;
@@ -35,7 +37,8 @@ fn reader(world: &World, idle: Duration) -> DropGuard {
     let placer = Placer::from_config(world.store.clone(), &Config::embedded()).unwrap();
     let accept = Accept::new(world.store.clone(), Table::embedded(), placer);
     let stop = CancellationToken::new();
-    let reader = StreamReader::new(world.store.clone(), accept, 1 << 16, ["default".to_owned()].into());
+    let reader =
+        StreamReader::new(world.store.clone(), accept, Reader::new(1 << 16, ["default".to_owned()].into()), 500);
     tokio::spawn(reader.taking_over_after(idle).run(stop.clone()));
     stop.drop_guard()
 }
@@ -100,4 +103,27 @@ async fn an_entry_that_kills_its_readers_is_put_aside() {
     eventually("the event", async || world.events_of(EventKind::IntakeRefused).await.pop()).await;
     assert_eq!(length(&world, "intake:aside").await, 1);
     assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn a_scheduler_that_is_told_not_to_leaves_the_stream_alone() {
+    let world = World::new().await;
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    let (url, prefix, shards, port) = (redis::url(), &world.prefix, world.store.shards(), free_port());
+    let scheduler = Redeliver::start(
+        "scheduler",
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+             [intake.stream]\nenabled = false\n[log]\nfilter = \"error\"\n"
+        ),
+    );
+    let ready = format!("http://127.0.0.1:{port}/readyz");
+    eventually("the scheduler", async || client().get(&ready).send().await.ok()?.error_for_status().ok()).await;
+    let posted = client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounce(SAM, "m1", FULL));
+    assert_eq!(posted.send().await.unwrap().status(), 202);
+    assert!(scheduler.terminate().await.success());
+    assert_eq!(length(&world, "intake").await, 1);
+
+    let _other = Http::serve(&world).await;
+    eventually("the job", async || world.job_if_any(JO).await).await;
 }

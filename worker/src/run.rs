@@ -202,12 +202,11 @@ impl Loop {
             let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
             let longest = self.worker.settings.attempt_max;
             self.attempts.spawn(async move {
-                let destination = leased.lease.destination.clone();
+                let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
                 let attempt = AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind();
                 let notice = match timeout(longest, attempt).await {
                     Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
-                    // Cut off before anything happened: the settler gives it back at the end.
-                    Ok(Ok(None)) => return,
+                    Ok(Ok(None)) => Notice::Cut(slot, lease),
                     Ok(Err(_)) => {
                         tracing::error!(%destination, "an attempt panicked; its job lapses");
                         Notice::Lost(slot)

@@ -37,6 +37,8 @@ pub enum Notice {
     Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
     /// An attempt came to nothing that could be settled: the job lapses.
     Lost(Slot),
+    /// An attempt was cut off before anything happened, and sends nothing any more.
+    Cut(Slot, Lease),
 }
 
 /// Which of the jobs of a lease: its number in the claim.
@@ -148,7 +150,7 @@ impl Settler {
 
     /// Takes a notice and those that follow within the linger, and settles what has ended.
     async fn take_and_settle(&mut self, notice: Notice, notices: &mut UnboundedReceiver<Notice>) {
-        let (mut settlements, mut permits, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut settlements, mut permits, mut lost, mut void) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(notice);
         let mut deadline = None;
         while let Some(notice) = next {
@@ -163,6 +165,8 @@ impl Settler {
                     deadline.get_or_insert_with(|| Instant::now() + self.settings.linger);
                 }
                 Notice::Lost(slot) => lost.extend(self.close(slot)),
+                // Where the worker stops, all that it holds is given back at the end.
+                Notice::Cut(slot, lease) => void.extend((!self.holds(slot)).then_some(lease)),
             }
             next = match deadline {
                 _ if settlements.len() >= BATCH_MAX => None,
@@ -182,6 +186,18 @@ impl Settler {
         {
             tracing::warn!(%err, jobs = lost.len(), "jobs whose attempts came to nothing stay leased until they lapse");
         }
+        // Whoever told that an address wants nothing more waits to hear that its attempt has stopped.
+        if !void.is_empty()
+            && let Err(err) = self.store.release(&void, GivenBack::Untried).await
+        {
+            tracing::warn!(%err, jobs = void.len(), "attempts that were stopped for good seem to go on until their lease lapses");
+        }
+    }
+
+    /// Whether the job in this slot is still ours.
+    fn holds(&self, slot: Slot) -> bool {
+        let held = self.held.get(&slot.lease);
+        held.and_then(|held| held.open.get(slot.number)).is_some_and(Option::is_some)
     }
 
     /// The attempt in this slot has ended; its lease, if it is still held.

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 
 use super::raw::{PAIRS, pairs_on};
-use super::rig::{Cost, NoSender, Random, Rig, arrival};
+use super::rig::{Cost, NoSender, Random, Rig, Zipf, arrival};
 use super::{Figures, figures, round};
 
 /// Far enough away not to fall due while a bench runs.
@@ -112,25 +112,4 @@ fn in_proportion(cost: Cost, jobs: usize, raw: Cost) -> Figures {
         ("of the raw limit, percent", 100.0 * cost.rate(jobs) / raw.rate(PAIRS)),
         ("of it by redis cpu, percent", 100.0 * by_cpu),
     ])
-}
-
-/// Zipf's law with exponent 1: the destination of rank r is r times as rare as the first.
-struct Zipf {
-    cumulated: Vec<f64>,
-}
-
-impl Zipf {
-    fn new(ranks: usize) -> Self {
-        let mut sum = 0.0;
-        let cumulated = (1..=ranks).map(|rank| {
-            sum += 1.0 / rank as f64;
-            sum
-        });
-        Self { cumulated: cumulated.collect() }
-    }
-
-    fn pick(&self, uniform: f64) -> usize {
-        let last = self.cumulated.last().copied().unwrap_or_default();
-        self.cumulated.partition_point(|sum| *sum < uniform * last)
-    }
 }

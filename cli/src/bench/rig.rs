@@ -12,7 +12,6 @@ use shared::account::Account;
 use shared::address::Address;
 use shared::clock::{Clock, SystemClock, Timestamp};
 use shared::config::{self, Config};
-use shared::event::{Event, EventKind};
 use shared::job::{Head, JobId, Message};
 use shared::outcome::Outcome;
 use shared::pace::Pace;
@@ -98,6 +97,11 @@ impl Rig {
         let clock = Arc::new(SystemClock);
         let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;
         Ok(Self { store, connections, redis })
+    }
+
+    /// Redis's URL.
+    pub(crate) fn url(&self) -> String {
+        self.redis.url()
     }
 
     /// The path of Redis's socket.
@@ -226,13 +230,8 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
         traceparent: None,
         metadata: serde_json::Map::new(),
     };
-    let mut event = Event::about(EventKind::JobScheduled, job.key(), &place);
-    event.message = Some(message.id.clone());
-    event.status = reply.status;
-    event.policy = Some("system-full".to_owned());
-    event.reply = Some(reply.to_string());
     let head = Head::new(place, "system-full", &reply, now, now);
-    Arrival { job, head, message, occurred_at: None, purpose: Purpose::Retry(delay), event }
+    Arrival { job, head, message, occurred_at: None, purpose: Purpose::Retry(delay), reply }
 }
 
 /// A name with a number, as mailboxes have them, of 8 to 27 characters.
@@ -292,6 +291,29 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// Zipf's law with exponent 1: the destination of rank r is r times as rare as the first.
+pub(crate) struct Zipf {
+    cumulated: Vec<f64>,
+}
+
+impl Zipf {
+    /// So many ranks.
+    pub(crate) fn new(ranks: usize) -> Self {
+        let mut sum = 0.0;
+        let cumulated = (1..=ranks).map(|rank| {
+            sum += 1.0 / rank as f64;
+            sum
+        });
+        Self { cumulated: cumulated.collect() }
+    }
+
+    /// The rank, from 0, that an even number in 0..1 falls on.
+    pub(crate) fn pick(&self, uniform: f64) -> usize {
+        let last = self.cumulated.last().copied().unwrap_or_default();
+        self.cumulated.partition_point(|sum| *sum < uniform * last)
     }
 }
 

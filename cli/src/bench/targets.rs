@@ -12,7 +12,7 @@ enum Target {
 use Target::{AtLeast, AtMost};
 
 /// The targets, by mode and figure. Figures that are not here are there to be known.
-const TARGETS: [(&str, &str, Target); 26] = [
+const TARGETS: [(&str, &str, Target); 28] = [
     ("ingest", "redis us per job", AtMost(10.0)),
     ("cycle", "jobs per second", AtLeast(100_000.0)),
     ("cycle", "redis us per job", AtMost(8.0)),
@@ -25,6 +25,8 @@ const TARGETS: [(&str, &str, Target); 26] = [
     ("backlog", "rate at the most / at the least, percent", AtLeast(85.0)),
     ("skew", "p99 beside / alone", AtMost(1.5)),
     ("classify", "replies per second", AtLeast(300_000.0)),
+    ("http", "bounces per second", AtLeast(50_000.0)),
+    ("http-one", "bounces per second", AtLeast(50_000.0)),
     ("limit", "limit 5, 1 worker: deferred, percent", AtMost(10.0)),
     ("limit", "limit 5, 4 workers: deferred, percent", AtMost(10.0)),
     ("limit", "limit 20, 1 worker: deferred, percent", AtMost(10.0)),

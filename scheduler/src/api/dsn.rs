@@ -9,7 +9,7 @@ use serde::Deserialize;
 use shared::account::Account;
 
 use super::Api;
-use super::bounces::collect;
+use super::items::collect;
 use super::problem::Problem;
 use crate::intake::dsn::Origin;
 

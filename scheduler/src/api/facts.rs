@@ -7,7 +7,7 @@ use shared::fact::Fact;
 use shared::store::StoreError;
 
 use super::Api;
-use super::bounces::{Item, take_in};
+use super::items::{Item, take_in};
 use super::problem::Problem;
 use crate::intake::accept::FactAnswered;
 use crate::intake::facts::read;
@@ -21,12 +21,13 @@ pub async fn post(State(api): State<Api>, request: Request) -> Result<Response, 
 impl Item for Fact {
     const PLURAL: &'static str = "facts";
 
+    type Answer = FactAnswered;
+
     fn read(_: &Api, item: Value) -> Result<Self, Refusal> {
         read(item)
     }
 
-    async fn take_in(api: &Api, facts: Vec<Self>) -> Result<Vec<Value>, StoreError> {
-        let answered = api.accept.tell(facts).await?;
-        Ok(answered.iter().map(FactAnswered::to_wire).collect())
+    async fn take_in(api: &Api, facts: Vec<Self>) -> Result<Vec<FactAnswered>, StoreError> {
+        api.accept.tell(facts).await
     }
 }

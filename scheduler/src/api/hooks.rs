@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use shared::config::Service;
 
 use super::Api;
-use super::bounces::collect;
+use super::items::collect;
 use super::problem::Problem;
 use crate::intake::webhook::{Delivery, Denied};
 

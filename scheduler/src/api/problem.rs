@@ -95,6 +95,10 @@ impl From<StoreError> for Problem {
                     "the store does not answer; try again later, nothing of this request is lost by repeating it";
                 Self::unavailable(detail)
             }
+            err @ StoreError::UnderWay => {
+                tracing::warn!(%err, "a request was turned away");
+                Self::unavailable(err.to_string())
+            }
             err => {
                 tracing::error!(%err, "a request failed");
                 let detail = "the store answered something unexpected; the log says more";

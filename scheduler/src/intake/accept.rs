@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
 use shared::bounce::Bounce;
-use shared::event::{Event, EventKind};
-use shared::job::Head;
-use shared::outcome::Outcome;
+use shared::clock::Timestamp;
+use shared::job::{Head, JobId};
 use shared::placement::Destination;
-use shared::policy::{Case, Table, Verdict, decide};
+use shared::policy::{Case, Rulings, Table, Verdict};
 use shared::standing::StandingRecord;
 use shared::store::schedule::{Answer, Arrival, Purpose};
 use shared::store::{Store, StoreError};
@@ -21,12 +21,16 @@ mod refute;
 
 pub use facts::FactAnswered;
 
+/// How long to wait for workers, where nothing else is said.
+const SUPPRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Judges bounces and hands them to the store.
 #[derive(Clone, Debug)]
 pub struct Accept {
     store: Store,
     table: Arc<Table>,
     placer: Placer,
+    suppress_timeout: Duration,
 }
 
 /// What became of one bounce, as the API says it.
@@ -43,7 +47,13 @@ pub struct Answered {
 impl Accept {
     /// The door to this store, under this policy, with domains placed so.
     pub fn new(store: Store, table: Arc<Table>, placer: Placer) -> Self {
-        Self { store, table, placer }
+        Self { store, table, placer, suppress_timeout: SUPPRESS_TIMEOUT }
+    }
+
+    /// The same, which waits so long for workers to stop where an address is suppressed under their hands.
+    #[must_use]
+    pub fn with_suppress_timeout(self, suppress_timeout: Duration) -> Self {
+        Self { suppress_timeout, ..self }
     }
 
     /// The policy in force.
@@ -58,8 +68,12 @@ impl Accept {
     pub async fn accept(&self, bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
         let domains: Vec<&str> = bounces.iter().map(|bounce| bounce.recipient.domain()).collect();
         let destinations = self.placer.place(&domains).await?;
+        let now = self.store.clock().now();
+        let mut rulings = Rulings::new(&self.table);
         let placed = bounces.into_iter().zip(destinations);
-        let arrivals: Vec<Arrival> = placed.map(|(bounce, destination)| self.judge(bounce, destination)).collect();
+        let arrivals: Vec<Arrival> =
+            placed.map(|(bounce, destination)| judge(bounce, destination, &mut rulings, now)).collect();
+        drop(rulings);
         let answers = self.refute(&arrivals, self.store.schedule(&arrivals).await?).await?;
         let answered = |(arrival, answer): (Arrival, Answer)| Answered {
             answer,
@@ -68,44 +82,43 @@ impl Accept {
         };
         Ok(arrivals.into_iter().zip(answers).map(answered).collect())
     }
+}
 
-    /// A bounce is the outcome of attempt 0, and is judged like any other.
-    fn judge(&self, bounce: Bounce, destination: Destination) -> Arrival {
-        let now = self.store.clock().now();
-        let job = bounce.job_id();
-        let id = job.key();
-        let case = Case {
-            job: &id,
-            account: job.account.as_str(),
-            stream: bounce.message.stream.as_deref(),
-            destination: destination.as_str(),
-            attempt: 0,
-            created: now,
-            delivered_there: None,
-            confirm: Duration::ZERO,
-        };
-        let decision = decide(&case, &Outcome::Deferred(bounce.reply.clone()), &self.table, now);
-        let purpose = match decision.verdict {
-            Verdict::RetryAfter(delay) | Verdict::Hold(delay) => Purpose::Retry(delay),
-            Verdict::Retire { standing, .. } => Purpose::Retire(standing),
-            Verdict::DropMessage | Verdict::DropAll | Verdict::Close | Verdict::Confirm(_) => Purpose::Drop,
-        };
-        let policy = decision.row.map(|row| row.name.as_str()).unwrap_or_default();
-        let mut event = Event::about(EventKind::JobScheduled, id.as_str(), &destination);
-        event.attempt = Some(0);
-        event.message = Some(bounce.message.id.clone());
-        event.status = bounce.reply.status;
-        event.policy = Some(policy.to_owned());
-        event.reply = Some(bounce.reply.to_string());
-        event.metadata = bounce.message.metadata.clone();
-        let head = Head::new(destination, policy, &bounce.reply, bounce.message.bounced_at, now);
-        Arrival { job, head, message: bounce.message, occurred_at: bounce.occurred_at, purpose, event }
-    }
+/// A bounce is the outcome of attempt 0, and is judged like any other.
+fn judge(bounce: Bounce, destination: Destination, rulings: &mut Rulings<'_>, now: Timestamp) -> Arrival {
+    let Bounce { account, recipient, reply, occurred_at, message } = bounce;
+    let job = JobId { account, recipient };
+    let id = job.key();
+    let case = Case {
+        job: &id,
+        account: job.account.as_str(),
+        stream: message.stream.as_deref(),
+        destination: destination.as_str(),
+        attempt: 0,
+        created: now,
+        delivered_there: None,
+        confirm: Duration::ZERO,
+    };
+    let (verdict, row) = rulings.judge(&case, &reply, now);
+    let purpose = match verdict {
+        Verdict::RetryAfter(delay) | Verdict::Hold(delay) => Purpose::Retry(delay),
+        Verdict::Retire { standing, .. } => Purpose::Retire(standing),
+        Verdict::DropMessage | Verdict::DropAll | Verdict::Close | Verdict::Confirm(_) => Purpose::Drop,
+    };
+    let head = Head::new(destination, &row.name, &reply, message.bounced_at, now);
+    Arrival { job, head, message, occurred_at, purpose, reply }
 }
 
 impl Answered {
     /// The answer as the API gives it.
     pub fn to_wire(&self) -> Value {
+        serde_json::to_value(self).expect("texts and instants always serialize")
+    }
+}
+
+/// As the API gives it.
+impl Serialize for Answered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let word = match &self.answer {
             Answer::Scheduled { .. } => "scheduled",
             Answer::Joined { .. } => "joined",
@@ -117,19 +130,21 @@ impl Answered {
             // It is judged before it gets here.
             Answer::Accepted(_) => "duplicate",
         };
-        let mut wire = json!({"answer": word, "job": self.job});
+        let mut wire = serializer.serialize_map(None)?;
+        wire.serialize_entry("answer", word)?;
+        wire.serialize_entry("job", &self.job)?;
         match &self.answer {
-            Answer::Scheduled { due } => wire["due"] = json!(due),
-            Answer::Joined { due } | Answer::Deferred { due } => wire["due"] = json!(due),
+            Answer::Scheduled { due } => wire.serialize_entry("due", due)?,
+            Answer::Joined { due } | Answer::Deferred { due } => wire.serialize_entry("due", due)?,
             Answer::Retired(StandingRecord { standing, since, until, reason, .. }) => {
-                wire["standing"] = json!(standing);
-                wire["since"] = json!(since);
-                wire["until"] = json!(until);
-                wire["reason"] = json!(reason);
+                wire.serialize_entry("standing", standing)?;
+                wire.serialize_entry("since", since)?;
+                wire.serialize_entry("until", until)?;
+                wire.serialize_entry("reason", reason)?;
             }
             Answer::Duplicate | Answer::Stale | Answer::Dropped | Answer::Accepted(_) => {}
         }
-        wire["policy"] = json!(self.policy);
-        wire
+        wire.serialize_entry("policy", &self.policy)?;
+        wire.end()
     }
 }

@@ -1,35 +1,56 @@
 //! The JSON adapter of facts: one object of the wire format is one fact. Whatever is wrong is refused with the field's name,
 //! its value, and what is allowed there.
 
+use serde::Deserialize;
 use serde_json::Value;
 use shared::account::Account;
 use shared::fact::{Fact, FactKind};
 
-use super::json::{Fields, Refusal};
+use super::json::Refusal;
+use super::json::field::{Field, Kind, Text, object};
 
 /// Every field that a fact can have.
-const FIELDS: [&str; 5] = ["type", "recipient", "account", "occurred_at", "message_id"];
+const FIELDS: [(&str, Kind); 5] = [
+    ("type", Kind::Text),
+    ("recipient", Kind::Text),
+    ("account", Kind::Text),
+    ("occurred_at", Kind::Text),
+    ("message_id", Kind::Text),
+];
+
+/// A fact as it came.
+#[derive(Deserialize)]
+struct Draft<'i> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'i>>,
+    #[serde(borrow)]
+    recipient: Option<Text<'i>>,
+    #[serde(borrow)]
+    account: Option<Text<'i>>,
+    #[serde(borrow)]
+    occurred_at: Option<Text<'i>>,
+    #[serde(borrow)]
+    message_id: Option<Text<'i>>,
+}
 
 /// Reads one fact.
+///
+/// # Errors
+/// What is wrong with it.
 pub fn read(item: Value) -> Result<Fact, Refusal> {
-    let Value::Object(fields) = item else {
-        return Err(Refusal::whole("a fact is a JSON object"));
-    };
-    if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(&key.as_str())) {
-        return Err(Refusal::of(unknown, None, format!("there is no such field; use one of {}", FIELDS.join(", "))));
-    }
-    let fields = Fields::new(fields);
+    let item = object(item, "a fact", &FIELDS, "")?;
+    let draft = Draft::deserialize(item).map_err(|_| Refusal::whole("it is not a fact"))?;
     let words = || FactKind::ALL.map(FactKind::as_str).join(", ");
-    let kind = fields
-        .parse("type", |word| FactKind::parse(word).ok_or_else(|| format!("must be one of {}", words())))?
+    let kind = Field::new("type", draft.kind.as_ref())
+        .parse(|word| FactKind::parse(word).ok_or_else(|| format!("must be one of {}", words())))?
         .ok_or_else(|| Refusal::of("type", None, format!("every fact needs one of {}", words())))?;
-    let recipient = fields.address("recipient")?.ok_or_else(|| {
+    let recipient = Field::new("recipient", draft.recipient.as_ref()).address()?.ok_or_else(|| {
         let reason = "every fact needs one: messages are known by their address, and not by their id alone";
         Refusal::of("recipient", None, reason)
     })?;
-    let account = fields.parse("account", Account::parse)?.unwrap_or_default();
-    let occurred_at = fields.instant("occurred_at")?;
-    let message_id = fields.message_id()?;
+    let account = Field::new("account", draft.account.as_ref()).parse(Account::parse)?.unwrap_or_default();
+    let occurred_at = Field::new("occurred_at", draft.occurred_at.as_ref()).instant()?;
+    let message_id = Field::new("message_id", draft.message_id.as_ref()).message_id()?;
     Ok(Fact { account, recipient, kind, occurred_at, message_id })
 }
 

@@ -1,7 +1,6 @@
 //! The stream adapter: takes in what mail systems add to the intake stream. An entry leaves the stream only when the store
 //! has its bounce, or when it was put aside because it holds none.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,10 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::accept::Accept;
-use super::json::{Refusal, read};
-
-/// Entries read at a time.
-const BATCH: usize = 500;
+use super::json::{Reader, Refusal};
 
 /// How long to wait for an entry. Shorter than an answer of Redis may take, and than anybody waits for us to stop.
 const WAIT: Duration = Duration::from_secs(1);
@@ -36,16 +32,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct StreamReader {
     store: Store,
     accept: Accept,
-    inline_max: usize,
-    routes: Arc<[String]>,
+    reader: Reader,
     name: String,
+    batch: usize,
     idle: Duration,
 }
 
 impl StreamReader {
-    /// A reader with a name of its own, which takes messages with these routes and with so much inline content.
-    pub fn new(store: Store, accept: Accept, inline_max: usize, routes: Arc<[String]>) -> Self {
-        Self { store, accept, inline_max, routes, name: Uuid::now_v7().to_string(), idle: IDLE }
+    /// One with a name of its own, which reads at most `batch` entries at a time.
+    pub fn new(store: Store, accept: Accept, reader: Reader, batch: usize) -> Self {
+        Self { store, accept, reader, name: Uuid::now_v7().to_string(), batch, idle: IDLE }
     }
 
     /// The same reader, which takes over what others have had for so long.
@@ -84,14 +80,14 @@ impl StreamReader {
             self.store.forget_readers().await?;
             self.take_over().await?;
         }
-        let entries = self.store.read_intake(&self.name, BATCH, WAIT).await?;
+        let entries = self.store.read_intake(&self.name, self.batch, WAIT).await?;
         self.take_in(entries).await
     }
 
     /// What a reader left that died, or this one when the store was away.
     async fn take_over(&self) -> Result<(), StoreError> {
         loop {
-            let found = self.store.take_over_intake(&self.name, BATCH, self.idle).await?;
+            let found = self.store.take_over_intake(&self.name, self.batch, self.idle).await?;
             if found.is_empty() {
                 return Ok(());
             }
@@ -130,22 +126,18 @@ impl StreamReader {
 
     /// The bounce of an entry: its field `bounce` as JSON, or else its fields, as far as they are no text as JSON.
     fn bounce(&self, entry: &IntakeEntry) -> Result<Bounce, Refusal> {
-        let parse = |text: &str| serde_json::from_str(text).map_err(|err| Refusal::whole(format!("not JSON: {err}")));
-        let item = match entry.fields.iter().find(|(field, _)| field == "bounce") {
-            Some((_, json)) => parse(json)?,
-            None => {
-                let value = |(field, text): &(String, String)| {
-                    let is_text = !matches!(field.as_str(), "content" | "metadata");
-                    Ok((field.clone(), if is_text { Value::from(text.as_str()) } else { parse(text)? }))
-                };
-                Value::Object(entry.fields.iter().map(value).collect::<Result<Map<_, _>, Refusal>>()?)
-            }
-        };
-        let bounce = read(item, self.store.clock().now(), self.inline_max)?;
-        match &bounce.message.route {
-            Some(route) if !self.routes.contains(route) => Err(Refusal::unknown_route(route, &self.routes)),
-            _ => Ok(bounce),
+        let now = self.store.clock().now();
+        if let Some((_, json)) = entry.fields.iter().find(|(field, _)| field == "bounce") {
+            return self.reader.read_text(json.as_bytes(), now);
         }
+        let value = |(field, text): &(String, String)| {
+            let is_text = !matches!(field.as_str(), "content" | "metadata");
+            let value = if is_text { Ok(Value::from(text.as_str())) } else { serde_json::from_str(text) };
+            let value = value.map_err(|err| Refusal::whole(format!("{field} is not JSON: {err}")))?;
+            Ok((field.clone(), value))
+        };
+        let fields = entry.fields.iter().map(value).collect::<Result<Map<_, _>, Refusal>>()?;
+        self.reader.read(Value::Object(fields), now)
     }
 
     async fn put_aside(&self, entry: &IntakeEntry, reason: &str) -> Result<(), StoreError> {

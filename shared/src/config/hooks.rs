@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::read::{SECOND, set};
-use super::redis::read_file;
 use super::secret::Secret;
 use crate::account::Account;
 use crate::settings::{Section, SettingsFault};
@@ -178,17 +177,12 @@ impl Hook {
         if service.is_signed() {
             set(&mut self.window, section.duration("window", 60 * SECOND..=WINDOW_MAX));
         }
-        let Some([held, in_file]) = service.secret_keys() else { return };
-        if section.has(held) && section.has(in_file) {
-            section.fault(in_file, format!("stands beside {held}; keep one of them"));
-        }
-        let text = section.text(held).map(str::to_owned);
-        let text = read_file(section, in_file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).or(text);
-        if let Some(text) = text.as_deref().map(str::trim) {
-            if text.is_empty() {
-                section.fault(if section.has(held) { held } else { in_file }, "is empty");
+        let secret = service.secret_keys().and_then(|keys| Secret::read(section, keys));
+        if let Some((key, secret)) = secret {
+            if secret.is_empty() {
+                section.fault(key, "is empty");
             }
-            self.secret = Some(Secret::new(text));
+            self.secret = Some(secret);
         }
     }
 }
@@ -215,9 +209,12 @@ mod tests {
         );
         let config = read(&text, &[("REDELIVER_INTAKE__HOOKS__POSTMARK__PASSWORD", "wachsam")]).unwrap();
         let mailgun = config.hooks.of(Service::Mailgun).unwrap();
-        assert_eq!((mailgun.account.as_str(), mailgun.secret.as_ref().unwrap().reveal()), ("acme", "geheim"));
+        assert_eq!((mailgun.account.as_str(), &*mailgun.secret.as_ref().unwrap().reveal_text()), ("acme", "geheim"));
         let postmark = config.hooks.of(Service::Postmark).unwrap();
-        assert_eq!((postmark.user.as_deref(), postmark.secret.as_ref().unwrap().reveal()), (Some("pm"), "wachsam"));
+        assert_eq!(
+            (postmark.user.as_deref(), &*postmark.secret.as_ref().unwrap().reveal_text()),
+            (Some("pm"), "wachsam")
+        );
         assert!(config.hooks.of(Service::Ses).is_none());
         assert!(!format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam"));
     }

@@ -36,7 +36,6 @@ impl Config {
             "log",
             "placement",
             "verp",
-            "intake",
         ];
         let sections = names.map(|name| (name, top.table(name)));
         let routes = top.tables("route");
@@ -52,6 +51,7 @@ impl Config {
                 "intake" => {
                     section.within("hooks", |hooks| self.hooks.read(hooks));
                     section.within("lmtp", |lmtp| self.lmtp.read(lmtp));
+                    section.within("stream", |stream| self.stream.read(stream));
                 }
                 "job" => self.job.read(&mut section),
                 "worker" => self.worker.read(&mut section),
@@ -103,10 +103,12 @@ impl Scheduler {
         }
         set(&mut self.body_max, section.size("body_max", 1 << 10..=1 << 30));
         set(&mut self.line_max, section.size("line_max", 1 << 10..=1 << 30));
-        set_number(&mut self.batch, section.number("batch", 1..=crate::store::BATCH_MAX as u64));
+        set_number(&mut self.batch, section.number("batch", 1..=10_000));
+        set_number(&mut self.batches, section.number("batches", 1..=1_000));
         set(&mut self.answers_in_memory, section.size("answers_in_memory", 1 << 10..=1 << 30));
         set_number(&mut self.items_max, section.number("items_max", 1..=1_000_000));
         set(&mut self.idle_max, section.duration("idle_max", SECOND..=DAY));
+        set(&mut self.suppress_timeout, section.duration("suppress_timeout", Duration::from_millis(1)..=DAY));
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
     }
 }

@@ -1,6 +1,5 @@
 //! `[redis]`: where the servers are, who we are to them, and what they have to promise.
 
-use std::fs;
 use std::time::Duration;
 
 use deadpool_redis::redis::{ConnectionInfo, RedisConnectionInfo};
@@ -8,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::read::{SECOND, set, set_number};
+use super::secret::{Secret, read_file};
 use crate::settings::{Section, SettingsFault};
 use crate::store::connection::ConnectionSettings;
 use crate::store::connection::durability::Durability;
@@ -228,24 +228,8 @@ fn read_nodes(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Connectio
 
 fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static str, password: [&'static str; 2]) {
     set(&mut login.username, section.text(user).map(|name| Some(name.to_owned())));
-    if password.iter().all(|key| section.has(key)) {
-        section.fault(password[1], format!("stands beside {}; keep one of them", password[0]));
-    }
-    set(&mut login.password, section.text(password[0]).map(|text| Some(text.to_owned())));
-    if let Some(text) = read_file(section, password[1]) {
-        login.password = Some(String::from_utf8_lossy(&text).trim().to_owned());
-    }
-}
-
-/// What is in the file that `key` names; a fault where it cannot be read.
-pub(super) fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
-    let path = section.text(key)?;
-    match fs::read(path) {
-        Ok(content) => Some(content),
-        Err(err) => {
-            section.fault(key, format!("\"{path}\" cannot be read: {err}"));
-            None
-        }
+    if let Some((_, secret)) = Secret::read(section, password) {
+        login.password = Some(secret.reveal_text().into_owned());
     }
 }
 

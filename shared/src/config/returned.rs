@@ -1,10 +1,10 @@
 //! `[verp]` and `[intake.lmtp]`: what is needed for mail that comes back.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::read::{SECOND, set, set_number};
+use super::secret::Secret;
 use crate::account::Account;
 use crate::address::Address;
 use crate::settings::Section;
@@ -28,10 +28,6 @@ pub struct Returned {
     pub required: bool,
 }
 
-/// Bytes that never print.
-#[derive(Clone, Default)]
-struct Secret(Vec<u8>);
-
 /// `[intake.lmtp]`
 #[derive(Clone, Debug, Default)]
 pub struct Lmtp {
@@ -51,16 +47,10 @@ pub struct Lmtp {
     pub idle_max: Duration,
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_empty() { "none" } else { "***" })
-    }
-}
-
 impl Returned {
     /// What makes and checks return paths, where it is configured.
     pub fn verp(&self) -> Option<Verp> {
-        Some(Verp::new(self.domain.as_deref()?, &self.key.0, self.valid_for))
+        Some(Verp::new(self.domain.as_deref()?, self.key.reveal(), self.valid_for))
     }
 
     pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
@@ -70,22 +60,11 @@ impl Returned {
                 Err(_) => section.fault("domain", format!("\"{domain}\" is no domain like \"bounce.example.org\"")),
             }
         }
-        if section.has("key") && section.has("key_file") {
-            section.fault("key_file", "stands beside key; keep one of them");
-        }
-        let key = section.text("key").map(|key| Some(("key", key.trim().as_bytes().to_vec())));
-        let file = section.text("key_file").map(|file| match fs::read(file) {
-            Ok(key) => Some(("key_file", key.trim_ascii().to_vec())),
-            Err(err) => {
-                section.fault("key_file", format!("\"{file}\" cannot be read: {err}"));
-                None
-            }
-        });
-        match key.or(file).flatten() {
-            Some((name, key)) if key.len() < KEY_MIN => {
+        match Secret::read(section, ["key", "key_file"]) {
+            Some((name, key)) if key.reveal().len() < KEY_MIN => {
                 section.fault(name, format!("is shorter than {KEY_MIN} octets; make one with: openssl rand -hex 32"));
             }
-            Some((_, key)) => self.key = Secret(key),
+            Some((_, key)) => self.key = key,
             None => {}
         }
         set(&mut self.valid_for, section.duration("valid_for", DAY..=3_660 * DAY));
@@ -94,7 +73,7 @@ impl Returned {
 
     /// What is wrong with the section as a whole.
     pub(super) fn fault(&self) -> Option<(&'static str, &'static str)> {
-        let fault = match (&self.domain, self.key.0.is_empty()) {
+        let fault = match (&self.domain, self.key.is_empty()) {
             (Some(_), true) => ("verp.key_file", "a domain needs a key that signs its return paths: key_file or key"),
             (None, false) => ("verp.domain", "a key needs the domain that return paths are at"),
             (None, true) if self.required => ("verp.required", "return paths cannot be signed without domain and key"),

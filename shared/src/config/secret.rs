@@ -1,25 +1,59 @@
-//! A text that nobody may print: keys, passwords and tokens of the configuration.
+//! Keys, passwords and tokens of the configuration: read in one way, be they in a file or in their place, and never shown.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::fs;
+
+use crate::settings::Section;
 
 /// A secret. Its `Debug` does not show it, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes a text out of sight.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    /// Takes bytes out of sight.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
     }
 
-    /// The text itself: to compare and to compute with, never to show.
-    pub fn reveal(&self) -> &str {
+    /// The bytes themselves: to compare and to compute with, never to show.
+    pub fn reveal(&self) -> &[u8] {
         &self.0
     }
+
+    /// The same as text; what is no UTF-8 is replaced.
+    pub fn reveal_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0)
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without the white space around it;
+    /// and tells which of the two keys it was. Both at once are a fault, and so is a file that cannot be read.
+    pub(super) fn read(
+        section: &mut Section<'_, '_>,
+        [key, key_file]: [&'static str; 2],
+    ) -> Option<(&'static str, Self)> {
+        if section.has(key) && section.has(key_file) {
+            section.fault(key_file, format!("stands beside {key}; keep one of them"));
+        }
+        let held = section.text(key).map(|text| (key, text.as_bytes().to_vec()));
+        let (named, bytes) = read_file(section, key_file).map(|bytes| (key_file, bytes)).or(held)?;
+        Some((named, Self(bytes.trim_ascii().to_vec())))
+    }
+}
+
+/// What is in the file that `key` names; a fault where it cannot be read.
+pub(super) fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
+    let path = section.text(key)?;
+    fs::read(path).map_err(|err| section.fault(key, format!("\"{path}\" cannot be read: {err}"))).ok()
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
+        f.write_str(if self.is_empty() { "Secret()" } else { "Secret(…)" })
     }
 }

@@ -1,12 +1,12 @@
 //! `[[route]]` with `sender = "http"` or `"command"`: what the senders that are somebody else's program need.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use url::{Host, Url};
 
 use super::read::{SECOND, set};
+use super::secret::read_file;
 use super::{Route, SenderSettings};
 use crate::settings::{Section, SettingsFault};
 use crate::signature::Signer;
@@ -166,11 +166,6 @@ fn check_placeholders(argument: &str) -> Result<(), &str> {
         rest = &rest[end..];
     }
     Ok(())
-}
-
-fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
-    let path = section.text(key)?;
-    fs::read(path).map_err(|err| section.fault(key, format!("\"{path}\" cannot be read: {err}"))).ok()
 }
 
 #[cfg(test)]

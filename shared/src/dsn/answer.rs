@@ -39,7 +39,11 @@ const SUBJECTS: [&str; 14] = [
 pub(super) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
     let automatic = mail.header("Auto-Submitted").is_some_and(|value| begins_with(value, "auto-replied"));
     let asks = automatic && mail.subject().trim().eq_ignore_ascii_case("unsubscribe");
-    asks.then(|| Report { kind: Kind::Feedback, recipients: vec![Recipient::named(sender(mail))], ..Report::default() })
+    asks.then(|| Report {
+        kind: Kind::Feedback,
+        recipients: vec![Recipient::named(sender(mail).as_deref())],
+        ..Report::default()
+    })
 }
 
 /// Reads an automatic answer; `None` where the message is none.
@@ -49,7 +53,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
     let automatic = SUBJECTS.iter().any(|opening| subject.starts_with(opening)) || field();
     automatic.then(|| Report {
         kind: Kind::AutoReply,
-        recipients: vec![Recipient::named(sender(mail))],
+        recipients: vec![Recipient::named(sender(mail).as_deref())],
         ..Report::default()
     })
 }

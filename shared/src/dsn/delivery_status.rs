@@ -3,12 +3,15 @@
 
 use super::fields::{Field, Group, groups};
 use super::mime::{Mail, Part};
-use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, on_one_line, text};
+use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, name, on_one_line, text, without_success};
 use crate::reply::Reply;
-use crate::status::{EnhancedStatus, StatusClass};
+use crate::status::EnhancedStatus;
 
 /// For how many recipients of one report the words for people are asked.
 const MAX_SILENT: usize = 16;
+
+/// How many fields of one recipient are looked at for what stands apart from them.
+const MAX_APART: usize = 64;
 
 /// Reads the delivery status of a report; `None` where it says nothing about anybody.
 pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
@@ -46,7 +49,8 @@ fn has_recipients(text: &str) -> bool {
 
 fn from_fields(text: &str) -> Option<Report> {
     let mut groups = groups(text);
-    let envelope_id = groups.iter().find_map(|group| group.get("original-envelope-id")).map(xtext);
+    let envelope_id = groups.iter().find_map(|group| group.get("original-envelope-id"));
+    let envelope_id = envelope_id.and_then(|id| name(&xtext(id)));
     let recipients: Vec<Recipient> = by_recipient(&mut groups).iter().take(MAX_RECIPIENTS).map(recipient).collect();
     (!recipients.is_empty()).then(|| Report { envelope_id, ..Report::about(recipients) })
 }
@@ -66,6 +70,7 @@ fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
             }
             found.push(one);
         } else if let Some(last) = found.last_mut()
+            && last.0.len() < MAX_APART
             && (last.get("status").is_none() || last.get("action").is_none())
             && (group.get("status").is_some() || group.get("action").is_some())
         {
@@ -85,8 +90,7 @@ fn recipient(group: &Group) -> Recipient {
         reply.text = comment(group.get("status").unwrap_or_default()).to_owned();
     }
     if action == Action::Failed {
-        reply.status = reply.status.filter(|status| status.class() != StatusClass::Success);
-        reply.code = reply.code.filter(|code| *code >= 400);
+        reply = without_success(reply);
     }
     Recipient {
         original: group.name("original-recipient").and_then(|address| mailbox(&address)),
@@ -137,7 +141,7 @@ fn without_type(diagnostic: &str) -> &str {
 fn mailbox(value: &str) -> Option<String> {
     let inner = value.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(value, |(inner, _)| inner);
     let inner = inner.split_once(" (").map_or(inner, |(inner, _)| inner).trim();
-    (!inner.is_empty()).then(|| unicode(inner))
+    name(&unicode(inner))
 }
 
 /// Undoes utf-8-addr-xtext (RFC 6533, section 3): `\x{E4}` is `ä`.

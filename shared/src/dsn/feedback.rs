@@ -2,7 +2,7 @@
 
 use super::fields::groups;
 use super::mime::{Mail, Part};
-use super::{Kind, MAX_RECIPIENTS, Recipient, Report, original};
+use super::{Kind, MAX_RECIPIENTS, Recipient, Report, name, original};
 
 /// Reads a feedback report; `None` where the message is none.
 pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
@@ -20,7 +20,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         named = original::recipients(mail);
     }
     named.dedup();
-    let recipients = named.into_iter().take(MAX_RECIPIENTS).map(|address| Recipient::named(Some(address))).collect();
-    let envelope_id = all("original-envelope-id").next().map(str::to_owned);
+    let recipients = named.iter().take(MAX_RECIPIENTS).map(|address| Recipient::named(Some(address))).collect();
+    let envelope_id = all("original-envelope-id").next().and_then(name);
     Some(Report { kind: Kind::Feedback, recipients, envelope_id, ..Report::default() })
 }

@@ -1,7 +1,7 @@
 //! Fields of the form `Name: value`, in groups with blank lines between them: what a delivery status consists of
 //! (RFC 3464, section 2.1), and a feedback report. Reading is lenient, because so are those who write them.
 
-use super::{MAX_DIAGNOSTIC, MAX_NAME, on_one_line};
+use super::{MAX_DIAGNOSTIC, on_one_line};
 
 /// Fields that are read of one text.
 const MAX_FIELDS: usize = 20_000;
@@ -40,7 +40,7 @@ impl Group {
 
     /// As [`Self::typed`], for names.
     pub(super) fn name(&self, name: &str) -> Option<String> {
-        self.typed(name).map(|value| on_one_line(value, MAX_NAME))
+        self.typed(name).and_then(super::name)
     }
 }
 

@@ -10,6 +10,7 @@ use mail_parser::decoders::html::html_to_text;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode;
 use mail_parser::{ContentType, Message, MessageParser, MimeHeaders};
 
+use super::quote::unquoted;
 use super::{cut, lossy};
 use crate::clock::Timestamp;
 
@@ -127,10 +128,17 @@ fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
         ("message", "rfc822" | "global" | "global-headers" | "partial") => Part::Original(text()),
         ("text", "rfc822-headers" | "rfc822-header") => Part::Original(text()),
         ("text", "html") => Part::Text(html_to_text(&text())),
+        // Its boundary may run right into the mail that is returned.
+        ("text", _) if depth > 0 && is_of_mail(head.as_ref()) => Part::Original(lossy(bytes).into_owned()),
         // What lacks its boundary is read as the text that it looks like.
-        ("text" | "multipart", _) => Part::Text(text()),
+        ("text" | "multipart", _) => Part::Text(unquoted(text())),
         _ => return,
     });
+}
+
+/// Whether a header is a whole mail's, and not that of a part.
+fn is_of_mail(head: Option<&Message<'_>>) -> bool {
+    head.is_some_and(|head| head.headers_raw().any(|(name, _)| name.eq_ignore_ascii_case("received")))
 }
 
 /// A message without what stands before its header: blank lines, and the envelope line of a mailbox file.
@@ -231,6 +239,14 @@ mod tests {
                 Part::Original("Content-Type: message/delivery-status\n\nin it\n".into()),
             ]
         );
+    }
+
+    #[test]
+    fn what_runs_into_a_boundary_without_a_type_is_the_mail_that_is_returned() {
+        let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nUser unknown\n--b\nReceived: from a by b\n\
+                       Subject: x\n\nHello\n--b--\n";
+        let original = Part::Original("Received: from a by b\nSubject: x\n\nHello\n".into());
+        assert_eq!(parts(message), [Part::Text("User unknown\n".into()), original]);
     }
 
     #[test]

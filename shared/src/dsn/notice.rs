@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::mime::Mail;
-use super::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, on_one_line};
+use super::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, name, on_one_line, without_success};
 use crate::reply::Reply;
 
 /// Reads such a notice; `None` where the message is none.
@@ -23,14 +23,14 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
             Report::about(each(&notice["delivery"]["recipients"], told))
         }
         "Complaint" => {
-            let told = |to: &Value| Some(Recipient::named(Some(to["emailAddress"].as_str()?.to_owned())));
+            let told = |to: &Value| Some(Recipient::named(Some(to["emailAddress"].as_str()?)));
             let recipients = each(&notice["complaint"]["complainedRecipients"], told);
             Report { kind: Kind::Feedback, recipients, ..Report::default() }
         }
         _ => return None,
     };
     let headers = notice["mail"]["commonHeaders"]["messageId"].as_str();
-    Some(Report { message_id: headers.map(|id| id.trim_matches(['<', '>']).to_owned()), ..report })
+    Some(Report { message_id: headers.and_then(|id| name(id.trim_matches(['<', '>']))), ..report })
 }
 
 fn each(list: &Value, read: impl Fn(&Value) -> Option<Recipient>) -> Vec<Recipient> {
@@ -46,11 +46,14 @@ fn bounced(to: &Value) -> Option<Recipient> {
 fn recipient(address: &str, action: Action, said: &str, status: &str, host: Option<&str>) -> Recipient {
     let mut reply = Reply::parse(said);
     reply.status = reply.status.or_else(|| status.parse().ok());
+    if action == Action::Failed {
+        reply = without_success(reply);
+    }
     Recipient {
         action: Some(action),
         reply,
         diagnostic: on_one_line(said, MAX_DIAGNOSTIC),
-        remote_mta: host.map(str::to_owned),
-        ..Recipient::named(Some(address.trim_matches(['<', '>']).to_owned()))
+        remote_mta: host.and_then(name),
+        ..Recipient::named(Some(address.trim_matches(['<', '>'])))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::fields::{Group, groups};
 use super::mime::Mail;
-use super::{MAX_NAME, cut, on_one_line, text};
+use super::{cut, name, text};
 
 /// How far into the returned mail its header is looked for, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -15,8 +15,7 @@ const MAX_ADDRESSES: usize = 16;
 
 /// The original's `Message-ID` without its angle brackets.
 pub(super) fn message_id(mail: &Mail<'_>) -> Option<String> {
-    let id = head(mail)?.get("message-id").map(|id| on_one_line(id.trim_matches(['<', '>', ' ']), MAX_NAME))?;
-    (!id.is_empty()).then_some(id)
+    head(mail)?.get("message-id").and_then(|id| name(id.trim_matches(['<', '>', ' '])))
 }
 
 /// Whom the original names in its `To`.
@@ -34,7 +33,7 @@ pub(super) fn came_to(mail: &Mail<'_>) -> Vec<String> {
 fn addresses(field: &str) -> impl Iterator<Item = String> {
     let addresses = field.split(',').filter_map(|one| {
         let one = one.rsplit_once('<').map_or(one, |(_, rest)| rest.split('>').next().unwrap_or_default()).trim();
-        (one.contains('@') && !one.contains(char::is_whitespace)).then(|| cut(one, MAX_NAME).to_owned())
+        (one.contains('@') && !one.contains(char::is_whitespace)).then(|| name(one)).flatten()
     });
     addresses.take(MAX_ADDRESSES)
 }

@@ -1,7 +1,7 @@
 //! Every dialect has a fixture, and what is read of it is in one table.
 
 use super::dialect::names;
-use super::{Kind, Recipient, Report};
+use super::{Kind, MAX_NAME, Recipient, Report};
 
 macro_rules! fixtures {
     ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };
@@ -9,7 +9,7 @@ macro_rules! fixtures {
 
 const FIXTURES: &[(&str, &str)] = fixtures!(
     any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global google imail letter lsmtp
-    m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail sendmail vacation zoho
+    m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail quoted sendmail vacation zoho
 );
 
 /// Kind and message id of a report; of each recipient address, code, status and the words that must be there.
@@ -45,6 +45,7 @@ const TOLD: &[(&str, &str)] = &[
     ),
     ("postfix", "failed c7.2@news.example.org | ann@example.com 452 4.2.2 'tomorrow'"),
     ("qmail", "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' | bob@example.net - 4.1.2 'any host'"),
+    ("quoted", "failed - | ann@example.com 550 5.1.1 'Nobody'"),
     ("sendmail", "failed c7.10@news.example.org | ann@example.com 550 5.1.1 'Nobody'"),
     ("vacation", "auto_reply - | ann@example.com - - ''"),
     ("zoho", "failed c7.7@news.example.org | ann@example.com - 5.1.1 'Nobody'"),
@@ -149,5 +150,51 @@ fn what_is_said_without_end_is_bounded() {
             let said = report.recipients.iter().map(|one| one.diagnostic.len()).max().unwrap_or_default();
             assert!(said <= super::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
         }
+    }
+}
+
+#[test]
+fn line_ends_within_a_decoded_subject_are_no_more_than_line_ends() {
+    for before in 0..6 {
+        let subject = format!("=?utf-8?q?{}failure_notice_=C3=A9=0D=0A?=", "=0D=0A".repeat(before));
+        let mail = format!("From: mailer-daemon@example.net\nSubject: {subject}\n\n550 5.1.1 nobody\n");
+        let report = Report::read(mail.as_bytes());
+        assert_eq!(report.recipients[0].reply.to_string(), "550 5.1.1 nobody", "{before}");
+    }
+}
+
+#[test]
+fn names_that_others_chose_are_on_one_line_and_within_bounds() {
+    let long = "x".repeat(4_000);
+    let status = format!(
+        "Content-Type: message/delivery-status\n\nOriginal-Envelope-Id: +C2+85{long}\n\n\
+         Original-Recipient: utf-8; j\\x{{0A}}o@example.com\nFinal-Recipient: rfc822; {long}@example.com\nRemote-MTA: dns; {long}\n"
+    );
+    let notice = format!(
+        "Subject: Notification\n\n{{\"notificationType\":\"Delivery\",\"delivery\":{{\"recipients\":[\"{long}@example.com\"],\"reportingMTA\":\"{long}\"}},\
+         \"mail\":{{\"commonHeaders\":{{\"messageId\":\"{long}\"}}}}}}"
+    );
+    let feedback = format!(
+        "Content-Type: message/feedback-report\n\nOriginal-Rcpt-To: {long}@example.com\nOriginal-Envelope-Id: {long}\n"
+    );
+    for mail in [status, notice, feedback] {
+        let report = Report::read(mail.as_bytes());
+        assert_eq!(report.recipients.len(), 1, "{mail}");
+        let one = &report.recipients[0];
+        let names = [&report.envelope_id, &report.message_id, &one.original, &one.last, &one.remote_mta];
+        for name in names.into_iter().flatten() {
+            assert!(name.len() <= MAX_NAME && !name.contains(char::is_control), "{mail}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_never_says_success() {
+    for mail in [
+        "From: mailer-daemon@example.net\nSubject: failure notice\n\n250 2.0.0 fine\n",
+        "Subject: Notification\n\n{\"notificationType\":\"Bounce\",\"bounce\":{\"bouncedRecipients\":[{\"emailAddress\":\"jo@example.com\",\"diagnosticCode\":\"250 2.0.0 fine\"}]}}",
+    ] {
+        let report = Report::read(mail.as_bytes());
+        assert_eq!((report.kind, report.recipients[0].reply.class()), (Kind::Failed, None), "{mail}");
     }
 }

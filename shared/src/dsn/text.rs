@@ -3,7 +3,9 @@
 
 use super::dialect::{Dialect, spoken};
 use super::mime::Mail;
-use super::{Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line};
+use super::{
+    Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line, without_success,
+};
 use crate::reply::{MAX_TEXT, Reply};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
@@ -50,7 +52,13 @@ const AFTER_DATA: [&str; 7] = [
 ];
 
 /// How Postfix says it, and a reply is made to.
-const STAGE: &str = " (in reply to end of DATA command)";
+const DATA: &str = " (in reply to end of DATA command)";
+
+/// What says that it was the recipient that was refused, in lower case.
+const AT_RCPT: [&str; 3] = ["after rcpt", "for rcpt command", "in reply to rcpt to"];
+
+/// How Postfix says it, and a reply is made to.
+const RCPT: &str = " (in reply to RCPT TO command)";
 
 /// What says that the mail is still being tried, in lower case.
 const DELAYED: [&str; 9] = [
@@ -118,7 +126,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         return Some(Report::about(vec![told(recipient, action, &whole)]));
     }
     if let Some(shared) = shared(dialect, &words, &blocks) {
-        let of = |block: Block| told(Recipient::named(Some(block.address)), action, shared);
+        let of = |block: Block| told(Recipient::named(Some(&block.address)), action, shared);
         return Some(Report::about(blocks.into_iter().map(of).collect()));
     }
     let mut recipients: Vec<Recipient> = Vec::new();
@@ -128,7 +136,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
         if !block.said.trim().is_empty() {
             next = block.said;
         }
-        recipients.push(told(Recipient::named(Some(block.address)), action, &next));
+        recipients.push(told(Recipient::named(Some(&block.address)), action, &next));
     }
     recipients.reverse();
     Some(Report::about(recipients))
@@ -200,9 +208,13 @@ pub(super) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, Stri
 /// A recipient with the reply that was quoted, or else all the words as its text.
 fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     let said = cut(said, MAX_DIAGNOSTIC);
-    let quoted = said.lines().enumerate().find(|(_, line)| Reply::parse(line).code.is_some_and(|code| code >= 400));
-    let from = quoted.map_or(said, |(number, _)| &said[said.lines().take(number).map(|line| line.len() + 1).sum()..]);
-    let mut reply = Reply::parse(paragraph(from));
+    let mut at = 0;
+    let quoted = said.split_inclusive('\n').find_map(|line| {
+        let start = at;
+        at += line.len();
+        Reply::parse(line.trim_end()).code.is_some_and(|code| code >= 400).then_some(start)
+    });
+    let mut reply = Reply::parse(paragraph(&said[quoted.unwrap_or(0)..]));
     if reply.status.is_none() && reply.code.is_none() {
         reply.status = Reply::parse(said).status;
     }
@@ -211,11 +223,14 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
         reply.text = cut(&diagnostic, MAX_TEXT).to_owned();
     }
     note_stage(&mut reply, said);
+    if action == Action::Failed {
+        reply = without_success(reply);
+    }
     Recipient { action: Some(action), reply, diagnostic, ..recipient }
 }
 
-/// Notes in a reply that it answered the content, where the words of the report say so and the reply does not: then the
-/// recipient had been accepted before, and "unknown" is a filter's word.
+/// Notes in a reply what it answered, where the words of the report say so and the reply does not. Where it was the content,
+/// the recipient had been accepted before, and "unknown" is a filter's word.
 pub(super) fn note_stage(reply: &mut Reply, said: &str) {
     let of_address = reply.status.is_some_and(|status| status.subject() == 1);
     if of_address || reply.text.is_empty() || reply.text.contains("in reply to") {
@@ -224,8 +239,10 @@ pub(super) fn note_stage(reply: &mut Reply, said: &str) {
     let said = said.to_lowercase();
     // Where commands are sent ahead, the answer to a recipient can stand behind DATA; the server then misses recipients.
     let ahead = said.contains("need rcpt") || said.contains("no valid recipients");
-    if !ahead && AFTER_DATA.iter().any(|words| said.contains(words)) {
-        reply.text = format!("{}{STAGE}", cut(&reply.text, MAX_TEXT - STAGE.len()));
+    let stages = [(DATA, AFTER_DATA.as_slice()), (RCPT, AT_RCPT.as_slice())];
+    let stage = stages.iter().find(|(_, words)| words.iter().any(|words| said.contains(words)));
+    if let Some((stage, _)) = stage.filter(|_| !ahead) {
+        reply.text = format!("{}{stage}", cut(&reply.text, MAX_TEXT - stage.len()));
     }
 }
 

@@ -92,16 +92,24 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
     if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
         // The relay may have taken the message: each such try counts, so that it cannot be sent without end. But nothing
         // of this is said about the address.
-        let verdict = match judge(case, row, &reply, table, now) {
+        let verdict = match judge(case, row, || bounded_hint(&reply, table), table, now) {
             Verdict::RetryAfter(delay) => Verdict::RetryAfter(delay),
             _ => Verdict::DropAll,
         };
         return Decision { verdict, row: Some(row), reply };
     }
-    Decision { verdict: judge(case, row, &reply, table, now), row: Some(row), reply }
+    let verdict = judge(case, row, || bounded_hint(&reply, table), table, now);
+    Decision { verdict, row: Some(row), reply }
 }
 
-fn judge(case: &Case<'_>, row: &Row, reply: &Reply, table: &Table, now: Timestamp) -> Verdict {
+/// Judges a reply of the recipient's mail system whose row is known. `hint` is the time that it asks for, within bounds.
+pub(super) fn judge(
+    case: &Case<'_>,
+    row: &Row,
+    hint: impl FnOnce() -> Option<Duration>,
+    table: &Table,
+    now: Timestamp,
+) -> Verdict {
     let step = usize::try_from(case.attempt).unwrap_or(usize::MAX);
     if row.hold {
         let delay = row.delays[step.min(row.delays.len() - 1)];
@@ -110,7 +118,7 @@ fn judge(case: &Case<'_>, row: &Row, reply: &Reply, table: &Table, now: Timestam
     let overdue = now.since(case.created) >= table.max_age;
     match row.delays.get(step).filter(|_| !overdue) {
         Some(&delay) => {
-            let hinted = if step == 0 { hinted(delay, row, reply, table) } else { None };
+            let hinted = if step == 0 { hinted(delay, row, hint) } else { None };
             // Whoever names a time means that it is not to be before.
             let jitter = if hinted.is_some() { row.jitter.never_early() } else { row.jitter };
             Verdict::RetryAfter(jitter.apply(hinted.unwrap_or(delay), case.job, case.attempt))
@@ -130,16 +138,15 @@ fn hold_or_end(case: &Case<'_>, delay: Duration, end: Final, table: &Table, now:
 }
 
 /// The first delay that a hint in the reply asks for, where the row heeds it.
-fn hinted(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
-    let hint = bounded_hint(reply, table)?;
+fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     match row.hint {
         HintUse::Ignore => None,
-        HintUse::Lengthen => Some(hint).filter(|hint| *hint > delay),
-        HintUse::Replace => Some(hint),
+        HintUse::Lengthen => hint().filter(|hint| *hint > delay),
+        HintUse::Replace => hint(),
     }
 }
 
-fn bounded_hint(reply: &Reply, table: &Table) -> Option<Duration> {
+pub(super) fn bounded_hint(reply: &Reply, table: &Table) -> Option<Duration> {
     let (least, most) = table.hint_bounds;
     Some(hint(&reply.text)?.clamp(least, most))
 }
@@ -235,6 +242,11 @@ mod tests {
             ("550 5.1.1 this is spam", 0.0, 0, DropMessage),
             ("450 4.1.1 your IP 192.0.2.1 is blocked", 1.0, 5, DropAll),
             ("554 5.4.7 delivery time expired (last transfail: 454 4.4.4 no)", 24.0, 3, host_dead.clone()),
+            // A mailbox that sleeps, or of which status and text contradict each other, may wake.
+            ("550 5.2.1 mailbox closed", 0.0, 0, retired(Standing::Inactive)),
+            ("550 5.2.1 the account is inactive", 0.0, 0, retired(Standing::Unavailable)),
+            ("550 5.2.1 <jo@example.com>... user unknown", 0.0, 0, retired(Standing::Unavailable)),
+            ("550 5.2.1 user unknown (in reply to RCPT TO command)", 0.0, 0, retired(Standing::Inactive)),
             ("Mailbox is full", 24.0, 4, retired(Standing::Unavailable)),
             ("550 jo@example.com is over quota", 0.0, 0, retired(Standing::Unavailable)),
             ("452 insufficient system storage", 24.0, 4, host_dead.clone()),

@@ -7,6 +7,7 @@ use toml::Table as Toml;
 
 use super::jitter::Jitter;
 use super::pattern::StatusPattern;
+use super::ranking::Ranking;
 use super::reason::{REASONS, Reason};
 use super::row::{FINALS, HINTS, HintUse, Row, SCOPES};
 use super::table::Table;
@@ -68,6 +69,7 @@ pub(super) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
         return Err(SettingsFaults(faults));
     }
     Ok(Table {
+        ranking: Ranking::new(&rows),
         rows,
         hint_bounds: (defaults.hint_min, defaults.hint_max),
         hold: defaults.hold,

@@ -12,6 +12,7 @@ use crate::reply::Reply;
 use texts::Texts;
 
 mod load;
+mod pieces;
 mod texts;
 
 /// The rows, in order, each with an example that the tests check.

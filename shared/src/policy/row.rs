@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::jitter::Jitter;
 use super::pattern::StatusPattern;
+use super::ranking::Whose;
 use super::reason::Reason;
 use crate::pace::Feedback;
 use crate::reply::Reply;
@@ -174,29 +175,11 @@ impl Row {
         }
     }
 
-    /// How exactly the row matches `reply`, which has this reason and is of this account, stream and destination; `None` where it does not.
-    /// A larger rank is a more specific match.
-    pub(super) fn rank(
-        &self,
-        reply: &Reply,
-        reason: Option<Reason>,
-        account: &str,
-        stream: Option<&str>,
-        destination: &str,
-    ) -> Option<(usize, bool, u16)> {
-        if !self.reason.is_empty() && !reason.is_some_and(|reason| self.reason.contains(&reason)) {
-            return None;
-        }
-        let matching = self.status.iter().filter(|pattern| pattern.matches(reply));
-        let exactness = matching.map(StatusPattern::exactness).max()?;
-        let conditions = [
-            self.account.as_deref().map(|a| a == account),
-            self.stream.as_deref().map(|s| Some(s) == stream),
-            self.destination.as_deref().map(|d| d == destination),
-        ];
-        if conditions.contains(&Some(false)) || !self.text.as_ref().is_none_or(|text| text.is_match(&reply.text)) {
-            return None;
-        }
-        Some((conditions.iter().flatten().count(), self.text.is_some() || !self.reason.is_empty(), exactness))
+    /// Whether the row is for this reply, as far as neither status nor reason say.
+    pub(super) fn is_for(&self, reply: &Reply, whose: Whose<'_>) -> bool {
+        self.account.as_deref().is_none_or(|account| account == whose.account)
+            && self.stream.as_deref().is_none_or(|stream| Some(stream) == whose.stream)
+            && self.destination.as_deref().is_none_or(|destination| destination == whose.destination)
+            && self.text.as_ref().is_none_or(|text| text.is_match(&reply.text))
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::load;
+use super::ranking::{Ranking, Whose};
 use super::reason::{self, Reason};
 use super::row::Row;
 use crate::reply::Reply;
@@ -21,6 +22,8 @@ static DEFAULT_TABLE: LazyLock<Arc<Table>> =
 pub struct Table {
     /// The rows, in the order of their files. The last one matches everything.
     pub(super) rows: Vec<Row>,
+    /// The rows by how specific they are.
+    pub(super) ranking: Ranking,
     /// Bounds for hints.
     pub hint_bounds: (Duration, Duration),
     /// How long jobs wait when the trouble is ours.
@@ -70,11 +73,10 @@ impl Table {
             _ => None,
         };
         let reply = milder.as_ref().unwrap_or(reply);
-        self.rows
-            .iter()
-            .filter_map(|row| Some((row.rank(reply, reason, account, stream, destination)?, row)))
-            .max_by(|(a, _), (b, _)| a.cmp(b))
-            .map(|(_, row)| row)
+        let whose = Whose { account, stream, destination };
+        self.ranking
+            .first(&self.rows, reply, reason, whose)
+            .map(|row| &self.rows[row])
             .expect("loading refuses a table in which no row matches everything")
     }
 

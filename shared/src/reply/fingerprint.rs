@@ -3,8 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// What may stand around a part that varies, and goes with it: `<jo@example.com>:`, `[192.0.2.1].`
-const AROUND: &[char] = &['<', '>', '(', ')', '[', ']', '{', '}', '"', '\'', '`', ',', ';', ':', '.', '!'];
+/// The letters of the longest word that varies with nothing in it that [`may_vary`] looks for: one less than a UUID's.
+const PLAIN_MAX: usize = 31;
+
+/// The digits of the longest number that says something, a status say.
+const SHORT_NUMBER_MAX: usize = 6;
 
 /// How many letters and digits make an id at least.
 const ID_MIN: usize = 8;
@@ -36,7 +39,7 @@ pub fn fingerprint(text: &str) -> String {
             result.push(' ');
         }
         let number = word.bytes().all(|b| b.is_ascii_digit());
-        if number && words.peek().is_some_and(|next| is_unit(next.trim_end_matches(AROUND))) {
+        if number && words.peek().is_some_and(|next| is_unit(next.trim_end_matches(is_around))) {
             words.next();
             result.push_str("{duration}");
         } else {
@@ -52,8 +55,12 @@ fn push_word(result: &mut String, word: &str, depth: u8) {
     if word.bytes().all(|b| b.is_ascii_alphabetic() || !b.is_ascii()) {
         return result.push_str(word);
     }
-    let bare = word.trim_matches(AROUND);
-    if let Some(token) = token(bare).or_else(|| token(word)) {
+    let bare = word.trim_matches(is_around);
+    // Two colons around a word are a part of it: `::1`.
+    let colons = word.as_bytes().windows(2).any(|pair| pair == b"::");
+    if !colons && !may_vary(bare) {
+        result.push_str(word);
+    } else if let Some(token) = token(bare).or_else(|| (bare.len() < word.len()).then(|| token(word)).flatten()) {
         result.push_str(token);
     } else if word.contains("://") {
         push_parts(result, word, &['/', '?', '&', '#'], depth);
@@ -86,6 +93,25 @@ fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
         }
         result.push_str(&part[value.len()..]);
     }
+}
+
+/// What may stand around a part that varies, and goes with it: `<jo@example.com>:`, `[192.0.2.1].`
+fn is_around(c: char) -> bool {
+    matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '\'' | '`' | ',' | ';' | ':' | '.' | '!')
+}
+
+/// Whether a word can be, or have in it, anything that varies. All kinds have a digit, `@`, `:` or `=`, or are long; codes
+/// and statuses are short numbers.
+fn may_vary(word: &str) -> bool {
+    if word.len() > PLAIN_MAX {
+        return true;
+    }
+    let (mut marks, mut letters) = (false, false);
+    for b in word.bytes() {
+        marks |= matches!(b, b'0'..=b'9' | b'@' | b':' | b'=');
+        letters |= !matches!(b, b'0'..=b'9' | b'.' | b'-');
+    }
+    marks && (letters || word.len() > SHORT_NUMBER_MAX)
 }
 
 /// Tells whether a word is of one kind.

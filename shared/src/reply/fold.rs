@@ -6,10 +6,10 @@ use std::borrow::Cow;
 /// a line end as backslash and letter, so these count too. Most replies come folded.
 pub(super) fn fold(raw: &str) -> Cow<'_, str> {
     let bytes = raw.as_bytes();
-    let plain = |b: &u8| (b' '..=b'~').contains(b) && *b != b'\\';
-    let spaced =
-        bytes.windows(2).any(|pair| pair == b"  ") || bytes.first() == Some(&b' ') || bytes.last() == Some(&b' ');
-    if bytes.iter().all(plain) && !spaced {
+    // Without a way out amid the loop many bytes are looked at in one step.
+    let odd = bytes.iter().fold(false, |odd, b| odd | !(b' '..=b'~').contains(b) | (*b == b'\\'));
+    let twice = bytes.windows(2).fold(false, |twice, pair| twice | (pair[0] == b' ') & (pair[1] == b' '));
+    if !odd && !twice && bytes.first() != Some(&b' ') && bytes.last() != Some(&b' ') {
         return Cow::Borrowed(raw);
     }
     let unescaped;

@@ -3,7 +3,7 @@
 use futures::future::try_join_all;
 
 use super::scripts::FACTS;
-use super::{Store, StoreError};
+use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::fact::FactKind;
 use crate::job::JobId;
@@ -79,8 +79,18 @@ impl Word {
 impl Store {
     /// Takes in facts, and answers each in the order given. Atomic per shard; a repeated call changes nothing more. A job that
     /// is leased while its address is suppressed has a void lease from then on: its worker hears of it when it next
-    /// lengthens the lease, and cannot settle it. An answer means that Redis has it to the configured durability.
+    /// lengthens the lease, and cannot settle it; [`Store::under_way`] tells when it has stopped. An answer means that Redis
+    /// has it to the configured durability.
     pub async fn tell(&self, facts: &[Told]) -> Result<Vec<FactAnswer>, StoreError> {
+        let mut answers = Vec::with_capacity(facts.len());
+        // One batch after the other, for what is told of one address has an order.
+        for facts in facts.chunks(BATCH_MAX) {
+            answers.extend(self.tell_batch(facts).await?);
+        }
+        Ok(answers)
+    }
+
+    async fn tell_batch(&self, facts: &[Told]) -> Result<Vec<FactAnswer>, StoreError> {
         let places: Vec<usize> = (0..facts.len()).collect();
         let batches = self.by_shard(&places, |place| facts[*place].destination.shard(self.shards()));
         let calls = batches.into_iter().map(async |(shard, places)| {

@@ -5,14 +5,19 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::scripts::{SCHEDULE, ms};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::event::Event;
+use crate::event::EventKind;
 use crate::job::{Head, Job, JobId, Message, first_record};
 use crate::pace::{PaceLimits, limits_for};
+use crate::placement::Destination;
+use crate::reply::Reply;
 use crate::standing::{Standing, StandingRecord};
+use crate::status::EnhancedStatus;
 
 /// A bounce that policy has judged, on its way into the store.
 #[derive(Clone, Debug)]
@@ -27,8 +32,34 @@ pub struct Arrival {
     pub occurred_at: Option<Timestamp>,
     /// What policy says.
     pub purpose: Purpose,
-    /// Its `JobScheduled` event, which the script makes another of where it turns out to be one.
-    pub event: Event,
+    /// What the mail system said, for its event; the head remembers the beginning of it.
+    pub reply: Reply,
+}
+
+/// The `JobScheduled` event of a bounce, as the script takes it and the journal has it: what its due instant is computed from
+/// stands at the end. The script makes another event of it where it turns out to be one.
+#[derive(Serialize)]
+struct Scheduled<'a> {
+    #[serde(rename = "type")]
+    kind: EventKind,
+    job: &'a str,
+    destination: &'a Destination,
+    attempt: u32,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<EnhancedStatus>,
+    policy: &'a str,
+    #[serde(serialize_with = "as_text")]
+    reply: &'a Reply,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    metadata: &'a Map<String, Value>,
+    delay: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    occurred: Option<i64>,
+}
+
+fn as_text<S: Serializer>(reply: &&Reply, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(reply)
 }
 
 /// What a bounce shall lead to.
@@ -91,8 +122,15 @@ impl Store {
         for (n, arrival) in arrivals.iter().enumerate() {
             by_shard[usize::from(arrival.head.destination.shard(self.shards()))].push(n);
         }
-        let calls = (0..self.shards()).zip(&by_shard).flat_map(|(shard, places)| {
-            batches(places, arrivals).into_iter().map(move |places| self.schedule_on(shard, arrivals, places))
+        let calls = (0..self.shards()).zip(by_shard).map(async |(shard, mut places)| {
+            // Bounces of one destination stand together, in their order, and cost Redis little more than one of them.
+            places.sort_by(|a, b| arrivals[*a].head.destination.cmp(&arrivals[*b].head.destination));
+            let mut answers = Vec::with_capacity(places.len());
+            // One after the other, for two bounces of one job may be in two of them.
+            for places in batches(&places, arrivals) {
+                answers.extend(self.schedule_on(shard, arrivals, places).await?);
+            }
+            Ok::<_, StoreError>(answers)
         });
         let mut answers: Vec<(usize, Answer)> = try_join_all(calls).await?.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(place, _)| *place);
@@ -106,22 +144,20 @@ impl Store {
         places: &[usize],
     ) -> Result<Vec<(usize, Answer)>, StoreError> {
         let mut call = self.call(&SCHEDULE, shard);
-        // Bounces of one destination stand together, in their order, and cost Redis little more than one of them.
-        let mut places = places.to_vec();
-        places.sort_by(|a, b| arrivals[*a].head.destination.cmp(&arrivals[*b].head.destination));
         let batch = || places.iter().map(|n| &arrivals[*n]);
-        let (mut events, mut lengths) = (String::new(), String::new());
-        for arrival in batch() {
+        let keys: Vec<String> = batch().map(|arrival| arrival.job.key()).collect();
+        let (mut events, mut lengths) = (Vec::new(), String::new());
+        for (arrival, key) in batch().zip(&keys) {
             if !events.is_empty() {
-                events.push(',');
+                events.push(b',');
                 lengths.push(' ');
             }
             let start = events.len();
-            write_event(&mut events, arrival);
+            write_event(&mut events, key, arrival);
             let _ = write!(lengths, "{}", events.len() - start);
         }
-        let mut seen = HashSet::new();
-        let distinct = batch().all(|arrival| seen.insert(&arrival.job));
+        let mut seen = HashSet::with_capacity(keys.len());
+        let distinct = keys.iter().all(|key| seen.insert(key));
         let at_one: Vec<&[usize]> =
             places.chunk_by(|a, b| arrivals[*a].head.destination == arrivals[*b].head.destination).collect();
         let destinations = || at_one.iter().map(|places| (arrivals[places[0]].head.destination.as_str(), places.len()));
@@ -134,8 +170,8 @@ impl Store {
         for (destination, count) in destinations() {
             call.arg(destination).arg(count);
         }
-        for Arrival { job, .. } in batch() {
-            call.arg(job.key());
+        for key in &keys {
+            call.arg(key);
         }
         for Arrival { head, message, .. } in batch() {
             call.arg(first_record(head, message));
@@ -159,9 +195,9 @@ impl Store {
         let details = reply.split_off(2);
         let answers = reply[1].chars().zip(details);
         places
-            .into_iter()
+            .iter()
             .zip(answers)
-            .map(|(place, (letter, detail))| Ok((place, read_answer(&arrivals[place].job, letter, detail)?)))
+            .map(|(place, (letter, detail))| Ok((*place, read_answer(&arrivals[*place].job, letter, detail)?)))
             .collect()
     }
 }
@@ -183,19 +219,26 @@ fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
     batches
 }
 
-/// The JobScheduled event of a bounce as the script takes it: with what its due instant is computed from at the end.
-fn write_event(events: &mut String, arrival: &Arrival) {
-    let delay = match arrival.purpose {
-        Purpose::Retry(delay) => ms(delay),
+fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival) {
+    let Arrival { head, message, occurred_at, purpose, reply, .. } = arrival;
+    let delay = match purpose {
+        Purpose::Retry(delay) => ms(*delay),
         Purpose::Retire(_) | Purpose::Drop => 0,
     };
-    let line = arrival.event.line();
-    let body = line.strip_suffix('}').expect("an event is a JSON object");
-    let _ = write!(events, "{body},\"delay\":{delay}");
-    if let Some(at) = arrival.occurred_at {
-        let _ = write!(events, ",\"occurred\":{}", at.ms());
-    }
-    events.push('}');
+    let event = Scheduled {
+        kind: EventKind::JobScheduled,
+        job: key,
+        destination: &head.destination,
+        attempt: 0,
+        message: &message.id,
+        status: reply.status,
+        policy: &head.policy,
+        reply,
+        metadata: &message.metadata,
+        delay,
+        occurred: occurred_at.map(Timestamp::ms),
+    };
+    serde_json::to_writer(events, &event).expect("text, numbers and maps with text keys always serialize");
 }
 
 /// An instant as the scripts take one that may be missing.
@@ -219,4 +262,54 @@ fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, Store
         }
         _ => return Err(StoreError::Refused(format!("schedule answered {letter}"))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::account::Account;
+    use crate::address::Address;
+    use crate::event::Event;
+
+    #[test]
+    fn what_the_script_gets_is_an_event_with_what_its_due_instant_is_computed_from_at_the_end() {
+        let then = Timestamp::from_ms(1_763_716_200_000);
+        let job = JobId { account: Account::default(), recipient: Address::parse("jo@example.com").unwrap() };
+        let reply = Reply::parse("452 4.3.1 said \"full\"\r\n452 4.3.1 twice");
+        let message = Message {
+            id: "<m\"1@example.org>".to_owned(),
+            bounced_at: then,
+            accepted: None,
+            envelope_from: None,
+            route: None,
+            stream: None,
+            expires_at: None,
+            content: None,
+            remote_mta: None,
+            traceparent: None,
+            metadata: Map::from_iter([("campaign".to_owned(), json!("c42"))]),
+        };
+        let head = Head::new(Destination::own(&job.recipient), "system-full", &reply, then, then);
+        for (purpose, occurred_at, end) in [
+            (Purpose::Retry(Duration::from_secs(1)), Some(then), r#","delay":1000,"occurred":1763716200000}"#),
+            (Purpose::Drop, None, r#","delay":0}"#),
+        ] {
+            let (head, message, reply) = (head.clone(), message.clone(), reply.clone());
+            let arrival = Arrival { job: job.clone(), head, message, occurred_at, purpose, reply };
+            let mut line = Vec::new();
+            write_event(&mut line, &job.key(), &arrival);
+            let line = String::from_utf8(line).unwrap();
+            assert!(line.starts_with(r#"{"type":"JobScheduled","job":"#) && line.ends_with(end), "{line}");
+            let mut event =
+                Event::about(EventKind::JobScheduled, job.key(), &arrival.head.destination).of(&arrival.message);
+            (event.attempt, event.status) = (Some(0), arrival.reply.status);
+            (event.policy, event.reply) = (Some("system-full".to_owned()), Some(arrival.reply.to_string()));
+            event.delay = Some(if occurred_at.is_some() { 1_000 } else { 0 });
+            event.occurred = occurred_at.map(Timestamp::ms);
+            assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
+            assert_eq!(line, event.line());
+        }
+    }
 }

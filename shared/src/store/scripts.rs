@@ -30,6 +30,7 @@ scripts! {
     RELEASE = "release" after "lease", "pace", "lapse";
     FACTS = "facts" after "lease", "pace";
     EXTEND = "extend" after "lease";
+    UNDER_WAY = "under_way" after "lease";
     HOLD = "hold" after "lease", "pace";
     UNHOLD = "unhold" after "lease", "pace";
     OVERRIDE = "override" after "lease", "pace";

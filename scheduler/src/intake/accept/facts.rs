@@ -1,5 +1,8 @@
 //! The door for facts, and for what operators say of an address's standing.
 
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use shared::fact::Fact;
 use shared::job::JobId;
@@ -8,7 +11,12 @@ use shared::standing::StandingRecord;
 use shared::store::StoreError;
 use shared::store::facts::{FactAnswer, Told, Word};
 
+use tokio::time::{Instant, sleep};
+
 use super::Accept;
+
+/// How long to wait before it is asked again whether a worker has stopped. It takes a second at most.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What became of one fact, as the API says it.
 #[derive(Clone, Debug)]
@@ -20,11 +28,23 @@ pub struct FactAnswered {
 }
 
 impl Accept {
-    /// Takes in facts and answers each, in the order given. When it returns, Redis has them.
+    /// Takes in facts and answers each, in the order given. When it returns, Redis has them, and no worker sends anything to
+    /// an address that they suppress.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again.
+    /// Those of the store; the call may be made again. [`StoreError::UnderWay`] where a worker has not stopped in time: the
+    /// address is suppressed all the same.
     pub async fn tell(&self, facts: Vec<Fact>) -> Result<Vec<FactAnswered>, StoreError> {
+        let (told, answered) = self.tell_without_waiting(facts).await?;
+        self.wait_for_workers(&told).await?;
+        Ok(answered)
+    }
+
+    /// The same, but a worker that was sending at that moment may go on until it hears of it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn tell_without_waiting(&self, facts: Vec<Fact>) -> Result<(Vec<Told>, Vec<FactAnswered>), StoreError> {
         let words: Vec<(JobId, Word)> = facts.iter().map(|fact| (fact.job_id(), Word::Fact(fact.kind))).collect();
         let destinations = self.destinations(&words).await?;
         let told = words.into_iter().zip(facts).zip(destinations);
@@ -34,20 +54,42 @@ impl Accept {
                 Told { job, destination, word, occurred_at, message_id }
             })
             .collect();
-        let answers = self.store.tell(&told).await?;
-        Ok(told.iter().zip(answers).map(|(told, answer)| FactAnswered { answer, job: told.job.key() }).collect())
+        let answers = self.store.tell(&told).await?.into_iter();
+        let answered = told.iter().zip(answers).map(|(told, answer)| FactAnswered { answer, job: told.job.key() });
+        let answered = answered.collect();
+        Ok((told, answered))
     }
 
     /// Does what an operator says of one address.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again.
+    /// As [`Self::tell`].
     pub async fn obey(&self, job: JobId, word: Word) -> Result<FactAnswer, StoreError> {
         let words = [(job, word)];
         let destination = self.destinations(&words).await?.remove(0);
         let [(job, word)] = words;
-        let told = Told { job, destination, word, occurred_at: None, message_id: None };
-        Ok(self.store.tell(&[told]).await?.remove(0))
+        let told = [Told { job, destination, word, occurred_at: None, message_id: None }];
+        let answer = self.store.tell(&told).await?.remove(0);
+        self.wait_for_workers(&told).await?;
+        Ok(answer)
+    }
+
+    /// Waits until no worker sends anything any more to addresses that were suppressed under its hands.
+    async fn wait_for_workers(&self, told: &[Told]) -> Result<(), StoreError> {
+        let suppressed = told.iter().filter(|told| told.word.suppresses());
+        let mut asked: Vec<_> = suppressed.map(|told| (&told.job, &told.destination)).collect();
+        let deadline = Instant::now() + self.suppress_timeout;
+        loop {
+            let under_way = self.store.under_way(&asked).await?;
+            if under_way.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(StoreError::UnderWay);
+            }
+            asked.retain(|(job, _)| under_way.contains(&job.key()));
+            sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Where addresses are kept. A domain that somebody is suppressed at is placed for good, so that the standing is found
@@ -83,5 +125,11 @@ impl FactAnswered {
         };
         wire["answer"] = word.into();
         wire
+    }
+}
+
+impl Serialize for FactAnswered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_wire().serialize(serializer)
     }
 }

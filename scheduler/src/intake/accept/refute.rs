@@ -11,7 +11,6 @@ use shared::job::{Acceptance, Job, Message};
 use shared::outcome::Outcome;
 use shared::pace::Feedback;
 use shared::policy::{Case, Decision, Verdict, decide};
-use shared::reply::Reply;
 use shared::store::StoreError;
 use shared::store::refute::{Refutation, Refuted};
 use shared::store::schedule::{AcceptedJob, Answer, Arrival};
@@ -79,8 +78,7 @@ impl Accept {
             delivered_there: None,
             confirm: Duration::ZERO,
         };
-        let reply = Reply::parse(arrival.event.reply.as_deref().unwrap_or_default());
-        let decision = decide(&case, &Outcome::Deferred(reply), self.table(), now);
+        let decision = decide(&case, &Outcome::Deferred(arrival.reply.clone()), self.table(), now);
         let (message, job) = (message.clone(), job.clone());
         let refuting =
             Refuting { job, message, acceptance, decision: &decision, id, events: EventLines::default(), now };

@@ -8,6 +8,7 @@ use shared::reply::Reply;
 use shared::status::StatusClass;
 
 use super::Said;
+use crate::intake::json::{METADATA_DEPTH_MAX, is_deeper};
 
 /// The most of a service's own data that goes along as metadata, in bytes of JSON; where there is more, none does.
 const METADATA_MAX: usize = 4 << 10;
@@ -46,7 +47,7 @@ impl Draft<'_> {
         }
         if let Some(metadata) = self.metadata.filter(|map| !map.is_empty()) {
             let metadata = Value::Object(metadata.clone());
-            if metadata.to_string().len() <= METADATA_MAX {
+            if metadata.to_string().len() <= METADATA_MAX && !is_deeper(&metadata, METADATA_DEPTH_MAX) {
                 item["metadata"] = metadata;
             }
         }

@@ -15,7 +15,7 @@ const AUTHORIZATION_MAX: usize = 4 << 10;
 /// Basic authentication (RFC 7617) with the hook's user and password.
 pub(super) fn basic(hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Denied> {
     let (Some(user), Some(password)) = (&hook.user, &hook.secret) else { return Err(UNSET) };
-    let expected = format!("{user}:{}", password.reveal());
+    let expected = format!("{user}:{}", password.reveal_text());
     let given = authorization(delivery, "basic").and_then(|text| BASE64_STANDARD.decode(text).ok());
     match given {
         Some(given) if same(&given, expected.as_bytes()) => Ok(Proven::Body(delivery.body.to_vec(), None)),
@@ -28,9 +28,7 @@ pub(super) fn basic(hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Deni
 pub(super) fn bearer(hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Denied> {
     let Some(token) = &hook.secret else { return Err(UNSET) };
     match authorization(delivery, "bearer") {
-        Some(given) if same(given.as_bytes(), token.reveal().as_bytes()) => {
-            Ok(Proven::Body(delivery.body.to_vec(), None))
-        }
+        Some(given) if same(given.as_bytes(), token.reveal()) => Ok(Proven::Body(delivery.body.to_vec(), None)),
         Some(_) => Err(Denied::Unproven("the bearer token is not that of this hook")),
         None => Err(Denied::Unproven("the bearer token is missing: Authorization: Bearer …")),
     }
@@ -41,7 +39,7 @@ pub(super) const UNSET: Denied = Denied::Unproven("this hook has no secret to te
 
 /// Whether `signature`, in hexadecimal digits, is the HMAC-SHA256 of `text` under this key.
 pub(super) fn is_hmac(key: &Secret, text: &[u8], signature: &str) -> bool {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, key.reveal().as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.reveal());
     from_hex(signature).is_some_and(|signature| hmac::verify(&key, text, &signature).is_ok())
 }
 

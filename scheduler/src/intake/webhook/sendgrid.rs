@@ -28,7 +28,7 @@ pub(super) fn prove(hook: &Hook, delivery: &Delivery<'_>, now: Timestamp) -> Res
         return Err(Denied::Unproven("the signature is missing; turn on \"Signed Event Webhook\""));
     };
     // A key in PEM form has a line before it and one after.
-    let base64: String = key.reveal().lines().filter(|line| !line.starts_with("-----")).collect();
+    let base64: String = key.reveal_text().lines().filter(|line| !line.starts_with("-----")).collect();
     let info = from_base64(&base64).unwrap_or_default();
     let Some(point) = info.strip_prefix(&P256_INFO) else {
         return Err(Denied::Unproven("intake.hooks.sendgrid.public_key is no P-256 public key in base64"));

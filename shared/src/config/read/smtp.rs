@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::redis::{read_file, read_tls};
+use super::super::redis::read_tls;
+use super::super::secret::read_file;
 use super::super::smtp::{
     AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode,
 };

@@ -6,12 +6,11 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use aho_corasick::automaton::Automaton;
-use aho_corasick::dfa::DFA;
-use aho_corasick::{Anchored, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Hir, HirKind};
+
+use super::pieces::{LENGTH_MIN, Pieces};
 
 /// How large a compiled text, and the automaton that reads with it, may grow, in bytes.
 const SIZE_MAX: usize = 1 << 20;
@@ -19,11 +18,14 @@ const SIZE_MAX: usize = 1 << 20;
 /// From this length on a longer piece is no better than another.
 const LENGTH_ENOUGH: usize = 6;
 
-/// From this length on a piece says something.
-const LENGTH_TELLING: usize = 3;
-
 /// Of how many pieces one must occur, at most; more of them say too little.
 const PIECES_MAX: usize = 64;
+
+/// How many texts there can be.
+const TEXTS_MAX: usize = 512;
+
+/// How many pieces all texts can have.
+const PIECES_ALL: usize = 1024;
 
 /// How many groups of pieces a text is known by, at most.
 const GROUPS_MAX: usize = 4;
@@ -36,9 +38,9 @@ pub(super) struct Texts {
     patterns: Vec<String>,
     /// Compiled when they are first asked, since most never are.
     compiled: Vec<OnceLock<Option<Regex>>>,
-    pieces: DFA,
+    pieces: Pieces,
     /// The texts that each piece is for, and the bits of the groups that it stands in there.
-    owners: Vec<Vec<(usize, u8)>>,
+    owners: Vec<Vec<(u16, u8)>>,
     /// The bits of all groups of each text: each of them must have occurred.
     groups: Vec<u8>,
     /// The texts that can do without any piece.
@@ -64,8 +66,8 @@ impl Candidates {
 impl Texts {
     /// Takes the texts over. The error says which is none, or cannot be searched for.
     pub(super) fn new(patterns: Vec<String>) -> Result<Self, String> {
-        let (mut words, mut owners, mut groups) = (Vec::<Vec<u8>>::new(), Vec::<Vec<(usize, u8)>>::new(), Vec::new());
-        for (text, pattern) in patterns.iter().enumerate() {
+        let (mut words, mut owners, mut groups) = (Vec::<Vec<u8>>::new(), Vec::<Vec<(u16, u8)>>::new(), Vec::new());
+        for (text, pattern) in (0..).zip(&patterns) {
             let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
             let hir = parser.parse(pattern).map_err(|err| format!("\"{pattern}\": {err}"))?;
             let found = groups_of(&hir);
@@ -81,9 +83,10 @@ impl Texts {
                 }
             }
         }
-        let mut pieces = DFA::builder();
-        pieces.ascii_case_insensitive(true).match_kind(MatchKind::Standard);
-        let pieces = pieces.build(&words).map_err(|err| err.to_string())?;
+        if words.len() > PIECES_ALL || patterns.len() > TEXTS_MAX {
+            return Err(format!("{} texts with {} pieces are too many", patterns.len(), words.len()));
+        }
+        let pieces = Pieces::new(&words);
         let compiled = patterns.iter().map(|_| OnceLock::new()).collect();
         let always = (0..groups.len()).filter(|text| groups[*text] == 0).collect();
         Ok(Self { patterns, compiled, pieces, owners, groups, always })
@@ -91,37 +94,26 @@ impl Texts {
 
     /// The texts that may match `reply`. One pass, whatever it says.
     pub(super) fn candidates(&self, reply: &[u8]) -> Candidates {
-        let mut seen = vec![0_u64; self.owners.len().div_ceil(64)];
-        let mut occurred = vec![0_u8; self.patterns.len()];
+        let mut seen = [0_u64; PIECES_ALL / 64];
+        let mut occurred = [0_u8; TEXTS_MAX];
         let mut candidates = self.always.clone();
-        let mut found = |piece: usize| {
+        self.pieces.each(reply, |piece| {
             let bit = 1 << (piece % 64);
             if seen[piece / 64] & bit != 0 {
                 return;
             }
             seen[piece / 64] |= bit;
             for &(text, group) in &self.owners[piece] {
+                let text = usize::from(text);
                 let before = occurred[text];
                 occurred[text] |= group;
                 if occurred[text] == self.groups[text] && before != occurred[text] {
                     candidates.push(text);
                 }
             }
-        };
-        // The automaton is made for unanchored searches, so there is a state to start from.
-        let Ok(mut state) = self.pieces.start_state(Anchored::No) else { return Candidates(self.all()) };
-        for &byte in reply {
-            state = self.pieces.next_state(Anchored::No, state, byte);
-            if self.pieces.is_special(state) && self.pieces.is_match(state) {
-                (0..self.pieces.match_len(state)).for_each(|n| found(self.pieces.match_pattern(state, n).as_usize()));
-            }
-        }
+        });
         candidates.sort_unstable();
         Candidates(candidates)
-    }
-
-    fn all(&self) -> Vec<usize> {
-        (0..self.patterns.len()).collect()
     }
 
     /// Whether one of the candidates within `texts` matches `reply`.
@@ -164,9 +156,8 @@ fn groups_of(hir: &Hir) -> Vec<Group> {
     let shortest = |group: &Group| group.iter().map(Vec::len).min().unwrap_or(0);
     groups.retain(|group| group.len() <= PIECES_MAX);
     groups.sort_by_key(|group| (Reverse(shortest(group).min(LENGTH_ENOUGH)), group.len()));
-    // Short pieces are nearly everywhere, and serve only where there is nothing else.
-    let telling = groups.iter().take_while(|group| shortest(group) >= LENGTH_TELLING).count();
-    groups.truncate(telling.max(1));
+    // Short pieces are nearly everywhere, and cannot be looked for.
+    groups.retain(|group| shortest(group) >= LENGTH_MIN);
     groups.truncate(GROUPS_MAX);
     groups
 }

@@ -1,0 +1,88 @@
+//! How fast bounces come in over HTTP: a scheduler in a process of its own over the bench's Redis, and a client that posts
+//! NDJSON over several connections. All three share the machine, so what each of them costs is told.
+
+use anyhow::{Context, Result, ensure};
+use reqwest::{Client, header};
+
+use super::rig::{Cost, Rig};
+use super::{Figures, figures};
+
+mod bodies;
+mod server;
+
+use bodies::Bodies;
+use server::Server;
+
+/// Lines of one request.
+const LINES: usize = 100_000;
+
+/// Lines that go ahead: afterwards scripts are loaded, connections made, and the domains of most bounces placed.
+const AHEAD: usize = 40_000;
+
+/// Connections of the client, each with one request under way.
+const CONNECTIONS: usize = 4;
+
+/// What the answer to a bounce begins with that started a job.
+const SCHEDULED: &[u8] = br#"{"answer":"scheduled""#;
+
+/// Posts `bounces`, whose domains are so many by Zipf's law.
+pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
+    let rig = Rig::new().await?;
+    let server = Server::start(&rig.url()).await?;
+    let bodies = Bodies::new(domains);
+    let client = Client::builder().build()?;
+    post(&client, &server, bodies.body(0..AHEAD), AHEAD).await?;
+
+    let requests = bounces.div_ceil(LINES).max(CONNECTIONS);
+    let lines = bounces.div_ceil(requests);
+    let mut waiting: Vec<Vec<u8>> =
+        (0..requests).map(|n| bodies.body(AHEAD + n * lines..AHEAD + (n + 1) * lines)).collect();
+    let bytes: usize = waiting.iter().map(Vec::len).sum();
+    let mut shares: Vec<Vec<Vec<u8>>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
+    for n in 0..requests {
+        shares[n % CONNECTIONS].extend(waiting.pop());
+    }
+    let memory_before = server.peak_memory()?;
+    let server_before = server.cpu()?;
+    let start = rig.start().await?;
+    let posting = shares.into_iter().map(async |share| {
+        for body in share {
+            post(&client, &server, body, lines).await?;
+        }
+        anyhow::Ok(())
+    });
+    futures::future::try_join_all(posting).await?;
+    let cost = rig.cost(&start).await?;
+    let server_cpu = server.cpu()?.saturating_sub(server_before);
+    let memory = server.peak_memory()?;
+    server.stop().await?;
+    rig.end().await;
+
+    let bounces = requests * lines;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let redis_us = Cost::each(cost.redis_cpu, bounces);
+    let all_us = redis_us + Cost::each(server_cpu, bounces) + Cost::each(cost.own_cpu, bounces);
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    Ok(figures([
+        ("bounces per second", cost.rate(bounces)),
+        // What it would be if nobody else used the machine, which the clock cannot tell. Redis has one core at most.
+        ("bounces per second by CPU time", (cores * 1e6 / all_us).min(1e6 / redis_us)),
+        ("scheduler us per bounce", Cost::each(server_cpu, bounces)),
+        ("redis us per bounce", redis_us),
+        ("client us per bounce", Cost::each(cost.own_cpu, bounces)),
+        ("bytes per bounce", bytes as f64 / bounces as f64),
+        ("scheduler's peak memory before, MiB", mib(memory_before)),
+        ("scheduler's peak memory, MiB", mib(memory)),
+    ]))
+}
+
+/// Posts one body, and looks at each answer.
+async fn post(client: &Client, server: &Server, body: Vec<u8>, lines: usize) -> Result<()> {
+    let request = client.post(server.url()).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
+    let response = request.send().await.context("the bench's own scheduler does not answer")?;
+    let status = response.status();
+    let answers = response.bytes().await?;
+    let scheduled = answers.split(|byte| *byte == b'\n').filter(|line| line.starts_with(SCHEDULED)).count();
+    ensure!(scheduled == lines, "of {lines} bounces {scheduled} were scheduled; the scheduler answers {status}");
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! A request that is one JSON document: an object, or an array of bounded length.
+
+use std::fmt;
+
+use axum::body::Body;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::Value;
+
+use super::{Item, NDJSON, Tally, answer, collect};
+use crate::api::Api;
+use crate::api::problem::Problem;
+
+/// What was posted.
+enum Document {
+    One(Value),
+    Many(Vec<Value>),
+}
+
+/// Takes in the items of a document.
+pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
+    let bytes = collect(api, body).await?;
+    let document = Document::read(&bytes, api.limits.items, I::PLURAL)?;
+    drop(bytes);
+    let mut tally = Tally::default();
+    let mut answers = Vec::new();
+    match document {
+        Document::Many(items) => {
+            let mut items = items.into_iter().map(|item| I::read(api, item)).peekable();
+            answers.push(b'[');
+            while items.peek().is_some() {
+                let batch = items.by_ref().take(api.limits.batch).collect();
+                tally.add(answer(api, batch, |answers| answers.push(b','), &mut answers).await?);
+            }
+            // An array has at least one item, and each answer a comma behind it.
+            answers.pop();
+            answers.push(b']');
+        }
+        Document::One(item) => tally = answer(api, vec![I::read(api, item)], |_| {}, &mut answers).await?,
+    }
+    Ok((tally.status(), [(header::CONTENT_TYPE, "application/json")], answers).into_response())
+}
+
+impl Document {
+    /// Reads a document of at most so many items. The bound is kept while reading, because items of a few bytes become
+    /// many times as large in memory.
+    fn read(bytes: &[u8], items_max: usize, plural: &str) -> Result<Self, Problem> {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        let read = if first == Some(&b'[') {
+            Items { max: items_max }.deserialize(&mut reader).map(Self::Many)
+        } else {
+            Value::deserialize(&mut reader).map(Self::One)
+        };
+        match read.and_then(|document| reader.end().map(|()| document)) {
+            Ok(Self::Many(items)) if items.is_empty() => {
+                Err(Problem::bad_request(format!("the array holds no {plural}")))
+            }
+            Ok(Self::Many(items)) if items.len() > items_max => {
+                Err(Problem::too_large(format!("an array may have {items_max} {plural}; send more as {NDJSON}")))
+            }
+            Ok(document) => Ok(document),
+            Err(err) => {
+                Err(Problem::bad_request(format!("the body is not JSON: {err}; {NDJSON} is another content type")))
+            }
+        }
+    }
+}
+
+/// Reads an array, and of what is more than `max` items only that it is there.
+struct Items {
+    max: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Items {
+    type Value = Vec<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Value>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Value>, A::Error> {
+        let mut items = Vec::new();
+        while items.len() <= self.max {
+            match sequence.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok(items),
+            }
+        }
+        while sequence.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(items)
+    }
+}

@@ -1,0 +1,135 @@
+//! Fields of the wire format: how text is read without a copy, what every text has to keep to, and what is wrong with an
+//! item that is no such object.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::Value;
+use shared::address::Address;
+use shared::clock::Timestamp;
+
+use super::refusal::Refusal;
+
+/// Bytes of a short text: a message id (RFC 5322, section 2.1.1 bounds its line), a path, a name.
+pub(in crate::intake) const TEXT_MAX: usize = 998;
+
+/// Text as it stands in the item, copied only where it has escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(in crate::intake) struct Text<'i>(#[serde(borrow)] Cow<'i, str>);
+
+/// What kind of value a field has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::intake) enum Kind {
+    Text,
+    Object,
+    /// Whoever reads it says what is wrong with it.
+    Any,
+}
+
+/// A field of text. One that is null counts as absent.
+#[derive(Clone, Copy)]
+pub(in crate::intake) struct Field<'d> {
+    name: &'static str,
+    raw: Option<&'d str>,
+}
+
+impl<'d> Field<'d> {
+    pub(in crate::intake) fn new(name: &'static str, text: Option<&'d Text<'_>>) -> Self {
+        Self { name, raw: text.map(|text| &*text.0) }
+    }
+
+    /// The text as it is, whatever is in it.
+    pub(super) fn raw(self) -> Option<&'d str> {
+        self.raw
+    }
+
+    /// A refusal of the item for this field.
+    pub(super) fn refuse(self, reason: impl Into<String>) -> Refusal {
+        Refusal::of(self.name, self.raw.map(Value::from).as_ref(), reason)
+    }
+
+    /// Text of bounded length without control characters, which have no place in envelopes and headers.
+    pub(super) fn text(self) -> Result<Option<&'d str>, Refusal> {
+        let Some(text) = self.raw else { return Ok(None) };
+        if text.len() > TEXT_MAX {
+            return Err(self.refuse(format!("is longer than {TEXT_MAX} bytes")));
+        }
+        // Beyond ASCII the control characters U+0080 to U+009F are the byte 0xC2 and another.
+        if text.bytes().any(|byte| byte.is_ascii_control() || byte == 0xC2) && text.chars().any(char::is_control) {
+            return Err(self.refuse("must not hold CR, LF or other control characters"));
+        }
+        Ok(Some(text))
+    }
+
+    /// The same, kept.
+    pub(super) fn owned(self) -> Result<Option<String>, Refusal> {
+        Ok(self.text()?.map(str::to_owned))
+    }
+
+    pub(in crate::intake) fn parse<T, E: ToString>(
+        self,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, Refusal> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        parse(text).map(Some).map_err(|why| self.refuse(why.to_string()))
+    }
+
+    pub(in crate::intake) fn address(self) -> Result<Option<Address>, Refusal> {
+        self.parse(Address::parse)
+    }
+
+    pub(in crate::intake) fn message_id(self) -> Result<Option<String>, Refusal> {
+        match self.text()? {
+            Some("") => Err(self.refuse("must not be empty; leave it out where there is none")),
+            id => Ok(id.map(str::to_owned)),
+        }
+    }
+
+    pub(in crate::intake) fn instant(self) -> Result<Option<Timestamp>, Refusal> {
+        self.parse(|text| Timestamp::parse(text).ok_or("must be an RFC 3339 instant, like 2026-11-21T09:30:00Z"))
+    }
+
+    /// A W3C trace context: `00-<32 hex>-<16 hex>-<2 hex>`.
+    pub(super) fn traceparent(self) -> Result<Option<String>, Refusal> {
+        self.parse(|text| {
+            let lengths = text.split('-').map(str::len);
+            let hex = text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            if lengths.eq([2, 32, 16, 2]) && hex {
+                Ok(text.to_owned())
+            } else {
+                Err("must look like 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+            }
+        })
+    }
+}
+
+/// The item as an object of these fields alone. What is wrong is said of the first field that is; `what` is what one item
+/// is called, and `elsewhere` where else a field may go that is unknown.
+pub(in crate::intake) fn object(
+    item: Value,
+    what: &str,
+    fields: &[(&str, Kind)],
+    elsewhere: &str,
+) -> Result<Value, Refusal> {
+    let Value::Object(map) = &item else {
+        return Err(Refusal::whole(format!("{what} is a JSON object")));
+    };
+    for (name, value) in map {
+        let Some((_, kind)) = fields.iter().find(|(known, _)| known == name) else {
+            let allowed: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+            let reason = format!("there is no such field; {elsewhere}use one of {}", allowed.join(", "));
+            return Err(Refusal::of(name, None, reason));
+        };
+        let right = match kind {
+            Kind::Text => value.is_string(),
+            Kind::Object => value.is_object(),
+            Kind::Any => true,
+        };
+        if !right && !value.is_null() {
+            let allowed = if *kind == Kind::Text { "must be text" } else { "must be a JSON object" };
+            return Err(Refusal::of(name, Some(value), allowed));
+        }
+    }
+    Ok(item)
+}

@@ -1,0 +1,20 @@
+//! `[intake.stream]`: whether bounces are taken from Redis, and how many at a time.
+
+use super::read::{set, set_number};
+use crate::settings::Section;
+
+/// `[intake.stream]`
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stream {
+    /// Whether this scheduler reads the stream.
+    pub enabled: bool,
+    /// Entries that it reads at a time.
+    pub batch: usize,
+}
+
+impl Stream {
+    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+        set(&mut self.enabled, section.switch("enabled"));
+        set_number(&mut self.batch, section.number("batch", 1..=10_000));
+    }
+}

@@ -1,0 +1,24 @@
+-- Tells which addresses a worker may still be sending to although their jobs have ended under its hands: its lease is void for
+-- them, and it has not said yet that its attempt has stopped.
+--
+-- ARGV from FIRST: account/recipient of each
+-- Reply: now; those of them.
+-- Cost: 1 operation; where a job was leased as it ended, 1 more and 1 per lease of the shard. Changes nothing.
+
+if #ARGV < FIRST then return { NOW, {} } end
+
+local void_of, any = {}, false
+for k, mark in ipairs(redis.call('HMGET', MEANWHILE, unpack(ARGV, FIRST))) do
+  local void = read_mark(mark)
+  if void > 0 then void_of[ARGV[FIRST + k - 1]], any = void, true end
+end
+
+local found = {}
+-- A lease that has run out is over, as for every other script.
+local tokens = any and redis.call('ZRANGE', LEASES, '(' .. NOW_TEXT, '+inf', 'BYSCORE') or {}
+for _, token in ipairs(tokens) do
+  for _, id in ipairs((held_jobs(read_lease(token)))) do
+    if void_of[id] and tonumber(token) <= void_of[id] then found[#found + 1] = id end
+  end
+end
+return { NOW, found }

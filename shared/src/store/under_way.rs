@@ -1,0 +1,27 @@
+//! What workers may still be at: addresses whose jobs have ended while they were leased.
+
+use std::collections::HashSet;
+
+use futures::future::try_join_all;
+
+use super::scripts::UNDER_WAY;
+use super::{Store, StoreError};
+use crate::job::JobId;
+use crate::placement::Destination;
+
+impl Store {
+    /// Which of these addresses, by their job's id and destination, a worker may still be sending to although its lease is
+    /// void: until it has settled the job, has given it back, or its lease has run out. Changes nothing.
+    pub async fn under_way(&self, jobs: &[(&JobId, &Destination)]) -> Result<HashSet<String>, StoreError> {
+        let batches = self.by_shard(jobs, |(_, destination)| destination.shard(self.shards()));
+        let asked = batches.into_iter().map(async |(shard, jobs)| {
+            let mut call = self.call(&UNDER_WAY, shard);
+            for (job, _) in jobs {
+                call.arg(job.key());
+            }
+            let (_, found): (i64, Vec<String>) = self.connections.script(&call).await?;
+            Ok::<_, StoreError>(found)
+        });
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+}

@@ -239,6 +239,11 @@ fn name(text: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
+/// Whether `text` begins with `opening`, in whatever case.
+fn begins_with(text: &str, opening: &str) -> bool {
+    text.get(..opening.len()).is_some_and(|head| head.eq_ignore_ascii_case(opening))
+}
+
 /// `text` cut to at most `max` bytes, between characters.
 fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);

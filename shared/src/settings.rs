@@ -84,7 +84,9 @@ impl<'a, 'f> Section<'a, 'f> {
         let value = self.value(key)?;
         let text = value.as_str();
         if text.is_none() {
-            self.fault(key, format!("{value} is not text; put it in quotes"));
+            // The value is not shown: it may be a secret.
+            let kind = value.type_str();
+            self.fault(key, format!("it is of type {kind}; text has quotes, also in the environment: KEY='\"…\"'"));
         }
         text
     }
@@ -98,7 +100,7 @@ impl<'a, 'f> Section<'a, 'f> {
             _ => None,
         };
         list.unwrap_or_else(|| {
-            self.fault(key, format!("{value} is neither text nor a list of texts"));
+            self.fault(key, format!("it is of type {}, and neither text nor a list of texts", value.type_str()));
             Vec::new()
         })
     }

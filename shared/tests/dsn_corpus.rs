@@ -65,4 +65,4 @@ fn recorded_reports_are_read_as_their_recorders_say() {
 }
 
 /// How many in a hundred have to agree; the policy's rows decide it more than the reading does.
-const AGREE_AT_LEAST: usize = 90;
+const AGREE_AT_LEAST: usize = 89;

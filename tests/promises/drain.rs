@@ -68,6 +68,22 @@ async fn what_got_through_before_an_attempt_was_cut_off_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn what_got_through_in_an_attempt_that_takes_too_long_is_not_sent_again() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    world.mail.hold_after(1);
+    let worker = world.start_worker(|settings| settings.attempt_max = 100 * MS);
+    world.mail.has_been_tried(3).await;
+    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(world.waiting(JO).await, ["m2"]);
+    world.mail.let_go();
+    eventually("the end of the job", async || world.job_if_any(JO).await.is_none().then_some(())).await;
+    worker.stopped().await;
+    assert_eq!(world.mail.messages().iter().filter(|message| *message == "m1").count(), 1);
+}
+
+#[tokio::test]
 async fn an_attempt_whose_lease_is_lost_is_stopped_and_sends_nothing_more() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;

@@ -126,7 +126,7 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
     for (message, kind, says) in [
         ("busy", FaultKind::Local, "retry-after: 7200s"),
         ("elsewhere", FaultKind::Local, "302"),
-        ("page", FaultKind::Garbled, "Welcome"),
+        ("page", FaultKind::Unanswered, "Welcome"),
         ("endless", FaultKind::Garbled, "1024"),
         ("silent", FaultKind::Unanswered, ""),
     ] {

@@ -94,7 +94,7 @@ impl World {
     /// Tells one fact, by the door that all facts come in by. Does not wait for workers: who leases jobs by hand is none.
     pub async fn tell(&self, fact: Value) -> FactAnswer {
         let fact = facts::read(fact).expect("the test's fact is one");
-        self.accept.tell_without_waiting(vec![fact]).await.expect("Redis answers").1.remove(0).answer
+        self.accept.tell_without_waiting(vec![fact]).await.expect("Redis answers").0.remove(0).answer
     }
 
     /// Makes an address active again, as an operator does.

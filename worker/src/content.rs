@@ -24,7 +24,7 @@ use room::Room;
 /// Why content could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ContentError {
-    /// It is not there, not ours to read, or no mail: the message cannot be sent, now or later.
+    /// It is not there, lies elsewhere, or is no mail: the message cannot be sent, now or later.
     #[error("{0}")]
     Missing(&'static str),
     /// Reading it failed; it may succeed later.
@@ -124,16 +124,15 @@ impl Contents {
     }
 }
 
-/// Only trouble with the machine may pass; a wrong name or a forbidden file stays what it is.
+/// A name that stands for no file stays one; whatever else keeps a file from being read may pass.
 fn sort(err: &io::Error) -> ContentError {
     match err.kind() {
-        io::ErrorKind::Interrupted
-        | io::ErrorKind::OutOfMemory
-        | io::ErrorKind::TimedOut
-        | io::ErrorKind::StaleNetworkFileHandle
-        | io::ErrorKind::ResourceBusy
-        | io::ErrorKind::Other => ContentError::Unread(err.to_string()),
-        _ => ContentError::Missing("the content's file is not there, or not ours to read"),
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::InvalidFilename => ContentError::Missing("the content's file is not there"),
+        _ => ContentError::Unread(err.to_string()),
     }
 }
 

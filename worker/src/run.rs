@@ -3,6 +3,7 @@
 
 use std::mem;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,6 +34,9 @@ const OTHERS_POLL: u32 = 4;
 
 /// How long the last settles may take when the worker stops.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// How long an attempt that is cut off may take to say what has got through.
+const CUT_MAX: Duration = Duration::from_secs(5);
 
 /// One worker. Any number of them, in any number of processes, work on one store.
 pub struct Worker {
@@ -203,10 +207,19 @@ impl Loop {
             let longest = self.worker.settings.attempt_max;
             self.attempts.spawn(async move {
                 let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
-                let attempt = AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind();
-                let notice = match timeout(longest, attempt).await {
+                let mut attempt = pin!(AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind());
+                let mut ended = timeout(longest, &mut attempt).await;
+                let is_too_long = ended.is_err();
+                if is_too_long {
+                    tracing::warn!(%destination, "an attempt takes longer than worker.attempt_max and is cut off");
+                    cut.cancel();
+                    // What has got through by now is settled, and not sent again.
+                    ended = timeout(CUT_MAX, &mut attempt).await;
+                }
+                let notice = match ended {
                     Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
-                    Ok(Ok(None)) => Notice::Cut(slot, lease),
+                    Ok(Ok(None)) if !is_too_long => Notice::Cut(slot, lease),
+                    Ok(Ok(None)) => Notice::Lost(slot),
                     Ok(Err(_)) => {
                         tracing::error!(%destination, "an attempt panicked; its job lapses");
                         Notice::Lost(slot)

@@ -9,7 +9,7 @@ use shared::store::StoreError;
 use super::Api;
 use super::items::{Item, take_in};
 use super::problem::Problem;
-use crate::intake::accept::Answered;
+use crate::intake::accept::{Answered, SentTo};
 use crate::intake::json::Refusal;
 
 /// `POST /v1/bounces`.
@@ -30,7 +30,7 @@ impl Item for Bounce {
         api.reader.read_text(text, api.store.clock().now())
     }
 
-    async fn take_in(api: &Api, batch: Vec<Self>) -> Result<Vec<Answered>, StoreError> {
-        api.accept.accept(batch).await
+    async fn take_in(api: &Api, batch: Vec<Self>) -> Result<(Vec<Answered>, SentTo), StoreError> {
+        Ok((api.accept.accept(batch).await?, SentTo::new()))
     }
 }

@@ -9,7 +9,7 @@ use shared::store::StoreError;
 use super::Api;
 use super::items::{Item, take_in};
 use super::problem::Problem;
-use crate::intake::accept::FactAnswered;
+use crate::intake::accept::{FactAnswered, SentTo};
 use crate::intake::facts::read;
 use crate::intake::json::Refusal;
 
@@ -27,7 +27,7 @@ impl Item for Fact {
         read(item)
     }
 
-    async fn take_in(api: &Api, facts: Vec<Self>) -> Result<Vec<FactAnswered>, StoreError> {
-        api.accept.tell(facts).await
+    async fn take_in(api: &Api, facts: Vec<Self>) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
+        api.accept.tell_without_waiting(facts).await
     }
 }

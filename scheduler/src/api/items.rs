@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::problem::Problem;
+use crate::intake::accept::SentTo;
 use crate::intake::json::Refusal;
 
 mod document;
@@ -38,8 +39,12 @@ pub(super) trait Item: Sized + Send + 'static {
         Self::read(api, item.map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?)
     }
 
-    /// Takes in a batch, and answers each in the order given.
-    fn take_in(api: &Api, batch: Vec<Self>) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
+    /// Takes in a batch, and answers each in the order given. What workers still send to is waited for when all of the
+    /// request is in, so that nothing else waits for it.
+    fn take_in(
+        api: &Api,
+        batch: Vec<Self>,
+    ) -> impl Future<Output = Result<(Vec<Self::Answer>, SentTo), StoreError>> + Send;
 }
 
 /// How many items of a request were read, and how many of these were refused.
@@ -63,9 +68,7 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(api, &mut chunks).await? {
         if bytes.len() + chunk.len() > limit {
-            return Err(Problem::too_large(format!(
-                "a document may have {limit} bytes; send more bounces as {NDJSON}"
-            )));
+            return Err(Problem::too_large(format!("a document may have {limit} bytes (scheduler.body_max)")));
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -100,7 +103,7 @@ async fn answer<I: Item>(
     items: Vec<Result<I, Refusal>>,
     mut each: impl FnMut(&mut Vec<u8>),
     answers: &mut Vec<u8>,
-) -> Result<Tally, StoreError> {
+) -> Result<(Tally, SentTo), StoreError> {
     let mut tally = Tally { read: items.len(), refused: 0 };
     let mut batch = Vec::with_capacity(items.len());
     let mut refusals = Vec::new();
@@ -111,7 +114,8 @@ async fn answer<I: Item>(
         }
     }
     tally.refused = refusals.len();
-    let mut answered = I::take_in(api, batch).await?.into_iter();
+    let (answered, sent_to) = I::take_in(api, batch).await?;
+    let mut answered = answered.into_iter();
     let mut refusals = refusals.into_iter().peekable();
     for place in 0..tally.read {
         match refusals.next_if(|(refused, _)| *refused == place) {
@@ -120,7 +124,7 @@ async fn answer<I: Item>(
         }
         each(answers);
     }
-    Ok(tally)
+    Ok((tally, sent_to))
 }
 
 fn write_json(bytes: &mut Vec<u8>, value: &impl Serialize) {

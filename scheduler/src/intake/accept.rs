@@ -19,7 +19,7 @@ use crate::placement::Placer;
 mod facts;
 mod refute;
 
-pub use facts::FactAnswered;
+pub use facts::{FactAnswered, SentTo};
 
 /// How long to wait for workers, where nothing else is said.
 const SUPPRESS_TIMEOUT: Duration = Duration::from_secs(5);

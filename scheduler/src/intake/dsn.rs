@@ -241,9 +241,9 @@ impl Taken {
         })
     }
 
-    /// Why nothing of it was taken in, where something had failed.
+    /// Why nothing of what had failed was taken in.
     pub fn refusal(&self) -> Option<&str> {
-        let taken = self.answers.iter().any(|told| !matches!(told, Told::Refused(_)));
+        let taken = self.answers.iter().any(|told| matches!(told, Told::Bounce(_)));
         let refusals = self.answers.iter().filter_map(|told| match told {
             Told::Refused(refusal) => Some(refusal.reason.as_str()),
             _ => None,

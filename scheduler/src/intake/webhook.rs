@@ -222,14 +222,17 @@ impl Webhooks {
         }
         let bounced = self.accept.accept(bounces).await?;
         let mut bounced = bounced.iter().map(Answered::to_wire);
-        let told = self.accept.tell(told).await?;
+        let (told, sent_to) = self.accept.tell_without_waiting(told).await?;
         let mut told = told.iter().map(FactAnswered::to_wire);
         heard.answers.extend(places.into_iter().filter_map(|place| match place {
             Ok(true) => bounced.next(),
             Ok(false) => told.next(),
             Err(refusal) => Some(refusal.to_wire()),
         }));
-        self.store.hear(&ids).await
+        // Before workers are waited for: a bounce that is repeated because a complaint beside it took too long starts nothing
+        // anew.
+        self.store.hear(&ids).await?;
+        self.accept.wait_for_workers(sent_to).await
     }
 
     fn read_bounce(&self, item: Value) -> Result<Bounce, Refusal> {

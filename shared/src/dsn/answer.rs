@@ -3,7 +3,7 @@
 
 use super::fields::groups;
 use super::mime::Mail;
-use super::{Kind, Recipient, Report};
+use super::{Kind, Recipient, Report, begins_with};
 
 /// Header fields that only automatic answers have, with what their value begins with.
 const FIELDS: [(&str, &str); 8] = [
@@ -66,8 +66,4 @@ pub(super) fn sender(mail: &Mail<'_>) -> Option<String> {
     let inner = from.rsplit_once('<').map_or(from, |(_, rest)| rest.split('>').next().unwrap_or_default()).trim();
     let inner = inner.split(' ').next().unwrap_or_default();
     inner.contains('@').then(|| inner.to_owned())
-}
-
-fn begins_with(text: &str, opening: &str) -> bool {
-    text.get(..opening.len()).is_some_and(|head| head.eq_ignore_ascii_case(opening))
 }

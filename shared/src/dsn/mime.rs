@@ -2,6 +2,7 @@
 //! parts is not used, because it grows as deep and as broad as a sender likes, and what stands within returned mail is
 //! none of the report's words.
 
+use std::mem;
 use std::sync::LazyLock;
 
 use mail_parser::decoders::base64::base64_decode;
@@ -11,7 +12,7 @@ use mail_parser::decoders::quoted_printable::quoted_printable_decode;
 use mail_parser::{ContentType, Message, MessageParser, MimeHeaders};
 
 use super::quote::unquoted;
-use super::{cut, lossy};
+use super::{begins_with, cut, lossy};
 use crate::clock::Timestamp;
 
 /// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
@@ -25,6 +26,9 @@ const MAX_HEAD: usize = 128 * 1024;
 
 /// Bytes of one part's text.
 const MAX_TEXT: usize = 256 * 1024;
+
+/// How the subject of a mail begins that somebody hands on: in English, German and French.
+const HANDED_ON: [&str; 4] = ["fwd:", "fw:", "wg:", "tr:"];
 
 /// Reads nothing but what is asked for here.
 static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
@@ -58,7 +62,22 @@ impl<'m> Mail<'m> {
         let bytes = without_envelope(bytes);
         let mut parts = Vec::new();
         read_part(bytes, 0, &mut parts);
-        Self { head: read_head(split_head(bytes).0), parts }
+        let mut mail = Self { head: read_head(split_head(bytes).0), parts };
+        if mail.is_handed_on() {
+            for part in &mut mail.parts {
+                if let Part::Text(text) = part {
+                    *text = unquoted(mem::take(text));
+                }
+            }
+        }
+        mail
+    }
+
+    /// Whether a person handed on what had come to them. Who answers a report quotes it too, and says nothing by that.
+    fn is_handed_on(&self) -> bool {
+        let subject = self.subject().trim_start();
+        let is_answer = ["In-Reply-To", "Auto-Submitted"].iter().any(|name| self.header(name).is_some());
+        !is_answer && HANDED_ON.iter().any(|mark| begins_with(subject, mark))
     }
 
     /// A header field as it was written, unfolded; the first where there are several.
@@ -131,7 +150,7 @@ fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
         // Its boundary may run right into the mail that is returned.
         ("text", _) if depth > 0 && is_of_mail(head.as_ref()) => Part::Original(lossy(bytes).into_owned()),
         // What lacks its boundary is read as the text that it looks like.
-        ("text" | "multipart", _) => Part::Text(unquoted(text())),
+        ("text" | "multipart", _) => Part::Text(text()),
         _ => return,
     });
 }

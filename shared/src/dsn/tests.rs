@@ -68,6 +68,22 @@ fn told(report: &Report, expected: &str) -> String {
 }
 
 #[test]
+fn who_answers_a_report_and_quotes_it_names_nobody() {
+    let handed_on = include_str!("fixtures/quoted.eml");
+    let subject = "Subject: Fwd: Returned mail";
+    assert!(handed_on.contains(subject) && Report::read(handed_on.as_bytes()).kind == Kind::Failed);
+    for answer in [
+        handed_on.replacen(subject, "Subject: Re: Returned mail", 1),
+        handed_on.replacen(subject, "Subject: It works again", 1),
+        format!("In-Reply-To: <1@news.example.org>\n{handed_on}"),
+        format!("Auto-Submitted: auto-replied\n{handed_on}"),
+    ] {
+        let report = Report::read(answer.as_bytes());
+        assert!(report.recipients.iter().all(|recipient| recipient.address().is_none()), "{answer}\n{report:?}");
+    }
+}
+
+#[test]
 fn every_fixture_is_read_as_the_table_says_whatever_its_line_ends() {
     assert_eq!(FIXTURES.len(), TOLD.len());
     for ((name, message), (told_name, expected)) in FIXTURES.iter().zip(TOLD) {

@@ -20,12 +20,14 @@ pub(super) struct Found {
 /// Looks a file up, and refuses one that lies elsewhere, is no plain file, or is larger than `max` bytes.
 pub(super) async fn find(path: &str, roots: &[PathBuf], max: usize) -> Result<Found, ContentError> {
     // Both sides are resolved, so that neither `..` nor a link leads out of the roots.
-    let resolved = fs::canonicalize(path).await.map_err(|err| sort(&err))?;
-    let mut allowed = false;
+    // The roots come first: where one is not mounted, nothing can be said of the files below it.
+    let mut resolved_roots = Vec::with_capacity(roots.len());
     for root in roots {
-        allowed |= fs::canonicalize(root).await.is_ok_and(|root| resolved.starts_with(root));
+        let resolved = fs::canonicalize(root).await;
+        resolved_roots.push(resolved.map_err(|err| ContentError::Unread(format!("a root of content: {err}")))?);
     }
-    if !allowed {
+    let resolved = fs::canonicalize(path).await.map_err(|err| sort(&err))?;
+    if !resolved_roots.iter().any(|root| resolved.starts_with(root)) {
         return Err(ContentError::Missing("the content's file lies outside content.roots"));
     }
     let about = fs::metadata(&resolved).await.map_err(|err| sort(&err))?;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{Item, NDJSON, Tally, answer, collect};
 use crate::api::Api;
 use crate::api::problem::Problem;
+use crate::intake::accept::SentTo;
 
 /// What was posted.
 enum Document {
@@ -26,20 +27,24 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
     drop(bytes);
     let mut tally = Tally::default();
     let mut answers = Vec::new();
+    let mut sent_to = SentTo::new();
     match document {
         Document::Many(items) => {
             let mut items = items.into_iter().map(|item| I::read(api, item)).peekable();
             answers.push(b'[');
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
-                tally.add(answer(api, batch, |answers| answers.push(b','), &mut answers).await?);
+                let (taken, sent) = answer(api, batch, |answers| answers.push(b','), &mut answers).await?;
+                tally.add(taken);
+                sent_to.extend(sent);
             }
             // An array has at least one item, and each answer a comma behind it.
             answers.pop();
             answers.push(b']');
         }
-        Document::One(item) => tally = answer(api, vec![I::read(api, item)], |_| {}, &mut answers).await?,
+        Document::One(item) => (tally, sent_to) = answer(api, vec![I::read(api, item)], |_| {}, &mut answers).await?,
     }
+    api.accept.wait_for_workers(sent_to).await?;
     Ok((tally.status(), [(header::CONTENT_TYPE, "application/json")], answers).into_response())
 }
 

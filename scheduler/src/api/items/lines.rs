@@ -19,6 +19,7 @@ use tokio_util::io::ReaderStream;
 use super::{Item, NDJSON, Tally, answer, next_chunk};
 use crate::api::Api;
 use crate::api::problem::Problem;
+use crate::intake::accept::SentTo;
 use crate::intake::json::Refusal;
 use crate::intake::lines::{Line, Lines, Numbered};
 
@@ -32,12 +33,14 @@ struct Batches {
     /// Tells that the last batch so far is in the store, so that the next one may follow it.
     last_is_in: oneshot::Receiver<()>,
     tally: Tally,
+    sent_to: SentTo,
     answers: SpooledTempFile,
 }
 
 /// The answers to one batch, a line each.
 struct Answers {
     tally: Tally,
+    sent_to: SentTo,
     lines: Vec<u8>,
 }
 
@@ -76,7 +79,7 @@ impl Batches {
         let answers = SpooledTempFile::new(api.limits.answers);
         let (is_in, last_is_in) = oneshot::channel();
         let _ = is_in.send(());
-        Self { api, under_way: VecDeque::new(), last_is_in, tally: Tally::default(), answers }
+        Self { api, under_way: VecDeque::new(), last_is_in, tally: Tally::default(), sent_to: SentTo::new(), answers }
     }
 
     /// Starts a batch, once there is room for it. What it brings to the store stays there even where the request ends before
@@ -89,7 +92,7 @@ impl Batches {
             self.finish_first().await?;
         }
         let room = self.api.room.clone().acquire_owned().await;
-        let room = room.map_err(|_| Problem::unavailable("the scheduler is about to stop"))?;
+        let room = room.expect("nobody closes it");
         let (is_in, next_may_follow) = oneshot::channel();
         let may_follow = mem::replace(&mut self.last_is_in, next_may_follow);
         let task = one::<I>(self.api.clone(), batch, may_follow, is_in, room);
@@ -103,6 +106,7 @@ impl Batches {
         // Nobody cancels it, so it has panicked where it did not end.
         let answers = first.await.unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))?;
         self.tally.add(answers.tally);
+        self.sent_to.extend(answers.sent_to);
         // One write per batch: beyond the bound the answers go to a file, where each write is a system call.
         self.answers.write_all(&answers.lines).map_err(|err| spool_failed(&err))
     }
@@ -114,6 +118,7 @@ impl Batches {
         if self.tally.read == 0 {
             return Err(Problem::bad_request(format!("the body holds no {plural}")));
         }
+        self.api.accept.wait_for_workers(self.sent_to).await?;
         let status = self.tally.status();
         let body = answers_body(self.answers).map_err(|err| spool_failed(&err))?;
         Ok((status, [(header::CONTENT_TYPE, NDJSON)], body).into_response())
@@ -136,9 +141,9 @@ async fn one<I: Item>(
         return Err(StoreError::Unavailable("what came before could not be taken in".to_owned()));
     }
     let mut lines = Vec::new();
-    let tally = answer::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
+    let (tally, sent_to) = answer::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
     let _ = is_in.send(());
-    Ok(Answers { tally, lines })
+    Ok(Answers { tally, sent_to, lines })
 }
 
 fn read_line<I: Item>(api: &Api, line: &Line) -> Result<I, Refusal> {

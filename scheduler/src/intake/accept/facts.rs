@@ -18,6 +18,9 @@ use super::Accept;
 /// How long to wait before it is asked again whether a worker has stopped. It takes a second at most.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Suppressed addresses that a worker may still be sending to, with where they are kept. Hardly any: their jobs are leased.
+pub type SentTo = Vec<(JobId, Destination)>;
+
 /// What became of one fact, as the API says it.
 #[derive(Clone, Debug)]
 pub struct FactAnswered {
@@ -35,16 +38,17 @@ impl Accept {
     /// Those of the store; the call may be made again. [`StoreError::UnderWay`] where a worker has not stopped in time: the
     /// address is suppressed all the same.
     pub async fn tell(&self, facts: Vec<Fact>) -> Result<Vec<FactAnswered>, StoreError> {
-        let (told, answered) = self.tell_without_waiting(facts).await?;
-        self.wait_for_workers(&told).await?;
+        let (answered, sent_to) = self.tell_without_waiting(facts).await?;
+        self.wait_for_workers(sent_to).await?;
         Ok(answered)
     }
 
-    /// The same, but a worker that was sending at that moment may go on until it hears of it.
+    /// The same, but a worker that was sending at that moment may go on until it hears of it. Names the addresses, of those
+    /// that are suppressed, for which that is so.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn tell_without_waiting(&self, facts: Vec<Fact>) -> Result<(Vec<Told>, Vec<FactAnswered>), StoreError> {
+    pub async fn tell_without_waiting(&self, facts: Vec<Fact>) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
         let words: Vec<(JobId, Word)> = facts.iter().map(|fact| (fact.job_id(), Word::Fact(fact.kind))).collect();
         let destinations = self.destinations(&words).await?;
         let told = words.into_iter().zip(facts).zip(destinations);
@@ -57,7 +61,7 @@ impl Accept {
         let answers = self.store.tell(&told).await?.into_iter();
         let answered = told.iter().zip(answers).map(|(told, answer)| FactAnswered { answer, job: told.job.key() });
         let answered = answered.collect();
-        Ok((told, answered))
+        Ok((answered, self.still_sent_to(told).await?))
     }
 
     /// Does what an operator says of one address.
@@ -68,28 +72,41 @@ impl Accept {
         let words = [(job, word)];
         let destination = self.destinations(&words).await?.remove(0);
         let [(job, word)] = words;
-        let told = [Told { job, destination, word, occurred_at: None, message_id: None }];
+        let told = vec![Told { job, destination, word, occurred_at: None, message_id: None }];
         let answer = self.store.tell(&told).await?.remove(0);
-        self.wait_for_workers(&told).await?;
+        let sent_to = self.still_sent_to(told).await?;
+        self.wait_for_workers(sent_to).await?;
         Ok(answer)
     }
 
-    /// Waits until no worker sends anything any more to addresses that were suppressed under its hands.
-    async fn wait_for_workers(&self, told: &[Told]) -> Result<(), StoreError> {
-        let suppressed = told.iter().filter(|told| told.word.suppresses());
-        let mut asked: Vec<_> = suppressed.map(|told| (&told.job, &told.destination)).collect();
+    /// Waits until no worker sends to these addresses any more.
+    ///
+    /// # Errors
+    /// Those of the store; [`StoreError::UnderWay`] where a worker has not stopped within `scheduler.suppress_timeout`.
+    pub async fn wait_for_workers(&self, mut sent_to: SentTo) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.suppress_timeout;
-        loop {
-            let under_way = self.store.under_way(&asked).await?;
-            if under_way.is_empty() {
-                return Ok(());
-            }
+        while !sent_to.is_empty() {
             if Instant::now() >= deadline {
                 return Err(StoreError::UnderWay);
             }
-            asked.retain(|(job, _)| under_way.contains(&job.key()));
             sleep(ASK_AGAIN).await;
+            self.keep_under_way(&mut sent_to).await?;
         }
+        Ok(())
+    }
+
+    async fn still_sent_to(&self, told: Vec<Told>) -> Result<SentTo, StoreError> {
+        let suppressed = told.into_iter().filter(|told| told.word.suppresses());
+        let mut sent_to = suppressed.map(|told| (told.job, told.destination)).collect();
+        self.keep_under_way(&mut sent_to).await?;
+        Ok(sent_to)
+    }
+
+    async fn keep_under_way(&self, sent_to: &mut SentTo) -> Result<(), StoreError> {
+        let asked: Vec<_> = sent_to.iter().map(|(job, destination)| (job, destination)).collect();
+        let under_way = self.store.under_way(&asked).await?;
+        sent_to.retain(|(job, _)| under_way.contains(&job.key()));
+        Ok(())
     }
 
     /// Where addresses are kept. A domain that somebody is suppressed at is placed for good, so that the standing is found

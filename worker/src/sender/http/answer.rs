@@ -28,7 +28,8 @@ enum Word {
 }
 
 /// The outcome that an answer stands for. An error page is no answer: only a 2xx with nothing in it, or with our JSON,
-/// says that mail got through. Everything else is the platform's trouble, and waits without spending an attempt.
+/// says that mail got through. With a 2xx that says something else nobody knows, which spends an attempt; all the rest is the
+/// platform's trouble, and waits without spending one.
 pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: &[u8]) -> Result<Outcome, Fault> {
     if let Ok(answer) = serde_json::from_slice::<Answer>(body) {
         return judged(&answer, retry_after_s);
@@ -38,7 +39,8 @@ pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: &[u8]) -> R
         200..=299 if body.is_empty() => Ok(Outcome::Delivered(Reply::parse("250 2.0.0 delivered"))),
         200..=299 => {
             let text: String = String::from_utf8_lossy(body).chars().take(SHOWN_CHARS).collect();
-            Err(ours(FaultKind::Garbled, format!("status {status} with something that is no outcome: {text:?}")))
+            // It may have been sent: were it held, it could be sent again and again.
+            Err(ours(FaultKind::Unanswered, format!("status {status} with something that is no outcome: {text:?}")))
         }
         410 => Ok(Outcome::Unreadable("the platform no longer has the message (410)".to_owned())),
         _ => Err(ours(FaultKind::Local, hinting(&format!("the platform answered {status}"), retry_after_s))),

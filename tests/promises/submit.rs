@@ -108,13 +108,15 @@ async fn cut_after_one_answer(to: &str) -> String {
         let forth = tokio::io::copy(&mut from_client, &mut to_server);
         let mut answer = [0; 64 << 10];
         let back = async {
-            // The answer to one batch, up to the chunk that ends it.
-            loop {
+            // The answer to one batch, up to the chunk that ends it, wherever a read may end.
+            let mut passed_on = Vec::new();
+            while !passed_on.ends_with(b"\n0\r\n\r\n") {
                 let size = from_server.read(&mut answer).await.unwrap();
-                to_client.write_all(&answer[..size]).await.unwrap();
-                if size == 0 || answer[..size].ends_with(b"\n0\r\n\r\n") {
+                if size == 0 {
                     break;
                 }
+                to_client.write_all(&answer[..size]).await.unwrap();
+                passed_on.extend_from_slice(&answer[..size]);
             }
         };
         tokio::select! {

@@ -43,6 +43,8 @@ default_transport = error:5.4.4 the test names no transport for this domain
 queue_run_delay = 1s
 minimal_backoff_time = 1s
 maximal_backoff_time = 2s
+transport_retry_time = 1s
+service_throttle_time = 1s
 ";
 
 impl Postfix {

@@ -8,6 +8,7 @@ use fold::fold;
 
 pub mod fingerprint;
 mod fold;
+pub(crate) mod stage;
 
 /// The most text that a [`Reply`] keeps, in bytes.
 pub const MAX_TEXT: usize = 1024;
@@ -40,7 +41,8 @@ pub struct Reply {
     /// more specific word. Where one says success and the other does not, the code rules (RFC 5321, section 4.2) and
     /// the status is left out.
     pub status: Option<EnhancedStatus>,
-    /// What is said to people: one line without the leading code and status, at most [`MAX_TEXT`] bytes.
+    /// What is said to people: one line without the leading code and status, at most [`MAX_TEXT`] bytes. Where another mail
+    /// system that quotes the reply says what it answered, that stands behind it as Postfix has it.
     pub text: String,
 }
 
@@ -51,12 +53,17 @@ impl Reply {
     pub fn parse(raw: &str) -> Self {
         let folded = fold(cut(raw, MAX_RAW));
         let whole = without_diagnostic_type(&folded).trim_start_matches(SEPARATORS);
-        let head = Head::at_start(whole)
-            .or_else(|| Head::after_lead_in(whole))
-            .or_else(|| Head::in_midst(whole))
-            .unwrap_or(Head { code: None, status: None, rest: whole });
+        let quoted = || Head::after_lead_in(whole).or_else(|| Head::in_midst(whole));
+        let (head, is_quoted) = match Head::at_start(whole) {
+            Some(head) => (head, false),
+            None => quoted().map_or((Head { code: None, status: None, rest: whole }, false), |head| (head, true)),
+        };
         let status = head.status.or_else(|| status_in_midst(head.rest, head.code));
-        Self { code: head.code, status, text: human_text(head.rest, head.code, status) }
+        let mut reply = Self { code: head.code, status, text: human_text(head.rest, head.code, status) };
+        if is_quoted {
+            stage::note(&mut reply, &whole[..whole.len() - head.rest.len()]);
+        }
+        reply
     }
 
     /// How the matter ended: by the status, else by the code's first digit; `None` where neither says.
@@ -324,7 +331,7 @@ mod tests {
             ("SMTP; 421 busy", "421 - busy"),
             ("x-local; host mx.example.com[192.0.2.1] said: 450 4.2.1 later", "450 4.2.1 later"),
             ("host mx.example.com [192.0.2.1]: 451 later", "451 - later"),
-            ("error after RCPT TO:<jo@example.com>:\n 550 nobody", "550 - nobody"),
+            ("error after RCPT TO:<jo@example.com>:\n 550 nobody", "550 - nobody (in reply to RCPT TO command)"),
             (
                 "host mx[192.0.2.1]: 451 later, its neighbour said: 550 nobody",
                 "451 - later, its neighbour said: 550 nobody",

@@ -3,8 +3,8 @@
 
 use super::fields::{Field, Group, groups};
 use super::mime::{Mail, Part};
-use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, name, on_one_line, text, without_success};
-use crate::reply::Reply;
+use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, cut, name, on_one_line, text, without_success};
+use crate::reply::{MAX_TEXT, Reply, stage};
 use crate::status::EnhancedStatus;
 
 /// For how many recipients of one report the words for people are asked.
@@ -23,20 +23,19 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
     let words = text::words(mail);
     // Without a diagnostic code, which is optional, the words for people are all that tells why.
     let silent = |one: &&mut Recipient| {
-        one.has_failed()
-            && one.diagnostic.is_empty()
-            && one.reply.text.is_empty()
-            && one.reply.status.is_none_or(|status| status.detail() == 0)
+        one.has_failed() && one.diagnostic.is_empty() && one.reply.status.is_none_or(|status| status.detail() == 0)
     };
     for recipient in report.recipients.iter_mut().filter(silent).take(MAX_SILENT) {
         let (reply, diagnostic) = text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());
         let status = recipient.reply.status.or(reply.status);
-        recipient.reply = Reply { status, ..reply };
+        // What the status says in its comment goes before it.
+        let text = cut(format!("{} {}", recipient.reply.text, reply.text).trim(), MAX_TEXT).to_owned();
+        recipient.reply = Reply { status, text, ..reply };
         recipient.diagnostic = diagnostic;
     }
     // Words about several recipients do not say whose content it was.
     if let [recipient] = report.recipients.as_mut_slice() {
-        text::note_stage(&mut recipient.reply, &words);
+        stage::note(&mut recipient.reply, &words);
     }
     Some(report)
 }

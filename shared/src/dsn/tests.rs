@@ -8,8 +8,8 @@ macro_rules! fixtures {
 }
 
 const FIXTURES: &[(&str, &str)] = fixtures!(
-    any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global google imail letter lsmtp
-    m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail quoted sendmail vacation zoho
+    any automatic_notification domino dragonfly dsn exchange exim exim_delay ezweb feedback global google imail inter_mail
+    letter lsmtp m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail quoted sendmail vacation zoho
 );
 
 /// Kind and message id of a report; of each recipient address, code, status and the words that must be there.
@@ -30,6 +30,7 @@ const TOLD: &[(&str, &str)] = &[
         "imail",
         "failed c7.11@news.example.org | ann@example.com 550 - 'Unknown user' | bob@example.com - - 'Unknown user'",
     ),
+    ("inter_mail", "failed - | ann@example.com - - 'within 3 days' | bob@example.com - - 'within 3 days'"),
     ("letter", "none -"),
     ("lsmtp", "failed c7.12@news.example.org | ann@example.com 554 - 'Loop'"),
     ("m_filter", "failed c7.99@news.example.org | ann@example.com 550 5.4.1 'refused'"),
@@ -202,6 +203,29 @@ fn names_that_others_chose_are_on_one_line_and_within_bounds() {
             assert!(name.len() <= MAX_NAME && !name.contains(char::is_control), "{mail}");
         }
     }
+}
+
+#[test]
+fn fields_of_the_returned_mail_are_none_of_the_words_of_a_report() {
+    let mail = "From: mailer-daemon@example.net\nSubject: Undeliverable\n\nYour message\n  To: <jo@example.com>\n  \
+                Subject: no such user\n  Sent: Monday\ndid not reach the following recipient: jo@example.com\n";
+    let report = Report::read(mail.as_bytes());
+    let one = &report.recipients[0];
+    assert!(!one.reply.text.contains("no such user") && !one.diagnostic.contains("Monday"), "{one:?}");
+}
+
+#[test]
+fn words_for_people_tell_more_than_the_comment_of_a_status() {
+    let report = |status: &str| {
+        let mail = format!(
+            "Content-Type: multipart/report; boundary=b\n\n--b\n\nNobody of that name\n\n--b\n\
+             Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\n\
+             Status: {status}\n\n--b--\n"
+        );
+        Report::read(mail.as_bytes()).recipients[0].reply.to_string()
+    };
+    assert_eq!(report("5.0.0 (failed for good)"), "5.0.0 failed for good Nobody of that name");
+    assert_eq!(report("5.2.2 (over quota)"), "5.2.2 over quota");
 }
 
 #[test]

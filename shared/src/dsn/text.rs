@@ -4,9 +4,10 @@
 use super::dialect::{Dialect, spoken};
 use super::mime::Mail;
 use super::{
-    Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, cut, on_one_line, without_success,
+    Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, begins_with, cut, on_one_line,
+    without_success,
 };
-use crate::reply::{MAX_TEXT, Reply};
+use crate::reply::{MAX_TEXT, Reply, stage};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
 const MAX_WORDS: usize = 64 * 1024;
@@ -40,25 +41,8 @@ const ORIGINAL: [&str; 19] = [
     "forwarded message -----",
 ];
 
-/// What says that it was the content that was refused, in lower case.
-const AFTER_DATA: [&str; 7] = [
-    "in reply to end of data command",
-    ">>> data",
-    "-------smtp command\ndata",
-    "after end of data",
-    "after i sent the message",
-    "our final data",
-    "for text command",
-];
-
-/// How Postfix says it, and a reply is made to.
-const DATA: &str = " (in reply to end of DATA command)";
-
-/// What says that it was the recipient that was refused, in lower case.
-const AT_RCPT: [&str; 3] = ["after rcpt", "for rcpt command", "in reply to rcpt to"];
-
-/// How Postfix says it, and a reply is made to.
-const RCPT: &str = " (in reply to RCPT TO command)";
+/// Fields of the returned mail that reports repeat among their words, in lower case. What they say is the sender's.
+const REPEATED: [&str; 5] = ["subject:", "date:", "sent:", "from:", "message-id:"];
 
 /// What says that the mail is still being tried, in lower case.
 const DELAYED: [&str; 9] = [
@@ -207,7 +191,7 @@ pub(super) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, Stri
 
 /// A recipient with the reply that was quoted, or else all the words as its text.
 fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
-    let said = cut(said, MAX_DIAGNOSTIC);
+    let said = &without_repeated(cut(said, MAX_DIAGNOSTIC));
     let mut at = 0;
     let quoted = said.split_inclusive('\n').find_map(|line| {
         let start = at;
@@ -222,28 +206,17 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     if reply.code.is_none() || reply.text.is_empty() {
         reply.text = cut(&diagnostic, MAX_TEXT).to_owned();
     }
-    note_stage(&mut reply, said);
+    stage::note(&mut reply, said);
     if action == Action::Failed {
         reply = without_success(reply);
     }
     Recipient { action: Some(action), reply, diagnostic, ..recipient }
 }
 
-/// Notes in a reply what it answered, where the words of the report say so and the reply does not. Where it was the content,
-/// the recipient had been accepted before, and "unknown" is a filter's word.
-pub(super) fn note_stage(reply: &mut Reply, said: &str) {
-    let of_address = reply.status.is_some_and(|status| status.subject() == 1);
-    if of_address || reply.text.is_empty() || reply.text.contains("in reply to") {
-        return;
-    }
-    let said = said.to_lowercase();
-    // Where commands are sent ahead, the answer to a recipient can stand behind DATA; the server then misses recipients.
-    let ahead = said.contains("need rcpt") || said.contains("no valid recipients");
-    let stages = [(DATA, AFTER_DATA.as_slice()), (RCPT, AT_RCPT.as_slice())];
-    let stage = stages.iter().find(|(_, words)| words.iter().any(|words| said.contains(words)));
-    if let Some((stage, _)) = stage.filter(|_| !ahead) {
-        reply.text = format!("{}{stage}", cut(&reply.text, MAX_TEXT - stage.len()));
-    }
+/// What is said, without the lines that repeat fields of the returned mail.
+fn without_repeated(said: &str) -> String {
+    let repeats = |line: &&str| REPEATED.iter().any(|field| begins_with(line.trim_start(), field));
+    said.split_inclusive('\n').filter(|line| !repeats(line)).collect()
 }
 
 /// The text up to its first blank line.

@@ -244,6 +244,12 @@ mod tests {
             ("554 5.4.7 delivery time expired (last transfail: 454 4.4.4 no)", 24.0, 3, host_dead.clone()),
             // A mailbox that sleeps, or of which status and text contradict each other, may wake.
             ("550 5.2.1 mailbox closed", 0.0, 0, retired(Standing::Inactive)),
+            ("554 the account was discontinued", 0.0, 0, retired(Standing::Inactive)),
+            ("554 the account is locked", 0.0, 0, retired(Standing::Unavailable)),
+            // A report that has given up and blames nothing; a platform's own bare words, and what we cannot read.
+            ("Delivery to the following recipients failed: jo@example.com", 0.0, 0, retired(Standing::Inactive)),
+            ("Delivery failed", 0.5, 4, retired(Standing::Unavailable)),
+            ("Delivery to the following recipients failed: 原因不明", 0.5, 4, retired(Standing::Unavailable)),
             ("550 5.2.1 the account is inactive", 0.0, 0, retired(Standing::Unavailable)),
             ("550 5.2.1 <jo@example.com>... user unknown", 0.0, 0, retired(Standing::Unavailable)),
             ("550 5.2.1 user unknown (in reply to RCPT TO command)", 0.0, 0, retired(Standing::Inactive)),

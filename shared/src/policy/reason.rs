@@ -103,6 +103,8 @@ reasons! {
     RoutingLoop = "routing_loop",
     /// Client and server did not understand each other.
     ProtocolError = "protocol_error",
+    /// It failed for good, and nobody says why.
+    Unexplained = "unexplained",
 }
 
 impl fmt::Display for Reason {

@@ -1,0 +1,74 @@
+//! What a reply answered: the sender, the recipient or the content. Mail systems say so around the reply that they quote, and
+//! it is a part of what the reply means: an unknown name in answer to the sender is none of the recipient's.
+
+use super::{MAX_TEXT, Reply, cut};
+
+/// How Postfix says of its own replies that it was the content that was refused, and what says so elsewhere, in lower case.
+const DATA: (&str, &[&str]) = (
+    " (in reply to end of DATA command)",
+    &[
+        "in reply to end of data command",
+        ">>> data",
+        "-------smtp command\ndata",
+        "after end of data",
+        "after i sent the message",
+        "our final data",
+        "for text command",
+    ],
+);
+
+/// The same for the recipient.
+const RCPT: (&str, &[&str]) =
+    (" (in reply to RCPT TO command)", &["after rcpt", "for rcpt command", "in reply to rcpt to"]);
+
+/// The same for the sender.
+const MAIL: (&str, &[&str]) =
+    (" (in reply to MAIL FROM command)", &["after mail from", "for mail command", "in reply to mail from"]);
+
+/// Notes in a reply what it answered, where what was said around it tells, and the reply does not. Where it was the content,
+/// the recipient had been accepted before, and "unknown" is a filter's word.
+pub(crate) fn note(reply: &mut Reply, said: &str) {
+    if reply.text.is_empty() || reply.text.contains("in reply to") {
+        return;
+    }
+    let said = said.to_lowercase();
+    // Where commands are sent ahead, the answer to a recipient can stand behind DATA; the server then misses recipients.
+    if said.contains("need rcpt") || said.contains("no valid recipients") {
+        return;
+    }
+    let told = |(_, words): &(&str, &[&str])| words.iter().any(|words| said.contains(words));
+    let of_address = reply.status.is_some_and(|status| status.subject() == 1);
+    // A status of an address says itself that it was no content.
+    let stages = [DATA, RCPT].into_iter().filter(|_| !of_address).chain([MAIL]);
+    if let Some((stage, _)) = stages.into_iter().find(told) {
+        reply.text = format!("{}{stage}", cut(&reply.text, MAX_TEXT - stage.len()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_read_from_the_words_around() {
+        for (raw, said, stage) in [
+            ("550 nobody", "error after RCPT TO:<jo@example.com>", "RCPT TO"),
+            ("550 nobody", "error after end of data", "end of DATA"),
+            ("550 nobody", ">>> DATA\n<<< 503 need RCPT", ""),
+            ("550 nobody", "error after MAIL FROM:<al@example.com>", "MAIL FROM"),
+            ("553 5.1.0 nobody", "error after MAIL FROM:<al@example.com>", "MAIL FROM"),
+            ("553 5.1.1 nobody", "error after end of data", ""),
+            ("550 nobody (in reply to RCPT TO command)", "error after end of data", "RCPT TO"),
+            ("550", "error after end of data", ""),
+        ] {
+            let mut reply = Reply::parse(raw);
+            note(&mut reply, said);
+            let stages = ["MAIL FROM", "RCPT TO", "end of DATA"];
+            let noted = stages.into_iter().find(|stage| reply.text.contains(stage)).unwrap_or_default();
+            assert_eq!(noted, stage, "{raw} | {said}");
+        }
+        let mut long = Reply { text: "x".repeat(MAX_TEXT), ..Reply::parse("550 x") };
+        note(&mut long, "after end of data");
+        assert_eq!((long.text.len(), long.text.ends_with("command)")), (MAX_TEXT, true));
+    }
+}

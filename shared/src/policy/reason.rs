@@ -161,12 +161,13 @@ impl Reasons {
     }
 
     fn of(&self, reply: &Reply) -> Option<Reason> {
-        let text = reply.text.as_bytes();
+        let text = reply.text.to_ascii_lowercase();
+        let text = text.as_bytes();
         let candidates = self.texts.candidates(text);
         // Only the rows that have a candidate, or no text at all, can match.
         let mut rows = self.textless;
         for text in candidates.all() {
-            rows |= 1 << self.row_of[*text];
+            rows |= 1 << self.row_of[text];
         }
         while rows != 0 {
             let row = &self.rows[rows.trailing_zeros() as usize];

@@ -22,6 +22,7 @@ test: ## Run all tests, against a real Redis and a real Postfix
 check: tools ## What CI looks at first: format, lints, licences and advisories where cargo-deny is there, tidiness
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	scripts/fuzz check
 	scripts/deny
 	scripts/tidy
 

@@ -25,6 +25,8 @@ enum Action {
     /// Show an address's standing, and its job where it has one
     Show(Of),
     /// Say which addresses are not active; those of standard input, one a line, where none is named
+    ///
+    /// Exits with 0 where the question was answered, be any of them inactive, or no address at all, and with 1 where it was not.
     Check {
         /// Addresses
         addresses: Vec<String>,

@@ -46,11 +46,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
 
-    /// Go on where an earlier run was cut short
+    /// Go on where an earlier run was cut short, as FILE.progress has it: it is there from the first answer until all are in
     #[arg(long)]
     resume: bool,
 
-    /// Where refused lines go [default: FILE.refused]
+    /// Where refused lines go [default: FILE.refused; for standard input submit.refused, where the command is run]
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
 
@@ -109,6 +109,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     if done.line > 0 {
         eprintln!("going on behind line {}", thousands(done.line));
+    } else if arguments.resume {
+        eprintln!("no earlier run was cut short: starting at the first line");
     }
     let input = Input::new(source, arguments.format.reader(arguments.utc_offset), done.line);
     let refused = RefusedLines::new(arguments, from_stdin);

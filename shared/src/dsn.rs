@@ -46,11 +46,11 @@ pub struct Report {
     pub envelope_id: Option<String>,
     /// The original's `Message-ID`, without its angle brackets.
     pub message_id: Option<String>,
-    /// Whom the original names in its `To`.
+    /// Whom the original names in its `To`; nobody where a person handed the report on.
     pub original_to: Vec<String>,
     /// The addresses that the report itself came to, as its header fields have them.
     pub came_to: Vec<String>,
-    /// When the report was written, as it says itself.
+    /// When the report was written, as it says itself; one that a person handed on, within what they quote.
     pub written_at: Option<Timestamp>,
 }
 
@@ -121,7 +121,8 @@ impl Report {
             .unwrap_or_default();
         if report.kind != Kind::None {
             report.message_id = report.message_id.or_else(|| original::message_id(&mail));
-            report.original_to = original::recipients(&mail);
+            // A person's mail may quote any mail; the report in it has to say itself whom it is about.
+            report.original_to = if mail.is_handed_on() { Vec::new() } else { original::recipients(&mail) };
         }
         report.came_to = original::came_to(&mail);
         report.written_at = mail.date();
@@ -157,11 +158,11 @@ impl Kind {
     /// Its name, as the API and the command line have it.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Failed => "failed",
-            Self::Delayed => "delayed",
-            Self::Delivered => "delivered",
-            Self::Relayed => "relayed",
-            Self::Expanded => "expanded",
+            Self::Failed => Action::Failed.as_str(),
+            Self::Delayed => Action::Delayed.as_str(),
+            Self::Delivered => Action::Delivered.as_str(),
+            Self::Relayed => Action::Relayed.as_str(),
+            Self::Expanded => Action::Expanded.as_str(),
             Self::AutoReply => "auto_reply",
             Self::Feedback => "feedback",
             Self::None => "none",

@@ -287,12 +287,14 @@ impl Message {
         to_line(self)
     }
 
-    /// About how many bytes its line has: those of its inline content, and some.
+    /// About how many bytes its line has: those of its inline content and metadata, and some.
     pub fn content_len(&self) -> usize {
-        match &self.content {
-            Some(ContentRef::Inline(content)) => content.len() + 512,
-            _ => 512,
-        }
+        let content = match &self.content {
+            Some(ContentRef::Inline(content)) => content.len(),
+            _ => 0,
+        };
+        let metadata = if self.metadata.is_empty() { 0 } else { to_line(&self.metadata).len() };
+        512 + content + metadata
     }
 
     /// Whether it must not be sent any more at `now`.

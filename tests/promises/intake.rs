@@ -109,9 +109,12 @@ async fn a_request_of_which_nothing_can_be_read_is_a_400() {
     let response = http.post_lines("no\njson\n").await;
     assert_eq!(response.status(), 400);
     assert_eq!(words(&json_lines(response).await), ["refused", "refused"], "each line still learns why");
-    let response = http.post_json(&bounce("nobody", "m1", FULL)).await;
-    assert_eq!(response.status(), 400);
-    assert_eq!(json(response).await["field"], "recipient");
+    let one = problem(http.post_json(&bounce("nobody", "m1", FULL)).await, 400).await;
+    assert_eq!(
+        (&one["answer"], &one["field"], &one["value"]),
+        (&json!("refused"), &json!("recipient"), &json!("nobody"))
+    );
+    assert_eq!(one["detail"], one["reason"]);
     for empty in [http.post_json(&json!([])).await, http.post_lines("\n \n").await] {
         problem(empty, 400).await;
     }

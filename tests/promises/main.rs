@@ -4,6 +4,7 @@
 
 mod access;
 mod addresses;
+mod batches;
 mod bounds;
 mod breaker;
 mod clustered;

@@ -7,8 +7,10 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::store::StoreError;
+
+use crate::intake::json::Refusal;
 
 /// For how long a client shall stay away while the store does, in seconds.
 const RETRY_AFTER_S: u64 = 2;
@@ -19,6 +21,8 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     field: Option<Cow<'static, str>>,
+    /// The answer to the one item that was sent, whose members the document has too.
+    answer: Option<Value>,
     /// How a client could prove who it is.
     challenge: Option<&'static str>,
     /// When it shall try again, in seconds.
@@ -29,12 +33,17 @@ impl Problem {
     /// The request is wrong; `detail` says what is and what is allowed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         let (status, detail) = (StatusCode::BAD_REQUEST, detail.into());
-        Self { status, detail, field: None, challenge: None, retry_after_s: None }
+        Self { status, detail, field: None, answer: None, challenge: None, retry_after_s: None }
     }
 
     /// One field or parameter is wrong.
     pub fn bad_field(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..Self::bad_request(detail) }
+    }
+
+    /// The one item that was sent is none. Its answer is in the document, for whoever reads answers of items.
+    pub(crate) fn refused(refusal: &Refusal) -> Self {
+        Self { answer: Some(refusal.to_wire()), ..Self::bad_request(refusal.reason.clone()) }
     }
 
     /// The body is too large.
@@ -140,6 +149,9 @@ impl IntoResponse for Problem {
         });
         if let Some(field) = self.field {
             document["field"] = field.into();
+        }
+        if let (Value::Object(document), Some(Value::Object(answer))) = (&mut document, self.answer) {
+            document.extend(answer);
         }
         let mut response = (self.status, Json(document)).into_response();
         let headers = response.headers_mut();

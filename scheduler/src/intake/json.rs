@@ -193,6 +193,9 @@ fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
         read.status = given;
         read.code = read.code.filter(|code| *code >= 400);
     }
+    if read.code.is_none() && read.status.is_none() && !read.text.contains(char::is_alphabetic) {
+        return Err(reply.refuse("has neither a code, nor a status, nor a word; say what the mail system said"));
+    }
     if read.class() == Some(StatusClass::Success) {
         let said = if given.is_some() { status } else { reply };
         return Err(said.refuse("says that the mail got through; a bounce is a failure, 4xx or 5xx"));
@@ -305,6 +308,8 @@ mod tests {
             (ok("recipient", json!(7)), "recipient"),
             (ok("reply", json!("250 2.0.0 ok")), "reply"),
             (ok("reply", json!(" ")), "reply"),
+            (ok("reply", json!("-")), "reply"),
+            (ok("reply", json!("12 345")), "reply"),
             (ok("content", json!({"inline": ""})), "content.inline"),
             (ok("status", json!("4.3")), "status"),
             (ok("status", json!("2.0.0")), "status"),
@@ -327,6 +332,14 @@ mod tests {
         ] {
             let (named, reason) = refused(item.clone());
             assert_eq!(named, field, "{item}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_reply_of_words_alone_will_do_in_whatever_language() {
+        for reply in ["no", "не доставлено", "配送不能", "550", "5.1.1"] {
+            let item = json!({"recipient": "jo@example.com", "reply": reply});
+            assert_eq!(read(item, NOW, 0).map(|bounce| bounce.reply.to_string()), Ok(reply.to_owned()));
         }
     }
 

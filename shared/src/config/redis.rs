@@ -153,7 +153,8 @@ impl Redis {
         if let Some(url) = read_file(section, "url_file") {
             self.set_url(section, "url_file", String::from_utf8_lossy(&url).trim());
         }
-        if section.has("cluster") {
+        // Asked whether or not it is there, a key is known.
+        if !section.texts("cluster").is_empty() || section.has("cluster") {
             let nodes = read_nodes(section, "cluster");
             if nodes.iter().any(|node| matches!(node.addr(), deadpool_redis::redis::ConnectionAddr::Unix(_))) {
                 section.fault("cluster", "the nodes of a Cluster are not reached by a Unix socket");
@@ -278,6 +279,7 @@ mod tests {
             ("url = \"http://:secret@h\"", "redis.url", "is not a URL"),
             ("url = \"rediss://h/#insecure\"", "redis.url", "is not a URL"),
             ("cluster = []", "redis.cluster", "at least one"),
+            ("urll = \"redis://h\"", "redis.urll", "allowed here: cluster, "),
             ("cluster = [\"redis://h1\", \"redis://:secret@h2\"]", "redis.cluster", "differ"),
             ("cluster = [\"redis://h1/3\"]", "redis.cluster", "database 0"),
             ("sentinel = { nodes = [\"redis://h\"] }", "redis.sentinel.master", "by its name"),

@@ -9,9 +9,9 @@ use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::decoders::html::html_to_text;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode;
-use mail_parser::{ContentType, Message, MessageParser, MimeHeaders};
+use mail_parser::{ContentType, DateTime, Message, MessageParser, MimeHeaders};
 
-use super::quote::unquoted;
+use super::quote::{date, unquoted};
 use super::{begins_with, cut, lossy};
 use crate::clock::Timestamp;
 
@@ -39,6 +39,8 @@ static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
 #[derive(Debug)]
 pub(super) struct Mail<'m> {
     head: Option<Message<'m>>,
+    /// When what a person handed on was written.
+    handed_on_date: Option<Timestamp>,
     /// Its parts, in order.
     pub(super) parts: Vec<Part>,
 }
@@ -62,19 +64,21 @@ impl<'m> Mail<'m> {
         let bytes = without_envelope(bytes);
         let mut parts = Vec::new();
         read_part(bytes, 0, &mut parts);
-        let mut mail = Self { head: read_head(split_head(bytes).0), parts };
+        let mut mail = Self { head: read_head(split_head(bytes).0), handed_on_date: None, parts };
         if mail.is_handed_on() {
             for part in &mut mail.parts {
                 if let Part::Text(text) = part {
                     *text = unquoted(mem::take(text));
                 }
             }
+            let written = mail.texts().find_map(date);
+            mail.handed_on_date = written;
         }
         mail
     }
 
     /// Whether a person handed on what had come to them. Who answers a report quotes it too, and says nothing by that.
-    fn is_handed_on(&self) -> bool {
+    pub(super) fn is_handed_on(&self) -> bool {
         let subject = self.subject().trim_start();
         let is_answer = ["In-Reply-To", "Auto-Submitted"].iter().any(|name| self.header(name).is_some());
         !is_answer && HANDED_ON.iter().any(|mark| begins_with(subject, mark))
@@ -91,10 +95,10 @@ impl<'m> Mail<'m> {
         self.head.as_ref().and_then(Message::subject).unwrap_or_default()
     }
 
-    /// When it was written, as it says itself.
+    /// When it was written, as it says itself; where a person handed on what had come to them, when that was.
     pub(super) fn date(&self) -> Option<Timestamp> {
-        let date = self.head.as_ref()?.date().filter(|date| date.is_valid())?;
-        Some(Timestamp::from_ms(date.to_timestamp().checked_mul(1_000)?))
+        let own = || instant(self.head.as_ref()?.date()?);
+        self.handed_on_date.or_else(own)
     }
 
     /// The values of header fields of one name, at most so many, unfolded.
@@ -118,6 +122,12 @@ impl<'m> Mail<'m> {
             _ => None,
         })
     }
+}
+
+/// A date of a header field; none where there is no such day.
+pub(super) fn instant(date: &DateTime) -> Option<Timestamp> {
+    let seconds = Some(date).filter(|date| date.is_valid())?.to_timestamp();
+    Some(Timestamp::from_ms(seconds.checked_mul(1_000)?))
 }
 
 fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {

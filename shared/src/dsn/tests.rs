@@ -72,7 +72,9 @@ fn told(report: &Report, expected: &str) -> String {
 fn who_answers_a_report_and_quotes_it_names_nobody() {
     let handed_on = include_str!("fixtures/quoted.eml");
     let subject = "Subject: Fwd: Returned mail";
-    assert!(handed_on.contains(subject) && Report::read(handed_on.as_bytes()).kind == Kind::Failed);
+    let report = Report::read(handed_on.as_bytes());
+    assert!(handed_on.contains(subject) && report.kind == Kind::Failed);
+    assert_eq!(report.written_at.map(|at| at.to_string()).as_deref(), Some("2026-11-02T08:00:00.000Z"));
     for answer in [
         handed_on.replacen(subject, "Subject: Re: Returned mail", 1),
         handed_on.replacen(subject, "Subject: It works again", 1),

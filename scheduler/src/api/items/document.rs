@@ -42,7 +42,10 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
             answers.pop();
             answers.push(b']');
         }
-        Document::One(item) => (tally, sent_to) = answer(api, vec![I::read(api, item)], |_| {}, &mut answers).await?,
+        Document::One(item) => {
+            let item = I::read(api, item).map_err(|refusal| Problem::refused(&refusal))?;
+            (tally, sent_to) = answer(api, vec![Ok(item)], |_| {}, &mut answers).await?;
+        }
     }
     api.accept.wait_for_workers(sent_to).await?;
     Ok((tally.status(), [(header::CONTENT_TYPE, "application/json")], answers).into_response())

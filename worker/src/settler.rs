@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, pending};
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shared::clock::Timestamp;
 use shared::store::Store;
@@ -15,7 +15,7 @@ use shared::store::settle::Settlement;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 mod held;
 mod told;
@@ -23,6 +23,8 @@ mod told;
 pub use held::HeldLease;
 use held::HeldLeases;
 use told::{Teller, Untold};
+
+use crate::soon::until;
 
 /// How long it takes at most until an attempt is stopped whose address was retired or suppressed meanwhile: lengthening the
 /// lease is how its worker hears of it.
@@ -251,12 +253,4 @@ fn tell(teller: &Arc<Teller>, under_way: &UnderWay, shard: u16, state: &mut Shar
         teller.tell(shard, untold).await;
         Answered::Told(shard)
     }));
-}
-
-/// Waits until then; for ever where nobody waits.
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => pending().await,
-    }
 }

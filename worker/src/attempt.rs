@@ -19,12 +19,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
+use self::trouble::Troubles;
 use crate::content::{ContentError, Contents};
 use crate::routes::Routes;
 use crate::sender::{Attempt, Fate, Moment};
 
 mod confirm;
 mod progress;
+mod trouble;
 
 /// How long a sender may take to end an attempt that is cut off while the peer may have the message. Less than the worker
 /// waits for the end of the whole.
@@ -36,12 +38,13 @@ pub struct Attempter {
     contents: Contents,
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
+    troubles: Troubles,
 }
 
 impl Attempter {
     /// An attempter with these ways out, this content and this policy.
     pub fn new(routes: Routes, contents: Contents, table: Arc<Table>, clock: Arc<dyn Clock>) -> Self {
-        Self { routes, contents, table, clock }
+        Self { routes, contents, table, clock, troubles: Troubles::default() }
     }
 
     /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
@@ -59,6 +62,7 @@ impl Attempter {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
+            self.say(message, &outcome);
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
@@ -148,6 +152,14 @@ impl Attempter {
             trace(transcript, &progress.leased.job.head.destination);
         }
         (outcome, transcript)
+    }
+
+    /// Trouble of our own is said once per route. Routes that are not there are named on their own.
+    fn say(&self, message: &Message, outcome: &Outcome) {
+        let route = message.route.as_deref();
+        if self.routes.sender(route).is_some() {
+            self.troubles.say(self.routes.name(route), outcome);
+        }
     }
 
     fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {

@@ -42,7 +42,11 @@ impl Troubles {
         match (self.note(route, trouble.is_some(), Instant::now()), trouble) {
             (Some(News::Begun), Some(fault)) => {
                 let fault = shown(fault);
-                tracing::warn!(route, fault, "trouble of our own: attempts on this route say nothing of their recipients");
+                tracing::warn!(
+                    route,
+                    fault,
+                    "trouble of our own: attempts on this route say nothing of their recipients"
+                );
             }
             (Some(News::Over { lasted, attempts }), _) => {
                 let lasted_s = lasted.as_secs();

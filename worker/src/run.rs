@@ -5,7 +5,6 @@ use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -82,12 +81,13 @@ impl Worker {
             settler,
             worker: self,
         };
-        let (SettlerHandle { notices, task, .. }, presence) = running.run(&stop).await;
+        let (SettlerHandle { notices, mut task, .. }, presence) = running.run(&stop).await;
         presence.left().await;
         // Its last sender: now the settler comes to its end. A store that is away holds it up no longer than this, for
         // leases lapse by themselves.
         drop(notices);
-        if timeout(SETTLE_MAX, task).await.is_err() {
+        if timeout(SETTLE_MAX, &mut task).await.is_err() {
+            task.abort();
             tracing::warn!("the store is away; what was not settled will be repeated when its lease has run out");
         }
     }
@@ -134,7 +134,7 @@ impl Loop {
     /// Claims from one shard, and tells when it is next to be visited.
     async fn visit(&mut self, shard: u16, own: bool, permits: Vec<OwnedSemaphorePermit>) -> Instant {
         let config::Worker { share, lease, .. } = self.worker.settings;
-        if self.settler.behind.load(Ordering::Relaxed) {
+        if self.settler.is_behind(shard) {
             return Instant::now() + RETRY_PAUSE;
         }
         let bounds = ClaimBounds { batch: permits.len(), share, lease };

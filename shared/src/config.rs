@@ -17,6 +17,7 @@ use crate::store::place::PlaceBounds;
 mod access;
 mod content;
 mod hooks;
+mod hosts;
 mod read;
 mod redis;
 mod returned;
@@ -28,6 +29,7 @@ mod stream;
 pub use access::Access;
 pub use content::Content;
 pub use hooks::{Hook, Hooks, Service};
+pub use hosts::{HostRule, NotAHostRule};
 pub use redis::Redis;
 pub use returned::{Lmtp, Returned};
 pub use secret::Secret;
@@ -144,8 +146,8 @@ pub struct Worker {
     pub grace: Duration,
     /// The route of messages that name none.
     pub route: String,
-    /// The hosts that http routes may post to; `*.example.org` has all below it. None: wherever their URLs say.
-    pub http_hosts: Vec<String>,
+    /// The hosts that http routes may post to. None: wherever their URLs say.
+    pub http_hosts: Vec<HostRule>,
 }
 
 /// `[upkeep]`: a cron expression per task.

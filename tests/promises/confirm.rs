@@ -215,6 +215,33 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
     }
 }
 
+#[tokio::test]
+async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not_narrow_it_again() {
+    let world = World::with(Settings { confirm: DAY, ..Settings::default() }).await;
+    world.mail.answers(|_| accepted());
+    let early = ["jo@example.com", "sam@example.com", "ada@example.com"];
+    for address in early {
+        world.take_in_and_wait(bounce(address, "m1", MAINTENANCE)).await;
+        world.work().await;
+    }
+    let refused = async |address: &str| {
+        let mut report = report("m1", MAINTENANCE, &world);
+        report["recipient"] = json!(address);
+        assert!(matches!(world.take_in(report).await, Answer::Deferred { .. }), "{address}");
+        world.pace("example.com").await.window.unwrap()
+    };
+    let narrowed = refused(early[0]).await;
+    assert!(narrowed < f64::from(Pace::default().window));
+    for (n, address) in early[1..].iter().enumerate() {
+        // Others go on meanwhile.
+        world.take_in_and_wait(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE)).await;
+        world.work().await;
+        let window = refused(address).await;
+        assert!((window - narrowed).abs() < 1e-9, "{address}: {window} after {narrowed}");
+    }
+    assert!(refused("later0@example.com").await < narrowed, "what was accepted since then is news");
+}
+
 /// Whatever comes in whatever order, every message has one final event, and nothing waits for ever.
 #[tokio::test]
 async fn every_message_ends_once_at_random() {

@@ -21,6 +21,9 @@ use worker::attempt::Attempter;
 use worker::content::{ContentError, Contents};
 use worker::routes::Routes;
 
+/// A service account's, of no use to anybody.
+const GOOGLE_KEY: &str = include_str!("../fixtures/sns-key.pem");
+
 /// How long content waits for room where the test wants it to wait in vain.
 const SHORT: Duration = Duration::from_secs(2);
 
@@ -77,8 +80,8 @@ fn variables(kind: &str, address: SocketAddr) -> Vec<(&'static str, String)> {
         }
         _ => {
             let account = json!({
-                "gcs_base_url": endpoint, "disable_oauth": true,
-                "client_email": "", "private_key": "", "private_key_id": "",
+                "type": "service_account", "gcs_base_url": endpoint, "private_key": GOOGLE_KEY,
+                "client_email": "redeliver@project.example", "private_key_id": "1",
             });
             vec![("GOOGLE_SERVICE_ACCOUNT_KEY", account.to_string())]
         }
@@ -97,8 +100,8 @@ async fn an_object_is_got_with_our_signature_and_one_that_is_not_there_is_missin
     for (kind, signature) in [
         ("s3", Some("AWS4-HMAC-SHA256 Credential=redeliver/")),
         ("az", Some("SharedKey redeliver:")),
-        // Google's tokens come from its own servers; an emulator takes everyone.
-        ("gs", None),
+        // A token that the service account has signed itself; its header is the first of its three parts.
+        ("gs", Some("Bearer eyJ")),
     ] {
         let server = Objects::start(signature, &[("bucket/mail/c42.eml", "Subject: hello\n\nbye\n")]).await;
         let contents = contents_of(kind, server.address);
@@ -112,6 +115,26 @@ async fn an_object_is_got_with_our_signature_and_one_that_is_not_there_is_missin
             contents_of(kind, strict.address).read(&ContentRef::Url(format!("{kind}://bucket/mail/c42.eml"))).await;
         assert!(matches!(denied, Err(ContentError::Unread(_))), "{kind}: somebody puts that right");
     }
+}
+
+#[tokio::test]
+async fn a_redirect_leads_nowhere() {
+    let elsewhere = Platform::start(|_| Say::Answer(200, None, "Subject: secret\n\n".to_owned())).await;
+    let there = format!("http://{}/secret", elsewhere.address);
+    let there: &'static str = Box::leak(there.into_boxed_str());
+    for status in [301, 302, 303, 307, 308] {
+        let open = Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new())).await;
+        let base = format!("http://{}/mail/", open.address);
+        let settings = Content { stores: vec![base.parse().unwrap()], ..Config::embedded().content };
+        let web = (Contents::from_config(&settings).unwrap(), ContentRef::Url(format!("{base}c42.eml")));
+        let bucket = (contents_of("s3", open.address), ContentRef::Url("s3://bucket/mail/c42.eml".to_owned()));
+        for (contents, content) in [web, bucket] {
+            let read = contents.read(&content).await;
+            assert!(matches!(read, Err(ContentError::Unread(_))), "{status}: {read:?}");
+        }
+        assert_eq!(open.posted().len(), 2, "{status}: each was asked");
+    }
+    assert_eq!(elsewhere.posted().len(), 0, "nobody was sent there");
 }
 
 #[tokio::test]

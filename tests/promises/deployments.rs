@@ -8,7 +8,7 @@ use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, TOO_BIG, UNKNOWN, bounce};
 use harness::certificates::Certificates;
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
-use harness::world::{DAY, SHARDS, Settings, World, all_events, id};
+use harness::world::{DAY, HOUR, SHARDS, Settings, World, all_events, id};
 use shared::clock::{SystemClock, Timestamp};
 use shared::config::Config;
 use shared::event::EventKind;
@@ -17,6 +17,7 @@ use shared::placement::Destination;
 use shared::policy::Table;
 use shared::standing::Standing;
 use shared::store::connection::Connections;
+use shared::store::keys::Keys;
 use shared::store::lease::Extended;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
@@ -337,4 +338,47 @@ fn each_shard_has_one_slot(cluster: &Cluster, prefix: &str) {
     for kind in ["agenda", "barrier", "due", "jobs", "journal", "standing"] {
         assert!(kinds.contains(kind), "{kind} is not among {kinds:?}");
     }
+}
+
+/// A domain on the master at `port`, or on another one.
+fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String {
+    let keys = Keys::new(&world.prefix, SHARDS);
+    let asked = |domain: &str| {
+        let shard = Destination::named(domain).shard(SHARDS);
+        cluster.servers.cli(port, &["EXISTS", &keys.shard(shard).prefix]).unwrap()
+    };
+    let mut names = (0..).map(|n| format!("host{n}.example"));
+    names.find(|name| asked(name).starts_with("MOVED") != is_there).expect("there is no end of names")
+}
+
+#[tokio::test]
+async fn a_master_that_takes_no_writes_holds_up_nothing_of_the_others() {
+    let cluster = Cluster::start(&programs()[0], &[]).await;
+    let nodes = cluster.ports[..2].iter().map(|port| format!("\"redis://127.0.0.1:{port}\""));
+    let world = world_on(&format!("cluster = [{}]\n", nodes.collect::<Vec<_>>().join(", "))).await;
+    let ill = cluster.ports[0];
+    let replicas_wanted = |count| {
+        let set = cluster.servers.cli(ill, &["CONFIG", "SET", "min-replicas-to-write", count]);
+        assert_eq!(set.unwrap().trim(), "OK");
+    };
+    let [there, elsewhere] = [true, false].map(|is_there| domain(&cluster, &world, ill, is_there));
+    for n in 0..4 {
+        world.take_in(bounce(&format!("user{n}@{there}"), "m1", FULL)).await;
+    }
+    world.clock.advance(30 * HOUR);
+    world.mail.hold();
+    let worker = world.start_worker(|settings| settings.concurrency = 4);
+    world.mail.has_been_tried(4).await;
+    replicas_wanted("9");
+    for n in 0..4 {
+        world.take_in(bounce(&format!("user{n}@{elsewhere}"), "m1", FULL)).await;
+    }
+    world.clock.advance(30 * HOUR);
+    world.mail.let_go();
+    let ended = async |count| (world.final_events().await.len() == count).then_some(());
+    eventually("what is on other masters", || ended(4)).await;
+    replicas_wanted("0");
+    eventually("the rest", || ended(8)).await;
+    worker.stopped().await;
+    assert_eq!(world.mail.tried().len(), 8, "nothing was sent twice");
 }

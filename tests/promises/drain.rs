@@ -1,12 +1,24 @@
 //! A worker that is told to stop takes nothing more, lets attempts under way end within the grace, gives the rest back,
 //! and loses nothing. While an attempt goes on, its lease does not run out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use harness::bounce::{FULL, UNKNOWN, bounce};
+use harness::smtp::{Act, Heard, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
+use serde_json::json;
+use shared::config::{AfterDot, SmtpSettings};
 use shared::event::EventKind;
+use shared::policy::Table;
+use shared::store::settle::{Settled, Settlement};
+use shared::tally::TallyResult;
+use tokio_util::sync::CancellationToken;
+use worker::attempt::Attempter;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::sender::smtp::SmtpSender;
 
 const JO: &str = "jo@example.com";
 
@@ -81,6 +93,82 @@ async fn what_got_through_in_an_attempt_that_takes_too_long_is_not_sent_again() 
     eventually("the end of the job", async || world.job_if_any(JO).await.is_none().then_some(())).await;
     worker.stopped().await;
     assert_eq!(world.mail.messages().iter().filter(|message| *message == "m1").count(), 1);
+}
+
+/// A world with a message that is due, and an attempter whose mail goes to `peer`.
+async fn with_relay(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) {
+    let world = World::new().await;
+    let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+    settings.session.after_dot = after_dot;
+    let routes = Routes::new("default").with("default", Arc::new(SmtpSender::new(settings)));
+    let attempter = Attempter::new(routes, Contents::new(Vec::new()), Table::embedded(), world.store.clock().clone());
+    for message in ["m1", "m2"] {
+        let mut mail = bounce(JO, message, FULL);
+        mail["content"] = json!({"inline": format!("Subject: {message}\r\n\r\nbye\r\n")});
+        world.take_in(mail).await;
+    }
+    world.clock.set(world.job(JO).await.due.unwrap());
+    (world, attempter)
+}
+
+/// Attempts, and is cut off when the peer has heard `command`; what there is to settle.
+async fn cut_off_at(command: &str, peer: &SmtpPeer, world: &World, attempter: &Attempter) -> Option<Box<Settlement>> {
+    let cut = CancellationToken::new();
+    let cutting = async {
+        peer.has_heard(command, 1).await;
+        cut.cancel();
+    };
+    tokio::join!(attempter.attempt(world.claim_one().await, &cut), cutting).0
+}
+
+#[tokio::test]
+async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
+    let slow = |heard: &Heard| if heard.command == "." { Act::Drip("250 2.0.0 ok", 10) } else { agree(&heard.command) };
+    let peer = SmtpPeer::start(slow).await;
+    let (world, attempter) = with_relay(&peer, AfterDot::Resend).await;
+    let settlement = cut_off_at(".", &peer, &world, &attempter).await.expect("something got through");
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        (world.waiting(JO).await, peer.contents().len()),
+        (vec!["m2".to_owned()], 1),
+        "and nothing more is sent"
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is_what_after_dot_says() {
+    for (after_dot, waits, kind) in [
+        (AfterDot::Resend, &["m1", "m2"][..], EventKind::AttemptDeferred),
+        (AfterDot::AssumeDelivered, &["m2"], EventKind::MessageDelivered),
+    ] {
+        let hangs = |heard: &Heard| if heard.command == "." { Act::Hang } else { agree(&heard.command) };
+        let peer = SmtpPeer::start(hangs).await;
+        let (world, attempter) = with_relay(&peer, after_dot).await;
+        let settlement = cut_off_at(".", &peer, &world, &attempter).await.expect("it may have got through");
+        assert_eq!(settlement.tally.result, TallyResult::Unknown, "{after_dot:?}");
+        assert_eq!(world.settle(&settlement).await, Settled::Done);
+        assert_eq!(world.waiting(JO).await, waits, "{after_dot:?}");
+        let spent = u32::from(after_dot == AfterDot::Resend);
+        assert_eq!(world.job(JO).await.job.head.attempt, spent, "{after_dot:?}");
+        let event = world.events_of(kind).await.remove(0);
+        assert_eq!(event.message.as_deref(), Some("m1"));
+        assert!(event.transcript.expect("there was a wire").unknown, "{after_dot:?}");
+        assert_eq!(event.reason.as_deref(), (after_dot == AfterDot::Resend).then_some("unknown"));
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_out_when_its_attempt_is_cut_off_was_not_tried() {
+    for command in ["MAIL", "RCPT", "DATA"] {
+        let hangs = move |heard: &Heard| match heard.command.starts_with(command) {
+            true => Act::Hang,
+            false => agree(&heard.command),
+        };
+        let peer = SmtpPeer::start(hangs).await;
+        let (world, attempter) = with_relay(&peer, AfterDot::AssumeDelivered).await;
+        assert!(cut_off_at(command, &peer, &world, &attempter).await.is_none(), "{command}");
+    }
 }
 
 #[tokio::test]

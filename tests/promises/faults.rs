@@ -322,3 +322,29 @@ async fn answers_that_come_late_but_in_time_change_nothing() {
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
     assert!(faulty.proxy.met().len() > JOBS / 10, "answers did come late");
 }
+
+#[tokio::test]
+async fn leases_of_other_attempts_are_lengthened_while_a_settle_goes_unheard() {
+    let faulty = Faulty::new().await;
+    let world = &faulty.world;
+    for address in [JO, "sam@example.com"] {
+        world.take_in_and_wait(bounce(address, "m1", FULL)).await;
+    }
+    world.mail.hold_after(1);
+    faulty.proxy.chance(|name| (name == "settle").then_some(Fault::Unheard));
+    let worker = world.start_worker_on(&faulty.store, |_| {});
+    world.mail.has_been_tried(2).await;
+    let slow = world.mail.tried()[1].recipient.clone();
+    eventually("a settle that is not heard", async || (!faulty.proxy.met().is_empty()).then_some(())).await;
+    for _ in 0..3 {
+        world.clock.advance(LEASE - MS);
+        let wanted = Some(world.now().plus(LEASE));
+        eventually("a longer lease", async || (world.job(&slow).await.leased_until == wanted).then_some(())).await;
+    }
+    faulty.proxy.chance(|_| None);
+    world.mail.let_go();
+    eventually("both deliveries", async || (world.final_events().await.len() == 2).then_some(())).await;
+    worker.stopped().await;
+    assert_eq!(world.mail.tried().len(), 2, "nothing was sent twice");
+    assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
+}

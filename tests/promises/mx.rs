@@ -124,6 +124,12 @@ async fn a_message_that_may_have_been_taken_is_not_given_to_the_next_host() {
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else { panic!("nobody knows") };
     assert_eq!((fault.kind, fault.side), (FaultKind::Unanswered, Side::Theirs));
     assert_eq!(internet.sent(), [1, 0]);
+    // Nor is one that the host has heard to its end and puts off.
+    let later =
+        |heard: &Heard| if heard.command == "." { Act::SayAndClose("421 4.3.0 later") } else { agree(&heard.command) };
+    let internet = Internet::new(later, |heard| agree(&heard.command)).await;
+    let Outcome::Deferred(reply) = internet.sender().send(&mail("m1")).await else { panic!("it was put off") };
+    assert_eq!((reply.to_string().as_str(), internet.sent()), ("421 4.3.0 later", [1, 0]));
 }
 
 #[tokio::test]
@@ -160,9 +166,55 @@ async fn nobody_sends_us_into_our_own_network() {
 }
 
 #[tokio::test]
+async fn a_host_that_we_cannot_look_up_is_our_trouble_unless_another_one_answers() {
+    let lookup_timeout = Duration::from_millis(300);
+    let internet = Internet::new(|heard| agree(&heard.command), |_| Act::SayAndClose("421 4.3.2 busy")).await;
+    internet.dns.conceals("concealed.example").places("dead.example", &["127.0.0.3"]);
+    for (other, ours) in [
+        // It has no address, and is not there.
+        ("nowhere.example", true),
+        // Nobody listens there.
+        ("dead.example", true),
+        ("mx2.example.com", false),
+    ] {
+        for (n, preferences) in [(1, [10, 20]), (2, [20, 10])] {
+            let domain = format!("of{n}.{other}");
+            let [first, second] = preferences;
+            internet.dns.knows(&domain, &[(first, "concealed.example."), (second, &format!("{other}."))]);
+            let sender = MxSender::new(MxSettings { lookup_timeout, ..internet.settings() });
+            match sender.send(&to(&format!("jo@{domain}"))).await {
+                Outcome::Unreachable(fault) if ours => {
+                    assert_eq!((fault.kind, fault.side), (FaultKind::Lookup, Side::Ours), "{domain}: {fault}");
+                }
+                Outcome::Deferred(reply) if !ours => assert_eq!(reply.to_string(), "421 4.3.2 busy"),
+                other => panic!("{domain}: {other:?}"),
+            }
+        }
+    }
+    internet.dns.knows("lucky.example", &[(10, "concealed.example."), (20, "mx1.example.com.")]);
+    let sender = MxSender::new(MxSettings { lookup_timeout, ..internet.settings() });
+    assert!(matches!(sender.send(&to("jo@lucky.example")).await, Outcome::Delivered(_)));
+}
+
+#[tokio::test]
+async fn a_host_of_a_kind_of_address_that_we_have_no_source_for_is_our_trouble() {
+    let internet = Internet::agreeable().await;
+    let sender = |source: &str| {
+        MxSender::new(MxSettings { sources: vec![source.parse().expect("it is one")], ..internet.settings() })
+    };
+    let Outcome::Unreachable(fault) = sender("::1").send(&mail("m1")).await else { panic!("there is no way there") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{fault}");
+    assert_eq!(internet.sent(), [0, 0]);
+    // Where another address can be tried and fails, that says more.
+    internet.dns.knows("both.example", &[(10, "both.example.")]).places("both.example", &["127.0.0.3", "::1"]);
+    let Outcome::Unreachable(fault) = sender("127.0.0.1").send(&to("jo@both.example")).await else { panic!("no one") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Theirs), "{fault}");
+}
+
+#[tokio::test]
 async fn a_domain_that_needs_tls_gets_nothing_without() {
     let internet = Internet::agreeable().await;
-    let settings = MxSettings { tls_required: vec!["example.com".to_owned()], ..internet.settings() };
+    let settings = MxSettings { tls_required: vec!["example.com".parse().unwrap()], ..internet.settings() };
     let Outcome::Unreachable(fault) = MxSender::new(settings).send(&mail("m1")).await else { panic!("no TLS") };
     assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Theirs));
     let settings = MxSettings { tls: TlsMode::Required, ..internet.settings() };

@@ -4,12 +4,48 @@ use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http;
 use harness::process::{Redeliver, free_port};
 use harness::redis;
-use harness::smtp::{Act, SmtpPeer, agree};
+use harness::smtp::{Act, Heard, SmtpPeer, agree};
 use harness::wait::eventually;
 use serde_json::{Value, json};
 
 /// A local part that nothing else has in it.
 const SECRET: &str = "very.secret.person";
+
+#[tokio::test]
+async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
+    let (redis, prefix) = (redis::url(), redis::unique_prefix());
+    let unwilling = |_: &Heard| Act::SayAndClose("554 5.7.1 nothing for <very.secret.person@private.example>");
+    let peer = SmtpPeer::start(unwilling).await;
+    let port = free_port();
+    let config = format!(
+        "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+         [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{}\"\nport = {}\n",
+        peer.address.ip(),
+        peer.address.port()
+    );
+    let _scheduler = Redeliver::start("scheduler", &config);
+    let worker = Redeliver::start("worker", &config);
+    let waiting = |n: u32| {
+        let mut waiting = bounce(&format!("{SECRET}{n}@private.example"), "m1", FULL);
+        waiting["occurred_at"] = json!("2020-01-01T00:00:00Z");
+        waiting["content"] = json!({"inline": "Subject: x\r\n\r\nx\r\n"});
+        waiting
+    };
+    let bounces = Value::Array((1..=3).map(waiting).collect());
+    let post = async || {
+        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
+        request.send().await.ok().filter(|response| response.status() == 202)
+    };
+    eventually("the scheduler takes the bounces in", post).await;
+    peer.has_heard("", 3).await;
+    let said = "trouble of our own";
+    eventually("the worker to say so", async || worker.log().contains(said).then_some(())).await;
+    assert!(worker.log().contains("554 5.7.1"), "{}", worker.log());
+    assert!(!worker.log().contains(SECRET), "{}", worker.log());
+    worker.signal("-TERM").await;
+    eventually("its end", async || worker.log().contains("worker stopped").then_some(())).await;
+    assert_eq!(worker.log().matches(said).count(), 1, "{}", worker.log());
+}
 
 #[tokio::test]
 async fn no_log_shows_a_full_address() {

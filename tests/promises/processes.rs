@@ -98,7 +98,8 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
     const ADDRESSES: usize = 60_000;
     // What came in is 50 MB, what goes out 15 MB: a scheduler that held on to either would show it.
     const PADDING: &str = "";
-    // The allocator keeps some of what is freed at hand; it does not grow with more lines.
+    // The allocator keeps some of what is freed at hand, and how many batches are under way differs; neither grows with more
+    // lines.
     const GROWTH_MAX: u64 = 32 << 20;
     let world = World::new().await;
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
@@ -135,7 +136,7 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
         }
         assert_eq!(count, lines, "each line has its answer, in order");
     };
-    post("warm", 2_000, 1_000).await;
+    post("warm", 20_000, 10_000).await;
     let before = scheduler.peak_memory().await;
     post("user", LINES, ADDRESSES).await;
     let growth = scheduler.peak_memory().await.saturating_sub(before);
@@ -143,7 +144,7 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
 
     let scheduled = world.events_of(EventKind::JobScheduled).await;
     let jobs: HashSet<&str> = scheduled.iter().map(|event| &*event.job).collect();
-    assert_eq!((scheduled.len(), jobs.len()), (ADDRESSES + 1_000, ADDRESSES + 1_000), "one job per address");
+    assert_eq!((scheduled.len(), jobs.len()), (ADDRESSES + 10_000, ADDRESSES + 10_000), "one job per address");
     assert!(scheduler.terminate().await.success());
 }
 

@@ -16,9 +16,10 @@ use shared::config::{CommandSettings, HttpSettings};
 use shared::outcome::{FaultKind, Outcome, Side};
 use shared::signature::Signer;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use worker::sender::command::CommandSender;
 use worker::sender::http::HttpSender;
-use worker::sender::{Attempt, Sender};
+use worker::sender::{Attempt, Fate, Sender};
 
 pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
@@ -80,6 +81,27 @@ fn mail() -> Attempt {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         content: Some("Subject: hello\r\n\r\nbye\r\n".into()),
         ..Attempt::first(Address::parse("jo@example.com").unwrap(), "m1")
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_cut_off_gets_a_moment_to_end_and_may_have_sent_where_it_does_not() {
+    for (script, accepted) in [("cat > FOLDER/began; sleep 0.2; exit 0", true), ("cat > FOLDER/began; sleep 60", false)]
+    {
+        let (program, cut) = (Program::new(script), CancellationToken::new());
+        let attempt = Attempt { fate: Fate::until(cut.clone()), ..mail() };
+        let sender = program.sender(PATIENT);
+        let cutting = async {
+            eventually("the program to run", async || program.wrote("began")).await;
+            assert!(attempt.fate.is_open());
+            cut.cancel();
+        };
+        match tokio::join!(sender.send(&attempt), cutting).0 {
+            Outcome::Accepted(_) if accepted => {}
+            Outcome::Unreachable(fault) if !accepted => assert_eq!(fault.kind, FaultKind::Unanswered, "{fault}"),
+            other => panic!("{script}: {other:?}"),
+        }
+        assert!(!attempt.fate.is_open(), "{script}");
     }
 }
 

@@ -79,6 +79,21 @@ async fn an_attempt_that_has_sent_nothing_yet_is_broken_off_before_the_answer() 
 }
 
 #[tokio::test]
+async fn a_message_that_is_out_is_waited_for_a_little_before_the_answer() {
+    let world = with_messages(2).await;
+    let hangs = |command: &str| if command == "." { Act::Hang } else { agree(command) };
+    let peer = SmtpPeer::start(move |heard| hangs(&heard.command)).await;
+    let http = Http::serve(&world).await;
+    let worker = start_worker(&world, &peer);
+    peer.has_heard(".", 1).await;
+    let answer = http.post("/v1/facts").json(&complaint()).send().await.unwrap();
+    assert_eq!(json(answer).await["answer"], "suppressed", "its worker has said that it has stopped");
+    assert_eq!(peer.connections_of("MAIL").len(), 1, "the second was not begun");
+    assert!(worker.terminate().await.success());
+    assert_eq!(peer.connections_of("MAIL").len(), 1);
+}
+
+#[tokio::test]
 async fn a_worker_that_does_not_say_that_it_has_stopped_is_waited_for_until_its_lease_is_over() {
     let world = World::new().await;
     let mut config = Config::embedded();

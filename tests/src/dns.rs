@@ -1,6 +1,6 @@
 //! A DNS server on loopback that tells where mail goes. It can fall silent, fail, and count what it is asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -27,6 +27,8 @@ struct Zone {
     addresses: HashMap<String, Vec<IpAddr>>,
     mood: Mood,
     asked: Vec<String>,
+    /// The names that it says nothing of, whatever it is asked.
+    secret: HashSet<String>,
 }
 
 /// How it answers.
@@ -62,6 +64,12 @@ impl DnsServer {
     pub fn places(&self, host: &str, addresses: &[&str]) -> &Self {
         let addresses = addresses.iter().map(|text| text.parse().expect("the test's address is one")).collect();
         self.zone().addresses.insert(host.to_owned(), addresses);
+        self
+    }
+
+    /// From now on it does not answer where it is asked for `name`.
+    pub fn conceals(&self, name: &str) -> &Self {
+        self.zone().secret.insert(name.to_owned());
         self
     }
 
@@ -104,6 +112,7 @@ impl Zone {
         answer.add_query(asked.clone());
         let data = match self.mood {
             Mood::Silent => return None,
+            _ if self.secret.contains(&domain) => return None,
             Mood::Failing => {
                 answer.metadata.response_code = ResponseCode::ServFail;
                 return Some(answer);

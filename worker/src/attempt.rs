@@ -1,7 +1,9 @@
 //! One attempt of one job, from the lease to the settlement: drop what has expired, try the oldest message, and while
 //! mail gets through let the rest follow.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::clock::Clock;
 use shared::job::Message;
@@ -13,15 +15,22 @@ use shared::reply::Reply;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::Settlement;
 use shared::transcript::Transcript;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
+use self::trouble::Troubles;
 use crate::content::{ContentError, Contents};
 use crate::routes::Routes;
-use crate::sender::{Attempt, Moment};
+use crate::sender::{Attempt, Fate, Moment};
 
 mod confirm;
 mod progress;
+mod trouble;
+
+/// How long a sender may take to end an attempt that is cut off while the peer may have the message. Less than the worker
+/// waits for the end of the whole.
+const LAST_ANSWER_MAX: Duration = Duration::from_secs(4);
 
 /// What an attempt needs beside the job.
 pub struct Attempter {
@@ -29,17 +38,18 @@ pub struct Attempter {
     contents: Contents,
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
+    troubles: Troubles,
 }
 
 impl Attempter {
     /// An attempter with these ways out, this content and this policy.
     pub fn new(routes: Routes, contents: Contents, table: Arc<Table>, clock: Arc<dyn Clock>) -> Self {
-        Self { routes, contents, table, clock }
+        Self { routes, contents, table, clock, troubles: Troubles::default() }
     }
 
     /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
-    /// cancelled it stops at the message that is under way and says what happened until then; `None` where that is
-    /// nothing, and the job can be given back untried.
+    /// cancelled it stops at the message that is under way, within some seconds where the peer may have that one already, and
+    /// says what happened until then; `None` where that is nothing, and the job can be given back untried.
     pub async fn attempt(&self, leased: LeasedJob, cut: &CancellationToken) -> Option<Box<Settlement>> {
         let mut progress = Progress::new(leased);
         progress.hear_silence();
@@ -48,10 +58,11 @@ impl Attempter {
             return Some(settlement);
         }
         while let Some(message) = progress.waiting.front() {
-            let Some((outcome, transcript)) = cut.run_until_cancelled(self.send(&progress, message)).await else {
+            let Some((outcome, transcript)) = self.send_unless_cut(&progress, message, cut).await else {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
+            self.say(message, &outcome);
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
@@ -83,7 +94,26 @@ impl Attempter {
         None
     }
 
-    async fn send(&self, progress: &Progress, message: &Message) -> (Outcome, Option<Transcript>) {
+    /// Sends a message, or stops where the attempt is cut off. `None`: it was not sent. Where all of it is out already, the peer
+    /// may have it: its answer is waited for a little longer, and where it does not come that is the outcome.
+    async fn send_unless_cut(
+        &self,
+        progress: &Progress,
+        message: &Message,
+        cut: &CancellationToken,
+    ) -> Option<(Outcome, Option<Transcript>)> {
+        let fate = Fate::until(cut.clone());
+        let mut sending = pin!(self.send(progress, message, fate.clone()));
+        if let Some(ended) = cut.run_until_cancelled(&mut sending).await {
+            return Some(ended);
+        }
+        if !fate.is_open() {
+            return None;
+        }
+        timeout(LAST_ANSWER_MAX, sending).await.ok()
+    }
+
+    async fn send(&self, progress: &Progress, message: &Message, fate: Fate) -> (Outcome, Option<Transcript>) {
         let ours = |kind, text| (Outcome::Unreachable(Fault { kind, side: Side::Ours, text }), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
             let route = message.route.as_deref().unwrap_or("the default one");
@@ -111,6 +141,7 @@ impl Attempter {
             recipient: progress.leased.job.id.recipient.clone(),
             envelope_from: self.routes.return_path(&progress.leased.job.id, message, self.clock.now()),
             moment: Moment::of(&progress.leased.job.head),
+            fate,
             stream: message.stream.clone(),
             traceparent: message.traceparent.clone(),
             metadata: message.metadata.clone(),
@@ -121,6 +152,14 @@ impl Attempter {
             trace(transcript, &progress.leased.job.head.destination);
         }
         (outcome, transcript)
+    }
+
+    /// Trouble of our own is said once per route. Routes that are not there are named on their own.
+    fn say(&self, message: &Message, outcome: &Outcome) {
+        let route = message.route.as_deref();
+        if self.routes.sender(route).is_some() {
+            self.troubles.say(self.routes.name(route), outcome);
+        }
     }
 
     fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {

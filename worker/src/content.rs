@@ -83,8 +83,13 @@ impl Contents {
     /// The content, with CRLF line ends (RFC 5321, section 2.3.8) and no line that mail cannot have. Many that ask for the
     /// same content at once cause one fetch; where there is no room for it in memory it waits, as long as reading may take.
     pub async fn read(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
+        let late = || ContentError::Unread("it did not come in time, or there was no room for it".to_owned());
+        timeout(self.limit, self.read_at_leisure(content)).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn read_at_leisure(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
         match content {
-            ContentRef::Inline(text) => self.in_time(self.fit(text.len(), async { Ok(text.clone().into()) })).await,
+            ContentRef::Inline(text) => self.fit(text.len(), async { Ok(text.clone().into()) }).await,
             ContentRef::File(path) => {
                 let file = file::find(path, &self.roots, self.max).await?;
                 // A file that was written anew has another key.
@@ -115,12 +120,7 @@ impl Contents {
         key: String,
         fetch: impl Future<Output = Result<Bytes, ContentError>>,
     ) -> Result<Bytes, ContentError> {
-        self.kept.try_get_with(key, self.in_time(fetch)).await.map_err(|err| (*err).clone())
-    }
-
-    async fn in_time(&self, fetch: impl Future<Output = Result<Bytes, ContentError>>) -> Result<Bytes, ContentError> {
-        let late = || ContentError::Unread("it did not come in time, or there was no room for it".to_owned());
-        timeout(self.limit, fetch).await.unwrap_or_else(|_| Err(late()))
+        self.kept.try_get_with(key, fetch).await.map_err(|err| (*err).clone())
     }
 }
 
@@ -138,6 +138,10 @@ fn sort(err: &io::Error) -> ContentError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::Builder;
+
     use super::*;
 
     #[tokio::test]
@@ -160,6 +164,21 @@ mod tests {
         std::fs::write(root.join("in.eml"), "Subject: another\n").unwrap();
         assert_eq!(&read(root.join("in.eml")).await.unwrap()[..], b"Subject: another\r\n", "written anew");
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_does_not_answer_keeps_nobody_for_longer_than_the_timeout() {
+        // What a file system that hangs does: the one thread that asks it never comes back, until the test lets it.
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+        let (let_go, held) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || held.recv());
+        let limit = Duration::from_millis(20);
+        let settings = config::Content { timeout: limit, ..config::Config::embedded().content };
+        let contents = Contents::with_stores(&settings, Stores::default());
+        let read = async { timeout(500 * limit, contents.read(&ContentRef::File("/nothing.eml".to_owned()))).await };
+        let read = runtime.block_on(read).expect("it has a time limit");
+        assert!(matches!(read, Err(ContentError::Unread(_))), "{read:?}");
+        drop(let_go);
     }
 
     #[tokio::test]

@@ -9,3 +9,5 @@ pub mod routes;
 pub mod run;
 pub mod sender;
 pub mod settler;
+mod soon;
+mod visits;

@@ -95,8 +95,13 @@ impl Routes {
         signed.or_else(|| message.envelope_from.clone())
     }
 
+    /// The name of a route; the default one's where none is named.
+    pub(crate) fn name<'a>(&'a self, route: Option<&'a str>) -> &'a str {
+        route.unwrap_or(&self.default)
+    }
+
     fn way(&self, route: Option<&str>) -> Option<&Way> {
-        self.ways.get(route.unwrap_or(&self.default))
+        self.ways.get(self.name(route))
     }
 
     /// Notes that there is no such route; whether that is news.

@@ -1,21 +1,22 @@
 //! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a task per attempt; and
-//! sleep until the next instant that any shard named.
+//! sleep until the next instant that any shard named. Several shards are visited at once.
 
 use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use shared::clock::Timestamp;
 use shared::config;
 use shared::policy::Table;
 use shared::store::claim::{ClaimBounds, Claimed};
 use shared::store::{Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,9 +26,14 @@ use crate::presence::Presence;
 use crate::rendezvous::Turn;
 use crate::routes::Routes;
 use crate::settler::{self, HeldLease, Notice, SettlerHandle, SettlerSettings, Slot};
+use crate::soon::until;
+use crate::visits::Visits;
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How many shards are visited at once: while Redis answers for one, what another one gave is started. Each takes a connection.
+const VISITS_MAX: usize = 4;
 
 /// How much longer an idle worker leaves a shard alone that another one looks after.
 const OTHERS_POLL: u32 = 4;
@@ -53,10 +59,19 @@ struct Loop {
     attempts: TaskTracker,
     cut: CancellationToken,
     presence: Presence,
-    /// When each shard is next to be visited.
-    visits: Vec<Instant>,
+    visits: Visits,
+    /// Visits that have begun.
+    under_way: FuturesUnordered<BoxFuture<'static, Visit>>,
     /// Which shards did not answer the last time.
     away: Vec<bool>,
+}
+
+/// A visit that has ended.
+struct Visit {
+    turn: Turn,
+    /// What it could claim at most.
+    permits: Vec<OwnedSemaphorePermit>,
+    claimed: Result<Claimed, StoreError>,
 }
 
 impl Worker {
@@ -76,18 +91,20 @@ impl Worker {
             permits: Arc::new(Semaphore::new(self.settings.concurrency)),
             attempts: TaskTracker::new(),
             cut: CancellationToken::new(),
-            visits: vec![Instant::now(); usize::from(self.store.shards())],
+            visits: Visits::new(self.store.shards(), Instant::now()),
+            under_way: FuturesUnordered::new(),
             away: vec![false; usize::from(self.store.shards())],
             presence: Presence::start(self.store.clone(), self.settings.heartbeat, stop.clone()),
             settler,
             worker: self,
         };
-        let (SettlerHandle { notices, task, .. }, presence) = running.run(&stop).await;
+        let (SettlerHandle { notices, mut task, .. }, presence) = running.run(&stop).await;
         presence.left().await;
         // Its last sender: now the settler comes to its end. A store that is away holds it up no longer than this, for
         // leases lapse by themselves.
         drop(notices);
-        if timeout(SETTLE_MAX, task).await.is_err() {
+        if timeout(SETTLE_MAX, &mut task).await.is_err() {
+            task.abort();
             tracing::warn!("the store is away; what was not settled will be repeated when its lease has run out");
         }
     }
@@ -96,30 +113,27 @@ impl Worker {
 impl Loop {
     async fn run(mut self, stop: &CancellationToken) -> (SettlerHandle, Presence) {
         let mut round = self.presence.round();
-        while let Some(earliest) = self.visits.iter().min().copied() {
+        while !stop.is_cancelled() {
+            let short_of_permits = self.begin_visits(&round);
+            let has_room = self.under_way.len() < VISITS_MAX && !short_of_permits;
+            let permits = self.permits.clone();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                () = sleep_until(earliest) => {}
-                Some(shard) = self.settler.worth_a_visit.recv() => {
-                    self.visits[usize::from(shard)] = Instant::now();
-                }
+                () = stop.cancelled() => {}
+                Some(visit) = self.under_way.next() => self.end_visit(visit),
+                () = until(self.visits.next()), if has_room => {}
+                // It goes free again at once, and the next visit begins with it.
+                _ = permits.acquire(), if short_of_permits => {}
+                Some(shard) = self.settler.worth_a_visit.recv() => self.visits.ask_for(shard, Instant::now()),
                 changed = self.presence.changed() => {
                     self.take_over(&round, &changed);
                     round = changed;
                 }
             }
-            for Turn { shard, own } in round.iter().copied() {
-                let due = self.visits[usize::from(shard)] <= Instant::now();
-                if !due || stop.is_cancelled() {
-                    continue;
-                }
-                let Some(permits) = stop.run_until_cancelled(self.permits(self.worker.settings.batch)).await else {
-                    continue;
-                };
-                // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they lapse.
-                self.visits[usize::from(shard)] = self.visit(shard, own, permits).await;
-            }
+        }
+        // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they lapse.
+        while let Some(visit) = self.under_way.next().await {
+            self.end_visit(visit);
         }
         self.drain().await
     }
@@ -127,23 +141,49 @@ impl Loop {
     /// Visits at once the shards that nobody else looks after any more.
     fn take_over(&mut self, before: &[Turn], now: &[Turn]) {
         for turn in now.iter().filter(|turn| turn.own && !before.contains(turn)) {
-            self.visits[usize::from(turn.shard)] = Instant::now();
+            self.visits.ask_for(turn.shard, Instant::now());
         }
     }
 
-    /// Claims from one shard, and tells when it is next to be visited.
-    async fn visit(&mut self, shard: u16, own: bool, permits: Vec<OwnedSemaphorePermit>) -> Instant {
-        let config::Worker { share, lease, .. } = self.worker.settings;
-        if self.settler.behind.load(Ordering::Relaxed) {
-            return Instant::now() + RETRY_PAUSE;
+    /// Begins visits of shards that are due, with an equal part of the permits that are free. Tells whether there was none for
+    /// one of them.
+    fn begin_visits(&mut self, round: &[Turn]) -> bool {
+        let now = Instant::now();
+        let mut due = self.visits.due(round, now).min(VISITS_MAX - self.under_way.len());
+        while due > 0 {
+            let fair = self.permits.available_permits().div_ceil(due);
+            let permits = self.permits(fair.min(self.worker.settings.batch));
+            if permits.is_empty() {
+                return true;
+            }
+            let Some(turn) = self.visits.begin(round, now) else { break };
+            due -= 1;
+            if self.settler.is_behind(turn.shard) {
+                self.visits.end(turn.shard, now + RETRY_PAUSE);
+                continue;
+            }
+            let config::Worker { share, lease, .. } = self.worker.settings;
+            let (store, bounds) = (self.worker.store.clone(), ClaimBounds { batch: permits.len(), share, lease });
+            self.under_way.push(Box::pin(async move {
+                let claimed = store.claim(turn.shard, bounds).await;
+                Visit { turn, permits, claimed }
+            }));
         }
-        let bounds = ClaimBounds { batch: permits.len(), share, lease };
-        let answer = self.worker.store.claim(shard, bounds).await;
+        false
+    }
+
+    /// As many permits as are free, up to `most`.
+    fn permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
+        (0..most).map_while(|_| self.permits.clone().try_acquire_owned().ok()).collect()
+    }
+
+    /// Starts what a visit has claimed, and plans the next one.
+    fn end_visit(&mut self, Visit { turn: Turn { shard, own }, permits, claimed }: Visit) {
         // All shards are on one Redis, or on few: the first that is away is news, and the last that comes back.
         let all_were_there = !self.away.contains(&true);
-        let was_away = mem::replace(&mut self.away[usize::from(shard)], answer.is_err());
+        let was_away = mem::replace(&mut self.away[usize::from(shard)], claimed.is_err());
         let all_are_there = !self.away.contains(&true);
-        match answer {
+        let next = match claimed {
             Ok(claimed) => {
                 if was_away && all_are_there {
                     tracing::info!("the store answers again");
@@ -163,20 +203,8 @@ impl Loop {
                 }
                 Instant::now() + RETRY_PAUSE
             }
-        }
-    }
-
-    /// At least one permit, and as many more as are free, up to `most`.
-    async fn permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
-        let Ok(first) = self.permits.clone().acquire_owned().await else { return Vec::new() };
-        let mut permits = vec![first];
-        while permits.len() < most {
-            match self.permits.clone().try_acquire_owned() {
-                Ok(permit) => permits.push(permit),
-                Err(_) => break,
-            }
-        }
-        permits
+        };
+        self.visits.end(shard, next);
     }
 
     fn next_visit(&self, now: Timestamp, next_visit: Option<Timestamp>, full: bool, eager: bool) -> Instant {

@@ -9,11 +9,13 @@ use shared::address::Address;
 use shared::outcome::Outcome;
 use shared::transcript::Transcript;
 
+pub use fate::Fate;
 pub use moment::Moment;
 
 pub mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod fate;
 pub mod http;
 pub mod log;
 mod moment;
@@ -35,6 +37,9 @@ pub struct Attempt {
     pub envelope_from: Option<Address>,
     /// Where in its life the job is; [`Self::key`] is made of it.
     pub moment: Moment,
+    /// Whether anybody knows what becomes of it: where the sender waits for the answer to the whole message it does so by
+    /// [`Fate::answer`].
+    pub fate: Fate,
     /// The kind of mail.
     pub stream: Option<String>,
     /// The trace that the message belongs to (W3C Trace Context).
@@ -51,7 +56,8 @@ pub trait Sender: Send + Sync {
     /// Tries once. Returns within the sender's own time limits, whatever the peer does. What every sender has to keep is
     /// tested by the suite in `sender::conformance` (feature `conformance`).
     ///
-    /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for the next one.
+    /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for the next one. It counts as
+    /// one that did not happen; so it is not dropped while the message's [`Fate`] is open, and ends soon by itself then.
     async fn send(&self, attempt: &Attempt) -> Outcome;
 
     /// The same, and what the wire showed on the way, for events and traces. A sender without a wire has nothing to add.
@@ -82,6 +88,7 @@ impl Attempt {
             recipient,
             envelope_from: None,
             moment: Moment::default(),
+            fate: Fate::default(),
             stream: None,
             traceparent: None,
             metadata: Map::new(),

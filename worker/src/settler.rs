@@ -1,39 +1,44 @@
-//! The settler: one task per worker that holds its leases. It groups finished attempts and settles them together,
-//! lengthens the leases of those that take long, and at the end gives back what was not finished.
+//! The settler: one task per worker that holds its leases. It groups finished attempts and settles them together, each
+//! shard for itself, lengthens the leases of those that take long, and at the end gives back what was not finished.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 use shared::clock::Timestamp;
+use shared::store::Store;
 use shared::store::claim::{Lease, LeaseKey};
-use shared::store::lease::{Extended, GivenBack};
-use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
-use shared::store::{BATCH_MAX, Store, StoreError};
+use shared::store::lease::Extended;
+use shared::store::settle::Settlement;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// How long to wait before a store that did not answer is asked again.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+mod held;
+mod told;
+
+pub use held::HeldLease;
+use held::HeldLeases;
+use told::{Teller, Untold};
+
+use crate::soon::until;
 
 /// How long it takes at most until an attempt is stopped whose address was retired or suppressed meanwhile: lengthening the
 /// lease is how its worker hears of it.
 const VOID_HEARD: Duration = Duration::from_secs(1);
 
-/// How often a stopping worker tries to give back what it has. Leases lapse by themselves, so it need not wait for long.
-const RELEASE_TRIES: u32 = 4;
+/// How many notices are taken at once.
+const NOTICES_AT_ONCE: usize = 1_024;
 
 /// What the settler is told. The worker's permits bound how much of it can wait.
 pub enum Notice {
     /// Jobs were claimed, under one lease.
     Claimed(HeldLease),
-    /// An attempt ended. The permit goes free when the settlement is in the store.
+    /// An attempt ended. The permit goes free when the settlement is in the store, or when the store is known to be away:
+    /// then nothing more is claimed of that shard, and the others need the room.
     Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
     /// An attempt came to nothing that could be settled: the job lapses.
     Lost(Slot),
@@ -50,37 +55,6 @@ pub struct Slot {
     pub number: usize,
 }
 
-/// A lease while it is held.
-pub struct HeldLease {
-    key: LeaseKey,
-    /// The jobs whose attempts have not ended, by their number, and what stops each.
-    open: Vec<Option<(Lease, CancellationToken)>>,
-    left: usize,
-    deadline: Timestamp,
-    /// When the deadline was set, by this process's clock: the next one is as much later as time has passed since.
-    set_at: Timestamp,
-}
-
-impl HeldLease {
-    /// The lease on these jobs. A job's token is cancelled when the lease is lost for it, so that nothing more is sent.
-    pub fn new(key: LeaseKey, jobs: Vec<(Lease, CancellationToken)>, deadline: Timestamp, set_at: Timestamp) -> Self {
-        let left = jobs.len();
-        Self { key, open: jobs.into_iter().map(Some).collect(), left, deadline, set_at }
-    }
-
-    /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others alone. Tells how many
-    /// those are.
-    fn let_go(&mut self, void: &[String]) -> usize {
-        for slot in &mut self.open {
-            if let Some((_, cut)) = slot.take_if(|(lease, _)| void.iter().any(|id| **id == *lease.job)) {
-                cut.cancel();
-                self.left -= 1;
-            }
-        }
-        self.left
-    }
-}
-
 /// How the settler works.
 #[derive(Clone, Copy, Debug)]
 pub struct SettlerSettings {
@@ -94,235 +68,189 @@ pub struct SettlerSettings {
 pub struct SettlerHandle {
     /// Where notices go. The settler ends, with everything settled or given back, when all its senders are gone.
     pub notices: UnboundedSender<Notice>,
-    /// Whether finished attempts wait for a store that does not answer. To claim meanwhile would let their leases lapse
-    /// and repeat them.
-    pub behind: Arc<AtomicBool>,
     /// Shards that are worth a visit now. One that finds no room here is visited a little later.
     pub worth_a_visit: Receiver<u16>,
     /// The task.
     pub task: JoinHandle<()>,
+    teller: Arc<Teller>,
+}
+
+impl SettlerHandle {
+    /// Whether finished attempts of a shard wait for a store that does not answer. To claim there meanwhile would let their
+    /// leases lapse and repeat them.
+    pub fn is_behind(&self, shard: u16) -> bool {
+        self.teller.is_behind(shard)
+    }
+}
+
+/// What goes on beside the loop, so that no shard waits for another.
+type UnderWay = FuturesUnordered<BoxFuture<'static, Answered>>;
+
+/// What the store has answered.
+enum Answered {
+    /// It knows all that it was told of this shard.
+    Told(u16),
+    /// It was asked at this instant for these deadlines of leases of this shard.
+    Extended(u16, Timestamp, Vec<((LeaseKey, Timestamp), Extended)>),
+}
+
+/// One shard, as far as the store is asked about it.
+#[derive(Default)]
+struct Shard {
+    untold: Untold,
+    is_told: bool,
+    is_extended: bool,
 }
 
 struct Settler {
-    store: Store,
+    teller: Arc<Teller>,
     settings: SettlerSettings,
-    held: HashMap<LeaseKey, HeldLease>,
-    behind: Arc<AtomicBool>,
-    worth_a_visit: Sender<u16>,
-    /// Whether the last settlements fell short of the configured durability.
-    short: AtomicBool,
+    held: HeldLeases,
+    shards: Vec<Shard>,
+    under_way: UnderWay,
+    /// When those are told who have waited for others.
+    linger_end: Option<Instant>,
 }
 
 /// Starts a settler.
 pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
-    let behind = Arc::new(AtomicBool::new(false));
     let (tell, worth_a_visit) = mpsc::channel(2 * usize::from(store.shards()));
+    let shards = (0..store.shards()).map(|_| Shard::default()).collect();
+    let teller = Arc::new(Teller::new(store, tell));
     let settler = Settler {
-        store,
+        teller: teller.clone(),
         settings,
-        held: HashMap::new(),
-        behind: behind.clone(),
-        worth_a_visit: tell,
-        short: AtomicBool::new(false),
+        held: HeldLeases::default(),
+        shards,
+        under_way: UnderWay::new(),
+        linger_end: None,
     };
-    SettlerHandle { notices, behind, worth_a_visit, task: tokio::spawn(settler.run(receiver)) }
+    SettlerHandle { notices, worth_a_visit, task: tokio::spawn(settler.run(receiver)), teller }
 }
 
 impl Settler {
     async fn run(mut self, mut notices: UnboundedReceiver<Notice>) {
         let heartbeat = self.settings.lease.min(3 * VOID_HEARD) / 3;
-        let heartbeat = self.store.clock().real(heartbeat).max(Duration::from_millis(1));
+        let heartbeat = self.teller.store.clock().real(heartbeat).max(Duration::from_millis(1));
         let mut heartbeat = interval(heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
+        let mut taken = Vec::new();
         loop {
             tokio::select! {
-                notice = notices.recv() => match notice {
-                    Some(notice) => self.take_and_settle(notice, &mut notices).await,
-                    None => break,
-                },
-                _ = heartbeat.tick() => self.extend().await,
+                // While some wait for others nobody need be woken for each.
+                count = notices.recv_many(&mut taken, NOTICES_AT_ONCE), if self.linger_end.is_none() => {
+                    if count == 0 {
+                        break;
+                    }
+                    taken.drain(..).for_each(|notice| self.take(notice));
+                }
+                () = until(self.linger_end) => {
+                    while let Ok(notice) = notices.try_recv() {
+                        self.take(notice);
+                    }
+                    self.linger_end = None;
+                    self.tell_all();
+                }
+                Some(answered) = self.under_way.next() => self.note(answered),
+                _ = heartbeat.tick() => self.extend(),
             }
         }
-        self.release().await;
+        self.give_all_back().await;
     }
 
-    /// Takes a notice and those that follow within the linger, and settles what has ended.
-    async fn take_and_settle(&mut self, notice: Notice, notices: &mut UnboundedReceiver<Notice>) {
-        let (mut settlements, mut permits, mut lost, mut void) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut next = Some(notice);
-        let mut deadline = None;
-        while let Some(notice) = next {
-            match notice {
-                Notice::Claimed(held) => {
-                    self.held.insert(held.key, held);
-                }
-                Notice::Ended(slot, settlement, permit) => {
-                    self.close(slot);
-                    settlements.push(*settlement);
-                    permits.push(permit);
-                    deadline.get_or_insert_with(|| Instant::now() + self.settings.linger);
-                }
-                Notice::Lost(slot) => lost.extend(self.close(slot)),
-                // Where the worker stops, all that it holds is given back at the end.
-                Notice::Cut(slot, lease) => void.extend((!self.holds(slot)).then_some(lease)),
-            }
-            next = match deadline {
-                _ if settlements.len() >= BATCH_MAX => None,
-                None => notices.try_recv().ok(),
-                Some(deadline) => timeout_at(deadline, notices.recv()).await.unwrap_or(None),
-            };
-        }
-        let mut by_shard: HashMap<u16, Vec<Settlement>> = HashMap::new();
-        for settlement in settlements {
-            by_shard.entry(settlement.lease.shard).or_default().push(settlement);
-        }
-        join_all(by_shard.into_values().map(|of_shard| self.settle(of_shard))).await;
-        self.behind.store(false, Ordering::Relaxed);
-        drop(permits);
-        if !lost.is_empty()
-            && let Err(err) = self.store.release(&lost, GivenBack::Crashed).await
-        {
-            tracing::warn!(%err, jobs = lost.len(), "jobs whose attempts came to nothing stay leased until they lapse");
-        }
-        // Whoever told that an address wants nothing more waits to hear that its attempt has stopped.
-        if !void.is_empty()
-            && let Err(err) = self.store.release(&void, GivenBack::Untried).await
-        {
-            tracing::warn!(%err, jobs = void.len(), "attempts that were stopped for good seem to go on until their lease lapses");
-        }
-    }
-
-    /// Whether the job in this slot is still ours.
-    fn holds(&self, slot: Slot) -> bool {
-        let held = self.held.get(&slot.lease);
-        held.and_then(|held| held.open.get(slot.number)).is_some_and(Option::is_some)
-    }
-
-    /// The attempt in this slot has ended; its lease, if it is still held.
-    fn close(&mut self, slot: Slot) -> Option<Lease> {
-        let held = self.held.get_mut(&slot.lease)?;
-        let (lease, _) = held.open.get_mut(slot.number)?.take()?;
-        held.left -= 1;
-        if held.left == 0 {
-            self.held.remove(&slot.lease);
-        }
-        Some(lease)
-    }
-
-    /// Settles attempts of one shard until the store has answered.
-    async fn settle(&self, settlements: Vec<Settlement>) {
-        // The same name at each try: where an answer was lost, the next one is the same.
-        let call = SettleCall::unique();
-        let mut asked_before = false;
-        loop {
-            match self.store.settle(call, &settlements).await {
-                Ok(SettleReport { settled, missing, worth_a_visit }) => {
-                    self.note_durability(missing);
-                    for shard in worth_a_visit {
-                        let _ = self.worth_a_visit.try_send(shard);
-                    }
-                    let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
-                    if stale > 0 {
-                        tracing::warn!(
-                            stale,
-                            "leases had run out before their attempts were settled; those are repeated"
-                        );
-                    }
-                    return;
-                }
-                Err(StoreError::Unavailable(why)) => {
-                    if !mem::replace(&mut asked_before, true) {
-                        tracing::warn!(why, waiting = settlements.len(), "attempts wait to be settled");
-                    }
-                    self.behind.store(true, Ordering::Relaxed);
-                    sleep(RETRY_PAUSE).await;
-                }
-                // One that cannot be settled must not take the others with it.
-                Err(_) if settlements.len() > 1 => {
-                    for settlement in settlements {
-                        Box::pin(self.settle(vec![settlement])).await;
-                    }
-                    return;
-                }
-                Err(err) => {
-                    tracing::error!(%err, "an attempt could not be settled; it is repeated when its lease has run out");
-                    return;
+    fn take(&mut self, notice: Notice) {
+        match notice {
+            Notice::Claimed(held) => return self.held.take(held),
+            Notice::Ended(slot, settlement, permit) => {
+                self.held.close(slot);
+                let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
+                untold.ended.push(*settlement);
+                if !self.teller.is_behind(slot.lease.shard) {
+                    untold.permits.push(permit);
                 }
             }
+            Notice::Lost(slot) => {
+                let lost = self.held.close(slot);
+                self.shards[usize::from(slot.lease.shard)].untold.crashed.extend(lost);
+            }
+            // Where the worker stops, all that it holds is given back at the end. Else the address wants nothing more, and
+            // whoever said so waits to hear that its attempt has stopped.
+            Notice::Cut(slot, lease) => {
+                let is_void = !self.held.has(slot);
+                self.shards[usize::from(slot.lease.shard)].untold.untried.extend(is_void.then_some(lease));
+            }
         }
+        self.linger_end.get_or_insert_with(|| Instant::now() + self.settings.linger);
     }
 
-    /// Says once that settlements do not reach the configured durability, and once that they do again. Attempts are not
-    /// held up for it: they were made, and to make them again would be worse.
-    fn note_durability(&self, missing: Option<String>) {
-        let was_short = self.short.swap(missing.is_some(), Ordering::Relaxed);
-        match missing {
-            Some(missing) if !was_short => {
-                tracing::warn!(
-                    missing,
-                    "settled attempts do not reach redis.durability; a failover now could repeat them"
-                );
+    /// Tells the store of all shards that it is not being told of already.
+    fn tell_all(&mut self) {
+        (0..).zip(&mut self.shards).for_each(|(shard, state)| tell(&self.teller, &self.under_way, shard, state));
+    }
+
+    fn note(&mut self, answered: Answered) {
+        match answered {
+            Answered::Told(shard) => {
+                let state = &mut self.shards[usize::from(shard)];
+                state.is_told = false;
+                // What has ended meanwhile has waited long enough.
+                tell(&self.teller, &self.under_way, shard, state);
             }
-            None if was_short => tracing::info!("settled attempts reach redis.durability again"),
-            _ => {}
+            Answered::Extended(shard, asked_at, answers) => {
+                self.shards[usize::from(shard)].is_extended = false;
+                for (lease, extended) in &answers {
+                    self.held.note_extended(*lease, asked_at, extended);
+                }
+            }
         }
     }
 
     /// Lengthens the leases of attempts that are under way.
-    async fn extend(&mut self) {
-        let now = self.store.clock().now();
-        let later = |held: &HeldLease| (held.key, held.deadline.plus(now.since(held.set_at)));
-        let leases: Vec<(LeaseKey, Timestamp)> = self.held.values().map(later).collect();
-        if leases.is_empty() {
-            return;
-        }
-        let answers = self.store.extend(&leases).await;
-        for ((key, deadline), extended) in leases.into_iter().zip(answers) {
-            match extended {
-                Extended::Yes(void) => {
-                    let Some(held) = self.held.get_mut(&key) else { continue };
-                    (held.deadline, held.set_at) = (deadline, now);
-                    if !void.is_empty() && held.let_go(&void) == 0 {
-                        self.held.remove(&key);
-                    }
-                }
-                // It is asked for again at the next beat.
-                Extended::Unknown => {}
-                Extended::Lapsed => {
-                    if let Some(held) = self.held.remove(&key) {
-                        tracing::warn!(
-                            attempts = held.left,
-                            "a lease ran out while its attempts went on; they are stopped"
-                        );
-                        held.open.iter().flatten().for_each(|(_, cut)| cut.cancel());
-                    }
-                }
+    fn extend(&mut self) {
+        let now = self.teller.store.clock().now();
+        for (shard, leases) in self.held.deadlines(now) {
+            let state = &mut self.shards[usize::from(shard)];
+            if state.is_extended {
+                continue;
             }
+            state.is_extended = true;
+            let teller = self.teller.clone();
+            self.under_way.push(Box::pin(async move {
+                let answers = teller.store.extend(&leases).await;
+                Answered::Extended(shard, now, leases.into_iter().zip(answers).collect())
+            }));
         }
     }
 
-    /// Gives back what was claimed and not finished.
-    async fn release(self) {
-        let leases: Vec<Lease> =
-            self.held.into_values().flat_map(|held| held.open.into_iter().flatten()).map(|(lease, _)| lease).collect();
-        if leases.is_empty() {
-            return;
+    /// Settles what has ended, and gives back what was claimed and not finished.
+    async fn give_all_back(mut self) {
+        let mut left = 0;
+        for lease in self.held.take_all() {
+            left += 1;
+            self.shards[usize::from(lease.shard)].untold.untried.push(lease);
         }
-        for left in (0..RELEASE_TRIES).rev() {
-            match self.store.release(&leases, GivenBack::Untried).await {
-                Ok(released) => {
-                    tracing::info!(released, "gave back jobs that were not finished");
-                    return;
-                }
-                // What was given back before the answer was lost has a stale token by now, and stays as it is.
-                Err(StoreError::Unavailable(_)) if left > 0 => sleep(RETRY_PAUSE).await,
-                Err(err) => {
-                    tracing::warn!(%err, jobs = leases.len(), "jobs could not be given back; their leases will lapse");
-                    return;
-                }
-            }
+        if left > 0 {
+            tracing::info!(jobs = left, "giving back jobs that were not finished");
+        }
+        self.tell_all();
+        while let Some(answered) = self.under_way.next().await {
+            self.note(answered);
         }
     }
+}
+
+/// Tells the store what it does not know of a shard, unless it is being told already: what comes meanwhile goes with the
+/// next call.
+fn tell(teller: &Arc<Teller>, under_way: &UnderWay, shard: u16, state: &mut Shard) {
+    if state.is_told || state.untold.is_empty() {
+        return;
+    }
+    state.is_told = true;
+    let (teller, untold) = (teller.clone(), mem::take(&mut state.untold));
+    under_way.push(Box::pin(async move {
+        teller.tell(shard, untold).await;
+        Answered::Told(shard)
+    }));
 }

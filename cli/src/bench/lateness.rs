@@ -1,18 +1,18 @@
-//! How late jobs are claimed, under a steady load and beside a large backlog.
+//! How late a worker claims jobs, under a steady load and beside a large backlog. The journal says how late each was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use shared::config::Config;
-use shared::event::{Event, EventKind, EventLines};
-use shared::pace::{Feedback, PaceLimits};
+use shared::config::{self, Config};
+use shared::event::EventKind;
+use shared::pace::PaceLimits;
 use shared::placement::Destination;
-use shared::store::claim::ClaimBounds;
-use shared::store::settle::{End, SettleCall, Settlement};
-use shared::tally::{Tally, TallyResult};
+use shared::store::journal::EntryId;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use super::rig::{BATCH, Rig, arrival, ms_after};
+use super::rig::{BATCH, NoSender, Rig, arrival};
 use super::{Figures, figures};
 use crate::progress::Progress;
 
@@ -25,6 +25,13 @@ const DESTINATIONS: usize = 1_000;
 /// The two destinations with a backlog: one that gets what it can take, and one that an operator allows little.
 const CROWDED: usize = 1_000_000;
 const THROTTLED: usize = 1_000_001;
+
+/// Attempts that the worker may have under way.
+const CONCURRENCY: usize = 1_024;
+
+/// How often the journal is read, and how many entries of each shard at a time.
+const LOOK: Duration = Duration::from_secs(1);
+const ENTRIES: usize = 100;
 
 /// What the throttled one may get: ten attempts per second.
 const LITTLE: PaceLimits = PaceLimits { rate: 10.0, burst: 10.0, window: 200 };
@@ -65,7 +72,7 @@ impl Late {
         self.ms[((self.ms.len() - 1) as f64 * share) as usize] as f64
     }
 
-    /// Measures claimed_at - due of `jobs`. As many jobs as `backlog` says are due from the start at each of two more
+    /// Measures claimed_at - due of `jobs`, by what a worker with the settings that ship, but for its size, makes of them. As many jobs as `backlog` says are due from the start at each of two more
     /// destinations.
     async fn measured(jobs: usize, backlog: usize) -> Result<Self> {
         let rig = Rig::new().await?;
@@ -78,61 +85,64 @@ impl Late {
         let due_in =
             |n: usize| (lead + Duration::from_secs_f64(n as f64 / RATE as f64)).saturating_sub(started.elapsed());
         rig.schedule((0..jobs).map(|n| arrival(10_000_000 + n, n % DESTINATIONS, due_in(n)))).await?;
+        // What was scheduled is no news any more, and would only be in the way.
+        rig.store.trim_journal(Duration::ZERO).await?;
         // Not before: a backlog that is worked off while nothing falls due is in nobody's way.
         sleep(lead.saturating_sub(started.elapsed() + Duration::from_millis(100))).await;
-        let (mut late, mut besides) = (Vec::with_capacity(jobs), 0_usize);
-        let mut progress = Progress::new("claiming", jobs);
         let claiming = Instant::now();
-        let bounds = ClaimBounds { batch: BATCH, share: 64, lease: Duration::from_secs(60) };
-        let longest = Config::embedded().worker.poll_max;
-        let shards = rig.store.shards();
-        let mut visits = vec![Instant::now(); usize::from(shards)];
-        while late.len() < jobs {
-            let mut next = Instant::now() + longest;
-            for shard in 0..shards {
-                let visit = &mut visits[usize::from(shard)];
-                if *visit <= Instant::now() {
-                    let claimed = rig.store.claim(shard, bounds).await?;
-                    let wait = claimed.next_visit.map_or(longest, |at| at.since(claimed.now)).min(longest);
-                    *visit = Instant::now() + wait;
-                    let settlements: Vec<Settlement> = claimed
-                        .jobs
-                        .into_iter()
-                        .map(|leased| {
-                            if crowded.contains(&leased.lease.destination) {
-                                besides += 1;
-                            } else {
-                                late.push(ms_after(leased.claimed_at, leased.lease.due));
-                            }
-                            let job = &leased.job;
-                            let id = leased.lease.job.clone();
-                            let mut events = EventLines::default();
-                            events.push(&Event::about(EventKind::JobClosed, id, &job.head.destination));
-                            let tally =
-                                Tally::new(TallyResult::Delivered, None, 1, job.head.created, leased.claimed_at);
-                            Settlement {
-                                lease: leased.lease,
-                                end: End::Close,
-                                delivered: true,
-                                feedback: Feedback::Good,
-                                tally,
-                                events,
-                            }
-                        })
-                        .collect();
-                    if !settlements.is_empty() {
-                        rig.store.settle(SettleCall::unique(), &settlements).await?;
-                    }
-                }
-                next = next.min(*visit);
-            }
-            progress.show(late.len() as u64, "");
-            sleep(next.saturating_duration_since(Instant::now())).await;
+        let stop = CancellationToken::new();
+        let settings = config::Worker { concurrency: CONCURRENCY, batch: BATCH, ..Config::embedded().worker };
+        let worker = rig.start_worker_with(Arc::new(NoSender::default()), settings, &stop);
+        let mut delivered = Delivered::since(rig.store.journal_ends().await?);
+        let mut progress = Progress::new("claiming", jobs);
+        while delivered.late.len() < jobs {
+            sleep(LOOK).await;
+            delivered.read(&rig, &crowded).await?;
+            progress.show(delivered.late.len() as u64, "");
         }
-        let backlog_rate = besides as f64 / claiming.elapsed().as_secs_f64();
+        let backlog_rate = delivered.besides as f64 / claiming.elapsed().as_secs_f64();
         let backlog_left = rig.store.waiting(&crowded[0]).await?.jobs as f64;
+        stop.cancel();
+        worker.await?;
         rig.end().await;
+        let mut late = delivered.late;
         late.sort_unstable();
         Ok(Self { ms: late, backlog_rate, backlog_left })
+    }
+}
+
+/// What the journal says of messages that got through.
+struct Delivered {
+    cursor: Vec<EntryId>,
+    /// How late, in ms, those were that fell due meanwhile.
+    late: Vec<i64>,
+    /// How many were of the backlogs.
+    besides: usize,
+}
+
+impl Delivered {
+    fn since(cursor: Vec<EntryId>) -> Self {
+        Self { cursor, late: Vec::new(), besides: 0 }
+    }
+
+    /// Reads on to the end.
+    async fn read(&mut self, rig: &Rig, crowded: &[Destination]) -> Result<()> {
+        loop {
+            let journals = rig.store.read_journal(&self.cursor, ENTRIES).await?;
+            if journals.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+            for (place, journal) in self.cursor.iter_mut().zip(&journals) {
+                *place = journal.last().map_or(*place, |entry| entry.id);
+            }
+            let events = journals.iter().flatten().flat_map(|entry| &entry.events);
+            for event in events.filter(|event| event.kind == EventKind::MessageDelivered) {
+                if event.destination.as_ref().is_some_and(|place| crowded.contains(place)) {
+                    self.besides += 1;
+                } else {
+                    self.late.extend(event.late_ms);
+                }
+            }
+        }
     }
 }

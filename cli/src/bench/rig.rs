@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use nix::sys::resource::{UsageWho, getrusage};
 use shared::account::Account;
 use shared::address::Address;
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::clock::{Clock, SystemClock};
 use shared::config::{self, Config};
 use shared::job::{Head, JobId, Message};
 use shared::outcome::Outcome;
@@ -315,9 +315,4 @@ impl Zipf {
         let last = self.cumulated.last().copied().unwrap_or_default();
         self.cumulated.partition_point(|sum| *sum < uniform * last)
     }
-}
-
-/// Milliseconds of an instant after another, below zero where it lies before it.
-pub(crate) fn ms_after(later: Timestamp, earlier: Timestamp) -> i64 {
-    later.ms() - earlier.ms()
 }

@@ -179,7 +179,7 @@ impl Hook {
         }
         let secret = service.secret_keys().and_then(|keys| Secret::read(section, keys));
         if let Some((key, secret)) = secret {
-            if secret.is_empty() {
+            if secret.reveal().trim_ascii().is_empty() {
                 section.fault(key, "is empty");
             }
             self.secret = Some(secret);

@@ -10,7 +10,7 @@ mod pace;
 mod smtp;
 
 use super::senders::{read_command, read_http};
-use super::{Config, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
+use super::{Config, HostRule, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ impl Worker {
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
         set(&mut self.route, section.text("route").map(str::to_owned));
         if section.has("http_hosts") {
-            self.http_hosts = section.texts("http_hosts").into_iter().map(str::to_lowercase).collect();
+            self.http_hosts = HostRule::read_all(section, "http_hosts");
         }
     }
 }

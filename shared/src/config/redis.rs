@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn a_password_is_what_was_written_and_only_a_file_s_line_end_is_not_of_it() {
+        assert_eq!(
+            read("[redis]\npassword = \" open sesame \"", &[]).unwrap().redis.login.password.unwrap(),
+            " open sesame "
+        );
+        let file = std::env::temp_dir().join(format!("redeliver-password-{}", std::process::id()));
+        for (text, password) in
+            [(" open sesame \n", " open sesame "), ("sesame\r\n", "sesame"), ("sesame\n\n", "sesame\n")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let named = format!("[redis]\npassword_file = \"{}\"", file.display());
+            assert_eq!(read(&named, &[]).unwrap().redis.login.password.unwrap(), password);
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
     fn what_contradicts_itself_is_a_fault_that_says_so_and_shows_no_secret() {
         let cases = [
             ("url = \"redis://h\"\ncluster = [\"redis://h\"]", "redis.cluster", "only one of url, cluster"),

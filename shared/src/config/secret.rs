@@ -31,8 +31,8 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without the white space around it;
-    /// and tells which of the two keys it was. Both at once are a fault, and so is a file that cannot be read.
+    /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without the line end that the file
+    /// ends with; and tells which of the two keys it was. Both at once are a fault, and so is a file that cannot be read.
     pub(super) fn read(
         section: &mut Section<'_, '_>,
         [key, key_file]: [&'static str; 2],
@@ -41,9 +41,16 @@ impl Secret {
             section.fault(key_file, format!("stands beside {key}; keep one of them"));
         }
         let held = section.text(key).map(|text| (key, text.as_bytes().to_vec()));
-        let (named, bytes) = read_file(section, key_file).map(|bytes| (key_file, bytes)).or(held)?;
-        Some((named, Self(bytes.trim_ascii().to_vec())))
+        let filed = read_file(section, key_file).map(|bytes| (key_file, without_line_end(&bytes).to_vec()));
+        let (named, bytes) = filed.or(held)?;
+        Some((named, Self(bytes)))
     }
+}
+
+/// Editors and `echo` put a line end behind what a file holds; white space before it may be meant.
+pub(super) fn without_line_end(bytes: &[u8]) -> &[u8] {
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// What is in the file that `key` names; a fault where it cannot be read.

@@ -7,12 +7,15 @@ use url::{Host, Url};
 
 use super::read::{SECOND, set};
 use super::secret::read_file;
-use super::{Route, SenderSettings};
+use super::{HostRule, Route, SenderSettings};
 use crate::settings::{Section, SettingsFault};
 use crate::signature::Signer;
 
 /// What stands for the envelope in a command's arguments.
 pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];
+
+/// How to make a secret that signs requests.
+const MAKE_SECRET: &str = "make one with: echo whsec_$(openssl rand -base64 32)";
 
 /// The settings of a platform that sends by itself, asked over HTTP.
 #[derive(Clone, Debug)]
@@ -67,12 +70,13 @@ pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
     });
     let secrets = read_file(section, "secret_file");
     if secrets.is_none() && !section.has("secret_file") {
-        section.fault("secret_file", "an http route needs the file of the secret that signs its requests");
+        let text = format!("an http route needs the file of the secret that signs its requests; {MAKE_SECRET}");
+        section.fault("secret_file", text);
     }
     let signer = secrets.and_then(|secrets| match Signer::from_secrets(&String::from_utf8_lossy(&secrets)) {
         Ok(signer) => Some(signer),
         Err(why) => {
-            section.fault("secret_file", why.to_string());
+            section.fault("secret_file", format!("{why}; {MAKE_SECRET}"));
             None
         }
     });
@@ -109,15 +113,13 @@ fn post_url(text: &str, cleartext: bool) -> Result<Url, String> {
 }
 
 /// Every http route has to post to a host of the list, where there is one: it says so in one place, whoever writes routes.
-pub(super) fn check_http_hosts(hosts: &[String], routes: &[Route], faults: &mut Vec<SettingsFault>) {
-    let allowed = |host: &str| {
-        let below = |rule: &str| rule.strip_prefix('*').is_some_and(|rest| host.ends_with(rest));
-        hosts.is_empty() || hosts.iter().any(|rule| rule == host || below(rule))
-    };
+pub(super) fn check_http_hosts(hosts: &[HostRule], routes: &[Route], faults: &mut Vec<SettingsFault>) {
+    let allowed = |host: &str| hosts.is_empty() || hosts.iter().any(|rule| rule.covers(host));
     for route in routes {
         let SenderSettings::Http(http) = &route.sender else { continue };
         let host = http.url.host_str().unwrap_or_default();
         if !allowed(host) {
+            let hosts: Vec<String> = hosts.iter().map(HostRule::to_string).collect();
             let text = format!("posts to {host}, which is not in worker.http_hosts: {}", hosts.join(", "));
             faults.push(SettingsFault { file: "all files".to_owned(), key: format!("route.{}.url", route.name), text });
         }
@@ -144,7 +146,8 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
     if !arguments.iter().any(|argument| argument.contains("{recipient}")) {
         section.fault(
             "arguments",
-            "must have {recipient} among them: [\"-i\", \"-f\", \"{sender}\", \"--\", \"{recipient}\"]",
+            "must have {recipient} among them, for the program gets the envelope here and the content on its standard input: \
+             [\"-i\", \"-f\", \"{sender}\", \"--\", \"{recipient}\"]",
         );
     }
     let crlf = section.choice("line_ends", &[("lf", false), ("crlf", true)]).unwrap_or(false);
@@ -171,6 +174,7 @@ fn check_placeholders(argument: &str) -> Result<(), &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, DEFAULT};
 
     #[test]
     fn mail_is_posted_by_tls_or_on_this_machine() {
@@ -205,7 +209,7 @@ mod tests {
                 answer_max: 1,
             })),
         };
-        let hosts = ["mail.example.com".to_owned(), "*.example.org".to_owned()];
+        let hosts = ["mail.example.com", "*.example.org"].map(|rule| rule.parse().unwrap());
         for (hosts, url, good) in [
             (&hosts[..], "https://mail.example.com/redeliver", true),
             (&hosts, "https://MAIL.example.com:8443/", true),
@@ -219,6 +223,23 @@ mod tests {
             let mut faults = Vec::new();
             check_http_hosts(hosts, &[route(url)], &mut faults);
             assert_eq!(faults.is_empty(), good, "{url}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_lacks_something_is_told_how_to_make_it() {
+        for (text, key, says) in [
+            ("sender = \"http\"\nurl = \"http://localhost/\"", "route.r.secret_file", "openssl rand"),
+            ("sender = \"http\"\nsecret_file = \"/dev/null\"", "route.r.secret_file", "openssl rand"),
+            ("sender = \"command\"\nprogram = \"/bin/true\"", "route.r.arguments", "{recipient}"),
+            ("sender = \"command\"\nprogram = \"/bin/true\"", "route.r.arguments", "standard input"),
+        ] {
+            let file = format!("[worker]\nhttp_hosts = [\"*\"]\n[[route]]\nname = \"r\"\n{text}");
+            let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &file)], &[]).unwrap_err();
+            let said =
+                |key: &str, says: &str| faults.0.iter().any(|fault| fault.key == key && fault.text.contains(says));
+            assert!(said(key, says), "{text}: {faults}");
+            assert!(said("worker.http_hosts", "\"*\" is no host like"), "{faults}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::HostRule;
 use crate::store::connection::servers::Tls;
 
 /// The settings of a route whose sender is `smtp`.
@@ -29,8 +30,8 @@ pub struct MxSettings {
     pub port: u16,
     /// Whether connections are encrypted: [`TlsMode::None`], [`TlsMode::Opportunistic`] or [`TlsMode::Required`].
     pub tls: TlsMode,
-    /// The recipients' domains for which TLS is required whatever `tls` says; `*.example.com` has all below it.
-    pub tls_required: Vec<String>,
+    /// The recipients' domains for which TLS is required whatever `tls` says.
+    pub tls_required: Vec<HostRule>,
     /// The addresses of our own that connections come from, taken in turn; none: the system chooses.
     pub sources: Vec<IpAddr>,
     /// Addresses that one attempt tries at most.

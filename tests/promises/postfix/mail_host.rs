@@ -157,7 +157,7 @@ async fn tls_to_a_mail_host_is_verified_by_the_name_that_the_dns_gave() {
         let mut settings = main(&["virtual_mailbox_maps = static:inbox/"]);
         settings.main.extend(of.main());
         let internet = Internet::with(settings).await;
-        let mut settings = MxSettings { tls_required: vec!["example.com".to_owned()], ..internet.settings() };
+        let mut settings = MxSettings { tls_required: vec!["example.com".parse().unwrap()], ..internet.settings() };
         settings.session.certificates.authority = authority;
         let (outcome, transcript) = MxSender::new(settings).send_traced(&mail("jo")).await;
         let transcript = transcript.expect("there was a wire");

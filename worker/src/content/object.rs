@@ -4,11 +4,18 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
 use object_store::path::Path;
-use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
+use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreScheme};
 use url::{Position, Url};
 
+use self::connector::Straight;
 use super::ContentError;
+
+mod connector;
 
 /// How the variables begin that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, …
 const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
@@ -77,8 +84,31 @@ fn open(url: &Url, variables: &[(String, String)]) -> Result<Place, String> {
     if url.scheme() == "http" {
         options.push(("allow_http".to_owned(), "true".to_owned()));
     }
-    let (store, _) = parse_url_opts(url, options).map_err(|err| named(err.to_string()))?;
-    Ok(Place { origin, under, store: store.into() })
+    let store = connect(url, &options).map_err(|err| named(err.to_string()))?;
+    Ok(Place { origin, under, store })
+}
+
+/// A builder with the URL, those of the options that are its own, and our way to connect.
+macro_rules! build {
+    ($builder:ty, $url:expr, $options:expr) => {{
+        let known = $options.iter().filter_map(|(key, value)| Some((key.parse().ok()?, value)));
+        let builder =
+            known.fold(<$builder>::new().with_url($url), |builder, (key, value)| builder.with_config(key, value));
+        Arc::new(builder.with_http_connector(Straight).build()?) as Arc<dyn ObjectStore>
+    }};
+}
+
+fn connect(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    Ok(match ObjectStoreScheme::parse(url)?.0 {
+        ObjectStoreScheme::AmazonS3 => build!(AmazonS3Builder, url.as_str(), options),
+        ObjectStoreScheme::GoogleCloudStorage => build!(GoogleCloudStorageBuilder, url.as_str(), options),
+        ObjectStoreScheme::MicrosoftAzure => build!(MicrosoftAzureBuilder, url.as_str(), options),
+        ObjectStoreScheme::Http => build!(HttpBuilder, &url[..Position::BeforePath], options),
+        other => {
+            let source = format!("{other:?} is no store that content may be in").into();
+            return Err(Error::Generic { store: "content", source });
+        }
+    })
 }
 
 /// The place that a URL names, and the object's name there, decoded, so that no encoding leads out of a place.

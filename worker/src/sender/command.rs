@@ -13,17 +13,20 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shared::config::CommandSettings;
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{Attempt, Sender};
+use super::{Attempt, Fate, Sender};
 
 mod arguments;
 mod exit;
 
 /// For so long after its end a program's output is waited for: another that it has started may hold it open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
+
+/// How much is written to a program at once, in bytes.
+const WRITE: usize = 64 << 10;
 
 /// Sends by a program.
 pub struct CommandSender {
@@ -39,7 +42,7 @@ impl CommandSender {
         Self { settings }
     }
 
-    async fn run(&self, arguments: Vec<String>, content: &[u8]) -> Result<Outcome, Fault> {
+    async fn run(&self, arguments: Vec<String>, content: &[u8], fate: &Fate) -> Result<Outcome, Fault> {
         let child = Command::new(&self.settings.program)
             .args(arguments)
             .env_clear()
@@ -52,10 +55,12 @@ impl CommandSender {
             .spawn()
             .map_err(|err| ours(FaultKind::Local, format!("the program cannot be started: {err}")))?;
         let mut running = Running(child);
-        match timeout(self.settings.timeout, running.ended(content, self.settings.output_max)).await {
-            Ok(Ok((status, output))) => exit::outcome(status, &output),
-            Ok(Err(err)) => Err(ours(FaultKind::Unanswered, format!("the program was lost: {err}"))),
-            Err(_) => {
+        // From its start on it may have sent.
+        match fate.answer(timeout(self.settings.timeout, running.ended(content, &self.settings))).await {
+            Some(Ok(Ok((status, output)))) => exit::outcome(status, &output),
+            Some(Ok(Err(err))) => Err(ours(FaultKind::Unanswered, format!("the program was lost: {err}"))),
+            None => Err(ours(FaultKind::Unanswered, "the program was stopped before its end".to_owned())),
+            Some(Err(_)) => {
                 let span = self.settings.timeout;
                 Err(ours(FaultKind::Unanswered, format!("the program ran for longer than {span:?} and was stopped")))
             }
@@ -64,16 +69,16 @@ impl CommandSender {
 }
 
 impl Running {
-    /// Hands the content over and waits for the end: the exit status, and the output up to `output_max`.
-    async fn ended(&mut self, content: &[u8], output_max: usize) -> io::Result<(ExitStatus, Vec<u8>)> {
+    /// Hands the content over and waits for the end: the exit status, and the output up to its bound.
+    async fn ended(&mut self, content: &[u8], settings: &CommandSettings) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let CommandSettings { crlf, output_max, .. } = *settings;
         let (input, mut from) = (self.0.stdin.take(), self.0.stdout.take());
         let mut output = Vec::new();
         let status = {
             let write = async {
-                if let Some(mut input) = input {
+                if let Some(input) = input {
                     // A program may know enough before it has read everything; its exit status says what came of it.
-                    let _ = input.write_all(content).await;
-                    let _ = input.shutdown().await;
+                    let _ = write(input, content, crlf).await;
                 }
             };
             let read = async {
@@ -124,20 +129,39 @@ impl Sender for CommandSender {
             Ok(arguments) => arguments,
             Err(reply) => return Outcome::Refused(reply),
         };
-        let outcome = if self.settings.crlf {
-            self.run(arguments, content).await
-        } else {
-            self.run(arguments, &with_lf(content)).await
-        };
-        outcome.unwrap_or_else(Outcome::Unreachable)
+        self.run(arguments, content, &attempt.fate).await.unwrap_or_else(Outcome::Unreachable)
     }
 }
 
-/// The content with the line ends of Unix. All of its line ends are CRLF.
-fn with_lf(content: &[u8]) -> Vec<u8> {
-    content.iter().copied().filter(|byte| *byte != b'\r').collect()
+/// Writes the content, with CRLF or the line ends of Unix. All of its own line ends are CRLF. It is not copied as a whole.
+async fn write(input: impl AsyncWrite + Unpin, content: &[u8], crlf: bool) -> io::Result<()> {
+    let mut input = BufWriter::with_capacity(WRITE, input);
+    if crlf {
+        input.write_all(content).await?;
+    } else {
+        for piece in content.split(|byte| *byte == b'\r') {
+            input.write_all(piece).await?;
+        }
+    }
+    input.shutdown().await
 }
 
 fn ours(kind: FaultKind, text: String) -> Fault {
     Fault { kind, side: Side::Ours, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_gets_the_line_ends_that_it_expects() {
+        for (content, lf) in [("a\r\nb\r\n", "a\nb\n"), ("\r\n\r\nx", "\n\nx"), ("", ""), ("no end", "no end")] {
+            for (crlf, expected) in [(true, content), (false, lf)] {
+                let mut written = Vec::new();
+                write(&mut written, content.as_bytes(), crlf).await.unwrap();
+                assert_eq!(String::from_utf8(written).unwrap(), expected, "{content:?} {crlf}");
+            }
+        }
+    }
 }

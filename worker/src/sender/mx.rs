@@ -12,15 +12,16 @@ use shared::outcome::{Outcome, Side};
 use shared::transcript::{Phase, Transcript};
 
 use self::hosts::{Dns, Lookup};
+use self::passed::Passed;
 use super::smtp::pool::Pools;
 use super::smtp::session::{Manner, Peer, Place};
-use super::smtp::stop::{Stop, Why, outcome_of};
 use super::smtp::tls::TlsClient;
 use super::smtp::trail::Trail;
 use super::smtp::{assumed, without_content};
 use super::{Attempt, Sender};
 
 mod hosts;
+mod passed;
 mod public;
 
 /// Sends to mail hosts.
@@ -60,19 +61,22 @@ impl MxSender {
             Ok(hosts) => hosts,
             Err(no) => return no.outcome(),
         };
-        let (mut no_address, mut stopped) = (None, None);
+        let mut passed: Option<Passed> = None;
         let mut left = self.settings.hosts_max;
         for host in hosts.into_iter().take(self.settings.hosts_max) {
             trail.begin(Phase::Lookup);
             let addresses = match dns.addresses(&host).await {
                 Ok(addresses) => addresses,
                 Err(no) => {
-                    no_address = Some(no);
+                    passed = Passed::Unfound(no).or_rather(passed);
                     continue;
                 }
             };
             for address in addresses {
-                let Some(source) = self.source(address) else { continue };
+                let Some(source) = self.source(address) else {
+                    passed = Passed::Sourceless.or_rather(passed);
+                    continue;
+                };
                 if left == 0 {
                     break;
                 }
@@ -88,16 +92,14 @@ impl MxSender {
                             AfterDot::Resend => stop.outcome(Side::Theirs),
                         };
                     }
-                    Err(stop) if stop.is_about_connection() => stopped = Some(the_more_telling(stopped, stop)),
+                    Err(stop) if stop.is_about_connection() && stop.phase != Phase::Dot => {
+                        passed = Passed::Stopped(stop).or_rather(passed);
+                    }
                     Err(stop) => return stop.outcome(Side::Theirs),
                 }
             }
         }
-        match (stopped, no_address) {
-            (Some(stop), _) => outcome_of_host(stop),
-            (None, Some(no)) => no.outcome(),
-            (None, None) => Lookup::NoAddress.outcome(),
-        }
+        passed.map_or_else(|| Lookup::NoAddress.outcome(), Passed::outcome)
     }
 
     /// The address of our own to reach this one from: `Some(None)` where the system chooses, `None` where we have none of
@@ -113,8 +115,7 @@ impl MxSender {
     }
 
     fn tls_for(&self, domain: &str) -> TlsMode {
-        let below = |rule: &str| rule.strip_prefix('*').is_some_and(|rest| domain.ends_with(rest));
-        let required = self.settings.tls_required.iter().any(|rule| rule == domain || below(rule));
+        let required = self.settings.tls_required.iter().any(|rule| rule.covers(domain));
         if required { TlsMode::Required } else { self.settings.tls }
     }
 }
@@ -133,23 +134,6 @@ impl Sender for MxSender {
     }
 }
 
-/// Of the failures of two hosts the one that says more: a reply, or else the later one.
-fn the_more_telling(before: Option<Stop>, now: Stop) -> Stop {
-    match before {
-        Some(before) if matches!(before.why, Why::Said(_)) && !matches!(now.why, Why::Said(_)) => before,
-        _ => now,
-    }
-}
-
-/// What it comes to where no host would have us. A greeting of 5xx is not the last word about an address: servers say it
-/// while they are set up wrong, and so it counts as a host that cannot be reached.
-fn outcome_of_host(stop: Stop) -> Outcome {
-    match stop.why {
-        Why::Said(reply) if reply.code.is_some_and(|code| code < 500) => outcome_of(reply),
-        why => Outcome::Unreachable(Stop { why, ..stop }.fault(Side::Theirs)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +141,7 @@ mod tests {
     #[tokio::test]
     async fn tls_is_required_where_it_is_said_and_sources_take_turns() {
         let settings = MxSettings {
-            tls_required: vec!["example.com".to_owned(), "*.example.org".to_owned()],
+            tls_required: ["example.com", "*.example.org"].map(|rule| rule.parse().unwrap()).into(),
             sources: ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec(),
             nameservers: vec!["127.0.0.1:53".parse().unwrap()],
             ..MxSettings::default()

@@ -3,8 +3,6 @@
 //! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before that (no connection,
 //! a refused greeting) and lost connections are ours, and never count against the recipient.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use async_trait::async_trait;
 use shared::config::{AfterDot, SmtpSettings};
 use shared::outcome::{Outcome, Side};
@@ -33,8 +31,6 @@ pub struct SmtpSender {
     pools: Pools,
     relay: Peer,
     after_dot: AfterDot,
-    /// Whether the last connection could not be made, so that the log says once that it is so.
-    down: AtomicBool,
 }
 
 impl SmtpSender {
@@ -47,21 +43,7 @@ impl SmtpSender {
         let relay = Peer { host, place: Place::Port(port), source: None, tls };
         let (after_dot, tls) = (session.after_dot, TlsClient::new(session.certificates.clone()));
         let pools = Pools::new(Manner { settings: session, login, tls });
-        Self { pools, relay, after_dot, down: AtomicBool::new(false) }
-    }
-
-    /// Says once that the relay cannot be used, and once that it can be again.
-    fn note(&self, outcome: &Outcome, reached: bool) {
-        let relay = &self.relay.host;
-        if reached {
-            if self.down.swap(false, Ordering::Relaxed) {
-                tracing::info!(relay, "the relay answers again");
-            }
-        } else if let Outcome::Unreachable(fault) = outcome
-            && !self.down.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(relay, %fault, "the relay cannot be used; jobs of its route wait");
-        }
+        Self { pools, relay, after_dot }
     }
 }
 
@@ -75,10 +57,7 @@ impl Sender for SmtpSender {
         let Some(content) = &attempt.content else { return (without_content(), None) };
         let mut trail = Trail::default();
         let outcome = match self.pools.hand_over(&self.relay, attempt, content, &mut trail).await {
-            Ok(reply) => {
-                self.note(&Outcome::Accepted(reply.clone()), true);
-                Outcome::Accepted(reply)
-            }
+            Ok(reply) => Outcome::Accepted(reply),
             Err(stop) if stop.is_unknown() => {
                 trail.is_unknown();
                 match self.after_dot {
@@ -86,12 +65,7 @@ impl Sender for SmtpSender {
                     AfterDot::Resend => stop.outcome(Side::Ours),
                 }
             }
-            Err(stop) => {
-                let reached = !stop.is_about_access();
-                let outcome = stop.outcome(Side::Ours);
-                self.note(&outcome, reached);
-                outcome
-            }
+            Err(stop) => stop.outcome(Side::Ours),
         };
         (outcome, Some(trail.finish()))
     }

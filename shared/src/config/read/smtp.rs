@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::super::redis::read_tls;
-use super::super::secret::read_file;
+use super::super::secret::{read_file, without_line_end};
 use super::super::smtp::{
     AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode,
 };
-use super::{SECOND, nameserver, set, set_number};
+use super::{HostRule, SECOND, nameserver, set, set_number};
 use crate::settings::Section;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -41,7 +41,7 @@ pub(super) fn read_mx(section: &mut Section<'_, '_>) -> MxSettings {
     let mut mx = MxSettings::default();
     let modes = [("none", TlsMode::None), ("opportunistic", TlsMode::Opportunistic), ("required", TlsMode::Required)];
     set(&mut mx.tls, section.choice("tls", &modes));
-    mx.tls_required = section.texts("tls_required").into_iter().map(str::to_lowercase).collect();
+    mx.tls_required = HostRule::read_all(section, "tls_required");
     for text in section.texts("sources") {
         match text.parse() {
             Ok(address) => mx.sources.push(address),
@@ -127,7 +127,7 @@ fn read_login(section: &mut Section<'_, '_>) -> Option<SmtpLogin> {
     if section.has("username") != section.has("password_file") {
         section.fault("username", "username and password_file belong together; give both or none");
     }
-    let password = String::from_utf8_lossy(&password?).trim_end_matches(['\r', '\n']).to_owned();
+    let password = String::from_utf8_lossy(without_line_end(&password?)).into_owned();
     Some(SmtpLogin { username: username?, password })
 }
 
@@ -185,5 +185,8 @@ mod tests {
         let faults = read("sender = \"mx\"\nsources = [\"here\"]\ntls = \"implicit\"").unwrap_err();
         let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
         assert_eq!(keys, ["route.r.tls", "route.r.sources"], "{faults}");
+        let faults = read("sender = \"mx\"\ntls_required = [\"*example.org\"]").unwrap_err();
+        assert_eq!(faults.0[0].key, "route.r.tls_required", "{faults}");
+        assert!(faults.0[0].text.contains("\"*example.org\" is no host like"), "{faults}");
     }
 }

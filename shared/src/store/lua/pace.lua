@@ -176,13 +176,13 @@ end
 
 local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
 
--- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route to it ('~'): news of as
--- long ago as the last claim. Of another attempt's probe it says nothing.
-local function note_late_failure(destination, mark)
+-- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route to it ('~'). Where it was
+-- made before the window was last narrowed, that was for news as old as this. Of another attempt's probe it says nothing.
+local function note_late_failure(destination, mark, token)
   if mark ~= '-' and mark ~= '~' then return end
   local report = report_of(destination)
   if mark == '-' then report.bad = 1 else report.refused = 1 end
-  report.newest, report.late = tonumber(redis.call('GET', SERIAL) or 0), true
+  report.newest, report.late = tonumber(token), true
 end
 
 -- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.

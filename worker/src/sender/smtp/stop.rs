@@ -66,11 +66,6 @@ impl Stop {
         self.phase == Phase::Dot && !matches!(self.why, Why::Said(_))
     }
 
-    /// Whether the peer will not have us, as we come, whatever the message.
-    pub(crate) fn is_about_access(&self) -> bool {
-        self.is_before_mail() || matches!(&self.why, Why::Said(reply) if is_about_access(reply))
-    }
-
     /// As an outcome, where what the peer said is about the message; the rest is a fault on this side.
     pub(crate) fn outcome(self, side: Side) -> Outcome {
         match self.why {

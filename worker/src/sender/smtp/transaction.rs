@@ -37,9 +37,9 @@ impl Session {
 
         // From here on the peer may have the message, whatever we hear.
         trail.begin(Phase::Dot);
-        let said = in_time(Phase::Dot, self.settings.timeouts.dot, self.wire.reply()).await;
+        let said = attempt.fate.answer(in_time(Phase::Dot, self.settings.timeouts.dot, self.wire.reply())).await;
         trail.end();
-        match said {
+        match said.unwrap_or(Err(Stop { phase: Phase::Dot, why: Why::Late })) {
             Ok(said) if said.is_yes() => {
                 (self.in_transaction, self.used) = (false, Instant::now());
                 Ok(said.reply())

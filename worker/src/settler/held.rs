@@ -1,0 +1,113 @@
+//! The leases that a worker holds: which of their jobs have attempts under way, and until when.
+
+use std::collections::HashMap;
+
+use shared::clock::Timestamp;
+use shared::store::claim::{Lease, LeaseKey};
+use shared::store::lease::Extended;
+use tokio_util::sync::CancellationToken;
+
+use super::Slot;
+
+/// A lease while it is held.
+pub struct HeldLease {
+    key: LeaseKey,
+    /// The jobs whose attempts have not ended, by their number, and what stops each.
+    open: Vec<Option<(Lease, CancellationToken)>>,
+    left: usize,
+    deadline: Timestamp,
+    /// When the deadline was set, by this process's clock: the next one is as much later as time has passed since.
+    set_at: Timestamp,
+}
+
+impl HeldLease {
+    /// The lease on these jobs. A job's token is cancelled when the lease is lost for it, so that nothing more is sent.
+    pub fn new(key: LeaseKey, jobs: Vec<(Lease, CancellationToken)>, deadline: Timestamp, set_at: Timestamp) -> Self {
+        let left = jobs.len();
+        Self { key, open: jobs.into_iter().map(Some).collect(), left, deadline, set_at }
+    }
+
+    /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others alone. Tells how many
+    /// those are.
+    fn let_go(&mut self, void: &[String]) -> usize {
+        for slot in &mut self.open {
+            if let Some((_, cut)) = slot.take_if(|(lease, _)| void.iter().any(|id| **id == *lease.job)) {
+                cut.cancel();
+                self.left -= 1;
+            }
+        }
+        self.left
+    }
+}
+
+/// All leases of a worker.
+#[derive(Default)]
+pub(super) struct HeldLeases(HashMap<LeaseKey, HeldLease>);
+
+impl HeldLeases {
+    /// Holds one more.
+    pub(super) fn take(&mut self, held: HeldLease) {
+        self.0.insert(held.key, held);
+    }
+
+    /// Whether the job in this slot is still ours.
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        let held = self.0.get(&slot.lease);
+        held.and_then(|held| held.open.get(slot.number)).is_some_and(Option::is_some)
+    }
+
+    /// The attempt in this slot has ended; its lease, if it is still held.
+    pub(super) fn close(&mut self, slot: Slot) -> Option<Lease> {
+        let held = self.0.get_mut(&slot.lease)?;
+        let (lease, _) = held.open.get_mut(slot.number)?.take()?;
+        held.left -= 1;
+        if held.left == 0 {
+            self.0.remove(&slot.lease);
+        }
+        Some(lease)
+    }
+
+    /// The leases and what their deadlines should be now, by shard.
+    pub(super) fn deadlines(&self, now: Timestamp) -> HashMap<u16, Vec<(LeaseKey, Timestamp)>> {
+        let mut by_shard: HashMap<u16, Vec<_>> = HashMap::new();
+        for (key, held) in &self.0 {
+            by_shard.entry(key.shard).or_default().push((*key, held.deadline.plus(now.since(held.set_at))));
+        }
+        by_shard
+    }
+
+    /// What became of a lease that was to last until `deadline`, as asked for at `asked_at`. Attempts whose lease is lost
+    /// are stopped.
+    pub(super) fn note_extended(
+        &mut self,
+        (key, deadline): (LeaseKey, Timestamp),
+        asked_at: Timestamp,
+        extended: &Extended,
+    ) {
+        match extended {
+            Extended::Yes(void) => {
+                let Some(held) = self.0.get_mut(&key) else { return };
+                (held.deadline, held.set_at) = (deadline, asked_at);
+                if !void.is_empty() && held.let_go(void) == 0 {
+                    self.0.remove(&key);
+                }
+            }
+            // It is asked for again at the next beat.
+            Extended::Unknown => {}
+            Extended::Lapsed => {
+                if let Some(held) = self.0.remove(&key) {
+                    tracing::warn!(
+                        attempts = held.left,
+                        "a lease ran out while its attempts went on; they are stopped"
+                    );
+                    held.open.iter().flatten().for_each(|(_, cut)| cut.cancel());
+                }
+            }
+        }
+    }
+
+    /// All jobs that are held, and none any more.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Lease> {
+        self.0.drain().flat_map(|(_, held)| held.open.into_iter().flatten()).map(|(lease, _)| lease)
+    }
+}

@@ -1,0 +1,154 @@
+//! What the store is told of the jobs of one shard: how their attempts ended, and which are given back. It is told until
+//! it has answered, and no other shard waits for that.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use shared::store::claim::Lease;
+use shared::store::lease::GivenBack;
+use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
+use shared::store::{Store, StoreError};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::Sender;
+use tokio::time::sleep;
+
+/// How long to wait before a store that did not answer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the store does not know yet of the jobs of one shard. The worker's permits bound it.
+#[derive(Default)]
+pub(super) struct Untold {
+    /// Attempts that have ended, and what bounds how many there can be.
+    pub(super) ended: Vec<Settlement>,
+    pub(super) permits: Vec<OwnedSemaphorePermit>,
+    /// Jobs whose attempts came to nothing.
+    pub(super) crashed: Vec<Lease>,
+    /// Jobs that were not tried.
+    pub(super) untried: Vec<Lease>,
+}
+
+impl Untold {
+    /// Whether the store knows all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ended.is_empty() && self.crashed.is_empty() && self.untried.is_empty()
+    }
+}
+
+/// Who tells it.
+pub(super) struct Teller {
+    pub(super) store: Store,
+    /// By shard, whether something waits there for a store that does not answer.
+    behind: Box<[AtomicBool]>,
+    /// Where shards go that are worth a visit now.
+    worth_a_visit: Sender<u16>,
+    /// Whether the last settlements fell short of the configured durability.
+    short: AtomicBool,
+}
+
+impl Teller {
+    /// One for all shards of a store.
+    pub(super) fn new(store: Store, worth_a_visit: Sender<u16>) -> Self {
+        let behind = (0..store.shards()).map(|_| AtomicBool::new(false)).collect();
+        Self { store, behind, worth_a_visit, short: AtomicBool::new(false) }
+    }
+
+    /// Whether something of this shard waits for a store that does not answer.
+    pub(super) fn is_behind(&self, shard: u16) -> bool {
+        self.behind[usize::from(shard)].load(Ordering::Relaxed)
+    }
+
+    /// Tells the store all of it, and returns when it has answered.
+    pub(super) async fn tell(&self, shard: u16, untold: Untold) {
+        let Untold { ended, mut permits, crashed, untried } = untold;
+        if !ended.is_empty() {
+            self.settle(shard, ended, &mut permits).await;
+        }
+        drop(permits);
+        self.give_back(shard, &crashed, GivenBack::Crashed).await;
+        self.give_back(shard, &untried, GivenBack::Untried).await;
+        self.behind[usize::from(shard)].store(false, Ordering::Relaxed);
+    }
+
+    async fn settle(&self, shard: u16, settlements: Vec<Settlement>, permits: &mut Vec<OwnedSemaphorePermit>) {
+        // The same name at each try: where an answer was lost, the next one is the same.
+        let call = SettleCall::unique();
+        let mut asked_before = false;
+        loop {
+            match self.store.settle(call, &settlements).await {
+                Ok(SettleReport { settled, missing, worth_a_visit }) => {
+                    self.note_durability(missing);
+                    for shard in worth_a_visit {
+                        let _ = self.worth_a_visit.try_send(shard);
+                    }
+                    let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
+                    if stale > 0 {
+                        tracing::warn!(
+                            stale,
+                            "leases had run out before their attempts were settled; those are repeated"
+                        );
+                    }
+                    return;
+                }
+                Err(StoreError::Unavailable(why)) => {
+                    if !mem::replace(&mut asked_before, true) {
+                        tracing::warn!(why, shard, waiting = settlements.len(), "attempts wait to be settled");
+                    }
+                    self.pause(shard, permits).await;
+                }
+                // One that cannot be settled must not take the others with it.
+                Err(_) if settlements.len() > 1 => {
+                    for settlement in settlements {
+                        Box::pin(self.settle(shard, vec![settlement], permits)).await;
+                    }
+                    return;
+                }
+                Err(err) => {
+                    tracing::error!(%err, "an attempt could not be settled; it is repeated when its lease has run out");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn give_back(&self, shard: u16, leases: &[Lease], why: GivenBack) {
+        while !leases.is_empty() {
+            match self.store.release(leases, why).await {
+                Ok(released) => {
+                    tracing::debug!(shard, released, ?why, "gave jobs back");
+                    return;
+                }
+                // What was given back before the answer was lost has a stale token by now, and stays as it is.
+                Err(StoreError::Unavailable(_)) => self.pause(shard, &mut Vec::new()).await,
+                Err(err) => {
+                    tracing::warn!(%err, shard, jobs = leases.len(), "jobs could not be given back; their leases will lapse");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the shard, so its permits
+    /// can go to others.
+    async fn pause(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
+        self.behind[usize::from(shard)].store(true, Ordering::Relaxed);
+        permits.clear();
+        sleep(RETRY_PAUSE).await;
+    }
+
+    /// Says once that settlements do not reach the configured durability, and once that they do again. Attempts are not
+    /// held up for it: they were made, and to make them again would be worse.
+    fn note_durability(&self, missing: Option<String>) {
+        let was_short = self.short.swap(missing.is_some(), Ordering::Relaxed);
+        match missing {
+            Some(missing) if !was_short => {
+                tracing::warn!(
+                    missing,
+                    "settled attempts do not reach redis.durability; a failover now could repeat them"
+                );
+            }
+            None if was_short => tracing::info!("settled attempts reach redis.durability again"),
+            _ => {}
+        }
+    }
+}

@@ -22,7 +22,7 @@ pub struct Problem {
     detail: String,
     field: Option<Cow<'static, str>>,
     /// The answer to the one item that was sent, whose members the document has too.
-    answer: Option<Value>,
+    answer: Option<Box<Value>>,
     /// How a client could prove who it is.
     challenge: Option<&'static str>,
     /// When it shall try again, in seconds.
@@ -43,7 +43,7 @@ impl Problem {
 
     /// The one item that was sent is none. Its answer is in the document, for whoever reads answers of items.
     pub(crate) fn refused(refusal: &Refusal) -> Self {
-        Self { answer: Some(refusal.to_wire()), ..Self::bad_request(refusal.reason.clone()) }
+        Self { answer: Some(Box::new(refusal.to_wire())), ..Self::bad_request(refusal.reason.clone()) }
     }
 
     /// The body is too large.
@@ -150,7 +150,9 @@ impl IntoResponse for Problem {
         if let Some(field) = self.field {
             document["field"] = field.into();
         }
-        if let (Value::Object(document), Some(Value::Object(answer))) = (&mut document, self.answer) {
+        if let (Value::Object(document), Some(Value::Object(answer))) =
+            (&mut document, self.answer.map(|answer| *answer))
+        {
             document.extend(answer);
         }
         let mut response = (self.status, Json(document)).into_response();

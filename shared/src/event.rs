@@ -1,5 +1,6 @@
 //! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports are made of them.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,6 +213,9 @@ impl DropReason {
     }
 }
 
+/// Room for an event that says no more than most do, in bytes.
+const ROOM: usize = 512;
+
 /// Events as the journal has them, joined by commas.
 #[derive(Clone, Debug, Default)]
 pub struct EventLines {
@@ -224,10 +228,13 @@ impl EventLines {
     /// Adds one at the end.
     pub fn push(&mut self, event: &Event) {
         let before = self.text.len();
+        let mut text = mem::take(&mut self.text).into_bytes();
+        text.reserve(ROOM);
         if before > 0 {
-            self.text.push(',');
+            text.push(b',');
         }
-        self.text.push_str(&event.line());
+        event.write(&mut text);
+        self.text = String::from_utf8(text).expect("JSON is UTF-8");
         self.last = self.text.len() - before;
     }
 
@@ -288,7 +295,13 @@ impl Event {
 
     /// The event as the journal has it: one line of JSON.
     pub fn line(&self) -> String {
-        serde_json::to_string(self).expect("text, numbers and maps with text keys always serialize")
+        let mut text = Vec::with_capacity(ROOM);
+        self.write(&mut text);
+        String::from_utf8(text).expect("JSON is UTF-8")
+    }
+
+    fn write(&self, text: &mut Vec<u8>) {
+        serde_json::to_writer(text, self).expect("text, numbers and maps with text keys always serialize");
     }
 
     /// Puts the instant that the job is due in the place of what it is computed from, for an event that was written at

@@ -229,7 +229,7 @@ async fn the_lease_of_a_suppressed_address_is_void() {
         assert_eq!(ended(&world).await.len(), 2, "what joined meanwhile too");
         world.mail.says(reply);
         let settlement = world.attempt(leased).await;
-        assert_eq!(world.settle(&settlement).await, Settled::Stale, "{reply}");
+        assert_eq!(world.settle(&settlement).await, Settled::Void, "{reply}");
         assert_eq!(world.standing(JO).await, Standing::Suppressed);
         assert_eq!(ended(&world).await.len(), 2, "{reply}: each once");
         assert_eq!(world.pace("example.com").await.in_flight, 0);
@@ -265,7 +265,7 @@ async fn a_delivery_that_is_told_while_the_job_is_leased_ends_it_where_nothing_e
     let leased = world.claim_one().await;
     assert_eq!(world.tell(about("delivered", "m1")).await, FactAnswer::Closed);
     let settlement = world.attempt(leased).await;
-    assert_eq!(world.settle(&settlement).await, Settled::Stale);
+    assert_eq!(world.settle(&settlement).await, Settled::Void);
     assert_eq!(ended(&world).await, [end(EventKind::MessageDelivered, "m1", "reported")]);
 
     world.clock.advance(MS);

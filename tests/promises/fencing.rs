@@ -136,7 +136,7 @@ async fn a_retired_address_that_comes_back_is_out_of_reach_of_its_old_lease() {
     let (job, events) = (world.job(JO).await, world.events().await);
 
     let settlement = world.attempt(copy_of(&old)).await;
-    assert_eq!(world.settle(&settlement).await, Settled::Stale);
+    assert_eq!(world.settle(&settlement).await, Settled::Void);
     assert!(!world.release(&old.lease).await);
     assert_eq!(world.events().await, events);
     assert_eq!((world.job(JO).await.due, world.waiting(JO).await), (job.due, vec!["m3".to_owned()]));

@@ -160,7 +160,7 @@ async fn a_permanent_status_for_a_waiting_message_ends_it_once() {
 }
 
 #[tokio::test]
-async fn a_permanent_status_during_an_attempt_makes_its_settle_stale() {
+async fn a_permanent_status_during_an_attempt_makes_its_settle_void() {
     let world = World::new().await;
     let settlement = {
         world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
@@ -170,7 +170,7 @@ async fn a_permanent_status_during_an_attempt_makes_its_settle_stale() {
         world.attempt(leased).await
     };
     let events = world.events().await;
-    assert_eq!(world.settle(&settlement).await, Settled::Stale);
+    assert_eq!(world.settle(&settlement).await, Settled::Void);
     assert_eq!(world.events().await, events);
     assert!(world.job_if_any(JO).await.is_none());
     assert_eq!(world.standing(JO).await, Standing::Inactive);

@@ -57,7 +57,7 @@ async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
     let _second = world.claim_one().await;
     world.mail.says(OK);
     let late = world.attempt(first).await;
-    assert_eq!(world.settle(&late).await, Settled::Stale);
+    assert_eq!(world.settle(&late).await, Settled::Void);
     assert!(world.job(JO).await.leased_until.is_some(), "it is the second's");
 }
 

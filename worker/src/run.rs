@@ -3,7 +3,6 @@
 
 use std::mem;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,7 +234,8 @@ impl Loop {
             let longest = self.worker.settings.attempt_max;
             self.attempts.spawn(async move {
                 let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
-                let mut attempt = pin!(AssertUnwindSafe(attempter.attempt(leased, &cut)).catch_unwind());
+                // Boxed, because the runtime moves a task's future several times.
+                let mut attempt = AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut))).catch_unwind();
                 let mut ended = timeout(longest, &mut attempt).await;
                 let is_too_long = ended.is_err();
                 if is_too_long {

@@ -38,13 +38,13 @@ pub(crate) const BATCH: usize = 500;
 /// What the server of `limit` says to a connection too many.
 pub(crate) const TOO_MANY: &str = "421 4.3.2 too many connections";
 
-/// A deferral waits for about a second, so that a bench need not.
+/// A deferral waits for half a second to three quarters of one, so that a bench need not; in `limit` for one to one and a half.
 const POLICY: &str = r#"
 [[row]]
 name = "system-full"
 status = "4.3.1"
 scope = "host"
-delays = ["1s", "1s"]
+delays = ["500ms", "500ms"]
 jitter = "+50%"
 final = "unavailable"
 

@@ -69,6 +69,9 @@ pub enum Settled {
     Done,
     /// The token was stale: nothing changed.
     Stale,
+    /// The lease is void for this job, which a bounce or a fact ended during the attempt: what came of it is news of the
+    /// destination alone.
+    Void,
 }
 
 /// What became of a batch of settlements.
@@ -174,7 +177,12 @@ impl Store {
         if answer.len() != batch.len() {
             return Err(StoreError::Refused("settle answered in another shape".to_owned()));
         }
-        let answer = answer.bytes().map(|b| if b == b'1' { Settled::Done } else { Settled::Stale }).collect();
+        let read = |letter| match letter {
+            b'1' => Settled::Done,
+            b'v' => Settled::Void,
+            _ => Settled::Stale,
+        };
+        let answer = answer.bytes().map(read).collect();
         Ok(Told { answer: (answer, woke == 1), missing })
     }
 }
@@ -234,6 +242,7 @@ struct EventTexts {
 impl EventTexts {
     fn of(batch: &[&Settlement]) -> Self {
         let mut texts = Self::default();
+        texts.joined.reserve(batch.iter().map(|settlement| settlement.events.as_str().len() + 1).sum());
         for settlement in batch.iter().filter(|settlement| !matches!(settlement.end, End::Retire { .. })) {
             if !texts.joined.is_empty() {
                 texts.joined.push(',');

@@ -167,6 +167,9 @@ impl Progress {
 
     pub(super) fn drop_expired(&mut self) {
         let now = self.leased.claimed_at;
+        if !self.waiting.iter().any(|message| message.expired(now)) {
+            return;
+        }
         for message in mem::take(&mut self.waiting) {
             if message.expired(now) {
                 let expired = self.about(EventKind::MessageExpired).of(&message);

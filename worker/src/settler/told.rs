@@ -81,7 +81,11 @@ impl Teller {
                     for shard in worth_a_visit {
                         let _ = self.worth_a_visit.try_send(shard);
                     }
-                    let stale = settled.iter().filter(|one| **one == Settled::Stale).count();
+                    let count = |what| settled.iter().filter(|one| **one == what).count();
+                    let (stale, void) = (count(Settled::Stale), count(Settled::Void));
+                    if void > 0 {
+                        tracing::debug!(void, "jobs were ended by a bounce or a fact while they were attempted");
+                    }
                     if stale > 0 {
                         tracing::warn!(
                             stale,

@@ -18,8 +18,8 @@
 --     argument     retry: delay in ms; retire: 'standing last row', with how long the last event is, and '!' before the row
 --                  where the host is dead
 --     record       retry: the new record; retire: its events, the last of which gets the standing
--- Reply: now; a text with 1 or 0 per job: settled, or the token was stale; and 1 where the shard is worth a visit now,
--- because there is room again or something is due at once, else 0.
+-- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: it was ended meanwhile); and 1 where the
+-- shard is worth a visit now, because there is room again or something is due at once, else 0.
 -- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address. Atomic.
 
 local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
@@ -45,8 +45,8 @@ local retired_events = {}
 -- address is retired have theirs elsewhere.
 local altered, any_altered = {}, false
 local retiring = {}
--- Jobs by number that were not settled.
-local stale, any_stale = {}, false
+-- What the answer says of jobs that were not settled, by number.
+local unsettled, any_unsettled = {}, false
 
 local function keep(id, record)
   written[#written + 1] = id
@@ -138,16 +138,16 @@ local function settle_group(k, extra, destination, op, says, tally, numbers)
         extra = extra + 2
         if op == 'retire' then retiring[k] = true end
       end
-      local is_settled = false
+      local said = '0'
       if held[number] == HELD then
         held[number] = GONE
         left = left + 1
-        is_settled = settle_job(k, token, destination, op, got_through, argument, record)
+        said = settle_job(k, token, destination, op, got_through, argument, record) and '1' or 'v'
       end
-      if is_settled then
+      if said == '1' then
         done = done + 1
       else
-        stale[k], any_stale = true, true
+        unsettled[k], any_unsettled = said, true
         altered[k], any_altered = 'none', true
       end
     end
@@ -206,6 +206,6 @@ end
 write_due()
 write_journal()
 local answer = string.rep('1', N)
-if any_stale then answer = string.gsub(answer, '()1', function(k) return stale[k] and '0' or '1' end) end
+if any_unsettled then answer = string.gsub(answer, '()1', function(k) return unsettled[k] end) end
 redis.call('SET', answer_key, answer, 'PX', KEEP)
 return { NOW, answer, woke }

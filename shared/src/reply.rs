@@ -8,7 +8,7 @@ use fold::fold;
 
 pub mod fingerprint;
 mod fold;
-pub(crate) mod stage;
+pub mod stage;
 
 /// The most text that a [`Reply`] keeps, in bytes.
 pub const MAX_TEXT: usize = 1024;

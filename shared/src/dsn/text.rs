@@ -104,7 +104,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
             blocks.push(Block { address: address.to_owned(), said: String::new() });
         }
     }
-    let whole = format!("{}\n{words}", mail.subject());
+    let whole = format!("{}\n{words}", own_subject(mail));
     if blocks.is_empty() {
         let recipient = Recipient::named(None);
         return Some(Report::about(vec![told(recipient, action, &whole)]));
@@ -217,6 +217,11 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
 fn without_repeated(said: &str) -> String {
     let repeats = |line: &&str| REPEATED.iter().any(|field| begins_with(line.trim_start(), field));
     said.split_inclusive('\n').filter(|line| !repeats(line)).collect()
+}
+
+/// What the subject says itself. Behind a colon, or within quotes, is the subject of the mail that is returned.
+fn own_subject<'m>(mail: &'m Mail<'_>) -> &'m str {
+    mail.subject().split([':', '：', '"', '“', '«']).next().unwrap_or_default()
 }
 
 /// The text up to its first blank line.

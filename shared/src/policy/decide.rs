@@ -247,7 +247,7 @@ mod tests {
             ("554 the account was discontinued", 0.0, 0, retired(Standing::Inactive)),
             ("554 the account is locked", 0.0, 0, retired(Standing::Unavailable)),
             // A report that has given up and blames nothing; a platform's own bare words, and what we cannot read.
-            ("Delivery to the following recipients failed: jo@example.com", 0.0, 0, retired(Standing::Inactive)),
+            ("Delivery to the following recipients failed: jo@example.com", 0.0, 0, retired(Standing::Unavailable)),
             ("Delivery failed", 0.5, 4, retired(Standing::Unavailable)),
             ("Delivery to the following recipients failed: 原因不明", 0.5, 4, retired(Standing::Unavailable)),
             ("550 5.2.1 the account is inactive", 0.0, 0, retired(Standing::Unavailable)),

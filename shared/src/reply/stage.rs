@@ -3,6 +3,44 @@
 
 use super::{MAX_TEXT, Reply, cut};
 
+/// What was refused, in a conversation of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The sender: `MAIL FROM`.
+    Mail,
+    /// The recipient: `RCPT TO`.
+    Rcpt,
+    /// The content, by what follows its final dot.
+    Content,
+}
+
+impl Reply {
+    /// The same reply, with what it answered behind its text, as Postfix has it. The sender is noted even where the reply says
+    /// nothing, or quotes what another system was told. What a status of an address says to the content stays as it is: it
+    /// says itself that it was no content (RFC 3463, section 3.2).
+    #[must_use]
+    pub fn in_reply_to(mut self, stage: Stage) -> Self {
+        let has_note = self.text.contains("in reply to");
+        match stage {
+            Stage::Mail => self.append(MAIL.0),
+            Stage::Rcpt if !has_note => self.append(RCPT.0),
+            Stage::Content if !has_note && !self.is_of_address() => self.append(DATA.0),
+            Stage::Rcpt | Stage::Content => {}
+        }
+        self
+    }
+
+    fn append(&mut self, stage: &str) {
+        let text = format!("{}{stage}", cut(&self.text, MAX_TEXT - stage.len()));
+        self.text = text.trim_start().to_owned();
+    }
+
+    /// Whether the status is of an address.
+    fn is_of_address(&self) -> bool {
+        self.status.is_some_and(|status| status.subject() == 1)
+    }
+}
+
 /// How Postfix says of its own replies that it was the content that was refused, and what says so elsewhere, in lower case.
 const DATA: (&str, &[&str]) = (
     " (in reply to end of DATA command)",
@@ -37,11 +75,10 @@ pub(crate) fn note(reply: &mut Reply, said: &str) {
         return;
     }
     let told = |(_, words): &(&str, &[&str])| words.iter().any(|words| said.contains(words));
-    let of_address = reply.status.is_some_and(|status| status.subject() == 1);
     // A status of an address says itself that it was no content.
-    let stages = [DATA, RCPT].into_iter().filter(|_| !of_address).chain([MAIL]);
+    let stages = [DATA, RCPT].into_iter().filter(|_| !reply.is_of_address()).chain([MAIL]);
     if let Some((stage, _)) = stages.into_iter().find(told) {
-        reply.text = format!("{}{stage}", cut(&reply.text, MAX_TEXT - stage.len()));
+        reply.append(stage);
     }
 }
 
@@ -70,5 +107,21 @@ mod tests {
         let mut long = Reply { text: "x".repeat(MAX_TEXT), ..Reply::parse("550 x") };
         note(&mut long, "after end of data");
         assert_eq!((long.text.len(), long.text.ends_with("command)")), (MAX_TEXT, true));
+    }
+
+    #[test]
+    fn a_reply_of_our_own_conversation_tells_what_it_answered() {
+        for (raw, stage, noted) in [
+            ("550 nobody", Stage::Mail, "550 nobody (in reply to MAIL FROM command)"),
+            ("550 5.1.1", Stage::Mail, "550 5.1.1 (in reply to MAIL FROM command)"),
+            ("550 nobody", Stage::Rcpt, "550 nobody (in reply to RCPT TO command)"),
+            ("550 no (in reply to end of DATA command)", Stage::Rcpt, "550 no (in reply to end of DATA command)"),
+            ("550 nobody", Stage::Content, "550 nobody (in reply to end of DATA command)"),
+            ("550 5.1.1 nobody", Stage::Content, "550 5.1.1 nobody"),
+        ] {
+            let reply = Reply::parse(raw).in_reply_to(stage);
+            assert_eq!(reply.to_string(), noted);
+            assert_eq!(Reply::parse(noted), reply);
+        }
     }
 }

@@ -7,6 +7,9 @@ use crate::settings::{Section, SettingsFault, SettingsFaults};
 /// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
 const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";
 
+/// What stands in a text for words of `notice`.
+const NOTICE: &str = "‹notice›";
+
 /// Reads the rows in their order. Names every fault at once.
 pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
     const FILE: &str = "reasons.toml";
@@ -16,10 +19,11 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
         Ok(table) => {
             let mut top = Section::new(FILE, "", &table, &mut faults);
             let tables = top.tables("row");
+            let notice = format!(r"(?:[[:punct:]\s\d]|\S*@\S*|\b(?:{})\b)*", top.texts("notice").join("|"));
             top.finish();
             for (n, table) in tables.into_iter().enumerate() {
                 let section = Section::new(FILE, format!("row.#{}", n + 1), table, &mut faults);
-                rows.extend(read_row(section, &mut texts));
+                rows.extend(read_row(section, &notice, &mut texts));
             }
         }
         Err(err) => faults.push(SettingsFault::syntax(FILE, toml, &err)),
@@ -35,7 +39,7 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
 }
 
 /// Reads one row. Its texts go behind those of the rows before it.
-fn read_row(mut section: Section<'_, '_>, texts: &mut Vec<String>) -> Option<Row> {
+fn read_row(mut section: Section<'_, '_>, notice: &str, texts: &mut Vec<String>) -> Option<Row> {
     let reason = section.choice("reason", REASONS);
     let mut status = Vec::new();
     for pattern in section.texts("status") {
@@ -49,7 +53,8 @@ fn read_row(mut section: Section<'_, '_>, texts: &mut Vec<String>) -> Option<Row
         section.fault("text", "a row needs a text or a status");
     }
     let first = texts.len();
-    texts.extend(alternatives.into_iter().map(|text| text.replace('…', WITHIN_SENTENCE)));
+    let spelled_out = |text: &str| text.replace('…', WITHIN_SENTENCE).replace(NOTICE, notice);
+    texts.extend(alternatives.into_iter().map(spelled_out));
     let range = first..texts.len();
     if reason.is_none() || section.texts("example").is_empty() {
         section.fault("reason", "a row needs a reason and an example");

@@ -44,8 +44,8 @@ impl Passed {
     pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::Unfound(lookup) => lookup.outcome(),
-            Self::Stopped(Stop { why: Why::Said(reply), .. }) if reply.code.is_some_and(|code| code < 500) => {
-                outcome_of(reply)
+            Self::Stopped(Stop { phase, why: Why::Said(reply) }) if reply.code.is_some_and(|code| code < 500) => {
+                outcome_of(phase, reply)
             }
             Self::Stopped(stop) => Outcome::Unreachable(stop.fault(Side::Theirs)),
             Self::Sourceless => {

@@ -2,6 +2,7 @@
 
 use shared::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::reply::Reply;
+use shared::reply::stage::Stage;
 use shared::transcript::Phase;
 
 use super::wire::Said;
@@ -69,7 +70,7 @@ impl Stop {
     /// As an outcome, where what the peer said is about the message; the rest is a fault on this side.
     pub(crate) fn outcome(self, side: Side) -> Outcome {
         match self.why {
-            Why::Said(reply) if !self.is_before_mail() && !is_about_access(&reply) => outcome_of(reply),
+            Why::Said(reply) if !self.is_before_mail() && !is_about_access(&reply) => outcome_of(self.phase, reply),
             why => Outcome::Unreachable(Self { why, ..self }.fault(side)),
         }
     }
@@ -98,7 +99,13 @@ fn is_about_access(reply: &Reply) -> bool {
     reply.code.is_some_and(|code| ACCESS.contains(&code))
 }
 
-/// The outcome of a reply that says no.
-pub(crate) fn outcome_of(reply: Reply) -> Outcome {
+/// The outcome of a reply that says no, with what it answered.
+pub(crate) fn outcome_of(phase: Phase, reply: Reply) -> Outcome {
+    let reply = match phase {
+        Phase::Mail => reply.in_reply_to(Stage::Mail),
+        Phase::Rcpt => reply.in_reply_to(Stage::Rcpt),
+        Phase::Dot => reply.in_reply_to(Stage::Content),
+        _ => reply,
+    };
     if reply.code.is_some_and(|code| code >= 500) { Outcome::Refused(reply) } else { Outcome::Deferred(reply) }
 }

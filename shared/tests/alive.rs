@@ -1,0 +1,170 @@
+//! Replies and reports that sound as if somebody were not there, and are about us, the message or the moment. To retire a
+//! live address is the worse mistake, so none of them may do it at once, whatever status stands before it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use shared::dsn::Report;
+use shared::policy::{Class, Table};
+use shared::reply::Reply;
+use shared::reply::stage::Stage;
+
+fn class(reply: &Reply) -> Class {
+    Table::embedded().row(reply, "", None, "").class()
+}
+
+/// Those of `replies` that retire the address at once.
+fn hard<'a>(replies: &[&'a str]) -> Vec<&'a str> {
+    replies.iter().copied().filter(|raw| class(&Reply::parse(raw)) == Class::Hard).collect()
+}
+
+#[test]
+fn what_answers_the_sender_or_the_content_retires_nobody() {
+    for raw in [
+        "550 <news@example.org>: User unknown",
+        "550 5.1.0 <news@example.org> does not exist",
+        "550 5.1.1",
+        "550 Account closed",
+    ] {
+        assert_ne!(class(&Reply::parse(raw).in_reply_to(Stage::Mail)), Class::Hard, "{raw}");
+    }
+    for raw in ["550 5.7.1 user unknown", "550 no such user", "550 account closed"] {
+        assert_ne!(class(&Reply::parse(raw).in_reply_to(Stage::Content)), Class::Hard, "{raw}");
+        assert_eq!(class(&Reply::parse(raw).in_reply_to(Stage::Rcpt)), Class::Hard, "{raw}");
+    }
+}
+
+#[test]
+fn an_account_of_ours_or_one_that_opens_again_is_no_dead_one() {
+    let live = [
+        "550 5.7.1 Your account has been terminated",
+        "554 5.7.0 Your account has been cancelled due to billing",
+        "550 Your sending account is closed",
+        "550 Relaying denied: account is closed",
+        "550 This mailbox is temporarily closed",
+        "550 5.2.1 Mailbox closed for maintenance",
+        "550 account cancelled pending payment",
+        "550 email address verification cancelled",
+        "550 email address of sender is closed",
+        "550 Sending account closed",
+        "550 e-mail ticket is closed",
+        "550 Posting to this e-mail list is closed",
+        "550 email server has been retired",
+        "550 Attachment in your e-mail has been replaced",
+    ];
+    assert_eq!(hard(&live), [""; 0]);
+}
+
+#[test]
+fn what_stands_beside_an_address_need_not_be_about_it() {
+    let live = [
+        "554 <jo@example.com>... unknown mailer error 1",
+        "550 <jo@example.com>: unknown error",
+        "550 jo@example.com: reason unknown",
+        "550 jo@example.com virus unknown",
+        "550 jo@example.com unknown error code 17",
+        "550 rejected: postmaster@example.org does not exist",
+        "550 From:<news@example.org> not found",
+        "550 mail address invalid",
+        "550 From address is invalid",
+        "550 Reply-To address is not valid",
+        "550 your mail address is unknown",
+        "550 <jo@example.com> rejected",
+        "550 5.0.0 <jo@example.com> rejected",
+    ];
+    assert_eq!(hard(&live), [""; 0]);
+}
+
+#[test]
+fn who_may_not_write_is_not_who_is_not_there() {
+    let live = [
+        "550 You are not a registered member of this list",
+        "550 not an active member of this discussion list",
+        "550 former member of list; posting denied",
+        "550 [192.0.2.1] is not a registered customer",
+        "550 You are not in my address book",
+        "550 192.0.2.1 not in LDAP",
+        "550 no matching entry in whitelist",
+        "550 no matching policy entry",
+        "550 no matching transport entry",
+        "550 From domain must exist",
+        "550 Domain mentioned in From is unknown",
+        "550 account unavailable due to maintenance",
+        "550 account not available, on vacation",
+    ];
+    assert_eq!(hard(&live), [""; 0]);
+}
+
+#[test]
+fn what_is_wrong_with_the_message_is_not_wrong_with_its_recipient() {
+    let live = [
+        "550 Malformed message header for recipient",
+        "550 invalid message content for recipient",
+        "550 illegal attachment type for user",
+        "550 Undeliverable spam for this recipient",
+        "550 incorrect password for mail account",
+        "550 Invalid number of the recipients",
+        "550 5.5.3 RESOLVER.ADR.RecipLimit; too many recipients",
+        "550 RESOLVER.ADR.RecipLimit; too many recipients",
+    ];
+    assert_eq!(hard(&live), [""; 0]);
+}
+
+#[test]
+fn the_same_holds_in_other_scripts_and_languages() {
+    let live = [
+        "550 스팸 메일은 받을 수 없습니다",
+        "550 이 메일을 전송할 수 없습니다",
+        "550 このアドレスへの送信権限がありません",
+        "550 发件人地址无效",
+        "550 送信者アドレスが存在しません",
+        "550 발신자 주소가 존재하지 않습니다",
+        "550 IP地址错误",
+        "550 IP地址无效",
+        "550 Ihre IP-Adresse ist unbekannt",
+        "550 Votre adresse IP est introuvable dans le DNS",
+    ];
+    assert_eq!(hard(&live), [""; 0]);
+}
+
+#[test]
+fn a_notice_that_says_no_more_than_that_it_failed_lets_the_address_heal() {
+    let live = [
+        "5.0.0 Your message did not reach the following recipients: jo@example.com",
+        "Delivery to the following recipients failed permanently: jo@example.com",
+    ];
+    assert_eq!(hard(&live), [""; 0]);
+}
+
+#[test]
+fn the_subject_of_a_report_that_quotes_ours_tells_nothing() {
+    for subject in [
+        "Undeliverable: Your account was closed",
+        "Undelivered mail: User unknown - a story",
+        "Non remis : Your account was closed",
+        "Undeliverable mail \"Your account was closed\"",
+    ] {
+        let mail = format!("From: mailer-daemon@example.net\nSubject: {subject}\n\nIt did not work.\njo@example.com\n");
+        for mail in [mail.clone(), mail.replace("jo@example.com\n", "")] {
+            let report = Report::read(mail.as_bytes());
+            assert_ne!(class(&report.recipients[0].reply), Class::Hard, "{mail}\n{report:?}");
+        }
+    }
+}
+
+#[test]
+fn who_is_said_not_to_be_there_is_retired() {
+    let dead = [
+        "554 the account of jo@example.com was closed",
+        "550 this account has been permanently closed",
+        "550 jo@example.com was not found",
+        "550 <jo@example.com> does not exist",
+        "550 jo@example.com unknown",
+        "550 Invalid or unknown recipient",
+        "501 Bad destination mailbox",
+        "550 5.7.1 RESOLVER.ADR.RecipNotFound; not found",
+        "550 ユーザーが存在しません",
+        "550 该用户不存在",
+        "550 사용자가 존재하지 않습니다",
+    ];
+    assert_eq!(hard(&dead), dead);
+}

@@ -8,6 +8,7 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use shared::address::Address;
 use shared::config::{SmtpSettings, SmtpTimeouts};
 use shared::outcome::{FaultKind, Outcome, Side};
+use shared::policy::{Class, Table};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
@@ -55,12 +56,12 @@ async fn mail_is_handed_over_in_the_order_of_rfc_5321() {
 
 #[tokio::test]
 async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
-    for (command, says, refused) in [
-        ("MAIL", FULL, false),
-        ("RCPT", FULL, false),
-        ("DATA", FULL, false),
-        (".", FULL, false),
-        ("RCPT", UNKNOWN, true),
+    for (command, says, refused, noted) in [
+        ("MAIL", FULL, false, " (in reply to MAIL FROM command)"),
+        ("RCPT", FULL, false, " (in reply to RCPT TO command)"),
+        ("DATA", FULL, false, ""),
+        (".", FULL, false, " (in reply to end of DATA command)"),
+        ("RCPT", UNKNOWN, true, " (in reply to RCPT TO command)"),
     ] {
         let peer =
             SmtpPeer::start(
@@ -71,8 +72,29 @@ async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
             .await;
         let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
         let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else { panic!("{command}: {outcome:?}") };
-        assert_eq!(reply.to_string(), says, "{command}");
+        assert_eq!(reply.to_string(), format!("{says}{noted}"), "{command}");
         assert_eq!(matches!(outcome, Outcome::Refused(_)), refused, "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_was_named() {
+    for (command, says, dead) in [
+        ("MAIL", "550 <bounce@news.example.org>: User unknown", false),
+        ("MAIL", "550 5.1.0 <bounce@news.example.org> does not exist", false),
+        ("MAIL", "550 5.1.1 no such user", false),
+        ("RCPT", "550 5.7.1 user unknown", true),
+        (".", "550 5.7.1 user unknown", false),
+    ] {
+        let peer = SmtpPeer::start(move |heard| match heard.command.starts_with(command) {
+            true => Act::Say(says),
+            false => agree(&heard.command),
+        })
+        .await;
+        let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
+        let Outcome::Refused(reply) = &outcome else { panic!("{command}: {outcome:?}") };
+        let class = Table::embedded().row(reply, "", None, "").class();
+        assert_eq!(class == Class::Hard, dead, "{command}: {reply}");
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::pattern::StatusPattern;
 use crate::reply::Reply;
+use crate::reply::stage::Stage;
 use texts::Texts;
 
 mod load;
@@ -121,7 +122,24 @@ impl Serialize for Reason {
 
 /// Why the mail failed, if the reply says so. Pure, and linear in the text, of which a reply has at most 1 KiB.
 pub fn of(reply: &Reply) -> Option<Reason> {
-    TABLE.of(reply)
+    let reason = TABLE.of(reply)?;
+    Some(reason.in_reply_to(reply))
+}
+
+impl Reason {
+    /// What it is in a reply that notes what it answered. A name that is unknown in answer to the sender is the sender's. In
+    /// answer to the content it is a filter's word: the recipient had been accepted before.
+    fn in_reply_to(self, reply: &Reply) -> Self {
+        use Reason::{Filtered, HostUnknown, MailboxDisabled, Moved, NotAccepting, SenderRejected, UserUnknown};
+        if !matches!(self, Filtered | HostUnknown | MailboxDisabled | Moved | NotAccepting | UserUnknown) {
+            return self;
+        }
+        match reply.answers() {
+            Some(Stage::Mail) => SenderRejected,
+            Some(Stage::Content) if self != MailboxDisabled => Filtered,
+            _ => self,
+        }
+    }
 }
 
 /// The replies that the table gives as examples of its rows, one after the other: for measuring, and for tests.
@@ -193,6 +211,25 @@ mod tests {
             .filter(|(reason, found, _)| *found != Some(*reason))
             .collect();
         assert!(wrong.is_empty(), "row, found, example: {wrong:#?}");
+    }
+
+    #[test]
+    fn what_a_reply_answered_is_a_part_of_its_reason() {
+        for (raw, in_reply_to, reason) in [
+            ("550 user unknown", "MAIL FROM", "sender_rejected"),
+            ("550 5.1.1 sorry", "MAIL FROM", "sender_rejected"),
+            ("550 host unknown", "MAIL FROM", "sender_rejected"),
+            ("550 account closed", "MAIL FROM", "sender_rejected"),
+            ("452 Insufficient system storage", "MAIL FROM", "system_full"),
+            ("554 Client host [192.0.2.1] blocked", "MAIL FROM", "blocked"),
+            ("550 user unknown", "RCPT TO", "user_unknown"),
+            ("550 user unknown", "end of DATA", "filtered"),
+            ("550 account closed", "end of DATA", "filtered"),
+            ("451 service unavailable", "end of DATA", "system_not_accepting"),
+        ] {
+            let raw = format!("{raw} (in reply to {in_reply_to} command)");
+            assert_eq!(of(&Reply::parse(&raw)).map(Reason::as_str), Some(reason), "{raw}");
+        }
     }
 
     #[test]

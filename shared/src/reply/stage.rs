@@ -30,6 +30,13 @@ impl Reply {
         self
     }
 
+    /// What the reply answered, where its text notes it. The sender goes before what another system was told.
+    pub fn answers(&self) -> Option<Stage> {
+        let text = self.text.to_ascii_lowercase();
+        let noted = |(_, words): &(Stage, &str)| text.contains(words);
+        NOTES.into_iter().find(noted).map(|(stage, _)| stage)
+    }
+
     fn append(&mut self, stage: &str) {
         let text = format!("{}{stage}", cut(&self.text, MAX_TEXT - stage.len()));
         self.text = text.trim_start().to_owned();
@@ -40,6 +47,14 @@ impl Reply {
         self.status.is_some_and(|status| status.subject() == 1)
     }
 }
+
+/// What notes look like, in lower case.
+const NOTES: [(Stage, &str); 4] = [
+    (Stage::Mail, "in reply to mail from"),
+    (Stage::Content, "in reply to end of data"),
+    (Stage::Content, "in reply to the end of data"),
+    (Stage::Rcpt, "in reply to rcpt to"),
+];
 
 /// How Postfix says of its own replies that it was the content that was refused, and what says so elsewhere, in lower case.
 const DATA: (&str, &[&str]) = (

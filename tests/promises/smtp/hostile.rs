@@ -168,7 +168,7 @@ async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
     let to_sam = Attempt { recipient: Address::parse("sam@example.com").expect("it is one"), ..mail("m2") };
     for _ in 0..3 {
         let Outcome::Deferred(reply) = sender.send(&mail("m1")).await else { panic!("it was refused") };
-        assert_eq!(reply.to_string(), "450 4.2.1 disabled");
+        assert_eq!(reply.to_string(), "450 4.2.1 disabled (in reply to RCPT TO command)");
         assert!(matches!(sender.send(&to_sam).await, Outcome::Accepted(_)));
     }
     assert_eq!(peer.connections_of("MAIL"), [1; 6], "and the connection stays");

@@ -63,7 +63,7 @@ enum Mode {
     Cycle,
     /// The same over 50,000 destinations by Zipf's law (40 s)
     CycleZipf,
-    /// The same with each job deferred once, by 0.5 to 0.75 s (20 s)
+    /// The same with each job deferred once, by 1 to 1.5 s (20 s)
     Retry,
     /// Bytes of Redis memory per waiting job (10 s)
     Memory,

@@ -9,8 +9,9 @@ use harness::smtp::{Act, Heard, SmtpPeer, agree};
 use shared::address::Address;
 use shared::config::{MxSettings, SmtpTimeouts, TlsMode};
 use shared::outcome::{FaultKind, Outcome, Side};
+use tokio_util::sync::CancellationToken;
 use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, Sender};
+use worker::sender::{Attempt, Fate, Sender};
 
 use crate::smtp::mail;
 
@@ -115,6 +116,20 @@ async fn where_no_host_is_of_use_it_is_their_trouble_and_a_reply_is_kept() {
     let internet = Internet::new(unwilling, gone).await;
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else { panic!("nobody took it") };
     assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Theirs), "{fault}");
+}
+
+#[tokio::test]
+async fn a_host_is_not_blamed_for_an_answer_that_we_did_not_wait_for() {
+    let slow = |heard: &Heard| if heard.command == "." { Act::Hang } else { agree(&heard.command) };
+    let internet = Internet::new(slow, |heard| agree(&heard.command)).await;
+    let cut = CancellationToken::new();
+    cut.cancel();
+    let attempt = Attempt { fate: Fate::until(cut), ..mail("m1") };
+    let mut settings = internet.settings();
+    settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(60));
+    let Outcome::Unreachable(fault) = MxSender::new(settings).send(&attempt).await else { panic!("nobody knows") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Unanswered, Side::Ours));
+    assert_eq!(internet.sent(), [1, 0]);
 }
 
 #[tokio::test]

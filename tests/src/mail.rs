@@ -76,6 +76,11 @@ impl MailSystem {
         self.answered.send_replace(self.tried.borrow().len() + count);
     }
 
+    /// Answers the first `count` of all messages that were tried. The others stay in flight, until [`Self::let_go`].
+    pub fn answer_first(&self, count: usize) {
+        self.answered.send_replace(count);
+    }
+
     /// Answers all messages in flight, and from now on every one at once.
     pub fn let_go(&self) {
         self.answered.send_replace(usize::MAX);

@@ -62,7 +62,10 @@ impl Attempter {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
-            self.say(message, &outcome);
+            // Whose trouble it is that we did not wait is no news.
+            if !cut.is_cancelled() {
+                self.say(message, &outcome);
+            }
             progress.note(&outcome, transcript);
             progress.feedback = feedback(&outcome, &decision);
             if let Some(settlement) = progress.conclude(&outcome, &decision, self.clock.now()) {
@@ -110,7 +113,11 @@ impl Attempter {
         if !fate.is_open() {
             return None;
         }
-        timeout(LAST_ANSWER_MAX, sending).await.ok()
+        let unanswered = || {
+            let text = "cut off before the answer".to_owned();
+            (Outcome::Unreachable(Fault { kind: FaultKind::Unanswered, side: Side::Ours, text }), None)
+        };
+        Some(timeout(LAST_ANSWER_MAX, sending).await.unwrap_or_else(|_| unanswered()))
     }
 
     async fn send(&self, progress: &Progress, message: &Message, fate: Fate) -> (Outcome, Option<Transcript>) {

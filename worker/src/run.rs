@@ -1,21 +1,19 @@
 //! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a task per attempt; and
 //! sleep until the next instant that any shard named. Several shards are visited at once.
 
-use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 use shared::clock::Timestamp;
 use shared::config;
 use shared::policy::Table;
 use shared::store::claim::{ClaimBounds, Claimed};
 use shared::store::{Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -59,10 +57,8 @@ struct Loop {
     cut: CancellationToken,
     presence: Presence,
     visits: Visits,
-    /// Visits that have begun.
-    under_way: FuturesUnordered<BoxFuture<'static, Visit>>,
-    /// Which shards did not answer the last time.
-    away: Vec<bool>,
+    /// Visits that have begun. Tasks of their own, so that records are read beside the loop.
+    under_way: JoinSet<Visit>,
 }
 
 /// A visit that has ended.
@@ -91,8 +87,7 @@ impl Worker {
             attempts: TaskTracker::new(),
             cut: CancellationToken::new(),
             visits: Visits::new(self.store.shards(), Instant::now()),
-            under_way: FuturesUnordered::new(),
-            away: vec![false; usize::from(self.store.shards())],
+            under_way: JoinSet::new(),
             presence: Presence::start(self.store.clone(), self.settings.heartbeat, stop.clone()),
             settler,
             worker: self,
@@ -117,24 +112,32 @@ impl Loop {
             let has_room = self.under_way.len() < VISITS_MAX && !short_of_permits;
             let permits = self.permits.clone();
             tokio::select! {
+                // Visits last: where work never ends, one of them is always over.
                 biased;
                 () = stop.cancelled() => {}
-                Some(visit) = self.under_way.next() => self.end_visit(visit),
-                () = until(self.visits.next()), if has_room => {}
-                // It goes free again at once, and the next visit begins with it.
-                _ = permits.acquire(), if short_of_permits => {}
-                Some(shard) = self.settler.worth_a_visit.recv() => self.visits.ask_for(shard, Instant::now()),
                 changed = self.presence.changed() => {
                     self.take_over(&round, &changed);
                     round = changed;
                 }
+                Some(shard) = self.settler.worth_a_visit.recv() => self.visits.ask_for(shard, Instant::now()),
+                Some(visit) = self.under_way.join_next() => {
+                    let claimed = self.end_visit(visit);
+                    // Redis answers the next ones while the attempts of this one are started.
+                    self.begin_visits(&round);
+                    self.start(claimed);
+                }
+                () = until(self.visits.next()), if has_room => {}
+                // It goes free again at once, and the next visit begins with it.
+                _ = permits.acquire(), if short_of_permits => {}
             }
         }
+        let grace_end = Instant::now() + self.worker.settings.grace;
         // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they lapse.
-        while let Some(visit) = self.under_way.next().await {
-            self.end_visit(visit);
+        while let Some(visit) = self.under_way.join_next().await {
+            let claimed = self.end_visit(visit);
+            self.start(claimed);
         }
-        self.drain().await
+        self.drain(grace_end).await
     }
 
     /// Visits at once the shards that nobody else looks after any more.
@@ -158,15 +161,15 @@ impl Loop {
             let Some(turn) = self.visits.begin(round, now) else { break };
             due -= 1;
             if self.settler.is_behind(turn.shard) {
-                self.visits.end(turn.shard, now + RETRY_PAUSE);
+                self.visits.fail(turn.shard, now + RETRY_PAUSE);
                 continue;
             }
             let config::Worker { share, lease, .. } = self.worker.settings;
             let (store, bounds) = (self.worker.store.clone(), ClaimBounds { batch: permits.len(), share, lease });
-            self.under_way.push(Box::pin(async move {
+            self.under_way.spawn(async move {
                 let claimed = store.claim(turn.shard, bounds).await;
                 Visit { turn, permits, claimed }
-            }));
+            });
         }
         false
     }
@@ -176,34 +179,35 @@ impl Loop {
         (0..most).map_while(|_| self.permits.clone().try_acquire_owned().ok()).collect()
     }
 
-    /// Starts what a visit has claimed, and plans the next one.
-    fn end_visit(&mut self, Visit { turn: Turn { shard, own }, permits, claimed }: Visit) {
+    /// Plans the next visit after one that has ended, and gives what it claimed, with a permit for each job.
+    fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<(Claimed, Vec<OwnedSemaphorePermit>)> {
+        let Visit { turn: Turn { shard, own }, mut permits, claimed } =
+            visit.expect("a visit neither panics nor is aborted");
         // All shards are on one Redis, or on few: the first that is away is news, and the last that comes back.
-        let all_were_there = !self.away.contains(&true);
-        let was_away = mem::replace(&mut self.away[usize::from(shard)], claimed.is_err());
-        let all_are_there = !self.away.contains(&true);
-        let next = match claimed {
+        let all_were_there = self.visits.all_are_there();
+        match claimed {
             Ok(claimed) => {
-                if was_away && all_are_there {
-                    tracing::info!("the store answers again");
-                }
                 let full = claimed.jobs.len() == permits.len();
                 // Where it found work it is as eager as who looks after the shard: that one has more than it can do.
                 let next = self.next_visit(claimed.now, claimed.next_visit, full, own || !claimed.jobs.is_empty());
-                self.start(claimed, permits);
-                next
+                self.visits.end(shard, next);
+                if !all_were_there && self.visits.all_are_there() {
+                    tracing::info!("the store answers again");
+                }
+                permits.truncate(claimed.jobs.len());
+                Some((claimed, permits))
             }
             Err(err) => {
+                self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
                 if all_were_there {
                     match err {
                         StoreError::Unavailable(why) => tracing::warn!(why, "no jobs can be claimed for now"),
                         err => tracing::error!(%err, shard, "no jobs can be claimed"),
                     }
                 }
-                Instant::now() + RETRY_PAUSE
+                None
             }
-        };
-        self.visits.end(shard, next);
+        }
     }
 
     fn next_visit(&self, now: Timestamp, next_visit: Option<Timestamp>, full: bool, eager: bool) -> Instant {
@@ -217,7 +221,9 @@ impl Loop {
         Instant::now() + wait
     }
 
-    fn start(&self, claimed: Claimed, permits: Vec<OwnedSemaphorePermit>) {
+    /// Starts the attempts of what a visit has claimed.
+    fn start(&self, claimed: Option<(Claimed, Vec<OwnedSemaphorePermit>)>) {
+        let Some((claimed, permits)) = claimed else { return };
         for (destination, why) in claimed.corrupt {
             tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
@@ -247,14 +253,14 @@ impl Loop {
                 let notice = match ended {
                     Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
                     Ok(Ok(None)) if !is_too_long => Notice::Cut(slot, lease),
-                    Ok(Ok(None)) => Notice::Lost(slot),
+                    Ok(Ok(None)) => Notice::Lost(slot, lease),
                     Ok(Err(_)) => {
                         tracing::error!(%destination, "an attempt panicked; its job lapses");
-                        Notice::Lost(slot)
+                        Notice::Lost(slot, lease)
                     }
                     Err(_) => {
                         tracing::error!(%destination, "an attempt did not end; its job lapses");
-                        Notice::Lost(slot)
+                        Notice::Lost(slot, lease)
                     }
                 };
                 let _ = notices.send(notice);
@@ -262,13 +268,13 @@ impl Loop {
         }
     }
 
-    async fn drain(self) -> (SettlerHandle, Presence) {
+    async fn drain(self, grace_end: Instant) -> (SettlerHandle, Presence) {
         self.attempts.close();
         let under_way = self.attempts.len();
         if under_way > 0 {
             tracing::info!(under_way, "stopping: waiting for attempts under way");
         }
-        if timeout(self.worker.settings.grace, self.attempts.wait()).await.is_err() {
+        if timeout_at(grace_end, self.attempts.wait()).await.is_err() {
             tracing::warn!(under_way = self.attempts.len(), "the grace is over; attempts under way are cut off");
             self.cut.cancel();
             self.attempts.wait().await;

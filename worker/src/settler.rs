@@ -41,8 +41,8 @@ pub enum Notice {
     /// then nothing more is claimed of that shard, and the others need the room.
     Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
     /// An attempt came to nothing that could be settled: the job lapses.
-    Lost(Slot),
-    /// An attempt was cut off before anything happened, and sends nothing any more.
+    Lost(Slot, Lease),
+    /// An attempt was cut off before anything happened, and sends nothing any more: the job is given back.
     Cut(Slot, Lease),
 }
 
@@ -171,15 +171,15 @@ impl Settler {
                     untold.permits.push(permit);
                 }
             }
-            Notice::Lost(slot) => {
-                let lost = self.held.close(slot);
-                self.shards[usize::from(slot.lease.shard)].untold.crashed.extend(lost);
+            Notice::Lost(slot, lease) => {
+                self.held.close(slot);
+                self.shards[usize::from(slot.lease.shard)].untold.crashed.push(lease);
             }
-            // Where the worker stops, all that it holds is given back at the end. Else the address wants nothing more, and
-            // whoever said so waits to hear that its attempt has stopped.
+            // Also where it is held no more: who told that an address wants nothing more waits to hear that its attempt has
+            // stopped.
             Notice::Cut(slot, lease) => {
-                let is_void = !self.held.has(slot);
-                self.shards[usize::from(slot.lease.shard)].untold.untried.extend(is_void.then_some(lease));
+                self.held.close(slot);
+                self.shards[usize::from(slot.lease.shard)].untold.untried.push(lease);
             }
         }
         self.linger_end.get_or_insert_with(|| Instant::now() + self.settings.linger);
@@ -195,8 +195,10 @@ impl Settler {
             Answered::Told(shard) => {
                 let state = &mut self.shards[usize::from(shard)];
                 state.is_told = false;
-                // What has ended meanwhile has waited long enough.
-                tell(&self.teller, &self.under_way, shard, state);
+                // What has ended meanwhile has waited long enough; where some still wait for others, all are told soon.
+                if self.linger_end.is_none() {
+                    tell(&self.teller, &self.under_way, shard, state);
+                }
             }
             Answered::Extended(shard, asked_at, answers) => {
                 self.shards[usize::from(shard)].is_extended = false;
@@ -209,6 +211,12 @@ impl Settler {
 
     /// Lengthens the leases of attempts that are under way.
     fn extend(&mut self) {
+        for (shard, state) in (0..).zip(&mut self.shards) {
+            // They ended before it was known that the store is away.
+            if self.teller.is_behind(shard) {
+                state.untold.permits.clear();
+            }
+        }
         let now = self.teller.store.clock().now();
         for (shard, leases) in self.held.deadlines(now) {
             let state = &mut self.shards[usize::from(shard)];
@@ -218,7 +226,7 @@ impl Settler {
             state.is_extended = true;
             let teller = self.teller.clone();
             self.under_way.push(Box::pin(async move {
-                let answers = teller.store.extend(&leases).await;
+                let answers = teller.extend(shard, &leases).await;
                 Answered::Extended(shard, now, leases.into_iter().zip(answers).collect())
             }));
         }

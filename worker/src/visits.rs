@@ -19,12 +19,14 @@ struct Plan {
     is_under_way: bool,
     /// Whether something has happened there since its visit began.
     again: bool,
+    /// Whether its store did not answer the last time.
+    is_away: bool,
 }
 
 impl Visits {
     /// All of so many shards are to be visited at once.
     pub(crate) fn new(shards: u16, now: Instant) -> Self {
-        let plan = Plan { at: now, is_under_way: false, again: false };
+        let plan = Plan { at: now, is_under_way: false, again: false, is_away: false };
         Self { shards: vec![plan; usize::from(shards)], place: 0 }
     }
 
@@ -46,8 +48,19 @@ impl Visits {
     /// A visit has ended, and the shard is next to be visited then; at once, where something has happened meanwhile.
     pub(crate) fn end(&mut self, shard: u16, next: Instant) {
         let plan = self.plan(shard);
-        plan.is_under_way = false;
+        (plan.is_under_way, plan.is_away) = (false, false);
         plan.at = if plan.again { plan.at.min(next) } else { next };
+    }
+
+    /// A visit has ended without an answer, or could not be made; the shard is next to be visited then.
+    pub(crate) fn fail(&mut self, shard: u16, next: Instant) {
+        let plan = self.plan(shard);
+        (plan.is_under_way, plan.is_away, plan.at) = (false, true, next);
+    }
+
+    /// Whether all shards answered the last time.
+    pub(crate) fn all_are_there(&self) -> bool {
+        !self.shards.iter().any(|plan| plan.is_away)
     }
 
     /// Something has happened at a shard: it is to be visited now.
@@ -58,12 +71,19 @@ impl Visits {
 
     /// When the next visit is to begin; none where all shards are being visited.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.shards.iter().filter(|plan| !plan.is_under_way).map(|plan| plan.at).min()
+        self.shards.iter().filter(|plan| self.is_open(plan)).map(|plan| plan.at).min()
     }
 
     fn is_due(&self, shard: u16, now: Instant) -> bool {
         let plan = &self.shards[usize::from(shard)];
-        !plan.is_under_way && plan.at <= now
+        plan.at <= now && self.is_open(plan)
+    }
+
+    /// Whether a visit may begin there. Shards whose store is away are tried one after the other, so that the time that a
+    /// silent store takes is no visit's of the others.
+    fn is_open(&self, plan: &Plan) -> bool {
+        let another_is_tried = || self.shards.iter().any(|other| other.is_away && other.is_under_way);
+        !plan.is_under_way && (!plan.is_away || !another_is_tried())
     }
 
     fn plan(&mut self, shard: u16) -> &mut Plan {
@@ -117,5 +137,23 @@ mod tests {
         assert_eq!(begun(&mut visits, now), [1]);
         visits.end(1, later);
         assert_eq!(begun(&mut visits, now), [0_u16; 0], "it has been looked at");
+    }
+
+    #[test]
+    fn shards_whose_store_is_away_are_tried_one_at_a_time() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let mut visits = Visits::new(3, now);
+        begun(&mut visits, now);
+        visits.fail(2, now);
+        visits.fail(0, now);
+        visits.end(1, later);
+        assert_eq!((begun(&mut visits, now), visits.next()), (vec![2], Some(later)));
+        visits.fail(2, later);
+        assert_eq!(begun(&mut visits, now), [0]);
+        visits.end(0, later);
+        assert!(!visits.all_are_there());
+        assert_eq!(begun(&mut visits, later), [1, 2, 0]);
+        visits.end(2, later);
+        assert!(visits.all_are_there());
     }
 }

@@ -42,7 +42,7 @@ pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The same at a thousand destinations, where each job is deferred once by 0.5 to 0.75 s.
+/// The same at a thousand destinations, where each job is deferred once by 1 to 1.5 s.
 pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     rig.schedule((0..jobs).map(|n| arrival(n, n % 1_000, Duration::ZERO))).await?;

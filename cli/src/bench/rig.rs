@@ -38,13 +38,13 @@ pub(crate) const BATCH: usize = 500;
 /// What the server of `limit` says to a connection too many.
 pub(crate) const TOO_MANY: &str = "421 4.3.2 too many connections";
 
-/// A deferral waits for half a second to three quarters of one, so that a bench need not; in `limit` for one to one and a half.
+/// A deferral waits for 1 to 1.5 s, the least that a schedule may say, so that a bench need not.
 const POLICY: &str = r#"
 [[row]]
 name = "system-full"
 status = "4.3.1"
 scope = "host"
-delays = ["500ms", "500ms"]
+delays = ["1s", "1s"]
 jitter = "+50%"
 final = "unavailable"
 

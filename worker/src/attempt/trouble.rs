@@ -1,11 +1,11 @@
-//! Trouble of our own, as the log has it: for each route one line when it begins and one when it is over, however many
+//! Trouble of our own, as the log has it: for each route and kind one line when it begins and one when it is over, however many
 //! attempts meet it in between. So what comes and goes is told at most about once a minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::outcome::{Fault, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome, Side};
 
 /// For so long no attempt may have met a trouble before it is over.
 const QUIET: Duration = Duration::from_secs(60);
@@ -13,11 +13,12 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How much of a fault's text is shown, in characters.
 const SHOWN_CHARS: usize = 200;
 
-/// The troubles that routes have. There are no more than routes.
+/// The troubles that routes have, one of each kind. There are no more than routes.
 #[derive(Default)]
-pub(super) struct Troubles(Mutex<HashMap<String, Trouble>>);
+pub(super) struct Troubles(Mutex<HashMap<String, Vec<Trouble>>>);
 
 struct Trouble {
+    kind: FaultKind,
     began: Instant,
     last: Instant,
     attempts: u64,
@@ -39,42 +40,41 @@ impl Troubles {
             Outcome::Unreadable(_) => return,
             _ => None,
         };
-        match (self.note(route, trouble.is_some(), Instant::now()), trouble) {
-            (Some(News::Begun), Some(fault)) => {
-                let fault = shown(fault);
-                tracing::warn!(
-                    route,
-                    fault,
-                    "trouble of our own: attempts on this route say nothing of their recipients"
-                );
+        for news in self.note(route, trouble.map(|fault| fault.kind), Instant::now()) {
+            match news {
+                News::Begun => {
+                    let fault = trouble.map(shown).unwrap_or_default();
+                    tracing::warn!(route, fault, "trouble of our own: what meets it says nothing of its recipients");
+                }
+                News::Over { lasted, attempts } => {
+                    let lasted_s = lasted.as_secs();
+                    tracing::info!(route, attempts, lasted_s, "a trouble of our own on this route is over");
+                }
             }
-            (Some(News::Over { lasted, attempts }), _) => {
-                let lasted_s = lasted.as_secs();
-                tracing::info!(route, attempts, lasted_s, "the trouble of our own on this route is over");
-            }
-            _ => {}
         }
     }
 
-    fn note(&self, route: &str, is_trouble: bool, now: Instant) -> Option<News> {
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = troubles.get_mut(route);
-        match (known, is_trouble) {
-            (None, false) => None,
-            (None, true) => {
-                troubles.insert(route.to_owned(), Trouble { began: now, last: now, attempts: 1 });
-                Some(News::Begun)
-            }
-            (Some(trouble), true) => {
-                (trouble.last, trouble.attempts) = (now, trouble.attempts + 1);
-                None
-            }
-            (Some(trouble), false) if now.duration_since(trouble.last) < QUIET => None,
-            (Some(_), false) => {
-                let Trouble { began, last, attempts } = troubles.remove(route)?;
-                Some(News::Over { lasted: last.duration_since(began), attempts })
-            }
+    fn note(&self, route: &str, trouble: Option<FaultKind>, now: Instant) -> Vec<News> {
+        let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kind) = trouble else {
+            let Some(troubles) = routes.get_mut(route) else { return Vec::new() };
+            let over = troubles.extract_if(.., |trouble| now.duration_since(trouble.last) >= QUIET);
+            let told = |Trouble { began, last, attempts, .. }: Trouble| News::Over {
+                lasted: last.duration_since(began),
+                attempts,
+            };
+            return over.map(told).collect();
+        };
+        if !routes.contains_key(route) {
+            routes.insert(route.to_owned(), Vec::new());
         }
+        let Some(troubles) = routes.get_mut(route) else { return Vec::new() };
+        if let Some(known) = troubles.iter_mut().find(|known| known.kind == kind) {
+            (known.last, known.attempts) = (now, known.attempts + 1);
+            return Vec::new();
+        }
+        troubles.push(Trouble { kind, began: now, last: now, attempts: 1 });
+        vec![News::Begun]
     }
 }
 
@@ -88,29 +88,32 @@ fn shown(fault: &Fault) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::outcome::FaultKind;
-
     use super::*;
 
     #[test]
     fn a_trouble_is_told_when_it_begins_and_when_it_is_over() {
         let (troubles, start) = (Troubles::default(), Instant::now());
-        let over = |lasted_s, attempts| Some(News::Over { lasted: Duration::from_secs(lasted_s), attempts });
-        for (at_s, route, is_trouble, news) in [
-            (0, "relay", false, None),
-            (1, "relay", true, Some(News::Begun)),
-            (2, "relay", true, None),
+        let over = |lasted_s, attempts| vec![News::Over { lasted: Duration::from_secs(lasted_s), attempts }];
+        let (nothing, begun) = (Vec::new, || vec![News::Begun]);
+        let (lost, local) = (Some(FaultKind::Lost), Some(FaultKind::Local));
+        for (at_s, route, trouble, news) in [
+            (0, "relay", None, nothing()),
+            (1, "relay", lost, begun()),
+            (2, "relay", lost, nothing()),
             // It comes and goes.
-            (3, "relay", false, None),
-            (4, "platform", true, Some(News::Begun)),
-            (50, "relay", true, None),
-            (109, "relay", false, None),
-            (110, "relay", false, over(49, 3)),
-            (111, "relay", false, None),
-            (112, "platform", false, over(0, 1)),
-            (113, "relay", true, Some(News::Begun)),
+            (3, "relay", None, nothing()),
+            (4, "platform", lost, begun()),
+            (50, "relay", lost, nothing()),
+            // One trouble hides no other.
+            (60, "relay", local, begun()),
+            (109, "relay", None, nothing()),
+            (110, "relay", None, over(49, 3)),
+            (111, "relay", None, nothing()),
+            (112, "platform", None, over(0, 1)),
+            (113, "relay", lost, begun()),
+            (120, "relay", None, over(0, 1)),
         ] {
-            assert_eq!(troubles.note(route, is_trouble, start + Duration::from_secs(at_s)), news, "{at_s} s");
+            assert_eq!(troubles.note(route, trouble, start + Duration::from_secs(at_s)), news, "{at_s} s");
         }
     }
 

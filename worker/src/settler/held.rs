@@ -50,21 +50,15 @@ impl HeldLeases {
         self.0.insert(held.key, held);
     }
 
-    /// Whether the job in this slot is still ours.
-    pub(super) fn has(&self, slot: Slot) -> bool {
-        let held = self.0.get(&slot.lease);
-        held.and_then(|held| held.open.get(slot.number)).is_some_and(Option::is_some)
-    }
-
-    /// The attempt in this slot has ended; its lease, if it is still held.
-    pub(super) fn close(&mut self, slot: Slot) -> Option<Lease> {
-        let held = self.0.get_mut(&slot.lease)?;
-        let (lease, _) = held.open.get_mut(slot.number)?.take()?;
-        held.left -= 1;
+    /// The attempt in this slot has ended. A lease of which no job is left is held no more.
+    pub(super) fn close(&mut self, slot: Slot) {
+        let Some(held) = self.0.get_mut(&slot.lease) else { return };
+        if held.open.get_mut(slot.number).and_then(Option::take).is_some() {
+            held.left -= 1;
+        }
         if held.left == 0 {
             self.0.remove(&slot.lease);
         }
-        Some(lease)
     }
 
     /// The leases and what their deadlines should be now, by shard.

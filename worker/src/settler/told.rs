@@ -5,18 +5,24 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shared::store::claim::Lease;
-use shared::store::lease::GivenBack;
+use shared::clock::Timestamp;
+use shared::store::claim::{Lease, LeaseKey};
+use shared::store::lease::{Extended, GivenBack};
 use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
 use shared::store::{Store, StoreError};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// What the store does not know yet of the jobs of one shard. The worker's permits bound it.
+/// How many calls at once may go to stores that did not answer the last time: each can hold a connection until its time is
+/// over.
+const ASKING_AGAIN_MAX: usize = 2;
+
+/// What the store does not know yet of the jobs of one shard: no more than the worker has permits, because nothing is claimed
+/// there while it waits.
 #[derive(Default)]
 pub(super) struct Untold {
     /// Attempts that have ended, and what bounds how many there can be.
@@ -42,15 +48,20 @@ pub(super) struct Teller {
     behind: Box<[AtomicBool]>,
     /// Where shards go that are worth a visit now.
     worth_a_visit: Sender<u16>,
-    /// Whether the last settlements fell short of the configured durability.
-    short: AtomicBool,
+    /// By shard, whether its store did not answer the last time.
+    silent: Box<[AtomicBool]>,
+    /// Who asks a store that did not answer. The connections are for the others.
+    asking_again: Semaphore,
+    /// By shard, whether the last settlements fell short of the configured durability.
+    short: Box<[AtomicBool]>,
 }
 
 impl Teller {
     /// One for all shards of a store.
     pub(super) fn new(store: Store, worth_a_visit: Sender<u16>) -> Self {
-        let behind = (0..store.shards()).map(|_| AtomicBool::new(false)).collect();
-        Self { store, behind, worth_a_visit, short: AtomicBool::new(false) }
+        let none = || (0..store.shards()).map(|_| AtomicBool::new(false)).collect();
+        let (behind, silent, short) = (none(), none(), none());
+        Self { store, behind, worth_a_visit, silent, asking_again: Semaphore::new(ASKING_AGAIN_MAX), short }
     }
 
     /// Whether something of this shard waits for a store that does not answer.
@@ -75,9 +86,9 @@ impl Teller {
         let call = SettleCall::unique();
         let mut asked_before = false;
         loop {
-            match self.store.settle(call, &settlements).await {
+            match self.ask(shard, self.store.settle(call, &settlements)).await {
                 Ok(SettleReport { settled, missing, worth_a_visit }) => {
-                    self.note_durability(missing);
+                    self.note_durability(shard, missing);
                     for shard in worth_a_visit {
                         let _ = self.worth_a_visit.try_send(shard);
                     }
@@ -117,7 +128,7 @@ impl Teller {
 
     async fn give_back(&self, shard: u16, leases: &[Lease], why: GivenBack) {
         while !leases.is_empty() {
-            match self.store.release(leases, why).await {
+            match self.ask(shard, self.store.release(leases, why)).await {
                 Ok(released) => {
                     tracing::debug!(shard, released, ?why, "gave jobs back");
                     return;
@@ -132,6 +143,31 @@ impl Teller {
         }
     }
 
+    /// Lengthens leases of one shard, as [`Store::extend`] does.
+    pub(super) async fn extend(&self, shard: u16, leases: &[(LeaseKey, Timestamp)]) -> Vec<Extended> {
+        let _turn = self.turn(shard).await;
+        let answers = self.store.extend(leases).await;
+        self.silent[usize::from(shard)].store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
+        answers
+    }
+
+    /// Asks the store about one shard.
+    async fn ask<T>(&self, shard: u16, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let _turn = self.turn(shard).await;
+        let answer = question.await;
+        let is_silent = matches!(answer, Err(StoreError::Unavailable(_)));
+        self.silent[usize::from(shard)].store(is_silent, Ordering::Relaxed);
+        answer
+    }
+
+    /// Waits for one's turn, where the shard's store did not answer the last time.
+    async fn turn(&self, shard: u16) -> Option<SemaphorePermit<'_>> {
+        if !self.silent[usize::from(shard)].load(Ordering::Relaxed) {
+            return None;
+        }
+        self.asking_again.acquire().await.ok()
+    }
+
     /// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the shard, so its permits
     /// can go to others.
     async fn pause(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
@@ -140,18 +176,22 @@ impl Teller {
         sleep(RETRY_PAUSE).await;
     }
 
-    /// Says once that settlements do not reach the configured durability, and once that they do again. Attempts are not
-    /// held up for it: they were made, and to make them again would be worse.
-    fn note_durability(&self, missing: Option<String>) {
-        let was_short = self.short.swap(missing.is_some(), Ordering::Relaxed);
+    /// Says once that settlements do not reach the configured durability, and once that they do again, of whatever shard.
+    /// Attempts are not held up for it: they were made, and to make them again would be worse.
+    fn note_durability(&self, shard: u16, missing: Option<String>) {
+        let is_any_short = || self.short.iter().any(|short| short.load(Ordering::Relaxed));
+        let was_any_short = is_any_short();
+        self.short[usize::from(shard)].store(missing.is_some(), Ordering::Relaxed);
         match missing {
-            Some(missing) if !was_short => {
+            Some(missing) if !was_any_short => {
                 tracing::warn!(
                     missing,
                     "settled attempts do not reach redis.durability; a failover now could repeat them"
                 );
             }
-            None if was_short => tracing::info!("settled attempts reach redis.durability again"),
+            None if was_any_short && !is_any_short() => {
+                tracing::info!("settled attempts reach redis.durability again");
+            }
             _ => {}
         }
     }

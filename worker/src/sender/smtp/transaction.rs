@@ -39,7 +39,9 @@ impl Session {
         trail.begin(Phase::Dot);
         let said = attempt.fate.answer(in_time(Phase::Dot, self.settings.timeouts.dot, self.wire.reply())).await;
         trail.end();
-        match said.unwrap_or(Err(Stop { phase: Phase::Dot, why: Why::Late })) {
+        // That nobody waited says nothing of the peer.
+        let cut_off = || Why::Broken(FaultKind::Local, "cut off before the answer".to_owned());
+        match said.unwrap_or_else(|| Err(Stop { phase: Phase::Dot, why: cut_off() })) {
             Ok(said) if said.is_yes() => {
                 (self.in_transaction, self.used) = (false, Instant::now());
                 Ok(said.reply())

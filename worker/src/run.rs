@@ -9,7 +9,7 @@ use futures::FutureExt;
 use shared::clock::Timestamp;
 use shared::config;
 use shared::policy::Table;
-use shared::store::claim::{ClaimBounds, Claimed};
+use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
 use shared::store::{Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -228,41 +228,17 @@ impl Loop {
             tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
         let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else { return };
-        let jobs: Vec<_> = claimed.jobs.iter().map(|leased| (leased.lease.clone(), self.cut.child_token())).collect();
-        let cuts: Vec<_> = jobs.iter().map(|(_, cut)| cut.clone()).collect();
+        let cuts: Vec<_> = claimed.jobs.iter().map(|_| self.cut.child_token()).collect();
+        let jobs = claimed.jobs.iter().zip(&cuts).map(|(leased, cut)| (leased.lease.clone(), cut.clone())).collect();
         let deadline = claimed.now.plus(self.worker.settings.lease);
         let held = HeldLease::new(lease, jobs, deadline, self.worker.store.clock().now());
         // The settler ends only after this loop and its attempts, so it hears every notice.
         let _ = self.settler.notices.send(Notice::Claimed(held));
         for (number, ((leased, cut), permit)) in claimed.jobs.into_iter().zip(cuts).zip(permits).enumerate() {
-            let slot = Slot { lease, number };
             let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
             let longest = self.worker.settings.attempt_max;
             self.attempts.spawn(async move {
-                let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
-                // Boxed, because the runtime moves a task's future several times.
-                let mut attempt = AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut))).catch_unwind();
-                let mut ended = timeout(longest, &mut attempt).await;
-                let is_too_long = ended.is_err();
-                if is_too_long {
-                    tracing::warn!(%destination, "an attempt takes longer than worker.attempt_max and is cut off");
-                    cut.cancel();
-                    // What has got through by now is settled, and not sent again.
-                    ended = timeout(CUT_MAX, &mut attempt).await;
-                }
-                let notice = match ended {
-                    Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
-                    Ok(Ok(None)) if !is_too_long => Notice::Cut(slot, lease),
-                    Ok(Ok(None)) => Notice::Lost(slot, lease),
-                    Ok(Err(_)) => {
-                        tracing::error!(%destination, "an attempt panicked; its job lapses");
-                        Notice::Lost(slot, lease)
-                    }
-                    Err(_) => {
-                        tracing::error!(%destination, "an attempt did not end; its job lapses");
-                        Notice::Lost(slot, lease)
-                    }
-                };
+                let notice = attempt(&attempter, leased, Slot { lease, number }, permit, longest, cut).await;
                 let _ = notices.send(notice);
             });
         }
@@ -280,5 +256,40 @@ impl Loop {
             self.attempts.wait().await;
         }
         (self.settler, self.presence)
+    }
+}
+
+/// Makes one attempt, and says what came of it, whatever happens in it.
+async fn attempt(
+    attempter: &Attempter,
+    leased: LeasedJob,
+    slot: Slot,
+    permit: OwnedSemaphorePermit,
+    longest: Duration,
+    cut: CancellationToken,
+) -> Notice {
+    let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
+    // Boxed, because the runtime moves a task's future several times.
+    let mut attempt = AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut))).catch_unwind();
+    let mut ended = timeout(longest, &mut attempt).await;
+    let is_too_long = ended.is_err();
+    if is_too_long {
+        tracing::warn!(%destination, "an attempt takes longer than worker.attempt_max and is cut off");
+        cut.cancel();
+        // What has got through by now is settled, and not sent again.
+        ended = timeout(CUT_MAX, &mut attempt).await;
+    }
+    match ended {
+        Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
+        Ok(Ok(None)) if !is_too_long => Notice::Cut(slot, lease),
+        Ok(Ok(None)) => Notice::Lost(slot, lease),
+        Ok(Err(_)) => {
+            tracing::error!(%destination, "an attempt panicked; its job lapses");
+            Notice::Lost(slot, lease)
+        }
+        Err(_) => {
+            tracing::error!(%destination, "an attempt did not end; its job lapses");
+            Notice::Lost(slot, lease)
+        }
     }
 }

@@ -32,6 +32,10 @@ impl Reply {
 
     /// What the reply answered, where its text notes it. The sender goes before what another system was told.
     pub fn answers(&self) -> Option<Stage> {
+        // Nearly no reply has a note, and each reply is asked.
+        if !self.text.contains("n reply to ") {
+            return None;
+        }
         let text = self.text.to_ascii_lowercase();
         let noted = |(_, words): &(Stage, &str)| text.contains(words);
         NOTES.into_iter().find(noted).map(|(stage, _)| stage)

@@ -35,11 +35,12 @@ alias_database =
 local_recipient_maps =
 ";
 
-/// The services that all have (master(5)), none of them in a changed root.
+/// The services that all have (master(5)), none of them in a changed root. The queue manager looks around each second: what it
+/// meets while it is still being delivered waits in the incoming queue until then.
 const SERVICES: &str = "\
 pickup   unix n - n 60 1 pickup
 cleanup  unix n - n - 0 cleanup
-qmgr     unix n - n 300 1 qmgr
+qmgr     unix n - n 1 1 qmgr
 tlsmgr   unix - - n 1000? 1 tlsmgr
 rewrite  unix - - n - - trivial-rewrite
 bounce   unix - - n - 0 bounce

@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-.PHONY: help demo dev test check bench fuzz fmt tools clean
+.PHONY: help demo dev test valkey check bench fuzz fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,11 @@ test: ## Run all tests, against a real Redis and a real Postfix
 	@scripts/tools test
 	cargo build --locked --bin redeliver
 	cargo test --locked --workspace $(ARGS)
+
+valkey: ## Run the tests that want a server over Valkey in place of Redis
+	@scripts/tools valkey
+	cargo build --locked --bin redeliver
+	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --package redeliver-tests $(ARGS)
 
 check: tools ## What CI looks at first: format, lints, licences and advisories where cargo-deny is there, tidiness
 	cargo fmt --all --check

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
+use shared::store::private;
 
 use crate::figures::thousands;
 use crate::process;
@@ -96,7 +97,7 @@ fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let modes = if arguments.modes.is_empty() { Mode::value_variants() } else { &arguments.modes };
-    let machine = machine();
+    let machine = machine().await;
     let stop = process::stop_on_signal()?;
     if !arguments.json {
         println!("{machine}; {} runs each, medians (least to most)\n\n{}", arguments.runs, targets::HEAD);
@@ -170,7 +171,7 @@ fn round(value: f64) -> String {
 }
 
 /// What this ran on, as far as the system tells.
-fn machine() -> String {
+async fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
@@ -178,5 +179,6 @@ fn machine() -> String {
         .find_map(|line| line.strip_prefix("model name"))
         .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let build = if cfg!(debug_assertions) { "a debug build: figures mean little" } else { "a release build" };
-    format!("{model}, {cores} cores, {} {}, {build}", std::env::consts::OS, std::env::consts::ARCH)
+    let server = private::version().await.unwrap_or_else(|| "no Redis".to_owned());
+    format!("{model}, {cores} cores, {} {}, {server}, {build}", std::env::consts::OS, std::env::consts::ARCH)
 }

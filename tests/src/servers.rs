@@ -10,12 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use shared::store::private::{PROGRAM_VARIABLE, PROGRAMS};
 use tempfile::TempDir;
 
 use crate::wait::eventually;
-
-/// Programs that the suite runs against, each where it is installed; `REDELIVER_TEST_SERVER` names one instead.
-const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// Kills what it was told of when its pipe is closed: that happens when the test's process ends, even where it is killed.
 const GUARD: &str = "trap '' INT TERM HUP; ids=; while read -r id; do ids=\"$ids $id\"; done; \
@@ -27,12 +25,12 @@ const CLUSTER_NODE: [&str; 2] = ["cluster-enabled yes", "cluster-node-timeout 10
 /// What the sentinels want to hear from whoever asks them.
 pub const SENTINEL_PASSWORD: &str = "wachsam";
 
-/// The programs to run a test against, one after the other.
+/// The programs to run a test against, one after the other: each that is installed, or the one that is named instead.
 ///
 /// # Panics
 /// Where none is installed.
 pub fn programs() -> Vec<String> {
-    let programs: Vec<String> = match env::var("REDELIVER_TEST_SERVER") {
+    let programs: Vec<String> = match env::var(PROGRAM_VARIABLE) {
         Ok(program) => vec![program],
         Err(_) => PROGRAMS.iter().filter(|program| is_there(program)).map(|program| (*program).to_owned()).collect(),
     };

@@ -1,6 +1,7 @@
 //! A Redis server of our own: for `redeliver dev`, the demo, benches and tests. It listens on a Unix socket that only
 //! its user can open, and ends with the value that stands for it.
 
+use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,15 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The variable that names the program to start, where it is to be another one than the first that is installed.
+pub const PROGRAM_VARIABLE: &str = "REDELIVER_REDIS_SERVER";
+
 /// Programs that can serve, in order of preference.
-const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+pub const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// From how many entries on a sorted set is no longer a list that is walked through for each of them. The server's own 128
+/// makes taking in dearer by a fifth where many destinations have some dozens of jobs each.
+const LISTPACK_ENTRIES_MAX: &str = "16";
 
 /// Where a socket's path would be longer than what the system takes (108 bytes on Linux, 104 on macOS).
 const SOCKET_PATH_MAX: usize = 100;
@@ -34,10 +42,10 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 pub enum PrivateRedisError {
     /// The program is not installed.
     #[error(
-        "there is no redis-server on this machine; install it with `apt-get install redis-server` (Debian, Ubuntu) \
-         or `brew install redis` (macOS)"
+        "there is no {0} on this machine; install one with `apt-get install redis-server` (Debian, Ubuntu) or `brew \
+         install redis` (macOS), or name it by {PROGRAM_VARIABLE}"
     )]
-    NotInstalled,
+    NotInstalled(String),
     /// Another process uses the folder.
     #[error("another redeliver is running on {0}; stop it, or name another folder with --data")]
     InUse(PathBuf),
@@ -114,12 +122,12 @@ impl PrivateRedis {
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             // Always the same for one folder, so that a server that was left behind is found again.
             let name = format!("redeliver-{:016x}.sock", xxh3_64(folder.as_os_str().as_encoded_bytes()));
-            socket = std::env::temp_dir().join(name);
+            socket = env::temp_dir().join(name);
         }
         stop_left_behind(&socket).await;
         let log = folder.join("redis.log");
         let mut child = spawn(folder, &socket, &log, persistence).map_err(|err| match err.kind() {
-            io::ErrorKind::NotFound => PrivateRedisError::NotInstalled,
+            io::ErrorKind::NotFound => PrivateRedisError::NotInstalled(programs().join(" or ")),
             _ => io(err),
         })?;
         let deadline = Instant::now() + START_MAX;
@@ -150,11 +158,31 @@ async fn take_lock(lock: &File) -> Result<(), TryLockError> {
     }
 }
 
+/// The programs that a server of our own may be, in order of preference.
+fn programs() -> Vec<String> {
+    match env::var(PROGRAM_VARIABLE) {
+        Ok(program) => vec![program],
+        Err(_) => PROGRAMS.map(str::to_owned).into(),
+    }
+}
+
+/// Name and version of the server that would be started, "Redis 7.0.15" say; nothing where there is none.
+pub async fn version() -> Option<String> {
+    for program in programs() {
+        let Ok(output) = Command::new(program).arg("--version").output().await else { continue };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (name, rest) = text.split_once(" server v=")?;
+        return Some(format!("{name} {}", rest.split_whitespace().next()?));
+    }
+    None
+}
+
 fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::Result<Child> {
     let mut missing = io::Error::from(io::ErrorKind::NotFound);
-    for program in PROGRAMS {
+    for program in programs() {
         let spawned = Command::new(program)
             .args(["--port", "0", "--unixsocketperm", "700", "--save", "", "--daemonize", "no"])
+            .args(["--zset-max-listpack-entries", LISTPACK_ENTRIES_MAX])
             .arg("--unixsocket")
             .arg(socket)
             .arg("--dir")

@@ -154,13 +154,13 @@ impl Loop {
         let mut due = self.visits.due(round, now).min(VISITS_MAX - self.under_way.len());
         while due > 0 {
             let fair = self.permits.available_permits().div_ceil(due);
-            let permits = self.permits(fair.min(self.worker.settings.batch));
+            let permits = self.take_permits(fair.min(self.worker.settings.batch));
             if permits.is_empty() {
                 return true;
             }
             let Some(turn) = self.visits.begin(round, now) else { break };
             due -= 1;
-            if self.settler.is_behind(turn.shard) {
+            if self.settler.is_away(turn.shard) {
                 self.visits.fail(turn.shard, now + RETRY_PAUSE);
                 continue;
             }
@@ -175,7 +175,7 @@ impl Loop {
     }
 
     /// As many permits as are free, up to `most`.
-    fn permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
+    fn take_permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
         (0..most).map_while(|_| self.permits.clone().try_acquire_owned().ok()).collect()
     }
 

@@ -1,5 +1,5 @@
 //! The settler: one task per worker that holds its leases. It groups finished attempts and settles them together, each
-//! shard for itself, lengthens the leases of those that take long, and at the end gives back what was not finished.
+//! shard for itself, gives back jobs that were not tried, and lengthens the leases of those that take long.
 
 use std::mem;
 use std::sync::Arc;
@@ -76,10 +76,10 @@ pub struct SettlerHandle {
 }
 
 impl SettlerHandle {
-    /// Whether finished attempts of a shard wait for a store that does not answer. To claim there meanwhile would let their
-    /// leases lapse and repeat them.
-    pub fn is_behind(&self, shard: u16) -> bool {
-        self.teller.is_behind(shard)
+    /// Whether a shard's store did not answer the last time. To claim there meanwhile would let leases lapse and repeat
+    /// their attempts.
+    pub fn is_away(&self, shard: u16) -> bool {
+        self.teller.is_away(shard)
     }
 }
 
@@ -157,7 +157,7 @@ impl Settler {
                 _ = heartbeat.tick() => self.extend(),
             }
         }
-        self.give_all_back().await;
+        self.finish().await;
     }
 
     fn take(&mut self, notice: Notice) {
@@ -167,7 +167,7 @@ impl Settler {
                 self.held.close(slot);
                 let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
                 untold.ended.push(*settlement);
-                if !self.teller.is_behind(slot.lease.shard) {
+                if !self.teller.is_away(slot.lease.shard) {
                     untold.permits.push(permit);
                 }
             }
@@ -213,7 +213,7 @@ impl Settler {
     fn extend(&mut self) {
         for (shard, state) in (0..).zip(&mut self.shards) {
             // They ended before it was known that the store is away.
-            if self.teller.is_behind(shard) {
+            if self.teller.is_away(shard) {
                 state.untold.permits.clear();
             }
         }
@@ -232,16 +232,8 @@ impl Settler {
         }
     }
 
-    /// Settles what has ended, and gives back what was claimed and not finished.
-    async fn give_all_back(mut self) {
-        let mut left = 0;
-        for lease in self.held.take_all() {
-            left += 1;
-            self.shards[usize::from(lease.shard)].untold.untried.push(lease);
-        }
-        if left > 0 {
-            tracing::info!(jobs = left, "giving back jobs that were not finished");
-        }
+    /// Lets the store know all that has ended. Nothing is held any more: each attempt has said how it ended.
+    async fn finish(mut self) {
         self.tell_all();
         while let Some(answered) = self.under_way.next().await {
             self.note(answered);

@@ -99,9 +99,4 @@ impl HeldLeases {
             }
         }
     }
-
-    /// All jobs that are held, and none any more.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Lease> {
-        self.0.drain().flat_map(|(_, held)| held.open.into_iter().flatten()).map(|(lease, _)| lease)
-    }
 }

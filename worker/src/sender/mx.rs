@@ -3,9 +3,6 @@
 //! A host that cannot be reached, turns us away or closes is a reason to try the next; what a host says about the message
 //! is the outcome. Here a greeting of 421 is the host's failure and says something about it, other than at our own relay.
 
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use async_trait::async_trait;
 use shared::config::{AfterDot, MxSettings, TlsMode};
 use shared::outcome::{Outcome, Side};
@@ -13,6 +10,7 @@ use shared::transcript::{Phase, Transcript};
 
 use self::hosts::{Dns, Lookup};
 use self::passed::Passed;
+use self::sources::Sources;
 use super::smtp::pool::Pools;
 use super::smtp::session::{Manner, Peer, Place};
 use super::smtp::tls::TlsClient;
@@ -23,6 +21,7 @@ use super::{Attempt, Sender};
 mod hosts;
 mod passed;
 mod public;
+mod sources;
 
 /// Sends to mail hosts.
 pub struct MxSender {
@@ -30,8 +29,7 @@ pub struct MxSender {
     /// The DNS, or why there is none.
     dns: Result<Dns, String>,
     pools: Pools,
-    /// Which of our own addresses comes next.
-    turn: AtomicUsize,
+    sources: Sources,
 }
 
 impl MxSender {
@@ -47,7 +45,8 @@ impl MxSender {
         let session = settings.session.clone();
         let tls = TlsClient::new(session.certificates.clone());
         let pools = Pools::new(Manner { settings: session, login: None, tls });
-        Self { settings, dns, pools, turn: AtomicUsize::new(0) }
+        let sources = Sources::new(&settings.sources);
+        Self { settings, dns, pools, sources }
     }
 
     async fn try_hosts(&self, attempt: &Attempt, content: &[u8], trail: &mut Trail) -> Outcome {
@@ -63,6 +62,7 @@ impl MxSender {
         };
         let mut passed: Option<Passed> = None;
         let mut left = self.settings.hosts_max;
+        let mut turn = self.sources.turn();
         for host in hosts.into_iter().take(self.settings.hosts_max) {
             trail.begin(Phase::Lookup);
             let addresses = match dns.addresses(&host).await {
@@ -73,7 +73,7 @@ impl MxSender {
                 }
             };
             for address in addresses {
-                let Some(source) = self.source(address) else {
+                let Some(source) = turn.source(address) else {
                     passed = Passed::Sourceless.or_rather(passed);
                     continue;
                 };
@@ -102,18 +102,6 @@ impl MxSender {
         passed.map_or_else(|| Lookup::NoAddress.outcome(), Passed::outcome)
     }
 
-    /// The address of our own to reach this one from: `Some(None)` where the system chooses, `None` where we have none of
-    /// its kind.
-    fn source(&self, address: IpAddr) -> Option<Option<IpAddr>> {
-        if self.settings.sources.is_empty() {
-            return Some(None);
-        }
-        let same_kind = self.settings.sources.iter().filter(|source| source.is_ipv4() == address.is_ipv4());
-        let fit: Vec<_> = same_kind.collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(fit.len())?;
-        Some(Some(*fit[turn]))
-    }
-
     fn tls_for(&self, domain: &str) -> TlsMode {
         let required = self.settings.tls_required.iter().any(|rule| rule.covers(domain));
         if required { TlsMode::Required } else { self.settings.tls }
@@ -139,10 +127,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tls_is_required_where_it_is_said_and_sources_take_turns() {
+    async fn tls_is_required_where_it_is_said() {
         let settings = MxSettings {
             tls_required: ["example.com", "*.example.org"].map(|rule| rule.parse().unwrap()).into(),
-            sources: ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|ip| ip.parse().unwrap()).to_vec(),
             nameservers: vec!["127.0.0.1:53".parse().unwrap()],
             ..MxSettings::default()
         };
@@ -155,10 +142,5 @@ mod tests {
         ] {
             assert_eq!(sender.tls_for(domain), mode, "{domain}");
         }
-        let four = "198.51.100.1".parse().unwrap();
-        let turns: Vec<_> = (0..3).map(|_| sender.source(four).flatten().unwrap().to_string()).collect();
-        assert_eq!(turns, ["192.0.2.1", "192.0.2.2", "192.0.2.1"]);
-        let six = "2001:db8::2".parse().unwrap();
-        assert_eq!(sender.source(six).flatten().unwrap().to_string(), "2001:db8::1");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moka::future::Cache;
+use moka::policy::EvictionPolicy;
 use shared::config;
 use shared::job::ContentRef;
 use tokio::time::timeout;
@@ -73,6 +74,8 @@ impl Contents {
         let kept = Cache::builder()
             .weigher(|key: &String, content: &Bytes| (key.len() + content.len()).try_into().unwrap_or(u32::MAX))
             .max_capacity(settings.cache as u64)
+            // What a campaign needs now stays, however often an earlier one was asked for.
+            .eviction_policy(EvictionPolicy::lru())
             .time_to_live(settings.cache_for)
             .build();
         let roots = settings.roots.clone().into();
@@ -191,5 +194,23 @@ mod tests {
         contents.kept.run_pending_tasks().await;
         assert!(contents.kept.weighted_size() <= 10_000, "{}", contents.kept.weighted_size());
         assert!(contents.kept.entry_count() > 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_used_last_is_kept_and_what_was_used_often_before_is_not() {
+        let settings = config::Content { cache: 10_000, ..config::Config::embedded().content };
+        let contents = Contents::with_stores(&settings, Stores::default());
+        let ask = async |name: &str| {
+            contents.keep(name.to_owned(), async { Ok(Bytes::from(vec![b'x'; 900])) }).await.unwrap();
+            contents.kept.run_pending_tasks().await;
+        };
+        for _ in 0..100 {
+            ask("s3://bucket/earlier").await;
+        }
+        for n in 0..20 {
+            ask(&format!("s3://bucket/{n}")).await;
+        }
+        assert!(contents.kept.contains_key("s3://bucket/19"), "the newest");
+        assert!(!contents.kept.contains_key("s3://bucket/earlier"), "what no campaign asks for any more");
     }
 }

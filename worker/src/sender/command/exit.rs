@@ -9,7 +9,7 @@ use shared::reply::Reply;
 use super::ours;
 
 /// How the exit statuses that speak of the message or the address end (sysexits.h), with the reply that stands for each
-/// where the output has none. Every other one is the program's own trouble, and says nothing about them.
+/// where the output has none.
 const EXITS: [(i32, &str); 5] = [
     (65, "554 5.6.0 data error"),
     (67, "550 5.1.1 no such user"),
@@ -17,6 +17,12 @@ const EXITS: [(i32, &str); 5] = [
     (69, "554 5.3.0 service unavailable"),
     (75, "450 4.0.0 temporary failure"),
 ];
+
+/// The exit statuses of a program that has not begun: it was called wrongly (64), misses its input (66) or a file of the system
+/// (72), is not configured (78), or, as shells say it, cannot be run (126) or is not there (127). This is our trouble, and is
+/// held. After any other one nobody knows: a script ends with the status of its last line, be it 1 from a line after the one that
+/// sent, and 70, 71, 73, 74, 76 and 77 (software, system, output file, input or output, protocol, permission) can come at any time.
+const NOT_BEGUN: [i32; 6] = [64, 66, 72, 78, 126, 127];
 
 /// The outcome. A program that ends well has the message in its care, so that a bounce may still come.
 pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Fault> {
@@ -33,7 +39,8 @@ pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Faul
         ));
     }
     let Some((_, stands_for)) = EXITS.iter().find(|(known, _)| *known == code) else {
-        return Err(ours(FaultKind::Local, format!("the program ended with status {code}")));
+        let kind = if NOT_BEGUN.contains(&code) { FaultKind::Local } else { FaultKind::Unanswered };
+        return Err(ours(kind, format!("the program ended with status {code}")));
     };
     let stands_for = Reply::parse(stands_for);
     let class = stands_for.class();
@@ -59,17 +66,33 @@ mod tests {
             (65, "", "Refused 554 5.6.0 data error"),
             (68, "", "Refused 550 5.1.2 no such host"),
             (69, "550 5.7.1 not you", "Refused 550 5.7.1 not you"),
-            (1, "", "fault"),
-            (64, "", "fault"),
-            (78, "", "fault"),
-            (127, "", "fault"),
+            // It has not begun.
+            (64, "", "Local"),
+            (66, "", "Local"),
+            (72, "", "Local"),
+            (78, "", "Local"),
+            (126, "", "Local"),
+            (127, "", "Local"),
+            // It may have sent.
+            (1, "", "Unanswered"),
+            (1, "250 2.0.0 queued as 4711", "Unanswered"),
+            (2, "", "Unanswered"),
+            (70, "", "Unanswered"),
+            (71, "", "Unanswered"),
+            (73, "", "Unanswered"),
+            (74, "", "Unanswered"),
+            (76, "", "Unanswered"),
+            (77, "", "Unanswered"),
+            (125, "", "Unanswered"),
+            (137, "", "Unanswered"),
+            (255, "", "Unanswered"),
         ] {
             let said = match outcome(ExitStatus::from_raw(code << 8), output.as_bytes()) {
                 Ok(Outcome::Accepted(reply)) => format!("Accepted {reply}"),
                 Ok(Outcome::Deferred(reply)) => format!("Deferred {reply}"),
                 Ok(Outcome::Refused(reply)) => format!("Refused {reply}"),
                 Ok(_) => "another".to_owned(),
-                Err(_) => "fault".to_owned(),
+                Err(fault) => format!("{:?}", fault.kind),
             };
             assert_eq!(said, expected, "{code} {output:?}");
         }

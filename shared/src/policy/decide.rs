@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::hint::hint;
+use super::hint::{asked, hint};
 use super::row::{Final, HintUse, Row, Scope};
 use super::table::Table;
 use crate::clock::Timestamp;
@@ -92,13 +92,13 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
     if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours) {
         // The relay may have taken the message: each such try counts, so that it cannot be sent without end. But nothing
         // of this is said about the address.
-        let verdict = match judge(case, row, || bounded_hint(&reply, table), table, now) {
+        let verdict = match judge(case, row, &reply, || bounded_hint(&reply, table), table, now) {
             Verdict::RetryAfter(delay) => Verdict::RetryAfter(delay),
             _ => Verdict::DropAll,
         };
         return Decision { verdict, row: Some(row), reply };
     }
-    let verdict = judge(case, row, || bounded_hint(&reply, table), table, now);
+    let verdict = judge(case, row, &reply, || bounded_hint(&reply, table), table, now);
     Decision { verdict, row: Some(row), reply }
 }
 
@@ -106,6 +106,7 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
 pub(super) fn judge(
     case: &Case<'_>,
     row: &Row,
+    reply: &Reply,
     hint: impl FnOnce() -> Option<Duration>,
     table: &Table,
     now: Timestamp,
@@ -118,7 +119,7 @@ pub(super) fn judge(
     let overdue = now.since(case.created) >= table.max_age;
     match row.delays.get(step).filter(|_| !overdue) {
         Some(&delay) => {
-            let hinted = if step == 0 { hinted(delay, row, hint) } else { None };
+            let hinted = if step == 0 { hinted(delay, row, hint) } else { asked_for(delay, row, reply, table) };
             // Whoever names a time means that it is not to be before.
             let jitter = if hinted.is_some() { row.jitter.never_early() } else { row.jitter };
             Verdict::RetryAfter(jitter.apply(hinted.unwrap_or(delay), case.job, case.attempt))
@@ -146,9 +147,21 @@ fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -
     }
 }
 
+/// A later delay that the peer asks for beside its reply, where the row heeds hints. What the text alone says is not heeded
+/// any more: whoever says "in 5 minutes" each time means nothing by it. Nor does a schedule become shorter than it is.
+fn asked_for(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
+    let heeds = row.hint != HintUse::Ignore;
+    let asked = asked(&reply.text).filter(|_| heeds).map(|asked| bounded(asked, table));
+    asked.filter(|asked| *asked > delay)
+}
+
 pub(super) fn bounded_hint(reply: &Reply, table: &Table) -> Option<Duration> {
+    hint(&reply.text).map(|hint| bounded(hint, table))
+}
+
+fn bounded(span: Duration, table: &Table) -> Duration {
     let (least, most) = table.hint_bounds;
-    Some(hint(&reply.text)?.clamp(least, most))
+    span.clamp(least, most)
 }
 
 fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
@@ -309,6 +322,24 @@ mod tests {
                 let least = if attempt == 0 { 1.0 } else { 0.9 };
                 assert!(within(delay, minutes / 60.0, least, 1.1), "{reply}: {delay:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_a_peer_asks_for_beside_its_reply_lengthens_any_delay_within_bounds() {
+        for (attempt, reply, hours) in [
+            (1, "450 4.2.0 retry-after: 36000s; later", 10.0),
+            (2, "450 4.2.0 retry-after: 86400s; later", 24.0),
+            (1, "450 4.2.0 retry-after: 999999s; later", 24.0),
+            (1, "450 4.2.0 retry-after: 60s; later", 4.0),
+            (1, "451 4.7.1 retry-after: 60s; greylisted", 1.0),
+            (1, "451 4.7.1 retry-after: 7200s; greylisted", 2.0),
+            (1, "450 4.2.0 try again in 10 hours", 4.0),
+            // The three schedules are exactly so.
+            (1, "451 4.3.2 retry-after: 36000s; later", 4.0),
+        ] {
+            let Verdict::RetryAfter(delay) = verdict(attempt, reply) else { panic!("{reply}") };
+            assert!(within(delay, hours, 0.9, 1.1), "{attempt}, {reply}: {delay:?}");
         }
     }
 

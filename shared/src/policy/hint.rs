@@ -31,6 +31,27 @@ pub fn hint(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
+/// What stands before a span that the peer asked for in so many words, where it can say so apart from the reply.
+const ASKED: &str = "retry-after: ";
+
+/// The most that can be asked for, in seconds; policy's bounds are far below.
+const ASKED_MAX_S: u64 = 999_999;
+
+/// A reply's text with the span that the peer asked for beside it, in seconds. It stands first, because a text may name other
+/// times; [`hint`] finds it too.
+pub fn asking(text: &str, retry_after_s: Option<u64>) -> String {
+    match retry_after_s {
+        Some(seconds) => format!("{ASKED}{}s; {text}", seconds.min(ASKED_MAX_S)),
+        None => text.to_owned(),
+    }
+}
+
+/// The span that the peer asked for beside its reply, as [`asking`] has written it down.
+pub fn asked(text: &str) -> Option<Duration> {
+    let (seconds, _) = text.strip_prefix(ASKED)?.split_once("s; ")?;
+    seconds.parse().ok().map(Duration::from_secs)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +76,16 @@ mod tests {
             ("the account has been disabled for 300 messages", None),
         ] {
             assert_eq!(hint(text), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_beside_the_text_is_told_from_what_the_text_says() {
+        let both = asking("try again in 5 minutes", Some(90));
+        assert_eq!((asked(&both), hint(&both)), (Some(Duration::from_secs(90)), Some(Duration::from_secs(90))));
+        assert_eq!(asked(&asking("", Some(u64::MAX))), Some(Duration::from_secs(ASKED_MAX_S)));
+        for text in ["try again in 5 minutes", "please retry-after: 90s; ok", "retry-after: soon; ok", ""] {
+            assert_eq!(asked(&asking(text, None)), None, "{text}");
         }
     }
 }

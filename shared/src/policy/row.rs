@@ -49,7 +49,7 @@ pub enum Class {
     Message,
 }
 
-/// What a hint in the reply does to the first delay.
+/// What a hint in the reply does to the first delay; what a peer asks for beside its reply lengthens later ones unless ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintUse {
     /// It may only make it longer.

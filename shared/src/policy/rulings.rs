@@ -40,7 +40,7 @@ impl<'t> Rulings<'t> {
     /// Judges a bounce with this reply as [`super::decide()`] does, and tells the row that says so.
     pub fn judge(&mut self, case: &Case<'_>, reply: &Reply, now: Timestamp) -> (Verdict, &'t Row) {
         let Ruling { row, hint, .. } = self.ruling(case, reply);
-        (judge(case, row, || hint, self.table, now), row)
+        (judge(case, row, reply, || hint, self.table, now), row)
     }
 
     fn ruling(&mut self, case: &Case<'_>, reply: &Reply) -> Ruling<'t> {

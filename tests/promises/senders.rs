@@ -21,13 +21,19 @@ use worker::sender::command::CommandSender;
 use worker::sender::http::HttpSender;
 use worker::sender::{Attempt, Fate, Sender};
 
+mod platform;
+
 pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(200);
 const SECRET: &str = "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY";
 const NOW: Timestamp = Timestamp::from_ms(1_763_716_200_000);
 
 pub(crate) fn http(platform: &Platform, timeout: Duration) -> HttpSender {
-    HttpSender::new(settings(platform, timeout), Arc::new(ManualClock::new(NOW))).unwrap()
+    http_by(Arc::new(ManualClock::new(NOW)), platform, timeout)
+}
+
+fn http_by(clock: Arc<ManualClock>, platform: &Platform, timeout: Duration) -> HttpSender {
+    HttpSender::new(settings(platform, timeout), clock).unwrap()
 }
 
 fn settings(platform: &Platform, timeout: Duration) -> HttpSettings {
@@ -141,6 +147,7 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         "elsewhere" => Say::Answer(302, Some(("location", "http://127.0.0.1:1/")), String::new()),
         "page" => answer(200, "<html>Welcome</html>"),
         "endless" => answer(200, &" ".repeat(5_000)),
+        "gateway" => answer(502, "<html>Bad Gateway</html>"),
         _ => Say::Nothing,
     })
     .await;
@@ -149,7 +156,8 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         ("busy", FaultKind::Local, "retry-after: 7200s"),
         ("elsewhere", FaultKind::Local, "302"),
         ("page", FaultKind::Unanswered, "Welcome"),
-        ("endless", FaultKind::Garbled, "1024"),
+        ("endless", FaultKind::Unanswered, "answer_max"),
+        ("gateway", FaultKind::Unanswered, "502"),
         ("silent", FaultKind::Unanswered, ""),
     ] {
         let attempt = Attempt { message_id: message.to_owned(), ..mail() };
@@ -157,7 +165,7 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         assert_eq!((fault.kind, fault.side), (kind, Side::Ours), "{message}: {fault}");
         assert!(fault.text.contains(says), "{message}: {fault}");
     }
-    assert_eq!(platform.posted().len(), 5, "no redirect was followed");
+    assert_eq!(platform.posted().len(), 6, "no redirect was followed");
     drop(platform);
     let gone = Platform::start(|_| Say::Nothing).await;
     let (address, sender) = (gone.address, http(&gone, PATIENT));
@@ -252,6 +260,7 @@ async fn the_end_of_a_program_is_its_outcome() {
         ("echo '4.2.2 mailbox full'; exit 75", "Deferred 4.2.2 mailbox full"),
         ("exit 67", "Refused 550 5.1.1 no such user"),
         ("exit 78", "Local"),
+        ("cat >FOLDER/sent; false", "Unanswered"),
         ("kill -9 $$", "Unanswered"),
         ("yes", "Unanswered"),
     ] {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::worker::attempt::Attempter;
+use ::worker::sender::Sender;
 use scheduler::intake::accept::Accept;
 use scheduler::intake::{facts, json};
 use serde_json::Value;
@@ -164,6 +165,11 @@ impl World {
         let mut jobs = self.claim().await;
         assert_eq!(jobs.len(), 1, "one job is due: {jobs:?}");
         jobs.remove(0)
+    }
+
+    /// From now on mail leaves by this sender.
+    pub fn sends_by(&mut self, sender: Arc<dyn Sender>) {
+        self.attempter = open::attempter(sender, self.settings.confirm, &self.clock);
     }
 
     /// Attempts a leased job; what is to be settled.

@@ -72,8 +72,8 @@ pub trait Sender: Send + Sync {
 }
 
 impl Attempt {
-    /// Names this attempt for this message: the same where it is repeated because a worker was lost with it, and another
-    /// for every attempt after it. It says nothing of the address.
+    /// Names this attempt for this message: the same where it is repeated, because a worker was lost with it or it was held,
+    /// and another for every attempt after it. It says nothing of the address.
     pub fn key(&self) -> String {
         self.moment.key(&self.job, &self.message_id)
     }

@@ -12,6 +12,7 @@ use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::{Limits, Store, StoreError};
 use worker::attempt::Attempter;
+use worker::sender::Sender;
 
 use super::worker::{contents, routes};
 use super::{SHARDS, World};
@@ -114,7 +115,7 @@ impl World {
         let clock = Arc::new(ManualClock::new(settings.start));
         let store = open(connections.clone(), &settings, &prefix, &clock).await;
         let mail = Arc::new(MailSystem::default());
-        let attempter = Attempter::new(routes(&mail, settings.confirm), contents(), table.clone(), clock.clone());
+        let attempter = attempter(mail.clone(), settings.confirm, &clock);
         let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
         Self { clock, store, mail, prefix, connections, settings, accept, attempter }
     }
@@ -143,6 +144,11 @@ impl World {
         })
         .await
     }
+}
+
+/// What attempts are made by where all mail leaves by one sender.
+pub(super) fn attempter(sender: Arc<dyn Sender>, confirm: Duration, clock: &Arc<ManualClock>) -> Attempter {
+    Attempter::new(routes(sender, confirm), contents(), Table::embedded(), clock.clone())
 }
 
 async fn open(connections: Connections, settings: &Settings, prefix: &str, clock: &Arc<ManualClock>) -> Store {

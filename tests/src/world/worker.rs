@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
+use worker::sender::Sender;
 
 use super::{LEASE, MS, World};
-use crate::mail::MailSystem;
 
 /// A worker that runs in the background.
 pub struct RunningWorker {
@@ -35,7 +35,7 @@ impl World {
         change(&mut settings);
         let worker = Worker::new(
             store.clone(),
-            routes(&self.mail, self.settings.confirm),
+            routes(self.mail.clone(), self.settings.confirm),
             contents(),
             Table::embedded(),
             settings,
@@ -63,8 +63,8 @@ impl RunningWorker {
     }
 }
 
-pub(super) fn routes(mail: &Arc<MailSystem>, confirm: Duration) -> Routes {
-    Routes::new("default").with_confirm("default", mail.clone(), confirm)
+pub(super) fn routes(sender: Arc<dyn Sender>, confirm: Duration) -> Routes {
+    Routes::new("default").with_confirm("default", sender, confirm)
 }
 
 pub(super) fn contents() -> Contents {

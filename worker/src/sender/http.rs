@@ -69,22 +69,19 @@ impl HttpSender {
         let status = answer.status().as_u16();
         let retry_after_s = retry_after_s(answer.headers(), now);
         let body = self.read(answer).await?;
-        answer::outcome(status, retry_after_s, &body)
+        answer::outcome(status, retry_after_s, body.as_deref())
     }
 
-    /// The answer's body, within its bound.
-    async fn read(&self, mut answer: Response) -> Result<Vec<u8>, Fault> {
+    /// The answer's body; `None` where it is larger than `answer_max`.
+    async fn read(&self, mut answer: Response) -> Result<Option<Vec<u8>>, Fault> {
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(fault)? {
             if body.len() + chunk.len() > self.settings.answer_max {
-                return Err(ours(
-                    FaultKind::Garbled,
-                    format!("an answer of more than {} bytes", self.settings.answer_max),
-                ));
+                return Ok(None);
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(Some(body))
     }
 }
 

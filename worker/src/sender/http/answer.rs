@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use shared::outcome::{Fault, FaultKind, Outcome};
+use shared::policy::hint::asking;
 use shared::reply::Reply;
 
 use super::ours;
@@ -27,27 +28,43 @@ enum Word {
     Refused,
 }
 
-/// The outcome that an answer stands for. An error page is no answer: only a 2xx with nothing in it, or with our JSON,
-/// says that mail got through. With a 2xx that says something else nobody knows, which spends an attempt; all the rest is the
-/// platform's trouble, and waits without spending one.
-pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: &[u8]) -> Result<Outcome, Fault> {
-    if let Ok(answer) = serde_json::from_slice::<Answer>(body) {
+/// The outcome that an answer stands for; `body` is `None` where it was too long to read. An error page is no answer: only a
+/// 2xx with nothing in it, or with our JSON, says that mail got through. Where the platform may have sent before something went
+/// wrong nobody knows, which spends an attempt: were it held, it could be sent again and again. All the rest turns us away, and
+/// waits without spending one.
+pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: Option<&[u8]>) -> Result<Outcome, Fault> {
+    if let Some(answer) = body.and_then(|body| serde_json::from_slice::<Answer>(body).ok()) {
         return judged(&answer, retry_after_s);
     }
+    let is_empty = body.is_some_and(<[u8]>::is_empty);
     match status {
-        202 if body.is_empty() => Ok(Outcome::Accepted(Reply::parse("250 2.0.0 accepted"))),
-        200..=299 if body.is_empty() => Ok(Outcome::Delivered(Reply::parse("250 2.0.0 delivered"))),
+        202 if is_empty => Ok(Outcome::Accepted(Reply::parse("250 2.0.0 accepted"))),
+        200..=299 if is_empty => Ok(Outcome::Delivered(Reply::parse("250 2.0.0 delivered"))),
         200..=299 => {
-            let text: String = String::from_utf8_lossy(body).chars().take(SHOWN_CHARS).collect();
-            // It may have been sent: were it held, it could be sent again and again.
-            Err(ours(FaultKind::Unanswered, format!("status {status} with something that is no outcome: {text:?}")))
+            let what = body.map_or_else(|| "more than answer_max".to_owned(), shown);
+            Err(ours(FaultKind::Unanswered, format!("status {status} with something that is no outcome: {what}")))
         }
         410 => Ok(Outcome::Unreadable("the platform no longer has the message (410)".to_owned())),
-        _ => Err(ours(FaultKind::Local, hinting(&format!("the platform answered {status}"), retry_after_s))),
+        _ => {
+            let kind = if may_have_sent(status) { FaultKind::Unanswered } else { FaultKind::Local };
+            Err(ours(kind, asking(&format!("the platform answered {status}"), retry_after_s)))
+        }
     }
 }
 
-/// What the platform's words mean. An answer that contradicts itself is not understood, so that nothing is said about the
+/// Whether what answers so may stand before a platform that has sent (RFC 9110, section 15): a time that was over, and every
+/// failure of a server but the one that says that it takes nothing now.
+fn may_have_sent(status: u16) -> bool {
+    matches!(status, 408 | 500..=502 | 504..=599)
+}
+
+/// The beginning of what is not understood.
+fn shown(body: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(body).chars().take(SHOWN_CHARS).collect();
+    format!("{text:?}")
+}
+
+/// What the platform's words mean. With an answer that contradicts itself nobody knows, so that nothing is said about the
 /// address by mistake.
 fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault> {
     let contradicts = |reply: &Reply| {
@@ -59,7 +76,7 @@ fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault>
     };
     let reply = Reply::parse(&answer.reply);
     if contradicts(&reply) {
-        return Err(ours(FaultKind::Garbled, "the outcome and its reply contradict each other".to_owned()));
+        return Err(ours(FaultKind::Unanswered, "the outcome and its reply contradict each other".to_owned()));
     }
     let reply_or = |text| if answer.reply.is_empty() { Reply::parse(text) } else { reply.clone() };
     Ok(match answer.outcome {
@@ -68,19 +85,10 @@ fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault>
         Word::Refused => Outcome::Refused(reply_or("550 refused")),
         Word::Deferred => {
             let mut reply = reply_or("450 deferred");
-            reply.text = hinting(&reply.text, answer.retry_after_s.or(retry_after_s));
+            reply.text = asking(&reply.text, answer.retry_after_s.or(retry_after_s));
             Outcome::Deferred(reply)
         }
     })
-}
-
-/// The text with the time that the platform asks for, where policy's hints look for one. It stands first, because a text
-/// may name other times.
-fn hinting(text: &str, retry_after_s: Option<u64>) -> String {
-    match retry_after_s {
-        Some(seconds) => format!("retry-after: {}s; {text}", seconds.min(999_999)),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -106,37 +114,58 @@ mod tests {
             (200, "", "Delivered 250 2.0.0 delivered"),
             (202, "", "Accepted 250 2.0.0 accepted"),
             (410, "gone", "Unreadable"),
-            (200, "<html>Welcome</html>", "fault"),
-            (200, r#"{"outcome":"maybe"}"#, "fault"),
-            (200, r#"{"outcome":"delivered","reply":"550 no"}"#, "fault"),
-            (200, r#"{"outcome":"deferred","reply":"550 5.1.1 no"}"#, "fault"),
-            (200, r#"{"outcome":"refused","reply":"450 no"}"#, "fault"),
-            (302, "", "fault"),
-            (404, "", "fault"),
-            (429, "", "fault"),
-            (503, "", "fault"),
+            // It may have been sent.
+            (200, "<html>Welcome</html>", "Unanswered"),
+            (200, r#"{"outcome":"maybe"}"#, "Unanswered"),
+            (200, r#"{"outcome":"delivered","reply":"550 no"}"#, "Unanswered"),
+            (200, r#"{"outcome":"deferred","reply":"550 5.1.1 no"}"#, "Unanswered"),
+            (200, r#"{"outcome":"refused","reply":"450 no"}"#, "Unanswered"),
+            (500, r#"{"outcome":"refused","reply":"250 ok"}"#, "Unanswered"),
+            (408, "", "Unanswered"),
+            (500, "", "Unanswered"),
+            (502, "<html>Bad Gateway</html>", "Unanswered"),
+            (504, "", "Unanswered"),
+            (524, "", "Unanswered"),
+            // It was turned away.
+            (302, "", "Local"),
+            (401, "", "Local"),
+            (404, "<html>Not Found</html>", "Local"),
+            (409, "", "Local"),
+            (413, "", "Local"),
+            (429, "", "Local"),
+            (503, "", "Local"),
         ] {
-            let said = match outcome(status, None, body.as_bytes()) {
+            let said = match outcome(status, None, Some(body.as_bytes())) {
                 Ok(Outcome::Delivered(reply)) => format!("Delivered {reply}"),
                 Ok(Outcome::Accepted(reply)) => format!("Accepted {reply}"),
                 Ok(Outcome::Deferred(reply)) => format!("Deferred {reply}"),
                 Ok(Outcome::Refused(reply)) => format!("Refused {reply}"),
                 Ok(Outcome::Unreadable(_)) => "Unreadable".to_owned(),
-                Ok(Outcome::Unreachable(_)) | Err(_) => "fault".to_owned(),
+                Ok(Outcome::Unreachable(fault)) | Err(fault) => format!("{:?}", fault.kind),
             };
             assert_eq!(said, expected, "{status} {body}");
         }
     }
 
     #[test]
+    fn an_answer_too_long_to_read_is_judged_by_its_status() {
+        for (status, kind) in [(200, FaultKind::Unanswered), (500, FaultKind::Unanswered), (404, FaultKind::Local)] {
+            assert_eq!(outcome(status, None, None).unwrap_err().kind, kind, "{status}");
+        }
+        assert!(matches!(outcome(410, None, None), Ok(Outcome::Unreadable(_))));
+    }
+
+    #[test]
     fn the_time_that_the_platform_asks_for_is_a_hint() {
         let Ok(Outcome::Deferred(reply)) =
-            outcome(200, Some(300), br#"{"outcome":"deferred","reply":"451 4.7.1 wait 10 minutes"}"#)
+            outcome(200, Some(300), Some(br#"{"outcome":"deferred","reply":"451 4.7.1 wait 10 minutes"}"#))
         else {
             panic!("it is deferred")
         };
         assert_eq!(hint(&reply.text), Some(Duration::from_secs(300)));
-        let Err(fault) = outcome(503, Some(7_200), b"") else { panic!("503 is no outcome") };
+        let Err(fault) = outcome(503, Some(7_200), Some(b"")) else { panic!("503 is no outcome") };
+        assert_eq!(hint(&fault.text), Some(Duration::from_secs(7_200)));
+        let Err(fault) = outcome(504, Some(7_200), Some(b"late")) else { panic!("504 is no outcome") };
         assert_eq!(hint(&fault.text), Some(Duration::from_secs(7_200)));
     }
 }

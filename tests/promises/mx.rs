@@ -1,9 +1,10 @@
 //! The mx sender finds the recipients' mail hosts, goes on to the next where one is no use, and nowhere else.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use harness::bounce::FULL;
+use harness::certificates::Certificates;
 use harness::dns::{DnsServer, Mood};
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
 use shared::address::Address;
@@ -224,6 +225,61 @@ async fn a_host_of_a_kind_of_address_that_we_have_no_source_for_is_our_trouble()
     internet.dns.knows("both.example", &[(10, "both.example.")]).places("both.example", &["127.0.0.3", "::1"]);
     let Outcome::Unreachable(fault) = sender("127.0.0.1").send(&to("jo@both.example")).await else { panic!("no one") };
     assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Theirs), "{fault}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_away_by_ipv6_gets_the_mail_by_ipv4_and_one_that_is_there_gets_it_by_ipv6() {
+    let internet = Internet::agreeable().await;
+    internet.dns.knows("both.example", &[(10, "both.example.")]).places("both.example", &["127.0.0.1", "::1"]);
+    let sender = internet.sender();
+    let (outcome, transcript) = sender.send_traced(&to("jo@both.example")).await;
+    assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
+    assert_eq!(transcript.expect("there was a wire").address, internet.hosts[0].address.to_string());
+
+    let six = SmtpPeer::start_at((Ipv6Addr::LOCALHOST, 0).into(), None, |heard| agree(&heard.command)).await;
+    let sender = MxSender::new(MxSettings { port: six.address.port(), ..internet.settings() });
+    for recipient in ["jo@both.example", "jo@[IPv6:::1]"] {
+        let (outcome, transcript) = sender.send_traced(&to(recipient)).await;
+        assert!(matches!(outcome, Outcome::Delivered(_)), "{recipient}: {outcome:?}");
+        assert_eq!(transcript.expect("there was a wire").address, six.address.to_string(), "{recipient}");
+    }
+    assert_eq!(internet.sent(), [1, 0]);
+}
+
+#[tokio::test]
+async fn tls_to_an_address_needs_a_certificate_that_holds_for_the_address() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let dns = DnsServer::start().await;
+    for (name, at, recipient, holds) in [
+        ("127.0.0.1", SocketAddr::from(([127, 0, 0, 1], 0)), "jo@[127.0.0.1]", true),
+        ("::1", (Ipv6Addr::LOCALHOST, 0).into(), "jo@[IPv6:::1]", true),
+        ("127.0.0.9", ([127, 0, 0, 1], 0).into(), "jo@[127.0.0.1]", false),
+    ] {
+        let files = Certificates::make_for(folder.path(), name);
+        let script = |heard: &Heard| match heard.command.split(' ').next().unwrap_or_default() {
+            "EHLO" => Act::Say("250-peer.example\r\n250 STARTTLS"),
+            "STARTTLS" => Act::Encrypt("220 go on"),
+            _ => agree(&heard.command),
+        };
+        let peer = SmtpPeer::start_at(at, Some(files.acceptor()), script).await;
+        let mut settings = MxSettings {
+            port: peer.address.port(),
+            tls: TlsMode::Required,
+            private_hosts: true,
+            nameservers: vec![dns.address],
+            ..MxSettings::default()
+        };
+        settings.session.certificates.authority = Some(std::fs::read(&files.authority).expect("it was made"));
+        let (outcome, transcript) = MxSender::new(settings).send_traced(&to(recipient)).await;
+        let tls = transcript.expect("there was a wire").tls;
+        if holds {
+            assert!(matches!(outcome, Outcome::Delivered(_)), "{recipient}: {outcome:?}");
+            assert_eq!(tls.as_deref(), Some("TLSv1.3"), "{recipient}");
+        } else {
+            let Outcome::Unreachable(fault) = outcome else { panic!("{recipient}: {outcome:?}") };
+            assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Theirs), "{fault}");
+        }
+    }
 }
 
 #[tokio::test]

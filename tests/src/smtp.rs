@@ -73,12 +73,26 @@ impl SmtpPeer {
         tls: Option<TlsAcceptor>,
         script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
     ) -> Self {
+        Self::listen_at(at, tls, false, script).await
+    }
+
+    /// A peer on loopback that speaks TLS from the first byte.
+    pub async fn start_encrypted(tls: TlsAcceptor, script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> Self {
+        Self::listen_at(([127, 0, 0, 1], 0).into(), Some(tls), true, script).await
+    }
+
+    async fn listen_at(
+        at: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        encrypted: bool,
+        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(at).await.expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
         let heard = watch::Sender::new(Vec::new());
         let stop = CancellationToken::new();
         let contents = Arc::new(Mutex::default());
-        let listening = listen(listener, tls, Arc::new(script), heard.clone(), Arc::clone(&contents));
+        let listening = listen(listener, (tls, encrypted), Arc::new(script), heard.clone(), Arc::clone(&contents));
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
         Self { address, heard, contents, _stop: stop.drop_guard() }
     }
@@ -118,9 +132,12 @@ pub fn agree(command: &str) -> Act {
     }
 }
 
+/// What a peer encrypts by, and whether it does so from the first byte.
+type Tls = (Option<TlsAcceptor>, bool);
+
 async fn listen(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Tls,
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
@@ -134,13 +151,17 @@ async fn listen(
 /// Speaks with one client until either side has enough.
 async fn converse(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    (tls, encrypted): Tls,
     connection: usize,
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
 ) -> Option<()> {
-    let mut lines = BufReader::new(Either::Left(stream));
+    let stream = match &tls {
+        Some(tls) if encrypted => Either::Right(Box::new(tls.accept(stream).await.ok()?)),
+        _ => Either::Left(stream),
+    };
+    let mut lines = BufReader::new(stream);
     let mut command = String::new();
     loop {
         let now = Heard { connection, command };

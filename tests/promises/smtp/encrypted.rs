@@ -131,3 +131,45 @@ async fn a_relay_that_asks_for_our_certificate_gets_it() {
         assert_eq!(matches!(sent, Outcome::Accepted(_)), shows, "{sent:?}");
     }
 }
+
+#[tokio::test]
+async fn where_tls_is_refused_right_after_it_began_mail_goes_in_the_clear_unless_it_is_required() {
+    let rig = Rig::new();
+    // We have no certificate to show, which with TLS 1.3 is found out when we think that all is well.
+    let peer = rig.peer(true, offering).await;
+    let sender = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true));
+    let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
+    assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+    assert_eq!(transcript.expect("there was a wire").tls, None);
+
+    let peer = rig.peer(true, offering).await;
+    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true)).send(&mail("m1")).await;
+    let Outcome::Unreachable(fault) = sent else { panic!("{sent:?}") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+    assert!(peer.connections_of("MAIL").is_empty(), "nothing is sent");
+}
+
+#[tokio::test]
+async fn tls_from_the_first_byte_is_verified_and_nothing_is_sent_without() {
+    let rig = Rig::new();
+    let plain = |heard: &Heard| agree(&heard.command);
+    for trusts in [true, false] {
+        let peer = SmtpPeer::start_encrypted(rig.acceptor(false), plain).await;
+        let sender = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, trusts));
+        let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
+        if trusts {
+            assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+            assert_eq!(transcript.expect("there was a wire").tls.as_deref(), Some("TLSv1.3"));
+            assert!(peer.connections_of("STARTTLS").is_empty());
+            continue;
+        }
+        let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+        assert_eq!(peer.heard(), [], "nothing is sent");
+    }
+    // A peer that speaks in the clear is none.
+    let peer = rig.peer(false, plain).await;
+    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, true)).send(&mail("m1")).await;
+    let Outcome::Unreachable(fault) = sent else { panic!("{sent:?}") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+}

@@ -82,7 +82,7 @@ impl MxSender {
                 }
                 left -= 1;
                 let place = Place::Address((address, self.settings.port).into());
-                let peer = Peer { host: host.clone(), place, source, tls: self.tls_for(domain) };
+                let peer = Peer { host: hosts::name(&host, address), place, source, tls: self.tls_for(domain) };
                 match self.pools.hand_over(&peer, attempt, content, trail).await {
                     Ok(reply) => return Outcome::Delivered(reply),
                     Err(stop) if stop.is_unknown() => {

@@ -149,6 +149,11 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// What a host at this address is called, as a certificate has it: one that is written as an address has no other name.
+pub(super) fn name(host: &str, address: IpAddr) -> String {
+    if literal(host).is_some() { address.to_string() } else { host.to_owned() }
+}
+
 /// The address in a domain literal, `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321, section 4.1.3).
 fn literal(host: &str) -> Option<IpAddr> {
     let inner = host.strip_prefix('[')?.strip_suffix(']')?;
@@ -204,5 +209,16 @@ mod tests {
         assert_eq!(literal("[192.0.2.1]"), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(literal("[IPv6:2001:db8::1]"), Some("2001:db8::1".parse().unwrap()));
         assert_eq!(literal("192.0.2.1"), None);
+    }
+
+    #[test]
+    fn a_certificate_holds_for_the_address_where_the_domain_is_one() {
+        for (host, address, called) in [
+            ("mx1.example.com", "192.0.2.1", "mx1.example.com"),
+            ("[192.0.2.1]", "192.0.2.1", "192.0.2.1"),
+            ("[IPv6:2001:DB8::1]", "2001:db8::1", "2001:db8::1"),
+        ] {
+            assert_eq!(name(host, address.parse().unwrap()), called);
+        }
     }
 }

@@ -155,7 +155,7 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
         let (stream, agreed) = encrypt(peer, tls == TlsMode::Required, manner, stream, trail).await?;
         version = Some(agreed);
         wire = Wire::new(stream);
-        offers = hello(&mut wire, helo, timeouts.greeting, trail).await?;
+        offers = hello(&mut wire, helo, timeouts.greeting, trail).await.map_err(Stop::by_tls)?;
     } else if tls == TlsMode::Required {
         return Err(no_tls("the peer is not ready for TLS, which is required"));
     }

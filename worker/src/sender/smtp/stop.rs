@@ -40,6 +40,18 @@ impl Stop {
         Self { phase, why: Why::Broken(FaultKind::Garbled, format!("the peer said {} to {phase}", said.code)) }
     }
 
+    /// The same where TLS had just begun: a peer that breaks off then has refused it, for with TLS 1.3 what it has against our
+    /// certificate comes after our side is done (RFC 8446, section 4.4.2.4).
+    pub(crate) fn by_tls(self) -> Self {
+        match self.why {
+            Why::Broken(FaultKind::Lost, text) => Self {
+                phase: Phase::Tls,
+                why: Why::Broken(FaultKind::Tls, format!("broken off after TLS began: {text}")),
+            },
+            why => Self { why, ..self },
+        }
+    }
+
     /// Whether it is about the connection and not about the message: the peer closes, or is gone.
     pub(crate) fn is_about_connection(&self) -> bool {
         match &self.why {

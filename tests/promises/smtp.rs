@@ -169,6 +169,27 @@ async fn a_relay_that_is_down_or_turns_us_away_counts_against_nobody() {
 }
 
 #[tokio::test]
+async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
+    const CLOSING: &str = "421 4.3.2 closing down";
+    for (command, ours) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
+        let peer = SmtpPeer::start(move |heard| match heard.command.starts_with(command) {
+            true => Act::SayAndClose(CLOSING),
+            false => agree(&heard.command),
+        })
+        .await;
+        match sender(&peer, PATIENT).send(&mail("m1")).await {
+            Outcome::Unreachable(fault) if ours => {
+                assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{command}: {fault}");
+                assert!(fault.text.contains("421 4.3.2"), "{command}: {fault}");
+            }
+            // It has read the message, and says what it thinks of it.
+            Outcome::Deferred(reply) if !ours => assert_eq!(reply.code, Some(421), "{command}"),
+            other => panic!("{command}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_connection_whose_attempt_was_cut_off_is_not_used_again() {
     let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
         ("DATA", 1) => Act::Hang,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use shared::config::{self, Config, SmtpSettings, SmtpTimeouts};
+use shared::address::Address;
+use shared::config::{self, Config, MxSettings, SmtpTimeouts};
 use shared::event::EventKind;
 use shared::job::ContentRef;
 use shared::outcome::Outcome;
@@ -19,7 +20,7 @@ use shared::store::destination::BreakerState;
 use shared::store::journal::EntryId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use worker::sender::smtp::SmtpSender;
+use worker::sender::mx::MxSender;
 use worker::sender::{Attempt, Sender};
 
 use self::server::Server;
@@ -74,12 +75,13 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     }))
     .await?;
     let tries = Arc::new(Tries::default());
+    let there = Address::parse(&format!("jo@[{}]", server.address.ip()))?;
     let stop = CancellationToken::new();
     let started = Instant::now();
     let settings = config::Worker { concurrency: CONCURRENCY, ..Config::embedded().worker };
     let tasks: Vec<_> = (0..workers)
         .map(|_| {
-            let sender = Counted { sender: sender_to(&server), tries: tries.clone() };
+            let sender = Counted { sender: sender_to(&server), there: there.clone(), tries: tries.clone() };
             rig.start_worker_with(Arc::new(sender), settings.clone(), &stop)
         })
         .collect();
@@ -107,12 +109,19 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     })
 }
 
-fn sender_to(server: &Server) -> SmtpSender {
-    let mut settings = SmtpSettings::new(server.address.ip().to_string(), server.address.port());
+/// A sender to mail hosts, for it is a host's 421 that says something of it, and not a relay's. No DNS is asked: the server
+/// stands at its address.
+fn sender_to(server: &Server) -> MxSender {
+    let mut settings = MxSettings {
+        port: server.address.port(),
+        private_hosts: true,
+        nameservers: vec![server.address],
+        ..MxSettings::default()
+    };
     settings.session.helo = "bench.example".to_owned();
     settings.session.connections = CONCURRENCY;
     settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(30));
-    SmtpSender::new(settings)
+    MxSender::new(settings)
 }
 
 /// How often a breaker opened, by the journal.
@@ -160,14 +169,17 @@ impl Tries {
 
 /// Sends over SMTP, and counts.
 struct Counted {
-    sender: SmtpSender,
+    sender: MxSender,
+    /// The recipient, whoever the job's is: at the server.
+    there: Address,
     tries: Arc<Tries>,
 }
 
 #[async_trait]
 impl Sender for Counted {
     async fn send(&self, attempt: &Attempt) -> Outcome {
-        let outcome = self.sender.send(attempt).await;
+        let attempt = Attempt { recipient: self.there.clone(), ..attempt.clone() };
+        let outcome = self.sender.send(&attempt).await;
         self.tries.all.fetch_add(1, Ordering::Relaxed);
         let result = match &outcome {
             Outcome::Delivered(_) | Outcome::Accepted(_) => &self.tries.taken,

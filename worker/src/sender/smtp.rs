@@ -1,7 +1,7 @@
 //! Hands mail to a relay over SMTP (RFC 5321). Connections are kept and used again.
 //!
 //! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before that (no connection,
-//! a refused greeting) and lost connections are ours, and never count against the recipient.
+//! a refused greeting), a 421 before the content is out and lost connections are ours, and never count against the recipient.
 
 use async_trait::async_trait;
 use shared::config::{AfterDot, SmtpSettings};
@@ -65,6 +65,8 @@ impl Sender for SmtpSender {
                     AfterDot::Resend => stop.outcome(Side::Ours),
                 }
             }
+            // Whom our relay has no time for is not what it closes for.
+            Err(stop) if stop.is_closing() => Outcome::Unreachable(stop.fault(Side::Ours)),
             Err(stop) => stop.outcome(Side::Ours),
         };
         (outcome, Some(trail.finish()))

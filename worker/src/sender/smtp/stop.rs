@@ -60,13 +60,14 @@ impl Stop {
         }
     }
 
+    /// Whether the peer says that it closes, before it was sent the message whole.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(&self.why, Why::Said(reply) if reply.code == Some(CLOSING)) && self.phase != Phase::Dot
+    }
+
     /// Whether a connection that had carried messages before had ended while nobody looked.
     pub(crate) fn is_farewell(&self) -> bool {
-        match &self.why {
-            Why::Said(reply) => reply.code == Some(CLOSING) && self.phase != Phase::Dot,
-            Why::Broken(FaultKind::Lost, _) => self.phase == Phase::Mail,
-            Why::Late | Why::Broken(..) => false,
-        }
+        self.is_closing() || self.phase == Phase::Mail && matches!(self.why, Why::Broken(FaultKind::Lost, _))
     }
 
     /// Whether it came before the message was mentioned.

@@ -85,6 +85,8 @@ pub enum TlsMode {
 /// How long each phase of a conversation may take, whole replies included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmtpTimeouts {
+    /// For one of the connections to become free, where all are in use. It is no phase: nobody is talked to yet.
+    pub wait: Duration,
     /// The TCP connection, and the TLS handshake.
     pub connect: Duration,
     /// The greeting, and each of EHLO, STARTTLS and AUTH.
@@ -173,6 +175,7 @@ impl Default for SmtpTimeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
+            wait: Self::WAIT,
             connect: seconds(30),
             greeting: seconds(60),
             mail: seconds(60),
@@ -184,9 +187,12 @@ impl Default for SmtpTimeouts {
 }
 
 impl SmtpTimeouts {
+    /// How long a free connection is waited for where nothing else is said.
+    const WAIT: Duration = Duration::from_secs(30);
+
     /// The same limit for every phase.
     pub const fn all(limit: Duration) -> Self {
-        Self { connect: limit, greeting: limit, mail: limit, rcpt: limit, data: limit, dot: limit }
+        Self { wait: Self::WAIT, connect: limit, greeting: limit, mail: limit, rcpt: limit, data: limit, dot: limit }
     }
 
     /// How long one conversation that carries one message may take at most, with STARTTLS and AUTH.

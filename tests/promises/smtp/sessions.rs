@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harness::smtp::{Act, SmtpPeer, agree};
 use shared::config::{SmtpLogin, SmtpSettings};
-use shared::outcome::{FaultKind, Outcome};
+use shared::outcome::{FaultKind, Outcome, Side};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
@@ -128,4 +128,59 @@ async fn what_the_server_offers_is_made_use_of() {
     let Outcome::Refused(reply) = sender.send(&large).await else { panic!("it is too large") };
     assert_eq!(reply.status, Some("5.3.4".parse().unwrap()));
     assert_eq!(peer.connections_of("MAIL"), [1], "and it is not even tried");
+}
+
+/// A limit that a test waits for, and one that it does not.
+const SHORT: Duration = Duration::from_millis(200);
+const SOON: Duration = Duration::from_secs(4);
+
+/// A relay that has one connection for us, for which nobody waits long.
+fn narrow(peer: &SmtpPeer) -> SmtpSettings {
+    let mut settings = settings(peer);
+    settings.session.connections = 1;
+    settings.session.timeouts.wait = SHORT;
+    settings
+}
+
+#[tokio::test]
+async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take() {
+    let peer = SmtpPeer::start(|heard| if heard.command == "DATA" { Act::Hang } else { agree(&heard.command) }).await;
+    let sender = SmtpSender::new(narrow(&peer));
+    let first = mail("m1");
+    tokio::select! {
+        outcome = sender.send(&first) => panic!("the relay says nothing: {outcome:?}"),
+        outcome = async {
+            peer.has_heard("DATA", 1).await;
+            tokio::time::timeout(SOON, sender.send(&mail("m2"))).await.expect("the wait has a limit of its own")
+        } => {
+            let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
+            assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{fault}");
+        }
+    }
+    assert_eq!(peer.connections_of("EHLO"), [1]);
+}
+
+#[tokio::test]
+async fn a_connection_takes_its_place_until_its_farewell_is_over() {
+    let peer = SmtpPeer::start(|heard| if heard.command == "QUIT" { Act::Hang } else { agree(&heard.command) }).await;
+    let mut settings = narrow(&peer);
+    settings.session.messages_max = 1;
+    let sender = SmtpSender::new(settings);
+    assert!(matches!(sender.send(&mail("m1")).await, Outcome::Accepted(_)));
+    let Outcome::Unreachable(fault) = sender.send(&mail("m2")).await else { panic!("the relay has two connections") };
+    assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{fault}");
+    assert_eq!(peer.connections_of("EHLO"), [1]);
+}
+
+#[tokio::test]
+async fn a_refusal_is_known_before_the_connection_is_fit_for_the_next_message() {
+    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+        command if command.starts_with("RCPT") => Act::Say("450 4.2.1 disabled"),
+        "RSET" => Act::Hang,
+        command => agree(command),
+    })
+    .await;
+    let sender = SmtpSender::new(settings(&peer));
+    let outcome = tokio::time::timeout(SOON, sender.send(&mail("m1"))).await;
+    assert!(matches!(outcome, Ok(Outcome::Deferred(_))), "it was told: {outcome:?}");
 }

@@ -92,6 +92,7 @@ fn read_timeouts(timeouts: &mut SmtpTimeouts, section: &mut Section<'_, '_>) {
         *timeouts = SmtpTimeouts { data, dot, ..SmtpTimeouts::all(limit) };
     }
     section.within("timeouts", |section| {
+        set(&mut timeouts.wait, section.duration("wait", allowed.clone()));
         set(&mut timeouts.connect, section.duration("connect", allowed.clone()));
         set(&mut timeouts.greeting, section.duration("greeting", allowed.clone()));
         set(&mut timeouts.mail, section.duration("mail", allowed.clone()));
@@ -150,10 +151,11 @@ mod tests {
 
     #[test]
     fn a_limit_for_all_phases_leaves_time_for_the_content_and_phases_override_it() {
-        let relay = "sender = \"smtp\"\nhost = \"relay.example\"\ntimeout = \"5s\"\ntimeouts = { rcpt = \"7s\" }";
+        let relay = "sender = \"smtp\"\nhost = \"relay.example\"\ntimeout = \"5s\"\ntimeouts = { rcpt = \"7s\", wait = \"9s\" }";
         let Ok(SenderSettings::Smtp(smtp)) = read(relay) else { panic!() };
         let timeouts = smtp.session.timeouts;
         assert_eq!((timeouts.connect, timeouts.mail, timeouts.rcpt), (5 * SECOND, 5 * SECOND, 7 * SECOND));
+        assert_eq!(timeouts.wait, 9 * SECOND);
         assert_eq!((timeouts.data, timeouts.dot), (300 * SECOND, 600 * SECOND));
     }
 

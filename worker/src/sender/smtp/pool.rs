@@ -71,12 +71,8 @@ impl Pools {
             let mut session = self.session(&pool, trail).await?;
             let reused = session.messages > 0;
             let handed_over = session.hand_over(attempt, content, trail).await;
-            let is_good = match &handed_over {
-                Ok(_) => session.is_good(),
-                Err(stop) => !stop.is_about_connection() && session.reset().await && session.is_good(),
-            };
-            if !is_good {
-                tokio::spawn(Object::take(session).quit());
+            if !session.is_good() {
+                tokio::spawn(leave_for_another(session));
             }
             match handed_over {
                 Err(stop) if reused && stop.is_farewell() => {
@@ -118,8 +114,7 @@ impl Pools {
         let opener = Opener { peer: peer.clone(), manner: self.manner.clone() };
         let pool = Pool::builder(opener)
             .max_size(settings.connections)
-            // Whoever has a session leaves it within this time.
-            .wait_timeout(Some(settings.timeouts.whole()))
+            .wait_timeout(Some(settings.timeouts.wait))
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a pool with time limits has a runtime");
@@ -138,8 +133,11 @@ impl Manager for Opener {
         Session::open(&self.peer, &self.manner).await
     }
 
+    /// What has to be done after a refusal is done here and not before its outcome is told: an attempt that was cut off in
+    /// between would not know its answer, and the address would be asked again.
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Failure> {
-        if session.is_good() { Ok(()) } else { Err(RecycleError::message("not to be used again")) }
+        let is_fit = session.is_good() && session.reset().await && session.is_good();
+        if is_fit { Ok(()) } else { Err(RecycleError::message("not to be used again")) }
     }
 }
 
@@ -162,8 +160,15 @@ async fn sweep(kept: Weak<Kept>) {
     }
 }
 
+/// Says farewell; only then another session with this peer may take its place, so that the peer never has more of them than
+/// it may.
+async fn leave_for_another(mut session: Object<Opener>) {
+    session.quit().await;
+    drop(Object::take(session));
+}
+
 fn leave(sessions: Vec<Session>) {
-    for session in sessions {
-        tokio::spawn(session.quit());
+    for mut session in sessions {
+        tokio::spawn(async move { session.quit().await });
     }
 }

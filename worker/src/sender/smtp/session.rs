@@ -67,6 +67,8 @@ pub(crate) struct Session {
     /// Whether a transaction is under way. It stays so where the attempt was cancelled, and nobody knows then what the
     /// peer will say next.
     pub(super) in_transaction: bool,
+    /// Whether that transaction was refused, and only has to be ended before the next.
+    pub(super) refused: bool,
     /// How many replies are still to come to commands that were sent ahead.
     pub(super) outstanding: usize,
 }
@@ -98,20 +100,19 @@ impl Session {
         }
     }
 
-    /// Whether it may carry another message.
+    /// Whether it may carry another message, after a [`reset`](Self::reset) where the last one was refused.
     pub(crate) fn is_good(&self) -> bool {
         let SessionSettings { messages_max, age_max, idle_max, .. } = self.settings;
-        !self.in_transaction
-            && !self.wire.has_more()
+        (self.refused || !self.in_transaction && !self.wire.has_more())
             && self.messages < messages_max
             && self.born.elapsed() < age_max
             && self.used.elapsed() < idle_max
     }
 
     /// Says farewell, as a client must before it closes (RFC 5321, section 4.1.1.10).
-    pub(crate) async fn quit(mut self) {
-        if !self.in_transaction {
-            // Whatever becomes of it, the connection is closed afterwards.
+    /// To be called last: the connection is closed afterwards, whatever becomes of it.
+    pub(crate) async fn quit(&mut self) {
+        if self.reset().await {
             let _ = timeout(QUIT_MAX, async {
                 self.wire.send(b"QUIT\r\n").await?;
                 self.wire.reply().await
@@ -176,6 +177,7 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
         used: now,
         messages: 0,
         in_transaction: false,
+        refused: false,
         outstanding: 0,
     })
 }

@@ -1,6 +1,7 @@
 //! A transaction: one message for one recipient over a session (RFC 5321, section 3.3), with the commands sent ahead of
 //! their replies where the peer takes that (RFC 2920).
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use shared::outcome::FaultKind;
@@ -16,17 +17,24 @@ use super::trail::Trail;
 use super::wire::{Said, Silence};
 use crate::sender::Attempt;
 
-/// How long making a session fit for the next message may take: the outcome of this one is known already and waits.
+/// How long making a session fit for the next message may take.
 const RESET_MAX: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// Hands one message over. Where it stops the session has to be [`reset`](Self::reset) or given up.
+    /// Hands one message over. What the peer says is told at once: where it is a refusal, the session has to be
+    /// [`reset`](Self::reset) before it carries the next, and where it is anything else, to be given up.
     pub(crate) async fn hand_over(
         &mut self,
         attempt: &Attempt,
         content: &[u8],
         trail: &mut Trail,
     ) -> Result<Reply, Stop> {
+        let handed_over = self.transact(attempt, content, trail).await;
+        (self.refused, self.used) = (matches!(&handed_over, Err(stop) if !stop.is_about_connection()), Instant::now());
+        handed_over
+    }
+
+    async fn transact(&mut self, attempt: &Attempt, content: &[u8], trail: &mut Trail) -> Result<Reply, Stop> {
         trail.begin(Phase::Mail);
         let envelope = Envelope::new(&self.offers, self.settings.notify, attempt, content)
             .map_err(|reply| Stop { phase: Phase::Mail, why: Why::Said(reply) })?;
@@ -43,7 +51,7 @@ impl Session {
         let cut_off = || Why::Broken(FaultKind::Local, "cut off before the answer".to_owned());
         match said.unwrap_or_else(|| Err(Stop { phase: Phase::Dot, why: cut_off() })) {
             Ok(said) if said.is_yes() => {
-                (self.in_transaction, self.used) = (false, Instant::now());
+                self.in_transaction = false;
                 Ok(said.reply())
             }
             Ok(said) => Err(Stop::said(Phase::Dot, &said)),
@@ -79,17 +87,18 @@ impl Session {
         Ok(())
     }
 
-    /// Makes the session fit for the next transaction; `false` where that cannot be.
+    /// Ends a transaction that was refused, so that the session is fit for the next; `false` where that cannot be.
     pub(crate) async fn reset(&mut self) -> bool {
-        let is_reset = !self.in_transaction || matches!(timeout(RESET_MAX, self.abandon()).await, Ok(Ok(true)));
-        if is_reset {
-            (self.in_transaction, self.used) = (false, Instant::now());
+        // Where it is cut off on the way, nobody knows any more what the peer will say next.
+        let refused = mem::take(&mut self.refused);
+        if refused && self.in_transaction && matches!(timeout(RESET_MAX, self.abandon()).await, Ok(Ok(()))) {
+            self.in_transaction = false;
         }
-        is_reset
+        !self.in_transaction
     }
 
     /// Hears out what was sent ahead, and ends the transaction.
-    async fn abandon(&mut self) -> Result<bool, Silence> {
+    async fn abandon(&mut self) -> Result<(), Silence> {
         let mut waits_for_content = false;
         while self.outstanding > 0 {
             waits_for_content = goes_on(Phase::Data, &self.wire.reply().await?);
@@ -102,11 +111,7 @@ impl Session {
         }
         self.wire.send(b"RSET\r\n").await?;
         let said = self.wire.reply().await?;
-        if said.is_yes() {
-            Ok(true)
-        } else {
-            Err(Silence { kind: FaultKind::Garbled, text: "RSET refused".to_owned() })
-        }
+        if said.is_yes() { Ok(()) } else { Err(Silence { kind: FaultKind::Garbled, text: "RSET refused".to_owned() }) }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use harness::dns::{DnsServer, Mood};
 use harness::mail::MailSystem;
 use harness::platform::{Platform, Say};
-use harness::smtp::SmtpPeer;
-use shared::config::{SmtpSettings, SmtpTimeouts};
-use worker::sender::conformance::{Subject, conforms};
+use harness::smtp::{Act, SmtpPeer, agree};
+use shared::config::{MxSettings, SmtpSettings, SmtpTimeouts};
+use worker::sender::conformance::{Subject, conforms, ends_in_time};
 use worker::sender::log::LogSender;
+use worker::sender::mx::MxSender;
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
@@ -39,14 +41,99 @@ async fn command_conforms() {
     conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
 }
 
+fn smtp(peer: &SmtpPeer, limit: Duration) -> SmtpSender {
+    let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+    settings.session.timeouts = SmtpTimeouts::all(limit);
+    SmtpSender::new(settings)
+}
+
 #[tokio::test]
 async fn smtp_conforms() {
     let peer = SmtpPeer::agreeable().await;
-    let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
-    settings.session.timeouts = SmtpTimeouts::all(PATIENT);
-    let sender = SmtpSender::new(settings);
+    let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
     conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: false }, received).await;
+}
+
+/// A server that takes every mail, with every extension.
+async fn capable() -> SmtpPeer {
+    SmtpPeer::start(|heard| match heard.command.starts_with("EHLO") {
+        true => Act::Say("250-peer.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-DSN\r\n250-8BITMIME\r\n250 SMTPUTF8"),
+        false => agree(&heard.command),
+    })
+    .await
+}
+
+/// Checks that no message has put a command of its own among ours: its id goes out as ENVID, where that is offered.
+fn was_told_nothing_else(peer: &SmtpPeer) {
+    let heard = peer.heard();
+    for command in heard.iter().map(|heard| heard.command.as_str()) {
+        let ours =
+            ["EHLO ", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QUIT"].iter().any(|ours| command.starts_with(ours));
+        assert!(ours || command.is_empty() || command == ".", "a command that is not ours: {command:?}");
+        assert!(!command.contains("RCPT TO:<sam@example.com>"), "a recipient that is not ours: {command:?}");
+        assert!(!command.bytes().any(|byte| byte.is_ascii_control()), "{command:?}");
+    }
+    assert!(heard.iter().any(|heard| heard.command.contains("ENVID=no+0D+0AX-Injected:+20line+00")), "{heard:?}");
+}
+
+#[tokio::test]
+async fn smtp_conforms_with_every_extension() {
+    let peer = capable().await;
+    let sender = smtp(&peer, PATIENT);
+    let received = async || peer.contents();
+    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
+    was_told_nothing_else(&peer);
+}
+
+fn mx(dns: &DnsServer, peer: &SmtpPeer, limit: Duration) -> MxSender {
+    for domain in ["example.com", "xn--r8jz45g.example"] {
+        dns.knows(domain, &[(10, "mx.example.com.")]);
+    }
+    dns.places("mx.example.com", &["127.0.0.1"]);
+    let mut settings = MxSettings {
+        port: peer.address.port(),
+        private_hosts: true,
+        nameservers: vec![dns.address],
+        lookup_timeout: limit,
+        ..MxSettings::default()
+    };
+    settings.session.timeouts = SmtpTimeouts::all(limit);
+    MxSender::new(settings)
+}
+
+#[tokio::test]
+async fn mx_conforms() {
+    let (dns, peer) = (DnsServer::start().await, capable().await);
+    let sender = mx(&dns, &peer, PATIENT);
+    let received = async || peer.contents();
+    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
+    was_told_nothing_else(&peer);
+}
+
+#[tokio::test]
+async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
+    const SHORT: Duration = Duration::from_millis(200);
+    let platform = Platform::start(|_| Say::Nothing).await;
+    let silent = SmtpPeer::start(|_| Act::Hang).await;
+    let mute = SmtpPeer::start(|heard| if heard.command == "." { Act::Hang } else { agree(&heard.command) }).await;
+    let (dns, program) = (DnsServer::start().await, Program::new("sleep 60"));
+    let asked = DnsServer::start().await;
+    let (by_http, by_command) = (http(&platform, SHORT), program.sender(SHORT));
+    let (to_relay, to_host) = ([smtp(&silent, SHORT), smtp(&mute, SHORT)], mx(&dns, &mute, SHORT));
+    let to_nobody = mx(&asked, &mute, SHORT);
+    asked.becomes(Mood::Silent);
+    let senders: [(&str, &dyn Sender); 6] = [
+        ("http", &by_http),
+        ("command", &by_command),
+        ("smtp, silent", &to_relay[0]),
+        ("smtp, mute", &to_relay[1]),
+        ("mx", &to_host),
+        ("mx, no DNS", &to_nobody),
+    ];
+    for (name, sender) in senders {
+        ends_in_time(name, &Subject { sender, limit: SmtpTimeouts::all(SHORT).whole(), takes_utf8: true }).await;
+    }
 }
 
 /// A sender that is no use for bytes: the suite looks at everything else.

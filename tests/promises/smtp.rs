@@ -14,6 +14,8 @@ use worker::sender::{Attempt, Sender};
 
 mod encrypted;
 mod hostile;
+mod jobs;
+mod limits;
 mod sessions;
 
 const PATIENT: Duration = Duration::from_secs(30);

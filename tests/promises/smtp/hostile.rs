@@ -14,6 +14,9 @@ use worker::sender::{Attempt, Sender};
 
 use super::mail;
 
+mod mail_host;
+mod secured;
+
 const LIMIT: Duration = Duration::from_millis(250);
 
 /// The phases, by the command that begins each.
@@ -39,14 +42,25 @@ fn usual(command: &str, pipelines: bool) -> Act {
 
 /// What comes of a peer that does this at this command.
 async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
+    outcome_by(|peer| SmtpSender::new(impatient(peer)), &mail("m1"), command, act, pipelines).await
+}
+
+/// The same, by another sender and for another message.
+async fn outcome_by<S: Sender>(
+    sender_to: impl Fn(&SmtpPeer) -> S,
+    attempt: &Attempt,
+    command: &'static str,
+    act: Act,
+    pipelines: bool,
+) -> Outcome {
     let peer = SmtpPeer::start(move |heard| {
         let bad = is(heard, command) || (command == "EHLO" && heard.command.starts_with("HELO"));
         if bad { act } else { usual(&heard.command, pipelines) }
     })
     .await;
-    let sender = SmtpSender::new(impatient(&peer));
+    let sender = sender_to(&peer);
     let most = SmtpTimeouts::all(LIMIT).whole() + Duration::from_secs(10);
-    let sent = tokio::time::timeout(most, sender.send_traced(&mail("m1"))).await;
+    let sent = tokio::time::timeout(most, sender.send_traced(attempt)).await;
     let (outcome, transcript) = sent.unwrap_or_else(|_| panic!("{command:?}, {act:?}: no outcome in time"));
     let transcript = transcript.expect("there was a wire");
     let phase = match command {
@@ -62,13 +76,13 @@ async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
     outcome
 }
 
-#[tokio::test]
-async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
+/// All ways to fail: what the peer does, and the status of its reply, or the fault.
+fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
     let long: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(100 << 10)));
     let endless: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(1 << 20)));
     let many: &'static str = String::leak(format!("{}452 4.3.1 full", "452-4.3.1 more\r\n".repeat(1_000)));
     let full = Some("4.3.1");
-    let acts = [
+    [
         (Act::Say("452 4.3.1 full"), full, None),
         (Act::Say("552 5.3.4 too large"), Some("5.3.4"), None),
         (Act::SayAndClose("452 4.3.1 full"), full, None),
@@ -83,8 +97,13 @@ async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
         (Act::Reset, None, Some(FaultKind::Lost)),
         (Act::Begin("250-half\r\n250-a"), None, Some(FaultKind::Lost)),
         (Act::Drip("250 slower than anyone waits", 40), None, Some(FaultKind::Lost)),
-    ];
-    let cases = COMMANDS.into_iter().flat_map(|command| acts.map(|(act, status, kind)| (command, act, status, kind)));
+    ]
+}
+
+#[tokio::test]
+async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
+    let cases =
+        COMMANDS.into_iter().flat_map(|command| failures().map(|(act, status, kind)| (command, act, status, kind)));
     let cases = cases.flat_map(|case| [(case, false), (case, true)]);
     join_all(cases.map(async |((command, act, status, kind), pipelines)| {
         let what = format!("{command:?}, {:.80}, pipelines {pipelines}", format!("{act:?}"));

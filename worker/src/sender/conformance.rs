@@ -1,4 +1,5 @@
-//! What every sender has to keep, as one suite: run [`conforms`] on yours, against a peer that takes every message.
+//! What every sender has to keep, as one suite: run [`conforms`] on yours, against a peer that takes every message, and
+//! [`ends_in_time`] against one that hangs.
 
 use std::future::Future;
 use std::time::Duration;
@@ -44,6 +45,18 @@ pub async fn conforms<F: Future<Output = Vec<Bytes>>>(subject: &Subject<'_>, rec
     content_is_not_changed(subject, &received).await;
     a_cut_off_attempt_spoils_nothing(subject).await;
     attempts_go_on_at_once(subject).await;
+}
+
+/// Checks that a sender whose peer hangs, wherever it does, has an outcome within its time limit for each of several attempts at
+/// once, and takes none of them for sent. `name` tells which sender it is.
+///
+/// # Panics
+/// Where it has not.
+pub async fn ends_in_time(name: &str, subject: &Subject<'_>) {
+    let attempts: Vec<Attempt> = (0..AT_ONCE).map(plain).collect();
+    for outcome in join_all(attempts.iter().map(|attempt| send(subject, attempt))).await {
+        assert!(!got_through(&outcome), "{name}: a peer that hangs has taken nothing: {outcome:?}");
+    }
 }
 
 fn attempt(recipient: &str, from: Option<&str>, message_id: &str, content: Option<Bytes>) -> Attempt {
@@ -93,6 +106,7 @@ async fn every_message_has_an_outcome(subject: &Subject<'_>) {
         attempt("jo@example.com", from, "no-content", None),
         attempt("jo@example.com", from, "empty", Some(Bytes::new())),
         attempt("jo@example.com", from, "no\r\nX-Injected: line\0", body()),
+        attempt("jo@example.com", from, "no\r\nRCPT TO:<sam@example.com>", body()),
         attempt("jo@example.com", from, "large", Some(Bytes::from("x\r\n".repeat(400_000)))),
         attempt("用户@例え.example", from, "utf8", body()),
     ] {

@@ -1,0 +1,135 @@
+//! Each phase has a limit of its own: where the peer says nothing there, the attempt ends when that one is over, whatever the
+//! others are, and not before.
+
+use std::fs;
+use std::time::Duration;
+
+use futures::future::join_all;
+use harness::certificates::Certificates;
+use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use shared::config::{SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
+use shared::outcome::Outcome;
+use shared::transcript::Phase;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
+use worker::sender::smtp::SmtpSender;
+use worker::sender::{Attempt, Sender};
+
+use super::mail;
+
+const SHORT: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_secs(60);
+
+/// What is long after a short limit and long before a long one.
+const BETWEEN: Duration = Duration::from_secs(5);
+
+/// A limit for which nobody is late who does anything at all, and what is longer.
+const MODEST: Duration = Duration::from_secs(2);
+const LONGER: Duration = Duration::from_secs(3);
+
+type Limit = fn(&mut SmtpTimeouts) -> &mut Duration;
+
+/// In which phase the peer falls silent: at this command, after this.
+const HANGS: [(Phase, Limit, &str, Act); 10] = [
+    (Phase::Greeting, |limits| &mut limits.greeting, "", Act::Hang),
+    (Phase::Hello, |limits| &mut limits.greeting, "EHLO", Act::Hang),
+    (Phase::Tls, |limits| &mut limits.greeting, "STARTTLS", Act::Hang),
+    // The handshake is a part of connecting.
+    (Phase::Tls, |limits| &mut limits.connect, "STARTTLS", Act::Begin("220 go on\r\n")),
+    (Phase::Auth, |limits| &mut limits.greeting, "AUTH", Act::Hang),
+    (Phase::Mail, |limits| &mut limits.mail, "MAIL", Act::Hang),
+    (Phase::Rcpt, |limits| &mut limits.rcpt, "RCPT", Act::Hang),
+    (Phase::Data, |limits| &mut limits.data, "DATA", Act::Hang),
+    // It asks for the content and reads nothing of it.
+    (Phase::Data, |limits| &mut limits.data, "DATA", Act::Begin("354 go on\r\n")),
+    (Phase::Dot, |limits| &mut limits.dot, ".", Act::Hang),
+];
+
+fn offering(heard: &Heard, pipelines: bool) -> Act {
+    match heard.command.split(' ').next().unwrap_or_default() {
+        "EHLO" if pipelines => {
+            Act::Say("250-peer.example\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME")
+        }
+        "EHLO" => Act::Say("250-peer.example\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME"),
+        _ => agree(&heard.command),
+    }
+}
+
+/// Sends to a peer that falls silent so, within these limits. `None`: nothing had come of it after `waited`.
+async fn sent(
+    (phase, _, command, act): (Phase, Limit, &'static str, Act),
+    pipelines: bool,
+    limits: SmtpTimeouts,
+    waited: Duration,
+) -> Option<Outcome> {
+    let folder = tempfile::tempdir().expect("there is room");
+    let peer = SmtpPeer::start(move |heard| {
+        let now = if command.is_empty() { heard.command.is_empty() } else { heard.command.starts_with(command) };
+        if now { act } else { offering(heard, pipelines) }
+    })
+    .await;
+    let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
+    settings.tls = if phase == Phase::Tls { TlsMode::Required } else { TlsMode::None };
+    settings.login = Some(SmtpLogin { username: "ann".to_owned(), password: "geheim".to_owned() });
+    settings.session.timeouts = limits;
+    let files = Certificates::make(folder.path());
+    settings.session.certificates.authority = Some(fs::read(&files.authority).expect("it was made"));
+    // More than sockets keep for a peer that does not read.
+    let large = matches!(act, Act::Begin(_)) && phase == Phase::Data;
+    let content = if large { "0123456789\r\n".repeat(2 << 20) } else { "Subject: hello\r\n\r\nbye\r\n".to_owned() };
+    let attempt = Attempt { content: Some(content.into()), ..mail("m1") };
+    let sender = SmtpSender::new(settings);
+    let (outcome, transcript) = timeout(waited, sender.send_traced(&attempt)).await.ok()?;
+    assert_eq!(transcript.expect("there was a wire").phase, phase, "{command:?}, {act:?}: {outcome:?}");
+    Some(outcome)
+}
+
+#[tokio::test]
+async fn each_phase_ends_by_its_own_limit_however_long_the_others_are() {
+    let cases = HANGS.into_iter().flat_map(|case| [(case, false), (case, true)]);
+    join_all(cases.map(async |(case, pipelines)| {
+        let mut limits = SmtpTimeouts::all(LONG);
+        *case.1(&mut limits) = SHORT;
+        let outcome = sent(case, pipelines, limits, BETWEEN).await;
+        assert!(matches!(outcome, Some(Outcome::Unreachable(_))), "{}, {:?}: {outcome:?}", case.0, case.3);
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn no_phase_ends_by_the_limit_of_another() {
+    let cases = HANGS.into_iter().flat_map(|case| [(case, false), (case, true)]);
+    join_all(cases.map(async |(case, pipelines)| {
+        let mut limits = SmtpTimeouts::all(MODEST);
+        *case.1(&mut limits) = LONG;
+        let outcome = sent(case, pipelines, limits, LONGER).await;
+        assert!(outcome.is_none(), "{}, {:?}: {outcome:?}", case.0, case.3);
+    }))
+    .await;
+}
+
+/// A listener whose queue is full, so that nobody else gets a connection, nor hears that there is none.
+async fn full() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().expect("there are sockets");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port is free");
+    let listener = socket.listen(1).expect("it is bound");
+    let address = listener.local_addr().expect("it is bound");
+    let mut waiting = Vec::new();
+    while let Ok(Ok(stream)) = timeout(SHORT, TcpStream::connect(address)).await {
+        waiting.push(stream);
+        assert!(waiting.len() < 100, "a queue for one is full soon");
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_even_say_no_is_left_within_the_limit_for_connecting() {
+    let (listener, _waiting) = full().await;
+    let address = listener.local_addr().expect("it is bound");
+    for (connect, others, waited, ends) in [(SHORT, LONG, BETWEEN, true), (LONG, SHORT, LONGER, false)] {
+        let mut settings = SmtpSettings::new(address.ip().to_string(), address.port());
+        settings.session.timeouts = SmtpTimeouts { connect, ..SmtpTimeouts::all(others) };
+        let sent = timeout(waited, SmtpSender::new(settings).send(&mail("m1"))).await;
+        assert_eq!(matches!(sent, Ok(Outcome::Unreachable(_))), ends, "{sent:?}");
+    }
+}

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use moka::future::Cache;
 use shared::config;
 use shared::job::ContentRef;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 mod file;
 mod object;
@@ -20,6 +21,9 @@ mod wire;
 
 use object::Stores;
 use room::Room;
+
+/// How long who waits for room lets pass before the cache is asked to let go of what it need not keep.
+const HOUSEKEEPING: Duration = Duration::from_millis(50);
 
 /// Why content could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -111,7 +115,15 @@ impl Contents {
         size: usize,
         read: impl Future<Output = Result<Vec<u8>, ContentError>>,
     ) -> Result<Bytes, ContentError> {
-        let room = self.room.take(size).await;
+        let mut taken = pin!(self.room.take(size));
+        let room = loop {
+            tokio::select! {
+                biased;
+                room = &mut taken => break room,
+                // The cache lets go of what is too much for it only when it is used, and so long that takes room.
+                () = sleep(HOUSEKEEPING) => self.kept.run_pending_tasks().await,
+            }
+        };
         Ok(room.keep(wire::fit(read.await?)?))
     }
 

@@ -120,11 +120,17 @@ impl Contents {
             tokio::select! {
                 biased;
                 room = &mut taken => break room,
-                // The cache lets go of what is too much for it only when it is used, and so long that takes room.
-                () = sleep(HOUSEKEEPING) => self.kept.run_pending_tasks().await,
+                () = sleep(HOUSEKEEPING) => self.let_go().await,
             }
         };
         Ok(room.keep(wire::fit(read.await?)?))
+    }
+
+    /// Drops what the cache need not keep. By itself it does so only when it is used, and its memory is freed some uses later;
+    /// so long that takes room.
+    async fn let_go(&self) {
+        self.kept.run_pending_tasks().await;
+        crossbeam_epoch::pin().flush();
     }
 
     async fn keep(
@@ -191,6 +197,19 @@ mod tests {
         let read = runtime.block_on(read).expect("it has a time limit");
         assert!(matches!(read, Err(ContentError::Unread(_))), "{read:?}");
         drop(let_go);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_gets_what_the_cache_need_not_keep() {
+        // Room for reading one content, and a cache that keeps none.
+        let size = 1 << 10;
+        let settings = config::Content { cache: 0, memory: 3 * size, ..config::Config::embedded().content };
+        let contents = Contents::with_stores(&settings, Stores::default());
+        for n in 0..3 {
+            let read = contents.keep(n.to_string(), contents.fit(size, async { Ok(b"Subject: x\n".to_vec()) }));
+            let read = timeout(100 * HOUSEKEEPING, read).await.expect("nobody holds any");
+            assert_eq!(&read.unwrap()[..], b"Subject: x\r\n");
+        }
     }
 
     #[tokio::test]

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures::future::join_all;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, json, problem};
-use harness::world::{DAY, HOUR, World};
+use harness::servers::{Servers, programs};
+use harness::wait::eventually;
+use harness::world::{DAY, HOUR, Settings, World};
 use reqwest::{RequestBuilder, Response};
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -21,6 +24,8 @@ use shared::event::EventKind;
 use shared::policy::Table;
 use shared::standing::Standing;
 use url::Url;
+
+use crate::deployments::connections;
 
 mod sns;
 
@@ -135,6 +140,43 @@ async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
         assert_eq!((words(&wire).len(), &wire["replayed"]), (answers, &json!(replayed)), "{wire}");
     }
     assert_eq!(world.standing(JO).await, Standing::Active, "what is signed says nothing of the event");
+}
+
+#[tokio::test]
+async fn a_mailgun_token_that_comes_many_times_at_once_is_good_for_one_request_too() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let addresses = (0..16).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>();
+    let post = async |address: &String| {
+        let complained = json!({"event": "complained", "recipient": address});
+        send(http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", &complained))).await.status().as_u16()
+    };
+    let statuses = join_all(addresses.iter().map(post)).await;
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1, "{statuses:?}");
+    assert_eq!(post(&addresses[0]).await, 200, "who comes again later hears that it is known");
+    assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_mailgun_request_that_the_store_did_not_take_is_taken_when_it_comes_again() {
+    let servers = Servers::new(&programs()[0]);
+    let master = servers.start(&[]).await;
+    let replica = servers.start_replica(master, &[]).await;
+    let redis = format!("url = \"redis://127.0.0.1:{master}\"\ndurability = \"replicas:1\"\n");
+    let world = World::on(connections(&redis), Settings::default()).await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let body = mailgun(KEY, world.now(), "t1", &deferred(world.now()));
+    let post = async || send(http.post("/v1/hooks/mailgun").json(&body)).await;
+    servers.signal(replica, "-STOP");
+    for _ in 0..2 {
+        problem(post().await, 503).await;
+    }
+    servers.signal(replica, "-CONT");
+    let wire = eventually("a yes", async || Some(post().await).filter(|answer| answer.status() == 200)).await;
+    assert_eq!(json(wire).await["replayed"], 0, "the token had not been used up");
+    assert_eq!(json(post().await).await["replayed"], 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::future::join_all;
-use harness::bounce::{FULL, bounce};
+use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
 use harness::servers::{Servers, programs};
 use harness::wait::eventually;
@@ -30,6 +30,7 @@ use crate::deployments::connections;
 mod sns;
 
 const JO: &str = "jo@example.com";
+const SAM: &str = "sam@example.com";
 const KEY: &str = "mailgun-signing-key";
 
 /// A scheduler with this hook.
@@ -171,7 +172,8 @@ async fn a_mailgun_request_that_the_store_did_not_take_is_taken_when_it_comes_ag
     let post = async || send(http.post("/v1/hooks/mailgun").json(&body)).await;
     servers.signal(replica, "-STOP");
     for _ in 0..2 {
-        problem(post().await, 503).await;
+        let why = problem(post().await, 503).await;
+        assert!(why["detail"].as_str().unwrap().contains("store does not answer"), "nobody else has it: {why}");
     }
     servers.signal(replica, "-CONT");
     let wire = eventually("a yes", async || Some(post().await).filter(|answer| answer.status() == 200)).await;
@@ -326,6 +328,65 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
         let wire = taken(send(good).await).await;
         assert_eq!((words(&wire), &wire["answers"][0]["job"]), (vec!["suppressed"], &json!(format!("acme/{JO}"))));
         assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
+    let postmark = json!([
+        {"RecordType": "SpamComplaint", "Email": JO, "MessageID": "m1", "ID": 7},
+        {"RecordType": "Bounce", "Type": "SoftBounce", "Email": SAM, "MessageID": "m1", "ID": 8, "Details": FULL},
+    ]);
+    let track = |kind: &str, id: &str, more: Value| {
+        let mut event = json!({"type": kind, "event_id": id});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"msys": {"event": event}})
+    };
+    let sparkpost = json!([
+        track("spam_complaint", "e1", json!({"raw_rcpt_to": JO})),
+        track("bounce", "e2", json!({"raw_rcpt_to": SAM, "bounce_class": "22", "raw_reason": FULL})),
+    ]);
+    let response = json!({"code": 452, "content": "4.3.1 full"});
+    let kumomta = json!([
+        {"type": "Feedback", "id": "k1", "feedback_report": {"feedback_type": "abuse", "original_rcpt_to": [JO]}},
+        {"type": "TransientFailure", "id": "k2", "recipient": SAM, "num_attempts": 1, "response": response},
+    ]);
+    for (service, hook, body) in [
+        (Service::Postmark, login(), postmark),
+        (Service::SparkPost, login(), sparkpost),
+        (Service::KumoMta, secret("geheim"), kumomta),
+    ] {
+        let world = World::new().await;
+        let path = format!("/v1/hooks/{}", service.as_str());
+        let http = serve(&world, service, hook).await;
+        let post = async |body: &Value| {
+            let request = http.post(&path).json(body);
+            let proven = match service {
+                Service::KumoMta => request.bearer_auth("geheim"),
+                _ => request.basic_auth("service", Some("geheim")),
+            };
+            taken(send(proven).await).await
+        };
+        // Postmark tells one event a request.
+        let bodies = if service == Service::Postmark { body.as_array().unwrap().clone() } else { vec![body] };
+        let mut answers = Vec::new();
+        for body in &bodies {
+            answers.extend(words(&post(body).await).into_iter().map(str::to_owned));
+        }
+        assert_eq!(answers, ["suppressed", "scheduled"], "{path}");
+        world.reinstate(JO).await;
+        world.take_in(bounce(SAM, "m9", UNKNOWN)).await;
+        world.reinstate(SAM).await;
+        let events = world.events().await;
+        world.clock.advance(HOUR);
+        for body in &bodies {
+            let wire = post(body).await;
+            let expected = if bodies.len() == 1 { 2 } else { 1 };
+            assert_eq!((words(&wire).len(), &wire["replayed"]), (0, &json!(expected)), "{path}: {wire}");
+        }
+        assert_eq!(world.events().await, events, "{path}");
+        assert_eq!(world.standing(JO).await, Standing::Active, "{path}: an operator took it back");
+        assert!(world.job_if_any(SAM).await.is_none(), "{path}: and no job starts anew");
     }
 }
 

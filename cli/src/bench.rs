@@ -64,7 +64,7 @@ enum Mode {
     Cycle,
     /// The same over 50,000 destinations by Zipf's law (40 s)
     CycleZipf,
-    /// The same with each job deferred once, by 1 to 1.5 s (20 s)
+    /// The same with each job deferred once, by 1 to 1.5 s (60 s)
     Retry,
     /// Bytes of Redis memory per waiting job (10 s)
     Memory,
@@ -139,7 +139,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::IngestSpread => cycle::ingest(jobs.unwrap_or(200_000), 1_000).await,
         Mode::Cycle => cycle::cycle(jobs.unwrap_or(300_000), 1).await,
         Mode::CycleZipf => cycle::cycle(jobs.unwrap_or(300_000), 50_000).await,
-        Mode::Retry => cycle::retry(jobs.unwrap_or(100_000)).await,
+        Mode::Retry => cycle::retry(jobs.unwrap_or(300_000)).await,
         Mode::Memory => memory::memory(jobs.unwrap_or(200_000)).await,
         Mode::Backlog => cycle::backlog(jobs.unwrap_or(100_000), backlog(5_000_000)).await,
         Mode::Lateness => lateness::lateness(jobs.unwrap_or(50_000)).await,

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::fs;
+use std::mem;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -278,13 +279,23 @@ impl Config {
     fn from_layers(files: &[(&str, &str)], variables: &[(String, String)]) -> Result<Self, SettingsFaults> {
         let mut faults = Vec::new();
         let mut config = Self { providers: Providers::embedded(), ..Self::default() };
-        for (file, text) in files {
+        let mut built_in = Vec::new();
+        for (n, (file, text)) in files.iter().enumerate() {
             match toml::from_str(text) {
                 Ok(table) => config.read(file, &table, &mut faults),
                 Err(err) => faults.push(SettingsFault::syntax(file, text, &err)),
             }
+            if n == 0 {
+                built_in = mem::take(&mut config.routes);
+            }
         }
         config.read(ENVIRONMENT, &read::from_variables(variables), &mut faults);
+        // The route that ships only logs mail: where another one is the default, no message is to get there by its name.
+        let is_wanted = |route: &Route| {
+            route.name == config.worker.route && !config.routes.iter().any(|known| known.name == route.name)
+        };
+        built_in.retain(is_wanted);
+        config.routes.splice(0..0, built_in);
         if faults.is_empty() {
             config.redis.check(&mut faults);
             config.hooks.check(&mut faults);
@@ -402,6 +413,20 @@ mod tests {
         ] {
             let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &[]).unwrap_err();
             assert_eq!(faults.0[0].key, key, "{faults}");
+        }
+    }
+
+    #[test]
+    fn the_route_that_ships_is_there_only_while_it_is_the_default_route() {
+        let relay = "[[route]]\nname = \"relay\"\nsender = \"smtp\"\nhost = \"mx\"\n";
+        let own = "[[route]]\nname = \"default\"\nsender = \"log\"\n";
+        for (file, names) in [
+            (relay.to_owned(), vec!["default", "relay"]),
+            (format!("{relay}[worker]\nroute = \"relay\"\n"), vec!["relay"]),
+            (format!("{relay}{own}[worker]\nroute = \"relay\"\n"), vec!["relay", "default"]),
+        ] {
+            let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &file)], &[]).unwrap();
+            assert_eq!(config.routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>(), names, "{file}");
         }
     }
 

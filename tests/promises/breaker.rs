@@ -70,6 +70,27 @@ async fn a_share_of_failures_within_the_sliding_window_opens_a_breaker() {
 }
 
 #[tokio::test]
+async fn what_got_through_before_the_first_failure_counts_in_the_share() {
+    let half = Breaker { failures: 1_000, share: 0.5, samples: 10, over: 60 * SECOND, ..settings().pace.breaker };
+    let world = World::with(Settings { pace: Pace { breaker: half, ..settings().pace }, ..settings() }).await;
+    world.with_due(THERE, 70).await;
+    for _ in 0..30 {
+        world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
+    }
+    for n in 0..20 {
+        let reply = if n % 2 == 0 { MAINTENANCE } else { OK };
+        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+    }
+    assert_eq!(state(&world).await, BreakerState::Closed, "ten of fifty are not half");
+    world.clock.advance(180 * SECOND);
+    for n in 0..10 {
+        let reply = if n % 2 == 0 { MAINTENANCE } else { OK };
+        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+    }
+    assert_ne!(state(&world).await, BreakerState::Closed, "what was long ago is out of the window");
+}
+
+#[tokio::test]
 async fn while_a_breaker_is_open_jobs_wait_without_spending_an_attempt() {
     let world = World::with(settings()).await;
     let until = open(&world, 10).await;

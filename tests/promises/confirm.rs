@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::random::Random;
-use harness::world::{DAY, HOUR, MS, Settings, World};
+use harness::world::{DAY, Deployment, HOUR, MS, Settings, World};
 use serde_json::{Value, json};
 use shared::event::{DropReason, EventKind};
 use shared::outcome::Outcome;
@@ -45,7 +45,11 @@ async fn with_accepted(messages: &[&str]) -> World {
 
 /// A report that a message did not get through, some time after the relay took it.
 fn report(message: &str, reply: &str, world: &World) -> Value {
-    let mut report = bounce(JO, message, reply);
+    report_to(JO, message, reply, world)
+}
+
+fn report_to(address: &str, message: &str, reply: &str, world: &World) -> Value {
+    let mut report = bounce(address, message, reply);
     report["occurred_at"] = json!(world.now());
     report
 }
@@ -242,61 +246,78 @@ async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not
     assert!(refused("later0@example.com").await < narrowed, "what was accepted since then is news");
 }
 
+/// Addresses of several destinations, on several shards.
+const ADDRESSES: [&str; 4] = [JO, "sam@example.com", "jo@second.example", "jo@third.example"];
+
 /// Whatever comes in whatever order, every message has one final event, and nothing waits for ever.
 #[tokio::test]
 async fn every_message_ends_once_at_random() {
     for seed in 0..6 {
-        let world = with_relay().await;
-        let mut random = Random::from_seed(seed);
-        let mut taken: BTreeMap<String, usize> = BTreeMap::new();
-        for step in 0..120 {
-            let outcomes = [(6, ""), (2, OK), (2, FULL), (1, TOO_BIG), (1, UNKNOWN)];
-            let reply = random.weighted(&outcomes);
-            world.mail.answers(move |_| if reply.is_empty() { accepted() } else { harness::mail::outcome(reply) });
-            match random.below(5) {
-                0 => {
-                    let message = format!("m{seed}-{step}");
-                    if matches!(
-                        world.take_in(report(&message, FULL, &world)).await,
-                        Answer::Scheduled { .. } | Answer::Joined { .. }
-                    ) {
-                        taken.insert(message, 0);
-                    }
+        play(seed, Deployment::default()).await;
+    }
+}
+
+#[tokio::test]
+async fn every_message_ends_once_at_random_on_a_cluster() {
+    for seed in 6..9 {
+        play(seed, Deployment::Cluster).await;
+    }
+}
+
+async fn play(seed: u64, redis: Deployment) {
+    let world = World::with(Settings { confirm: DAY, redis, ..Settings::default() }).await;
+    let mut random = Random::from_seed(seed);
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    for step in 0..160 {
+        let outcomes = [(6, ""), (2, OK), (2, FULL), (1, TOO_BIG), (1, UNKNOWN)];
+        let reply = random.weighted(&outcomes);
+        world.mail.answers(move |_| if reply.is_empty() { accepted() } else { harness::mail::outcome(reply) });
+        let address = ADDRESSES[random.below(ADDRESSES.len())];
+        match random.below(6) {
+            0 => {
+                let message = format!("m{seed}-{step}");
+                let answer = world.take_in(report_to(address, &message, FULL, &world)).await;
+                if matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }) {
+                    taken.insert(message, 0);
                 }
-                1 => {
-                    let job = world.job_if_any(JO).await;
-                    let found = job.and_then(|job| job.job.messages.into_iter().find(|one| one.accepted.is_some()));
-                    if let Some(message) = found {
-                        let reply = random.weighted(&[(4, FULL), (2, MAINTENANCE), (1, TOO_BIG), (1, UNKNOWN)]);
-                        let answer = world.take_in(report(&message.id, reply, &world)).await;
-                        assert!(!matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }), "{answer:?}");
-                    }
+            }
+            1 => {
+                let job = world.job_if_any(address).await;
+                let found = job.and_then(|job| job.job.messages.into_iter().find(|one| one.accepted.is_some()));
+                if let Some(message) = found {
+                    let reply = random.weighted(&[(4, FULL), (2, MAINTENANCE), (1, TOO_BIG), (1, UNKNOWN)]);
+                    let answer = world.take_in(report_to(address, &message.id, reply, &world)).await;
+                    assert!(!matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }), "{answer:?}");
                 }
-                2 => {
-                    world.clock.advance(HOUR * u32::try_from(random.below(200)).unwrap());
-                }
-                3 => {
-                    let Some(due) = world.job_if_any(JO).await.and_then(|job| job.due) else { continue };
-                    world.clock.set(due.max(world.now()));
-                    world.work().await;
-                }
-                _ => {
-                    for leased in world.claim().await {
-                        let settlement = world.attempt(leased).await;
-                        assert_eq!(world.settle(&settlement).await, Settled::Done);
-                    }
+            }
+            2 => world.clock.advance(HOUR * u32::try_from(random.below(200)).unwrap()),
+            3 => {
+                let Some(due) = world.job_if_any(address).await.and_then(|job| job.due) else { continue };
+                world.clock.set(due.max(world.now()));
+                world.work().await;
+            }
+            4 => {
+                world.reinstate(address).await;
+            }
+            _ => {
+                for leased in world.claim().await {
+                    let settlement = world.attempt(leased).await;
+                    assert_eq!(world.settle(&settlement).await, Settled::Done);
                 }
             }
         }
-        world.mail.says(OK);
-        while let Some(job) = world.job_if_any(JO).await {
+    }
+    world.mail.says(OK);
+    for address in ADDRESSES {
+        while let Some(job) = world.job_if_any(address).await {
             world.clock.set(job.due.unwrap().max(world.now()));
             world.work().await;
         }
-        for (_, message, _) in world.final_events().await {
-            *taken.get_mut(&message).unwrap_or_else(|| panic!("seed {seed}: {message} was never taken")) += 1;
-        }
-        let wrong: Vec<_> = taken.iter().filter(|(_, finals)| **finals != 1).collect();
-        assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
     }
+    for (_, message, _) in world.final_events().await {
+        *taken.get_mut(&message).unwrap_or_else(|| panic!("seed {seed}: {message} was never taken")) += 1;
+    }
+    assert!(taken.len() > 10, "seed {seed}: {} messages", taken.len());
+    let wrong: Vec<_> = taken.iter().filter(|(_, finals)| **finals != 1).collect();
+    assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
 }

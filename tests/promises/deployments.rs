@@ -3,27 +3,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::Duration;
 
-use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, TOO_BIG, UNKNOWN, bounce};
-use harness::certificates::Certificates;
+use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
 use harness::world::{DAY, HOUR, SHARDS, Settings, World, all_events, id};
+use serde_json::json;
 use shared::clock::{SystemClock, Timestamp};
 use shared::config::Config;
-use shared::event::EventKind;
+use shared::event::{Event, EventKind};
+use shared::outcome::Outcome;
 use shared::pace::PaceLimits;
 use shared::placement::Destination;
 use shared::policy::Table;
+use shared::reply::Reply;
 use shared::standing::Standing;
 use shared::store::connection::Connections;
-use shared::store::keys::Keys;
+use shared::store::facts::FactAnswer;
+use shared::store::intake::IntakeEntry;
 use shared::store::lease::Extended;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
+use shared::store::scripts;
 use shared::store::settle::Settled;
 use shared::store::{Store, StoreError};
+
+mod ill_masters;
+mod tls;
 
 /// The password of the user that the documents name.
 const PASSWORD: &str = "geheim";
@@ -139,6 +145,37 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     }
 }
 
+/// What facts, late reports, readers of the stream and upkeep beside workers ask of the store.
+async fn use_the_verbs_of_news(redis: &str) {
+    let world = World::on(connections(redis), Settings { confirm: DAY, ..Settings::default() }).await;
+    world.mail.answers(|_| Outcome::Accepted(Reply::parse(OK)));
+    for address in (0..ADDRESSES).map(address) {
+        world.take_in(bounce(&address, "m1", FULL)).await;
+    }
+    world.clock.advance(30 * HOUR);
+    let mut leased = world.claim().await;
+    for shard in 0..SHARDS {
+        assert_eq!(world.store.repair(shard).await.unwrap(), Repaired::default());
+    }
+    let complainer = leased.pop().unwrap();
+    let fact = json!({"type": "complaint", "recipient": complainer.job.id.recipient.as_str()});
+    assert!(matches!(world.tell(fact).await, FactAnswer::Suppressed(_)));
+    let asked = [(&complainer.job.id, &complainer.lease.destination)];
+    assert_eq!(world.store.under_way(&asked).await.unwrap().len(), 1, "its attempt goes on");
+    let accepted = leased[0].job.id.clone();
+    for job in leased {
+        let settlement = world.attempt(job).await;
+        assert_eq!(world.settle(&settlement).await, Settled::Done);
+    }
+    let mut report = bounce(accepted.recipient.as_str(), "m1", FULL);
+    report["occurred_at"] = json!(world.now());
+    let answer = world.take_in(report).await;
+    assert!(matches!(answer, Answer::Deferred { .. }), "{answer:?}");
+    let entry = IntakeEntry { id: "1-1".to_owned(), fields: vec![("reply".to_owned(), "?".to_owned())] };
+    let event = Event::intake_refused("no bounce".to_owned());
+    world.store.put_aside(&entry, "no bounce", &event).await.unwrap();
+}
+
 /// Opens the store of `world` with another number of shards, and reads what it says.
 async fn refuses_other_shards(world: &World, connections: Connections) {
     let limits = Config::embedded().limits(&Table::embedded());
@@ -210,35 +247,6 @@ async fn a_wrong_password_is_refused_at_the_start_and_waited_for_while_we_run() 
 }
 
 #[tokio::test]
-async fn tls_is_checked_both_ways() {
-    for program in programs() {
-        let servers = Servers::new(&program);
-        let made = Certificates::make(servers.folder());
-        let [authority, certificate, key] = [&made.authority, &made.certificate, &made.key].map(|path| path.display());
-        let port = free_port();
-        let tls = [
-            format!("tls-port {port}"),
-            format!("tls-ca-cert-file {authority}"),
-            format!("tls-cert-file {certificate}"),
-            format!("tls-key-file {key}"),
-        ];
-        let mut directives: Vec<&str> = tls.iter().map(String::as_str).collect();
-        directives.extend(["port 0", "bind 127.0.0.1", "save \"\""]);
-        servers.spawn(port, &directives, &[]);
-        let url = format!("url = \"rediss://127.0.0.1:{port}\"\n");
-        let trust = format!("{url}tls_ca_file = \"{authority}\"\n");
-        let own = format!("{trust}tls_cert_file = \"{certificate}\"\ntls_key_file = \"{key}\"\n");
-        let asking = connections(&own);
-        eventually("the server answers", async || asking.info("server").await.ok()).await;
-        in_time("all verbs", use_every_verb(&world_on(&own).await)).await;
-
-        assert!(connections(&trust).info("server").await.is_err(), "the server wants to know who we are");
-        let Err(StoreError::Unavailable(why)) = connections(&url).info("server").await else { panic!("not certified") };
-        assert!(why.to_lowercase().contains("certificate"), "{why}");
-    }
-}
-
-#[tokio::test]
 async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
     for program in programs() {
         let sentinel = Sentinel::start(&program, &[&user()]).await;
@@ -302,6 +310,8 @@ async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_
 
         let world = world_on(&format!("{redis}durability = \"replicas:1\"\n")).await;
         in_time("all verbs", use_every_verb(&world)).await;
+        in_time("the rest of them", use_the_verbs_of_news(&redis)).await;
+        every_script_has_run(&cluster);
         each_shard_has_one_slot(&cluster, &world.prefix);
 
         let world = world_on(&format!("{redis}durability = \"replicas:1\"\n")).await;
@@ -318,6 +328,14 @@ async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_
         cluster.restart(killed, &[&user()]).await;
         acknowledge(&world, &mut acknowledged).await;
         all_are_there(&world, &acknowledged).await;
+    }
+}
+
+/// Has every script been run here? One that touches keys of two slots is refused by a Cluster.
+fn every_script_has_run(cluster: &Cluster) {
+    for (verb, hash) in scripts::hashes() {
+        let is_known = |port: &u16| cluster.servers.cli(*port, &["SCRIPT", "EXISTS", hash]).is_some_and(|is| is == "1");
+        assert!(cluster.ports.iter().any(is_known), "{verb} was not called");
     }
 }
 
@@ -339,78 +357,4 @@ fn each_shard_has_one_slot(cluster: &Cluster, prefix: &str) {
     for kind in ["agenda", "barrier", "due", "jobs", "journal", "standing"] {
         assert!(kinds.contains(kind), "{kind} is not among {kinds:?}");
     }
-}
-
-/// A domain on the master at `port`, or on another one.
-fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String {
-    let keys = Keys::new(&world.prefix, SHARDS);
-    let asked = |domain: &str| {
-        let shard = Destination::named(domain).shard(SHARDS);
-        cluster.servers.cli(port, &["EXISTS", &keys.shard(shard).prefix]).unwrap()
-    };
-    let mut names = (0..).map(|n| format!("host{n}.example"));
-    names.find(|name| asked(name).starts_with("MOVED") != is_there).expect("there is no end of names")
-}
-
-/// What befalls a master, and how it is over.
-struct Illness {
-    begins: &'static [&'static str],
-    ends: &'static [&'static str],
-}
-
-const REFUSES: Illness = Illness {
-    begins: &["CONFIG", "SET", "min-replicas-to-write", "9"],
-    ends: &["CONFIG", "SET", "min-replicas-to-write", "0"],
-};
-
-const SILENT: Illness = Illness { begins: &["CLIENT", "PAUSE", "600000", "WRITE"], ends: &["CLIENT", "UNPAUSE"] };
-
-/// While one master is ill, with all that a worker may have under way, what is on others goes on; and then all the rest.
-async fn holds_up_nothing_of_the_others(illness: Illness) {
-    const JOBS: usize = 4;
-    let cluster = Cluster::start(&programs()[0], &[]).await;
-    let nodes = cluster.ports[..2].iter().map(|port| format!("\"redis://127.0.0.1:{port}\""));
-    let world = world_on(&format!("cluster = [{}]\n", nodes.collect::<Vec<_>>().join(", "))).await;
-    let ill = cluster.ports[0];
-    let tell = |words: &[&str]| assert_eq!(cluster.servers.cli(ill, words).unwrap().trim(), "OK");
-    let [there, elsewhere] = [true, false].map(|is_there| domain(&cluster, &world, ill, is_there));
-    for n in 0..JOBS {
-        world.take_in(bounce(&format!("user{n}@{there}"), "m1", FULL)).await;
-    }
-    world.clock.advance(30 * HOUR);
-    world.mail.hold();
-    let worker = world.start_worker(|settings| {
-        (settings.concurrency, settings.settle_linger) = (JOBS, Duration::ZERO);
-    });
-    world.mail.has_been_tried(JOBS).await;
-    tell(illness.begins);
-    // One is to be settled when the others end.
-    for answered in 1..=JOBS {
-        world.mail.answer_first(answered);
-        let left = || world.mail.in_flight() == JOBS - answered;
-        eventually("the end of an attempt", async || left().then_some(())).await;
-    }
-    for n in 0..JOBS {
-        world.take_in(bounce(&format!("user{n}@{elsewhere}"), "m1", FULL)).await;
-    }
-    world.clock.advance(30 * HOUR);
-    // One permit would not do: the first two to be tried elsewhere stay in flight.
-    world.mail.has_been_tried(JOBS + 2).await;
-    world.mail.let_go();
-    let ended = async |count| (world.final_events().await.len() == count).then_some(());
-    world.mail.has_been_tried(2 * JOBS).await;
-    tell(illness.ends);
-    eventually("all of them", || ended(2 * JOBS)).await;
-    worker.stopped().await;
-    assert_eq!(world.mail.tried().len(), 2 * JOBS, "nothing was sent twice");
-}
-
-#[tokio::test]
-async fn a_master_that_takes_no_writes_holds_up_nothing_of_the_others() {
-    holds_up_nothing_of_the_others(REFUSES).await;
-}
-
-#[tokio::test]
-async fn a_master_that_does_not_answer_holds_up_nothing_of_the_others() {
-    holds_up_nothing_of_the_others(SILENT).await;
 }

@@ -79,3 +79,28 @@ async fn durability_aof_starts_only_where_the_server_keeps_it() {
         assert!(matches!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Scheduled { .. }));
     }
 }
+
+#[tokio::test]
+async fn what_was_answered_with_durability_aof_is_there_after_a_crash() {
+    for program in programs() {
+        let servers = Servers::new(&program);
+        let directives = ["appendonly yes", "appendfsync always"];
+        let port = servers.start(&directives).await;
+        let redis = format!("url = \"redis://127.0.0.1:{port}\"\ndurability = \"aof\"\n");
+        let world = World::on(connections(&redis), Settings::default()).await;
+        assert!(matches!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Scheduled { .. }));
+        servers.kill(port);
+        servers.start_on(port, &directives).await;
+        eventually("the store", async || world.store.ping().await.ok()).await;
+        assert_eq!(world.waiting(JO).await, ["m1"]);
+
+        if servers.cli(port, &["COMMAND", "INFO", "WAITAOF"]).is_some_and(|info| info.contains("waitaof")) {
+            servers.cli(port, &["CONFIG", "SET", "appendfsync", "no"]).unwrap();
+            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m2", FULL)).await else { panic!() };
+            assert_eq!(why, "the append-only file was not synced within 500ms");
+            servers.cli(port, &["CONFIG", "SET", "appendfsync", "always"]).unwrap();
+            let answer = eventually("a yes", async || world.try_take_in(bounce(JO, "m2", FULL)).await.ok()).await;
+            assert_eq!(answer, Answer::Duplicate);
+        }
+    }
+}

@@ -5,6 +5,7 @@
 mod access;
 mod addresses;
 mod batches;
+mod benches;
 mod bounds;
 mod breaker;
 mod clustered;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use shared::store::private::{PROGRAM_VARIABLE, PROGRAMS};
 use tempfile::TempDir;
 
+use crate::certificates::Certificates;
 use crate::wait::eventually;
 
 /// Kills what it was told of when its pipe is closed: that happens when the test's process ends, even where it is killed.
@@ -21,6 +22,9 @@ const GUARD: &str = "trap '' INT TERM HUP; ids=; while read -r id; do ids=\"$ids
 
 /// The directives of a Cluster's node, which is missed soon.
 const CLUSTER_NODE: [&str; 2] = ["cluster-enabled yes", "cluster-node-timeout 1000"];
+
+/// How far below a server's port it listens for TLS.
+const TLS_BELOW: u16 = 8_000;
 
 /// What the sentinels want to hear from whoever asks them.
 pub const SENTINEL_PASSWORD: &str = "wachsam";
@@ -46,6 +50,8 @@ fn is_there(program: &str) -> bool {
 pub struct Servers {
     program: String,
     folder: TempDir,
+    /// The directives of servers that encrypt, beside the port.
+    tls: Vec<String>,
     children: Mutex<Vec<(u16, Child)>>,
     guard: Mutex<Child>,
 }
@@ -62,7 +68,30 @@ impl Servers {
             .stderr(Stdio::null())
             .spawn()
             .expect("a shell can be started");
-        Self { program: program.to_owned(), folder, children: Mutex::default(), guard: Mutex::new(guard) }
+        Self {
+            program: program.to_owned(),
+            folder,
+            tls: Vec::new(),
+            children: Mutex::default(),
+            guard: Mutex::new(guard),
+        }
+    }
+
+    /// None yet, of this program, which talk with each other over TLS, and with others on a port of its own. Their authority is
+    /// `ca.pem` in their folder.
+    pub fn encrypted(program: &str) -> Self {
+        let mut servers = Self::new(program);
+        let made = Certificates::make(servers.folder());
+        let files = [("ca-cert", &made.authority), ("cert", &made.certificate), ("key", &made.key)];
+        let files = files.map(|(name, path)| format!("tls-{name}-file {}", path.display()));
+        let rest = ["tls-auth-clients optional", "tls-replication yes", "tls-cluster yes"].map(str::to_owned);
+        servers.tls = files.into_iter().chain(rest).collect();
+        servers
+    }
+
+    /// The port that clients and other servers reach the one on `port` at. The harness itself asks in the clear.
+    pub fn reached_at(&self, port: u16) -> u16 {
+        if self.tls.is_empty() { port } else { port - TLS_BELOW }
     }
 
     /// A folder for files of the test.
@@ -82,8 +111,17 @@ impl Servers {
         let own = format!("port {port}");
         let usual =
             [own.as_str(), "bind 127.0.0.1", "save \"\"", "enable-debug-command yes", "repl-diskless-sync-delay 0"];
-        self.spawn(port, &[&usual, directives].concat(), &[]);
+        let tls = self.tls_directives(port);
+        let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+        self.spawn(port, &[&usual, directives, &tls].concat(), &[]);
         eventually("the server answers", async || self.cli(port, &["PING"]).filter(|answer| answer == "PONG")).await;
+    }
+
+    fn tls_directives(&self, port: u16) -> Vec<String> {
+        if self.tls.is_empty() {
+            return Vec::new();
+        }
+        [vec![format!("tls-port {}", self.reached_at(port))], self.tls.clone()].concat()
     }
 
     /// Starts a server with exactly these directives.
@@ -139,7 +177,8 @@ impl Servers {
 
     /// Starts a replica of the server on `master`, and waits until it has all of it.
     pub async fn start_replica(&self, master: u16, directives: &[&str]) -> u16 {
-        let port = self.start(&[directives, &[&format!("replicaof 127.0.0.1 {master}")]].concat()).await;
+        let port =
+            self.start(&[directives, &[&format!("replicaof 127.0.0.1 {}", self.reached_at(master))]].concat()).await;
         eventually("the replica is in step", async || self.is_linked(port).then_some(())).await;
         port
     }
@@ -177,17 +216,24 @@ pub struct Sentinel {
 impl Sentinel {
     /// Starts them, and waits until each sentinel knows all others. The directives are for master and replica.
     pub async fn start(program: &str, directives: &[&str]) -> Self {
-        let servers = Servers::new(program);
+        Self::start_with(Servers::new(program), directives).await
+    }
+
+    /// The same with servers of which none has been started.
+    pub async fn start_with(servers: Servers, directives: &[&str]) -> Self {
         let master = servers.start(directives).await;
         servers.start_replica(master, directives).await;
         let sentinels = [free_port(), free_port(), free_port()];
         for port in sentinels {
             let own = format!("port {port}");
-            let monitor = format!("sentinel monitor mail 127.0.0.1 {master} 2");
+            let monitor = format!("sentinel monitor mail 127.0.0.1 {} 2", servers.reached_at(master));
             let limits = ["sentinel down-after-milliseconds mail 500", "sentinel failover-timeout mail 2000"];
             let [asked, told] =
                 ["requirepass", "sentinel sentinel-pass"].map(|key| format!("{key} {SENTINEL_PASSWORD}"));
-            let directives = [&[own.as_str(), "bind 127.0.0.1", &monitor, &asked, &told], limits.as_slice()].concat();
+            let tls = servers.tls_directives(port);
+            let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+            let directives =
+                [&[own.as_str(), "bind 127.0.0.1", &monitor, &asked, &told], limits.as_slice(), &tls].concat();
             servers.spawn(port, &directives, &["--sentinel"]);
         }
         let know_all = |port: u16| {
@@ -223,7 +269,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts them with these directives, and waits until all of them know the whole.
     pub async fn start(program: &str, directives: &[&str]) -> Self {
-        let servers = Servers::new(program);
+        Self::start_with(Servers::new(program), directives).await
+    }
+
+    /// The same with servers of which none has been started.
+    pub async fn start_with(servers: Servers, directives: &[&str]) -> Self {
         let mut ports = Vec::new();
         for _ in 0..6 {
             ports.push(servers.start(&[&CLUSTER_NODE, directives].concat()).await);
@@ -261,7 +311,7 @@ impl Cluster {
 }
 
 /// A port that nobody listens on, below those that the system gives to whoever asks for any: a Cluster's node listens on
-/// the port 10,000 above its own as well.
+/// the port 10,000 above its own as well, and one that encrypts on one below.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Processes that run at the same time begin at different places.
@@ -269,7 +319,7 @@ pub fn free_port() -> u16 {
     loop {
         let port = 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;
         let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) {
+        if is_free(port) && is_free(port + 10_000) && is_free(port - TLS_BELOW) {
             return port;
         }
     }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use moka::future::Cache;
 use shared::config;
 use shared::job::ContentRef;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 mod file;
 mod object;
@@ -20,6 +21,9 @@ mod wire;
 
 use object::Stores;
 use room::Room;
+
+/// How long who waits for room lets pass before the cache is asked to let go of what it need not keep.
+const HOUSEKEEPING: Duration = Duration::from_millis(50);
 
 /// Why content could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -111,8 +115,22 @@ impl Contents {
         size: usize,
         read: impl Future<Output = Result<Vec<u8>, ContentError>>,
     ) -> Result<Bytes, ContentError> {
-        let room = self.room.take(size).await;
+        let mut taken = pin!(self.room.take(size));
+        let room = loop {
+            tokio::select! {
+                biased;
+                room = &mut taken => break room,
+                () = sleep(HOUSEKEEPING) => self.let_go().await,
+            }
+        };
         Ok(room.keep(wire::fit(read.await?)?))
+    }
+
+    /// Drops what the cache need not keep. By itself it does so only when it is used, and its memory is freed some uses later;
+    /// so long that takes room.
+    async fn let_go(&self) {
+        self.kept.run_pending_tasks().await;
+        crossbeam_epoch::pin().flush();
     }
 
     async fn keep(
@@ -179,6 +197,19 @@ mod tests {
         let read = runtime.block_on(read).expect("it has a time limit");
         assert!(matches!(read, Err(ContentError::Unread(_))), "{read:?}");
         drop(let_go);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_gets_what_the_cache_need_not_keep() {
+        // Room for reading one content, and a cache that keeps none.
+        let size = 1 << 10;
+        let settings = config::Content { cache: 0, memory: 3 * size, ..config::Config::embedded().content };
+        let contents = Contents::with_stores(&settings, Stores::default());
+        for n in 0..3 {
+            let read = contents.keep(n.to_string(), contents.fit(size, async { Ok(b"Subject: x\n".to_vec()) }));
+            let read = timeout(100 * HOUSEKEEPING, read).await.expect("nobody holds any");
+            assert_eq!(&read.unwrap()[..], b"Subject: x\r\n");
+        }
     }
 
     #[tokio::test]

@@ -90,6 +90,11 @@ pub fn verb_of(hash: &str) -> Option<&'static str> {
     ALL.iter().find(|(_, script)| script.get_hash() == hash).map(|(verb, _)| *verb)
 }
 
+/// Each script's verb, and the hash that Redis knows it by.
+pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ALL.iter().map(|(verb, script)| (*verb, script.get_hash()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

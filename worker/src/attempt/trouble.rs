@@ -18,10 +18,19 @@ const SHOWN_CHARS: usize = 200;
 pub(super) struct Troubles(Mutex<HashMap<String, Vec<Trouble>>>);
 
 struct Trouble {
-    kind: FaultKind,
+    kind: Kind,
     began: Instant,
     last: Instant,
     attempts: u64,
+}
+
+/// What kind of trouble it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nobody could be asked to take a message.
+    Fault(FaultKind),
+    /// There is nothing to send: such messages are dropped.
+    ContentMissing,
 }
 
 /// What is to be said.
@@ -34,19 +43,22 @@ enum News {
 impl Troubles {
     /// Says what an outcome has news of.
     pub(super) fn say(&self, route: &str, outcome: &Outcome) {
-        let trouble = match outcome {
-            Outcome::Unreachable(fault) if fault.side == Side::Ours => Some(fault),
-            // Nobody was asked for anything.
-            Outcome::Unreadable(_) => return,
+        let kind = match outcome {
+            Outcome::Unreachable(fault) if fault.side == Side::Ours => Some(Kind::Fault(fault.kind)),
+            Outcome::Unreadable(_) => Some(Kind::ContentMissing),
             _ => None,
         };
-        for news in self.note(route, trouble.map(|fault| fault.kind), Instant::now()) {
-            match news {
-                News::Begun => {
-                    let fault = trouble.map(shown).unwrap_or_default();
-                    tracing::warn!(route, fault, "trouble of our own: what meets it says nothing of its recipients");
+        for news in self.note(route, kind, Instant::now()) {
+            match (news, outcome) {
+                (News::Begun, Outcome::Unreadable(why)) => {
+                    tracing::warn!(route, why, "content is missing: messages are dropped, their addresses stay");
                 }
-                News::Over { lasted, attempts } => {
+                (News::Begun, Outcome::Unreachable(fault)) => {
+                    let fault = shown(fault);
+                    tracing::warn!(route, fault, "a trouble of our own: mail waits, and no attempt is spent");
+                }
+                (News::Begun, _) => {}
+                (News::Over { lasted, attempts }, _) => {
                     let lasted_s = lasted.as_secs();
                     tracing::info!(route, attempts, lasted_s, "a trouble of our own on this route is over");
                 }
@@ -54,7 +66,7 @@ impl Troubles {
         }
     }
 
-    fn note(&self, route: &str, trouble: Option<FaultKind>, now: Instant) -> Vec<News> {
+    fn note(&self, route: &str, trouble: Option<Kind>, now: Instant) -> Vec<News> {
         let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kind) = trouble else {
             let Some(troubles) = routes.get_mut(route) else { return Vec::new() };
@@ -95,7 +107,8 @@ mod tests {
         let (troubles, start) = (Troubles::default(), Instant::now());
         let over = |lasted_s, attempts| vec![News::Over { lasted: Duration::from_secs(lasted_s), attempts }];
         let (nothing, begun) = (Vec::new, || vec![News::Begun]);
-        let (lost, local) = (Some(FaultKind::Lost), Some(FaultKind::Local));
+        let (lost, local) = (Some(Kind::Fault(FaultKind::Lost)), Some(Kind::Fault(FaultKind::Local)));
+        let missing = Some(Kind::ContentMissing);
         for (at_s, route, trouble, news) in [
             (0, "relay", None, nothing()),
             (1, "relay", lost, begun()),
@@ -112,6 +125,9 @@ mod tests {
             (112, "platform", None, over(0, 1)),
             (113, "relay", lost, begun()),
             (120, "relay", None, over(0, 1)),
+            (121, "relay", missing, begun()),
+            (122, "relay", missing, nothing()),
+            (182, "relay", None, over(0, 1).into_iter().chain(over(1, 2)).collect()),
         ] {
             assert_eq!(troubles.note(route, trouble, start + Duration::from_secs(at_s)), news, "{at_s} s");
         }

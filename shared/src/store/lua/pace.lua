@@ -20,7 +20,7 @@
 --   tokens     'tokens refilled-at'
 --   parked     1 where the window was full: whoever makes room wakes the destination
 --   breaker    'open until times' or 'half_open probe times'; absent or '': closed
---   results    'in-a-row period good bad good-before bad-before'; absent or '': nothing bad for a while
+--   results    'in-a-row period good bad good-before bad-before'; absent or '': nothing tried
 --   delivered  when somebody there last got through
 --   limits     'rate burst window', from the configuration
 --   override   the same, from an operator; it wins
@@ -125,8 +125,7 @@ local function count_results(results, good, bad)
   local left = 1 - (NOW % PERIOD_MS) / PERIOD_MS
   local tried = now_good + now_bad + left * (good_before + bad_before)
   local failed = now_bad + left * bad_before
-  local forgotten = row == 0 and now_bad == 0 and tonumber(bad_before) == 0
-  local kept = forgotten and '' or table.concat({ row, this, now_good, now_bad, good_before, bad_before }, ' ')
+  local kept = table.concat({ row, this, now_good, now_bad, good_before, bad_before }, ' ')
   return kept, row >= FAILURES or (tried >= SAMPLES and failed >= SHARE * tried)
 end
 
@@ -237,7 +236,7 @@ local function settle_pace(destination, report)
     local wider = math.min(window_max, window + report.good / window)
     if wider ~= window then set(changes, 'window', string.format('%.3f', wider)) end
   end
-  if (not breaker or breaker == '') and (report.bad > 0 or (results and results ~= '')) then
+  if (not breaker or breaker == '') and report.good + report.bad > 0 then
     local kept, open = count_results(results, report.good, report.bad)
     if open then open_breaker(destination, changes, 0) else set(changes, 'results', kept) end
   end

@@ -11,7 +11,7 @@ pub(in crate::paced) struct Destination {
     pub(in crate::paced) override_limits: Option<PaceLimits>,
     tokens: Option<(f64, Timestamp)>,
     pub(super) breaker: Breaker,
-    results: Option<Results>,
+    results: Results,
     narrowed: u64,
     /// Until when it is held; none within is for ever.
     pub(super) hold: Option<Option<Timestamp>>,
@@ -27,7 +27,7 @@ pub(super) enum Breaker {
     HalfOpen(u64, u32),
 }
 
-/// What came back since the first failure: in this period and the one before, as good and bad.
+/// What came back: in this period and the one before, as good and bad.
 #[derive(Clone, Copy, Default)]
 struct Results {
     row: u32,
@@ -99,10 +99,10 @@ impl Destination {
             Breaker::HalfOpen(probe, times) if probe == token => match feedback {
                 Feedback::Good => {
                     self.window = Some(settings.window_min.into());
-                    (self.breaker, self.results) = (Breaker::Closed, None);
+                    (self.breaker, self.results) = (Breaker::Closed, Results::default());
                 }
                 Feedback::HostFailed | Feedback::RouteFailed => {
-                    (self.breaker, self.results) = (open(times), None);
+                    (self.breaker, self.results) = (open(times), Results::default());
                 }
                 Feedback::Nothing => self.breaker = Breaker::Open(now.plus(settings.breaker.open), times),
             },
@@ -121,7 +121,7 @@ impl Destination {
                     }
                 }
                 if self.count(feedback, settings, now) {
-                    (self.breaker, self.results) = (open(0), None);
+                    (self.breaker, self.results) = (open(0), Results::default());
                 }
             }
         }
@@ -145,12 +145,12 @@ impl Destination {
     fn count(&mut self, feedback: Feedback, settings: &Pace, now: Timestamp) -> bool {
         let good = f64::from(u8::from(feedback == Feedback::Good));
         let bad = f64::from(u8::from(feedback == Feedback::HostFailed));
-        if bad == 0.0 && self.results.is_none() {
+        if good + bad == 0.0 {
             return false;
         }
         let over = settings.breaker.over.as_millis() as i64;
         let period = now.ms().div_euclid(over);
-        let mut results = self.results.unwrap_or_default();
+        let results = &mut self.results;
         match period - results.period {
             0 => {}
             1 => (results.before, results.now) = (results.now, (0.0, 0.0)),
@@ -162,8 +162,6 @@ impl Destination {
         let left = 1.0 - now.ms().rem_euclid(over) as f64 / over as f64;
         let tried = results.now.0 + results.now.1 + left * (results.before.0 + results.before.1);
         let failed = results.now.1 + left * results.before.1;
-        let forgotten = results.row == 0 && results.now.1 == 0.0 && results.before.1 == 0.0;
-        self.results = (!forgotten).then_some(results);
         let breaker = settings.breaker;
         results.row >= breaker.failures || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
     }

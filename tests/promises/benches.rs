@@ -1,0 +1,27 @@
+//! What benches print for machines is what it says: a line of JSON per mode, with a figure for each that was measured.
+
+use harness::process::run;
+use serde_json::Value;
+
+/// Modes that need neither Postfix nor minutes.
+const MODES: [&str; 9] =
+    ["ingest", "ingest-spread", "cycle", "cycle-zipf", "retry", "memory", "backlog", "raw", "classify"];
+
+#[tokio::test]
+async fn each_mode_prints_its_figures_as_a_line_of_json() {
+    let sizes = ["--jobs", "500", "--backlog", "500", "--runs", "1", "--json"];
+    let output = run(&[&["bench"], MODES.as_slice(), sizes.as_slice()].concat()).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.iter().map(|line| line["mode"].as_str().unwrap()).collect::<Vec<_>>(), MODES);
+    for line in &lines {
+        assert!(line["machine"].as_str().unwrap().contains("cores"), "{line}");
+        let figures = line["figures"].as_object().unwrap();
+        assert!(!figures.is_empty(), "{line}");
+        for (name, figure) in figures {
+            let [least, median, most] = ["min", "median", "max"].map(|key| figure[key].as_f64().unwrap());
+            assert!(0.0 < least && least <= median && median <= most, "{name} of {line}");
+        }
+    }
+}

@@ -30,8 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Retries mail that failed softly.
 ///
 /// Redeliver takes over from the first bounce: it keeps one retry job per impaired address in Redis, tries again on the
-/// schedule that the failure's status calls for, and ends each job in one of two ways: the mail got through, or the
-/// address left the active list.
+/// schedule that the failure's status calls for, and ends each message exactly once: it got through, or it was dropped for
+/// a reason that an event names.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Arguments {

@@ -1,5 +1,6 @@
 //! `redeliver submit`: posts the bounces of a file or of standard input, however many, and can go on where it was cut short.
 
+use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::FixedOffset;
 use clap::{Args, ValueEnum};
 use futures::stream::{self, StreamExt};
@@ -120,10 +121,10 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     drop(submission.bar);
     submission.done.report(arguments, &submission.refused)?;
     let go_on = || match &submission.progress_file {
-        Some(_) => format!("go on with: redeliver submit --resume {}", arguments.file.display()),
+        Some(_) => format!("go on with: {}", resumed(env::args().skip(1))),
         None => "what was answered is in; the rest can be submitted again".to_owned(),
     };
-    ended.with_context(go_on)?;
+    ended.map_err(|err| anyhow!("{err:#}; {}", go_on()))?;
     if stop.is_cancelled() {
         eprintln!("stopped; {}", go_on());
         return Ok(ExitCode::from(process::INTERRUPTED));
@@ -199,6 +200,17 @@ async fn answers(api: &Api, batch: &Batch, patience: Duration) -> Result<Vec<Val
     Ok(in_order.map(|answer| answer.expect("there is an answer per bounce")).collect())
 }
 
+/// The command that goes on with this one, as a shell takes it.
+fn resumed(arguments: impl Iterator<Item = String>) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(is_plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words: Vec<String> = arguments.filter(|word| word != "--resume").map(quoted).collect();
+    format!("redeliver {} --resume", words.join(" "))
+}
+
 impl Format {
     fn reader(self, offset: FixedOffset) -> Option<Box<dyn LogReader>> {
         match self {
@@ -214,7 +226,7 @@ struct RefusedLines {
     path: PathBuf,
     append: bool,
     file: Option<File>,
-    shown: u64,
+    count: u64,
 }
 
 impl RefusedLines {
@@ -225,7 +237,7 @@ impl RefusedLines {
             PathBuf::from(path)
         };
         let path = arguments.refused.clone().unwrap_or_else(beside);
-        Self { path, append: arguments.resume, file: None, shown: 0 }
+        Self { path, append: arguments.resume, file: None, count: 0 }
     }
 
     fn add(&mut self, item: &Item, answer: &Value) -> Result<()> {
@@ -242,8 +254,8 @@ impl RefusedLines {
         }
         let file = self.file.as_mut().expect("it was opened");
         file.write_all(&[&item.raw[..], b"\n"].concat()).with_context(|| format!("cannot write {path}"))?;
-        self.shown += 1;
-        if self.shown <= SHOWN {
+        self.count += 1;
+        if self.count <= SHOWN {
             let field = answer["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();
             eprintln!("line {}: {field}{}", item.line, text(&answer["reason"]));
         }
@@ -267,9 +279,39 @@ impl Done {
             let colon = if each.is_empty() { "" } else { ": " };
             writeln!(out, "{} bounces{colon}{}.", thousands(sent), each.join(", "))?;
         }
-        if refused.shown > 0 {
-            eprintln!("refused lines are in {}", refused.path.display());
+        if refused.count > 0 {
+            eprintln!("{} refused lines are in {}", thousands(refused.count), refused.path.display());
+        }
+        match arguments.format {
+            Format::Ndjson if sent > 0 && self.answers.get("refused") == Some(&sent) => {
+                eprintln!(
+                    "no line was taken in; where this is a mail log, say so: --format kumomta or --format postfix"
+                );
+            }
+            Format::Postfix if self.line > 0 && sent == 0 => {
+                eprintln!(
+                    "none of {} lines says that mail was deferred or bounced: is this Postfix's log?",
+                    thousands(self.line)
+                );
+            }
+            _ => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_the_same_command_with_resume() {
+        for (words, command) in [
+            (&["submit", "mail.log"] as &[&str], "redeliver submit mail.log --resume"),
+            (&["submit", "--format", "postfix", "--resume", "a b"], "redeliver submit --format postfix 'a b' --resume"),
+            (&["-c", "x;y", "submit", "it's", ""], r"redeliver -c 'x;y' submit 'it'\''s' '' --resume"),
+        ] {
+            assert_eq!(resumed(words.iter().map(|word| (*word).to_owned())), command);
+        }
     }
 }

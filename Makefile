@@ -34,7 +34,7 @@ check: tools ## What CI looks at first: format, lints, licences and advisories w
 bench: tools ## Measure this machine and print the table of docs/BENCHMARKS.md, an hour in all (ARGS="cycle --runs 5")
 	cargo run --locked --release --bin redeliver -- bench $(ARGS)
 
-fuzz: ## Give each parser's fuzz target a share of FUZZ_SECONDS (60) for finding what the tests did not, building apart
+fuzz: ## Give each parser's fuzz target FUZZ_SECONDS (60), six minutes in all, to find what the tests did not
 	@scripts/tools fuzz
 	scripts/fuzz $(FUZZ_SECONDS)
 

@@ -20,7 +20,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Where the scheduler is, and how its answer is shown.
 #[derive(Debug, Args)]
 pub(crate) struct Api {
-    /// Where a scheduler listens
+    /// Where a scheduler listens; what redeliver.toml says is not asked
     #[arg(long = "api", env = "REDELIVER_API", value_name = "URL", value_parser = read_base)]
     #[arg(default_value = "http://127.0.0.1:8025")]
     base: Url,

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::FixedOffset;
 use clap::{Args, ValueEnum};
 use futures::stream::{self, StreamExt};
@@ -124,7 +124,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         Some(_) => format!("go on with: {}", resumed(env::args().skip(1))),
         None => "what was answered is in; the rest can be submitted again".to_owned(),
     };
-    ended.with_context(go_on)?;
+    ended.map_err(|err| anyhow!("{err:#}; {}", go_on()))?;
     if stop.is_cancelled() {
         eprintln!("stopped; {}", go_on());
         return Ok(ExitCode::from(process::INTERRUPTED));

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod dsn;
+pub mod lmtp;
 pub mod ndjson;
 pub mod reply;
 pub mod webhook;

@@ -1,9 +1,10 @@
 //! How well replies are understood, measured on an independent corpus, which is no part of this repository. Where it lies
-//! beside the repository (`../shared/corpus`) the targets are asserted; without it there is nothing to measure.
+//! beside the repository (`../shared/corpus`) the targets are asserted; without it nothing is measured, and the tests say so.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,9 +25,14 @@ fn corpus() -> Option<PathBuf> {
     here.ancestors().map(|folder| folder.join("shared/corpus")).find(|folder| folder.join("pairs.jsonl").is_file())
 }
 
-/// The objects of one file, or none where there is no corpus.
+/// The objects of one file, or none where there is no corpus, which is said.
 fn rows(file: &str) -> Vec<Value> {
     let text = corpus().and_then(|folder| fs::read_to_string(folder.join(file)).ok()).unwrap_or_default();
+    if text.is_empty() {
+        // Not by a macro: what those print is shown of tests that fail only.
+        let missing = format!("NOT MEASURED: {file} is not in a folder shared/corpus beside the repository\n");
+        io::stderr().write_all(missing.as_bytes()).unwrap();
+    }
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

@@ -1,8 +1,9 @@
 //! Reports that others recorded, where the acceptance corpus lies beside the repository: statuses have to come out exactly,
-//! and what is no failure must start nothing. Without the corpus there is nothing to measure.
+//! and what is no failure must start nothing. Without the corpus nothing is measured, and the test says so.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -26,7 +27,12 @@ fn is_hard(recipient: &Recipient, table: &Table) -> bool {
 
 #[test]
 fn recorded_reports_are_read_as_their_recorders_say() {
-    let Some(corpus) = corpus() else { return };
+    let Some(corpus) = corpus() else {
+        // Not by a macro: what those print is shown of tests that fail only.
+        return io::stderr()
+            .write_all(b"NOT MEASURED: there is no folder shared/corpus beside the repository\n")
+            .unwrap();
+    };
     let table = Table::embedded();
     let text = fs::read_to_string(corpus.join("pairs.jsonl")).unwrap();
     let pairs = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -19,8 +19,9 @@ use shared::config::{self, Config};
 const JO: &str = "jo@example.com";
 
 /// Every route, with what it needs; what is known beforehand makes none of them a 404 of its own.
-const ROUTES: [(&str, &str, Scope); 16] = [
+const ROUTES: [(&str, &str, Scope); 17] = [
     ("POST", "/v1/bounces", Scope::Ingest),
+    ("POST", "/v1/dsn", Scope::Ingest),
     ("POST", "/v1/facts", Scope::Ingest),
     ("POST", "/v1/addresses/check", Scope::Read),
     ("GET", "/v1/addresses/jo@example.com", Scope::Read),
@@ -205,4 +206,31 @@ async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("the scope admin"));
     assert!(!scheduler.log().contains(token), "no log shows it");
     assert!(scheduler.terminate().await.success());
+}
+
+#[tokio::test]
+async fn the_token_that_dev_prints_works_and_no_other_does() {
+    let dev =
+        Redeliver::start_with(&["dev", "--data", "data", "--listen", "127.0.0.1:0"], "[log]\nfilter = \"error\"\n");
+    // As whoever reads it would copy it.
+    let word_behind = |log: &str, name: &str| {
+        let (_, rest) = log.split_once(&format!("{name}="))?;
+        Some(rest.split_whitespace().next()?.to_owned()).filter(|_| rest.contains("Ctrl-C"))
+    };
+    let told = eventually("the welcome", async || {
+        let log = dev.log();
+        Some((word_behind(&log, "REDELIVER_API")?, word_behind(&log, "REDELIVER_TOKEN")?))
+    });
+    let (api, token) = told.await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    for (token, works) in [(token.as_str(), true), (&token[1..], false)] {
+        fs::write(&file, token).unwrap();
+        for command in ["suppress", "show"] {
+            let asked = ["addresses", command, JO, "--api", &api, "--token-file", file.to_str().unwrap()];
+            let output = process::run(&asked).await;
+            assert_eq!(output.status.success(), works, "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    assert!(dev.terminate().await.success());
 }

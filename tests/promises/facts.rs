@@ -60,7 +60,6 @@ async fn what_a_sign_of_life_does_not_name_follows_at_once_with_all_attempts_bef
         (about("delivered", "m1"), vec!["m2", "m3"]),
         (about("delivered", "m2"), vec!["m1", "m3"]),
         (about("engaged", "m3"), vec!["m1", "m2"]),
-        (about("engaged", "another"), vec!["m1", "m2", "m3"]),
         (fact("engaged"), vec!["m1", "m2", "m3"]),
     ] {
         let world = World::new().await;
@@ -78,6 +77,31 @@ async fn what_a_sign_of_life_does_not_name_follows_at_once_with_all_attempts_bef
         world.mail.says(OK);
         assert_eq!(world.work().await, 1);
         assert_eq!(ended(&world).await.len(), 3, "{told}: each once");
+    }
+}
+
+#[tokio::test]
+async fn a_fact_about_another_message_brings_nothing_forward() {
+    for kind in ["delivered", "engaged"] {
+        let world = World::new().await;
+        world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+        world.mail.says(FULL);
+        world.work().await;
+        world.clock.advance(2 * HOUR);
+        let due = world.job(JO).await.due;
+        assert_eq!(world.tell(about(kind, "m1 by another name")).await, FactAnswer::Noted, "{kind}");
+        let job = world.job(JO).await;
+        assert_eq!(
+            (job.due, job.job.head.attempt),
+            (due, 1),
+            "{kind}: it may be what waits, and must not go out twice"
+        );
+        assert_eq!(world.waiting(JO).await, ["m1"], "{kind}: nor be lost");
+        assert_eq!(ended(&world).await, []);
+
+        let stale = at(bounce(JO, "m2", FULL), Timestamp::from_ms(world.now().ms() - 1));
+        let expected = if kind == "delivered" { Answer::Stale } else { Answer::Joined { due } };
+        assert_eq!(world.take_in(stale).await, expected, "a delivery is remembered all the same");
     }
 }
 

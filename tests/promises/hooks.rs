@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use harness::bounce::{FULL, bounce};
+use futures::future::join_all;
+use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
-use harness::world::{DAY, HOUR, World};
+use harness::servers::{Servers, programs};
+use harness::wait::eventually;
+use harness::world::{DAY, HOUR, Settings, World};
 use reqwest::{RequestBuilder, Response};
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -22,9 +25,12 @@ use shared::policy::Table;
 use shared::standing::Standing;
 use url::Url;
 
+use crate::deployments::connections;
+
 mod sns;
 
 const JO: &str = "jo@example.com";
+const SAM: &str = "sam@example.com";
 const KEY: &str = "mailgun-signing-key";
 
 /// A scheduler with this hook.
@@ -135,6 +141,44 @@ async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
         assert_eq!((words(&wire).len(), &wire["replayed"]), (answers, &json!(replayed)), "{wire}");
     }
     assert_eq!(world.standing(JO).await, Standing::Active, "what is signed says nothing of the event");
+}
+
+#[tokio::test]
+async fn a_mailgun_token_that_comes_many_times_at_once_is_good_for_one_request_too() {
+    let world = World::new().await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let addresses = (0..16).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>();
+    let post = async |address: &String| {
+        let complained = json!({"event": "complained", "recipient": address});
+        send(http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", &complained))).await.status().as_u16()
+    };
+    let statuses = join_all(addresses.iter().map(post)).await;
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1, "{statuses:?}");
+    assert_eq!(post(&addresses[0]).await, 200, "who comes again later hears that it is known");
+    assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_mailgun_request_that_the_store_did_not_take_is_taken_when_it_comes_again() {
+    let servers = Servers::new(&programs()[0]);
+    let master = servers.start(&[]).await;
+    let replica = servers.start_replica(master, &[]).await;
+    let redis = format!("url = \"redis://127.0.0.1:{master}\"\ndurability = \"replicas:1\"\n");
+    let world = World::on(connections(&redis), Settings::default()).await;
+    let http = serve(&world, Service::Mailgun, secret(KEY)).await;
+    let body = mailgun(KEY, world.now(), "t1", &deferred(world.now()));
+    let post = async || send(http.post("/v1/hooks/mailgun").json(&body)).await;
+    servers.signal(replica, "-STOP");
+    for _ in 0..2 {
+        let why = problem(post().await, 503).await;
+        assert!(why["detail"].as_str().unwrap().contains("store does not answer"), "nobody else has it: {why}");
+    }
+    servers.signal(replica, "-CONT");
+    let wire = eventually("a yes", async || Some(post().await).filter(|answer| answer.status() == 200)).await;
+    assert_eq!(json(wire).await["replayed"], 0, "the token had not been used up");
+    assert_eq!(json(post().await).await["replayed"], 1);
 }
 
 #[tokio::test]
@@ -284,6 +328,65 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
         let wire = taken(send(good).await).await;
         assert_eq!((words(&wire), &wire["answers"][0]["job"]), (vec!["suppressed"], &json!(format!("acme/{JO}"))));
         assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
+    let postmark = json!([
+        {"RecordType": "SpamComplaint", "Email": JO, "MessageID": "m1", "ID": 7},
+        {"RecordType": "Bounce", "Type": "SoftBounce", "Email": SAM, "MessageID": "m1", "ID": 8, "Details": FULL},
+    ]);
+    let track = |kind: &str, id: &str, more: Value| {
+        let mut event = json!({"type": kind, "event_id": id});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"msys": {"event": event}})
+    };
+    let sparkpost = json!([
+        track("spam_complaint", "e1", json!({"raw_rcpt_to": JO})),
+        track("bounce", "e2", json!({"raw_rcpt_to": SAM, "bounce_class": "22", "raw_reason": FULL})),
+    ]);
+    let response = json!({"code": 452, "content": "4.3.1 full"});
+    let kumomta = json!([
+        {"type": "Feedback", "id": "k1", "feedback_report": {"feedback_type": "abuse", "original_rcpt_to": [JO]}},
+        {"type": "TransientFailure", "id": "k2", "recipient": SAM, "num_attempts": 1, "response": response},
+    ]);
+    for (service, hook, body) in [
+        (Service::Postmark, login(), postmark),
+        (Service::SparkPost, login(), sparkpost),
+        (Service::KumoMta, secret("geheim"), kumomta),
+    ] {
+        let world = World::new().await;
+        let path = format!("/v1/hooks/{}", service.as_str());
+        let http = serve(&world, service, hook).await;
+        let post = async |body: &Value| {
+            let request = http.post(&path).json(body);
+            let proven = match service {
+                Service::KumoMta => request.bearer_auth("geheim"),
+                _ => request.basic_auth("service", Some("geheim")),
+            };
+            taken(send(proven).await).await
+        };
+        // Postmark tells one event a request.
+        let bodies = if service == Service::Postmark { body.as_array().unwrap().clone() } else { vec![body] };
+        let mut answers = Vec::new();
+        for body in &bodies {
+            answers.extend(words(&post(body).await).into_iter().map(str::to_owned));
+        }
+        assert_eq!(answers, ["suppressed", "scheduled"], "{path}");
+        world.reinstate(JO).await;
+        world.take_in(bounce(SAM, "m9", UNKNOWN)).await;
+        world.reinstate(SAM).await;
+        let events = world.events().await;
+        world.clock.advance(HOUR);
+        for body in &bodies {
+            let wire = post(body).await;
+            let expected = if bodies.len() == 1 { 2 } else { 1 };
+            assert_eq!((words(&wire).len(), &wire["replayed"]), (0, &json!(expected)), "{path}: {wire}");
+        }
+        assert_eq!(world.events().await, events, "{path}");
+        assert_eq!(world.standing(JO).await, Standing::Active, "{path}: an operator took it back");
+        assert!(world.job_if_any(SAM).await.is_none(), "{path}: and no job starts anew");
     }
 }
 

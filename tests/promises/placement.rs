@@ -10,11 +10,12 @@ use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::dns::{DnsServer, Mood};
 use harness::http::{Http, json};
 use harness::redis;
-use harness::world::{DAY, World, id};
+use harness::world::{DAY, LEASE, Settings, World, id};
 use scheduler::intake::accept::Accept;
-use scheduler::intake::json;
+use scheduler::intake::{facts, json};
 use scheduler::placement::{Placer, propose, rows_in_vain};
 use serde_json::json;
+use shared::clock::Timestamp;
 use shared::config::Config;
 use shared::placement::Destination;
 use shared::policy::Table;
@@ -233,7 +234,7 @@ async fn an_address_is_found_under_its_placement_with_job_and_standing() {
 }
 
 #[tokio::test]
-async fn a_silent_dns_holds_nothing_up_and_settles_nothing() {
+async fn a_silent_dns_holds_nothing_up() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     dns.becomes(Mood::Silent);
     let replica = Replica::start(&world, &asking(&dns)).await;
@@ -246,26 +247,57 @@ async fn a_silent_dns_holds_nothing_up_and_settles_nothing() {
 
     // It is left alone for a while, so that the next batches need not wait at all.
     let asked = dns.asked().len();
-    replica.take_in(&world, &["sam@d0.example", "sam@d1.example"], FULL).await;
+    replica.take_in(&world, &["sam@d500.example", "sam@d501.example"], FULL).await;
     assert_eq!(dns.asked().len(), asked);
-
-    let later = Replica::start(&world, &asking(&dns)).await;
-    assert_eq!(later.kept("d0.example").await, None);
-    dns.becomes(Mood::Helpful);
-    dns.knows("d0.example", &[(10, "mx.host.example.")]);
-    // Jobs that wait under the domain's own name must be found, so it stays there as long as there are any.
-    assert_eq!(later.take_in(&world, &["jo@d0.example"], FULL).await, [Answer::Duplicate]);
-    later.take_in(&world, &["new@d0.example"], FULL).await;
-    assert_eq!(later.destination("new@d0.example").await, "d0.example");
-    world.clock.set(world.job("new@d0.example").await.due.unwrap().plus(DAY));
-    world.work().await;
-    assert!(world.job_if_any("new@d0.example").await.is_none(), "they are delivered");
-    later.take_in(&world, &["late@d0.example"], FULL).await;
-    assert_eq!(later.destination("late@d0.example").await, "mx.host.example");
 }
 
 #[tokio::test]
-async fn a_dns_that_fails_settles_nothing() {
+async fn what_is_known_of_an_address_is_found_also_when_a_dns_answers_again_that_was_silent() {
+    for mood in [Mood::Silent, Mood::Failing] {
+        let (world, dns) =
+            (World::with(Settings { max_lapses: 1, ..Settings::default() }).await, DnsServer::start().await);
+        let domains =
+            ["suppressed", "inactive", "delivered", "quarantined", "told"].map(|what| format!("{what}.example"));
+        let jo = domains.each_ref().map(|domain| format!("jo@{domain}"));
+        dns.becomes(mood);
+        let early = Replica::start(&world, &asking(&dns)).await;
+        let fact = |kind, address| facts::read(json!({"type": kind, "recipient": address})).unwrap();
+        early.accept.tell(vec![fact("complaint", &jo[0]), fact("delivered", &jo[4])]).await.unwrap();
+        early.take_in(&world, &[&jo[1]], UNKNOWN).await;
+        let before_they_got_mail = Timestamp::from_ms(world.now().ms() - 1);
+        early.take_in(&world, &[&jo[2]], FULL).await;
+        world.clock.advance(2 * DAY);
+        world.work().await;
+        early.take_in(&world, &[&jo[3]], FULL).await;
+        world.clock.advance(2 * DAY);
+        world.claim_one().await;
+        world.clock.advance(LEASE);
+        assert_eq!(world.claim().await.len(), 0, "it is in quarantine");
+
+        dns.becomes(Mood::Helpful);
+        for domain in &domains {
+            dns.knows(domain, &[(10, "mx.host.example.")]);
+        }
+        let later = Replica::start(&world, &asking(&dns)).await;
+        let others = domains.each_ref().map(|domain| format!("sam@{domain}"));
+        later.take_in(&world, &others.each_ref().map(String::as_str), FULL).await;
+        for address in [&jo[2], &jo[4]] {
+            let mut old = bounce(address, "m1", FULL);
+            old["occurred_at"] = json!(before_they_got_mail);
+            let old = json::read(old, world.now(), 1 << 10).unwrap();
+            let answered = later.accept.accept(vec![old]).await.unwrap();
+            assert_eq!(answered[0].answer, Answer::Stale, "{mood:?}: {address} got mail since");
+        }
+        let answers = later.take_in(&world, &[&jo[0], &jo[1], &jo[3]], FULL).await;
+        for (answer, standing) in answers.iter().zip([Standing::Suppressed, Standing::Inactive]) {
+            assert!(matches!(answer, Answer::Retired(record) if record.standing == standing), "{mood:?}: {answer:?}");
+        }
+        assert_eq!(answers[2], Answer::Duplicate, "{mood:?}: the job in quarantine is found");
+    }
+}
+
+#[tokio::test]
+async fn a_dns_that_fails_leaves_a_domain_at_its_own_name_for_good() {
     let (world, dns) = (World::new().await, DnsServer::start().await);
     dns.becomes(Mood::Failing);
     let replica = Replica::start(&world, &asking(&dns)).await;
@@ -273,8 +305,8 @@ async fn a_dns_that_fails_settles_nothing() {
     assert_eq!(replica.destination("jo@a.example").await, "a.example");
     assert_eq!(replica.destination("jo@gmail.com").await, "google");
     let other = Replica::start(&world, &Config::embedded()).await;
-    assert_eq!(other.kept("a.example").await, None);
-    assert_eq!(other.kept("gmail.com").await.as_deref(), Some("google"), "what needs no DNS is settled");
+    assert_eq!(other.kept("a.example").await.as_deref(), Some("a.example"));
+    assert_eq!(other.kept("gmail.com").await.as_deref(), Some("google"), "this one needs no DNS");
 }
 
 #[tokio::test]

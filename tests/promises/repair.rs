@@ -1,10 +1,13 @@
 //! What should never be wrong in Redis is found and put right by upkeep, and a store that is well is left as it is.
 
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
+use harness::process::{Redeliver, free_port};
 use harness::redis;
+use harness::wait::eventually;
 use harness::world::{Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::repair::Repair;
+use serde_json::{Value, json};
 use shared::event::EventKind;
 use shared::pace::{DestinationRule, PaceLimits};
 use shared::placement::Destination;
@@ -43,6 +46,41 @@ async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_vo
     let settlement = world.attempt(again).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     assert_eq!((world.pace(HOST).await.in_flight, world.final_events().await.len()), (0, 2));
+}
+
+#[tokio::test]
+async fn what_upkeep_puts_right_is_an_error_in_the_log_that_names_the_destination_and_nobody() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce("jo@other.example", "m1", FULL)).await;
+    let keys = Keys::new(&world.prefix, world.store.shards());
+    for (domain, address) in [(HOST, JO), ("other.example", "jo@other.example")] {
+        let shard = keys.shard(Destination::named(domain).shard(world.store.shards()));
+        by_hand(&world, &["ZREM", &shard.due(domain), &id(address).key()]).await;
+    }
+    let scheduler = Redeliver::start(
+        "scheduler",
+        &format!(
+            "[redis]\nurl = \"{}\"\nprefix = \"{}\"\nshards = {}\n[scheduler]\nlisten = \"127.0.0.1:{}\"\n\
+             [upkeep]\nrepair = \"* * * * * *\"\n[log]\nformat = \"json\"\nfilter = \"error\"\n",
+            redis::url(),
+            world.prefix,
+            world.store.shards(),
+            free_port()
+        ),
+    );
+    let alerts = eventually("the alerts", async || Some(scheduler.log()).filter(|log| log.lines().count() >= 2)).await;
+    let mut lost: Vec<String> = Vec::new();
+    for line in alerts.lines() {
+        let alert: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&alert["level"], &alert["jobs"]), (&json!("ERROR"), &json!(1)), "{alert}");
+        assert!(alert["message"].as_str().unwrap().starts_with("jobs were lost"), "{alert}");
+        lost.push(alert["destination"].as_str().unwrap().to_owned());
+    }
+    lost.sort_unstable();
+    assert_eq!(lost, [HOST, "other.example"]);
+    assert!(!alerts.contains("jo@"), "{alerts}");
+    assert!(scheduler.terminate().await.success());
 }
 
 #[tokio::test]

@@ -75,7 +75,14 @@ async fn mail_that_reports_no_failure_starts_nothing_and_is_answered_with_its_ki
                      Original-Rcpt-To: jo@example.com\r\n";
     let letter = "From: jo@example.com\r\nSubject: Hello\r\n\r\nHow are you?\r\n";
     let delayed = DeliveryReport::default().and(JO, "delayed", "452 4.2.2 Over quota").mail();
-    for (mail, kind) in [(vacation, "auto_reply"), (complaint, "feedback"), (letter, "none"), (&delayed, "delayed")] {
+    let relayed = DeliveryReport::default().and(JO, "relayed", "250 2.1.5 ok, but there is no DSN beyond").mail();
+    for (mail, kind) in [
+        (vacation, "auto_reply"),
+        (complaint, "feedback"),
+        (letter, "none"),
+        (&delayed, "delayed"),
+        (&relayed, "relayed"),
+    ] {
         let response = post(&http, "", mail.to_owned()).await;
         assert_eq!(response.status(), 202, "{kind}");
         let told = json(response).await;

@@ -7,8 +7,9 @@ use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client};
 use harness::process::{Redeliver, free_port};
 use harness::redis;
+use harness::servers::{Servers, programs};
 use harness::wait::eventually;
-use harness::world::World;
+use harness::world::{SHARDS, Settings, World};
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json::Reader;
 use scheduler::intake::stream::StreamReader;
@@ -16,7 +17,10 @@ use scheduler::placement::Placer;
 use shared::config::Config;
 use shared::event::EventKind;
 use shared::policy::Table;
+use shared::store::journal::EntryId;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::deployments::connections;
 
 const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";
@@ -95,14 +99,61 @@ async fn an_entry_that_kills_its_readers_is_put_aside() {
     world.store.open_intake().await.unwrap();
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
     world.store.read_intake("the first", 10, Duration::from_millis(1)).await.unwrap();
-    for n in 0..4 {
-        let taken = world.store.take_over_intake(&format!("reader {n}"), 10, Duration::ZERO).await.unwrap();
-        assert_eq!(taken[0].1, n + 2, "how often it was handed out");
+    for n in 1..=5 {
+        let left = world.store.left_in_intake(10, Duration::ZERO).await.unwrap();
+        assert_eq!(left.iter().map(|entry| entry.times).collect::<Vec<_>>(), [n], "how often it was handed out");
+        if n < 5 {
+            world.store.take_over_intake(&format!("reader {n}"), &[&left[0].id], Duration::ZERO).await.unwrap();
+        }
     }
     let _reader = reader(&world, Duration::from_millis(20));
     eventually("the event", async || world.events_of(EventKind::IntakeRefused).await.pop()).await;
     assert_eq!(length(&world, "intake:aside").await, 1);
     assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn what_a_dead_reader_had_is_taken_in_one_by_one_so_that_what_killed_it_takes_nothing_along() {
+    let world = World::new().await;
+    world.store.open_intake().await.unwrap();
+    for n in 0..5 {
+        add(&world, &["bounce", &bounce(&format!("user{n}@example.com"), "m1", FULL).to_string()]).await;
+    }
+    world.store.read_intake("one that dies", 10, Duration::from_millis(1)).await.unwrap();
+    let _reader = reader(&world, Duration::from_millis(20));
+    eventually("an empty stream", async || (length(&world, "intake").await == 0).then_some(())).await;
+    let journals = world.store.read_journal(&vec![EntryId::default(); SHARDS.into()], 100).await.unwrap();
+    let together: Vec<usize> = journals.iter().flatten().map(|entry| entry.events.len()).collect();
+    assert_eq!(together, [1; 5], "each was taken in by a call of its own");
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_no_entry_becomes_one_that_kills_its_readers() {
+    for program in programs() {
+        let servers = Servers::new(&program);
+        let master = servers.start(&[]).await;
+        let replica = servers.start_replica(master, &[]).await;
+        let redis = format!("url = \"redis://127.0.0.1:{master}\"\ndurability = \"replicas:1\"\n");
+        let world = World::on(connections(&redis), Settings::default()).await;
+        let key = |stream: &str| format!("{}:{stream}", world.prefix);
+        let length = |stream| servers.cli(master, &["XLEN", &key(stream)]).unwrap();
+        // The stream can be read all the time; only the yes is missing.
+        servers.signal(replica, "-STOP");
+        servers.cli(master, &["XADD", &key("intake"), "*", "recipient", JO, "reply", FULL]).unwrap();
+        let _reader = reader(&world, Duration::from_millis(1));
+        let claims = || {
+            let told = servers.cli(master, &["INFO", "commandstats"]).unwrap();
+            let calls = told.lines().find_map(|line| line.strip_prefix("cmdstat_xclaim:calls="));
+            calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0)
+        };
+        let tried_often = async || (claims() >= 12 || length("intake:aside") != "0").then_some(());
+        eventually("many tries", tried_often).await;
+        assert_eq!(length("intake:aside"), "0");
+        servers.signal(replica, "-CONT");
+        eventually("an empty stream", async || (length("intake") == "0").then_some(())).await;
+        assert_eq!(length("intake:aside"), "0");
+        assert!(world.job_if_any(JO).await.is_some());
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,11 @@ use harness::http::Http;
 use harness::process;
 use harness::world::World;
 use serde_json::{Value, json};
+use shared::event::EventKind;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 const JO: &str = "jo@example.com";
 
@@ -94,37 +96,93 @@ async fn what_was_cut_short_goes_on_behind_the_last_answer() {
     assert!(!input.beside("progress").exists());
 }
 
+#[tokio::test]
+async fn what_was_cut_short_with_several_batches_under_way_loses_none() {
+    let world = World::new().await;
+    let input = Input::new(&world, &lines(0..8_000)).await;
+    let short_lived = Http::serve(&world).await;
+    let proxy = cut_the_first_batch(short_lived.base()).await;
+    let file = input.file();
+    let file = file.to_str().unwrap();
+    let output = process::run(&["submit", "--patience", "1ms", "--parallel", "4", "--api", &proxy, file]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let scheduled = async || world.events_of(EventKind::JobScheduled).await.len();
+    let before = scheduled().await;
+    assert!((1..8_000).contains(&before), "later batches are in, and the first is not: {before}");
+
+    let rest = input.submit(&["--resume", "--parallel", "4"]).await;
+    assert_eq!(rest.status.code(), Some(0), "{}", String::from_utf8_lossy(&rest.stderr));
+    let told = answers(&rest);
+    let of = |word: &str| told[word].as_u64().unwrap_or(0);
+    assert_eq!(of("scheduled") + of("duplicate"), 8_000, "{told}");
+    assert_eq!(scheduled().await, 8_000, "each once");
+}
+
 /// Passes one request on, with its answer, and then nothing more. Where it listens.
 async fn cut_after_one_answer(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
     let to = to.trim_start_matches("http://").to_owned();
     tokio::spawn(async move {
-        let (mut client, _) = listener.accept().await.unwrap();
+        let (client, _) = listener.accept().await.unwrap();
         drop(listener);
-        let mut server = TcpStream::connect(to).await.unwrap();
-        let (mut from_client, mut to_client) = client.split();
-        let (mut from_server, mut to_server) = server.split();
-        let forth = tokio::io::copy(&mut from_client, &mut to_server);
-        let mut answer = [0; 64 << 10];
-        let back = async {
-            // The answer to one batch, up to the chunk that ends it, wherever a read may end.
-            let mut passed_on = Vec::new();
-            while !passed_on.ends_with(b"\n0\r\n\r\n") {
-                let size = from_server.read(&mut answer).await.unwrap();
-                if size == 0 {
-                    break;
+        pass_one_answer(client, Vec::new(), &to).await;
+    });
+    format!("http://{place}")
+}
+
+/// Passes a request on for each connection, with its answer, but that which has the first line: that one is cut off when
+/// another has been answered. Where it listens.
+async fn cut_the_first_batch(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = listener.local_addr().unwrap();
+    let to = to.trim_start_matches("http://").to_owned();
+    let answered = CancellationToken::new();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (to, answered) = (to.clone(), answered.clone());
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                while !String::from_utf8_lossy(&heard).contains("@example.com") {
+                    if client.read_buf(&mut heard).await.unwrap_or(0) == 0 {
+                        return;
+                    }
                 }
-                to_client.write_all(&answer[..size]).await.unwrap();
-                passed_on.extend_from_slice(&answer[..size]);
-            }
-        };
-        tokio::select! {
-            _ = forth => {}
-            () = back => {}
+                if String::from_utf8_lossy(&heard).contains("\"user0@example.com") {
+                    return answered.cancelled().await;
+                }
+                pass_one_answer(client, heard, &to).await;
+                answered.cancel();
+            });
         }
     });
     format!("http://{place}")
+}
+
+/// Passes a request on, of which some has been read, with its answer.
+async fn pass_one_answer(mut client: TcpStream, heard: Vec<u8>, to: &str) {
+    let mut server = TcpStream::connect(to).await.unwrap();
+    server.write_all(&heard).await.unwrap();
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let forth = tokio::io::copy(&mut from_client, &mut to_server);
+    let mut answer = [0; 64 << 10];
+    let back = async {
+        // The answer to one batch, up to the chunk that ends it, wherever a read may end.
+        let mut passed_on = Vec::new();
+        while !passed_on.ends_with(b"\n0\r\n\r\n") {
+            let size = from_server.read(&mut answer).await.unwrap();
+            if size == 0 {
+                break;
+            }
+            to_client.write_all(&answer[..size]).await.unwrap();
+            passed_on.extend_from_slice(&answer[..size]);
+        }
+    };
+    tokio::select! {
+        _ = forth => {}
+        () = back => {}
+    }
 }
 
 #[tokio::test]
@@ -140,4 +198,16 @@ async fn a_mail_systems_log_is_read_for_its_bounces() {
     let job = world.job(JO).await.job;
     assert_eq!(job.messages[0].envelope_from.as_ref().map(shared::address::Address::as_str), Some("news@shop.example"));
     assert_eq!(job.head.policy, "system-full");
+
+    let record = |kind: &str, recipient: &str| {
+        let response =
+            json!({"code": 452, "enhanced_code": {"class": 4, "subject": 3, "detail": 1}, "content": "full"});
+        json!({"type": kind, "id": "9f1c2a", "sender": "news@shop.example", "recipient": recipient, "response": response})
+    };
+    let sam = "sam@example.com";
+    let log = format!("{}\n{}\n", record("TransientFailure", sam), record("Delivery", "al@example.com"));
+    let input = Input::new(&world, &log).await;
+    let output = input.submit(&["--format", "kumomta"]).await;
+    assert_eq!((output.status.code(), answers(&output)), (Some(0), json!({"scheduled": 1})));
+    assert_eq!(world.waiting(sam).await, ["9f1c2a"]);
 }

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use properties::{address, dsn, ndjson, reply, webhook};
+use properties::{address, dsn, lmtp, ndjson, reply, webhook};
 
 use super::nearly::{anything, damaged, try_all};
 
 /// What each target reads, by its name.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     ("address", address::hold_of),
     ("dsn", dsn::hold_of),
+    ("lmtp", lmtp::hold_of),
     ("ndjson", ndjson::hold_of),
     ("reply", reply::hold_of),
     ("webhook", webhook::hold_of),

@@ -39,6 +39,7 @@ pub async fn post(
         }
         Err(Denied::Unproven(why)) => Err(Problem::unauthorized(why, challenge(service))),
         Err(Denied::Unreadable(why)) => Err(Problem::bad_request(why)),
+        Err(Denied::UnderWay) => Err(Problem::unavailable("this very request is being taken in; try again later")),
         Err(Denied::Undecided(why)) => {
             tracing::warn!(service = service.as_str(), why, "a webhook could not be verified for now");
             Err(Problem::unavailable("it could not be verified for now; try again later"))

@@ -161,14 +161,15 @@ impl Reports {
         job: &JobId,
     ) -> Result<String, StoreError> {
         let told = [report.envelope_id.as_deref(), report.message_id.as_deref()];
-        let named = |id: &str| match token {
-            Some(token) => token.names(id),
-            None => told.iter().flatten().any(|told| bare(told) == bare(id)),
-        };
         if token.is_some() || told.iter().any(Option::is_some) {
             let waiting = self.store.address(job).await?.job.map(|found| found.job.messages).unwrap_or_default();
-            if let Some(message) = waiting.into_iter().find(|message| named(&message.id)) {
-                return Ok(message.id);
+            let waiting: Vec<&str> = waiting.iter().map(|message| message.id.as_str()).collect();
+            let named = match token {
+                Some(token) => waiting.into_iter().find(|id| token.names(id)),
+                None => first_named(told, &waiting),
+            };
+            if let Some(id) = named {
+                return Ok(id.to_owned());
             }
         }
         Ok(match (token, told) {
@@ -252,7 +253,34 @@ impl Taken {
     }
 }
 
+/// The message among those that wait which is told of, by the first of the names that is one of theirs: a Message-ID may be that of
+/// a whole campaign, an envelope id is that of one mail.
+fn first_named<'w>(told: [Option<&str>; 2], waiting: &[&'w str]) -> Option<&'w str> {
+    told.into_iter().flatten().find_map(|told| waiting.iter().copied().find(|id| bare(id) == bare(told)))
+}
+
 /// An id without the angle brackets that some write and some do not.
 fn bare(id: &str) -> &str {
     id.trim_matches(['<', '>'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_id_goes_before_a_message_id_whichever_message_waits_longer() {
+        let both = [Some("m2"), Some("m1")];
+        for (told, waiting, expected) in [
+            (both, vec!["<m1>", "<m2>", "m3"], Some("<m2>")),
+            (both, vec!["m2", "m1"], Some("m2")),
+            (both, vec!["m3", "<m1>"], Some("<m1>")),
+            ([None, Some("<m1>")], vec!["m2", "m1"], Some("m1")),
+            ([Some("m2"), None], vec!["m1", "m2"], Some("m2")),
+            (both, vec!["m3"], None),
+            ([None, None], vec!["m1"], None),
+        ] {
+            assert_eq!(first_named(told, &waiting), expected, "{told:?} {waiting:?}");
+        }
+    }
 }

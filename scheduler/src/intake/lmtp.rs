@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::dsn::Reports;
 
+pub mod dialogue;
 mod lines;
 mod session;
 

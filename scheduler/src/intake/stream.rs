@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use shared::bounce::Bounce;
 use shared::event::Event;
-use shared::store::intake::IntakeEntry;
+use shared::store::intake::{IntakeEntry, LeftEntry};
 use shared::store::{Store, StoreError};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,8 @@ const WAIT: Duration = Duration::from_secs(1);
 /// How long a reader may have an entry before another takes it over.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often an entry is handed out before it counts as what kills its readers.
+/// How often an entry is handed out before it counts as what kills its readers. Tries that failed because the store was away
+/// are not among them.
 const HANDED_OUT_MAX: usize = 5;
 
 /// How long to wait before a store that did not answer is asked again.
@@ -81,22 +82,46 @@ impl StreamReader {
             self.take_over().await?;
         }
         let entries = self.store.read_intake(&self.name, self.batch, WAIT).await?;
-        self.take_in(entries).await
+        self.deal_with(entries, 0).await
     }
 
-    /// What a reader left that died, or this one when the store was away.
+    /// What a reader left that died, or this one when the store was away. What may have killed a reader is handed out alone, the
+    /// least suspicious first, so that nothing else dies with it.
     async fn take_over(&self) -> Result<(), StoreError> {
         loop {
-            let found = self.store.take_over_intake(&self.name, self.batch, self.idle).await?;
-            if found.is_empty() {
+            let mut left = self.store.left_in_intake(self.batch, self.idle).await?;
+            if left.is_empty() {
                 return Ok(());
             }
-            let (poison, entries): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, times)| *times > HANDED_OUT_MAX);
-            for (entry, times) in &poison {
-                self.put_aside(entry, &format!("it was handed out {times} times and never dealt with")).await?;
+            left.sort_by_key(|entry| entry.times);
+            let (excused, suspicious) = left.split_at(left.partition_point(|entry| entry.times == 0));
+            for together in [excused].into_iter().filter(|excused| !excused.is_empty()).chain(suspicious.chunks(1)) {
+                self.take_over_together(together).await?;
             }
-            self.take_in(entries.into_iter().map(|(entry, _)| entry).collect()).await?;
         }
+    }
+
+    /// Entries that were all handed out equally often.
+    async fn take_over_together(&self, left: &[LeftEntry]) -> Result<(), StoreError> {
+        let ids: Vec<&str> = left.iter().map(|entry| entry.id.as_str()).collect();
+        let entries = self.store.take_over_intake(&self.name, &ids, self.idle).await?;
+        self.deal_with(entries, left[0].times).await
+    }
+
+    /// Deals with entries that had been handed out `times` times before. Where the store is away this time does not count: it
+    /// says nothing of the entries.
+    async fn deal_with(&self, entries: Vec<IntakeEntry>, times: usize) -> Result<(), StoreError> {
+        let ids: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
+        let dealt_with = if times < HANDED_OUT_MAX {
+            self.take_in(entries).await
+        } else {
+            self.put_aside_all(&entries, &format!("it was handed out {times} times and never dealt with")).await
+        };
+        if dealt_with.is_err() && !ids.is_empty() {
+            // Where the stream cannot be reached either, nobody else counts meanwhile: this is one time too many at most.
+            let _ = self.store.excuse_intake(&self.name, &ids, times).await;
+        }
+        dealt_with
     }
 
     async fn take_in(&self, entries: Vec<IntakeEntry>) -> Result<(), StoreError> {
@@ -138,6 +163,13 @@ impl StreamReader {
         };
         let fields = entry.fields.iter().map(value).collect::<Result<Map<_, _>, Refusal>>()?;
         self.reader.read(Value::Object(fields), now)
+    }
+
+    async fn put_aside_all(&self, entries: &[IntakeEntry], reason: &str) -> Result<(), StoreError> {
+        for entry in entries {
+            self.put_aside(entry, reason).await?;
+        }
+        Ok(())
     }
 
     async fn put_aside(&self, entry: &IntakeEntry, reason: &str) -> Result<(), StoreError> {

@@ -58,6 +58,8 @@ pub enum Denied {
     Unreadable(String),
     /// It could not be decided now; worth another try.
     Undecided(String),
+    /// It is good for one time, and is being taken in at this moment; worth another try, in case that fails.
+    UnderWay,
 }
 
 /// One event of a service.
@@ -152,20 +154,53 @@ impl Webhooks {
                 return Ok(Err(denied));
             }
         };
-        let whole: Vec<String> = whole.map(|id| name(service, &id)).into_iter().collect();
-        let mut heard = Heard::default();
-        if self.store.heard(&whole).await?.contains(&true) {
-            heard.replayed = events.len() as u64;
-        } else {
-            let mut events = events.into_iter().peekable();
-            while events.peek().is_some() {
-                self.take_batch(service, events.by_ref().take(self.batch).collect(), &mut heard).await?;
-            }
-            // Only now: where it could not be taken in, the service tells it again.
-            self.store.hear(&whole).await?;
+        let taken = match whole {
+            Some(id) => self.take_once(service, &name(service, &id), events).await?,
+            None => Ok(self.take_all(service, events).await?),
+        };
+        match &taken {
+            Ok(heard) => self.counts.add(service, heard),
+            Err(denied) => self.counts.deny(service, denied),
         }
-        self.counts.add(service, &heard);
+        Ok(taken)
+    }
+
+    /// Takes in a request that is good for one time, however often and by how many it is brought.
+    async fn take_once(
+        &self,
+        service: Service,
+        id: &str,
+        events: Vec<Event>,
+    ) -> Result<Result<Heard, Denied>, StoreError> {
+        if !self.store.begin_hearing(id).await? {
+            return Ok(Err(Denied::UnderWay));
+        }
+        let taken = self.take_unless_heard(service, id.to_owned(), events).await;
+        // Whether it could be taken in or not: if not, the service tells it again.
+        let ended = self.store.end_hearing(id).await;
+        let heard = taken?;
+        ended?;
         Ok(Ok(heard))
+    }
+
+    async fn take_unless_heard(&self, service: Service, id: String, events: Vec<Event>) -> Result<Heard, StoreError> {
+        let id = [id];
+        if self.store.heard(&id).await?.contains(&true) {
+            return Ok(Heard { replayed: events.len() as u64, ..Heard::default() });
+        }
+        let heard = self.take_all(service, events).await?;
+        // Only now: a crash before repeats what the service tells, and loses nothing.
+        self.store.hear(&id).await?;
+        Ok(heard)
+    }
+
+    async fn take_all(&self, service: Service, events: Vec<Event>) -> Result<Heard, StoreError> {
+        let mut heard = Heard::default();
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            self.take_batch(service, events.by_ref().take(self.batch).collect(), &mut heard).await?;
+        }
+        Ok(heard)
     }
 
     /// The events of a request that is proven, and what tells it from all others, if anything.

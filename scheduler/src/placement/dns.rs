@@ -89,7 +89,7 @@ impl Dns {
         let rest = self.timeout * REST_TIMEOUTS;
         tracing::warn!(
             ?rest,
-            "the DNS does not answer; new domains are placed by their own names for now, and it is asked again later"
+            "the DNS does not answer; domains that are new meanwhile are placed by their own names, and stay there"
         );
         *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
     }

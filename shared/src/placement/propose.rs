@@ -79,7 +79,7 @@ impl Reason {
             Self::ProviderHosts => "provider, by its mail hosts",
             Self::Site => "mail hosts",
             Self::OwnName => "own name",
-            Self::Unanswered => "own name for now: the DNS did not answer",
+            Self::Unanswered => "own name: the DNS did not answer",
         }
     }
 }
@@ -98,11 +98,6 @@ impl Proposal {
             (None, _) => (own(), Reason::OwnName),
         };
         Self { domain: domain.to_owned(), destination, reason }
-    }
-
-    /// Whether it may be kept for good.
-    pub fn is_settled(&self) -> bool {
-        self.reason != Reason::Unanswered
     }
 }
 
@@ -180,7 +175,6 @@ mod tests {
         ] {
             let proposal = Proposal::new(&providers, domain, &hosts);
             assert_eq!((proposal.destination.as_str(), proposal.reason), (destination, reason), "{domain} {hosts:?}");
-            assert_eq!(proposal.is_settled(), reason != Reason::Unanswered);
         }
     }
 

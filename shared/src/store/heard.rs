@@ -1,5 +1,5 @@
 //! What mail services have told already, by their events' ids, so that a replayed request changes nothing. Ids are kept by
-//! week, counted from the Unix epoch: an id is known for one to two weeks.
+//! week, counted from the Unix epoch: an id is known for one to two weeks. While a request is taken in its id can be claimed.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,37 @@ const WEEK_MS: i64 = 7 * 86_400_000;
 /// For how long a week's ids are kept, in seconds: that week and the next, and some.
 const KEPT_S: i64 = 15 * 86_400;
 
+/// For how long an id is claimed at most, in seconds: longer than anything takes to be taken in, and shorter than services wait
+/// before they tell again what was not answered because its scheduler crashed.
+const CLAIMED_S: u64 = 60;
+
 impl Store {
+    /// Claims an id for whoever takes in what it stands for; whether nobody else has it. It is free again after
+    /// [`Store::end_hearing`], and by itself after a minute.
+    pub async fn begin_hearing(&self, id: &str) -> Result<bool, StoreError> {
+        let mut commands = pipe();
+        commands.cmd("SET").arg(self.hearing(id)).arg(1).arg("NX").arg("EX").arg(CLAIMED_S);
+        let (claimed,): (Option<String>,) = self.connections.pipeline(&commands).await?;
+        Ok(claimed.is_some())
+    }
+
+    /// The id is not claimed any more. May be repeated.
+    pub async fn end_hearing(&self, id: &str) -> Result<(), StoreError> {
+        let mut commands = pipe();
+        commands.cmd("DEL").arg(self.hearing(id)).ignore();
+        self.connections.pipeline::<()>(&commands).await
+    }
+
+    fn hearing(&self, id: &str) -> String {
+        let digest = xxh3_128(id.as_bytes());
+        self.keys.shard(self.shard_of(digest)).hearing(digest)
+    }
+
+    /// The shard that remembers an id.
+    fn shard_of(&self, digest: u128) -> u16 {
+        (digest % u128::from(self.shards())) as u16
+    }
+
     /// Which of these ids have been heard already, in the order given.
     pub async fn heard(&self, ids: &[String]) -> Result<Vec<bool>, StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
@@ -57,8 +87,7 @@ impl Store {
         let mut by_shard: HashMap<u16, Vec<(usize, [u8; 16])>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {
             let digest = xxh3_128(id.as_bytes());
-            let shard = (digest % u128::from(self.shards())) as u16;
-            by_shard.entry(shard).or_default().push((place, digest.to_be_bytes()));
+            by_shard.entry(self.shard_of(digest)).or_default().push((place, digest.to_be_bytes()));
         }
         let batches = |(shard, ids): (u16, Vec<(usize, [u8; 16])>)| {
             let batch = |ids: &[(usize, [u8; 16])]| {

@@ -29,6 +29,15 @@ pub struct IntakeEntry {
     pub fields: Vec<(String, String)>,
 }
 
+/// An entry that a reader had and did not finish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftEntry {
+    /// Its id, as Redis gave it.
+    pub id: String,
+    /// How often it was handed out and not excused since.
+    pub times: usize,
+}
+
 impl Store {
     /// Makes the stream and its group where they are not there yet.
     pub async fn open_intake(&self) -> Result<(), StoreError> {
@@ -60,36 +69,35 @@ impl Store {
         Ok(streams.flat_map(|stream| stream.ids).map(IntakeEntry::from).collect())
     }
 
-    /// Takes over, at most `count` at a time, what readers have had for longer than `idle`. With each comes how often it
-    /// has been handed out, this time included.
+    /// What readers have had for longer than `idle`, at most `count` entries, oldest first. It stays theirs.
+    pub async fn left_in_intake(&self, count: usize, idle: Duration) -> Result<Vec<LeftEntry>, StoreError> {
+        let mut ask = pipe();
+        ask.cmd("XPENDING").arg(self.keys.intake()).arg(GROUP).arg("IDLE").arg(ms(idle)).arg("-").arg("+").arg(count);
+        let (pending,): (StreamPendingCountReply,) = self.connections.pipeline(&ask).await?;
+        Ok(pending.ids.into_iter().map(|entry| LeftEntry { id: entry.id, times: entry.times_delivered }).collect())
+    }
+
+    /// Takes over those of these entries that a reader has had for longer than `idle`, and counts that each was handed out
+    /// once more. What another reader was quicker to take over is not among them.
     pub async fn take_over_intake(
         &self,
         reader: &str,
-        count: usize,
+        ids: &[&str],
         idle: Duration,
-    ) -> Result<Vec<(IntakeEntry, usize)>, StoreError> {
-        let key = self.keys.intake();
-        let mut ask = pipe();
-        ask.cmd("XPENDING").arg(&key).arg(GROUP).arg("IDLE").arg(ms(idle)).arg("-").arg("+").arg(count);
-        let (pending,): (StreamPendingCountReply,) = self.connections.pipeline(&ask).await?;
-        if pending.ids.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> Result<Vec<IntakeEntry>, StoreError> {
         let mut claim = pipe();
-        claim.cmd("XCLAIM").arg(&key).arg(GROUP).arg(reader).arg(ms(idle));
-        for entry in &pending.ids {
-            claim.arg(&entry.id);
-        }
-        // Another reader may have been quicker: what it claimed is not idle any more, and not in the reply.
+        claim.cmd("XCLAIM").arg(self.keys.intake()).arg(GROUP).arg(reader).arg(ms(idle)).arg(ids);
         let (claimed,): (StreamClaimReply,) = self.connections.pipeline(&claim).await?;
-        let handed_out =
-            |id: &str| pending.ids.iter().find(|entry| entry.id == id).map_or(1, |entry| entry.times_delivered + 1);
-        Ok(claimed
-            .ids
-            .into_iter()
-            .map(|entry| (handed_out(&entry.id), entry))
-            .map(|(n, entry)| (entry.into(), n))
-            .collect())
+        Ok(claimed.ids.into_iter().map(IntakeEntry::from).collect())
+    }
+
+    /// These entries could not be dealt with, by no fault of theirs: they stay this reader's for now, and count as handed out
+    /// `times` times. Of those that were dealt with nothing changes.
+    pub async fn excuse_intake(&self, reader: &str, ids: &[String], times: usize) -> Result<(), StoreError> {
+        let mut claim = pipe();
+        claim.cmd("XCLAIM").arg(self.keys.intake()).arg(GROUP).arg(reader).arg(0).arg(ids);
+        claim.arg("RETRYCOUNT").arg(times).arg("JUSTID").ignore();
+        self.connections.pipeline::<()>(&claim).await
     }
 
     /// These entries have been dealt with: they leave the stream.

@@ -114,6 +114,11 @@ impl Shard {
         format!("{}heard:{week}", self.prefix)
     }
 
+    /// The claim on what a mail service tells at this moment, by the hash of its id.
+    pub fn hearing(&self, digest: u128) -> String {
+        format!("{}hearing:{digest:032x}", self.prefix)
+    }
+
     /// What was tried at one destination on one day, counted from the Unix epoch.
     pub fn tally(&self, day: i64, destination: &str) -> String {
         format!("{}tally:{day}:{destination}", self.prefix)
@@ -183,6 +188,7 @@ mod tests {
         assert_eq!(shard.standing(), "rd:{3}:standing");
         assert_eq!(shard.delivered(2951), "rd:{3}:delivered:2951");
         assert_eq!(shard.heard(2951), "rd:{3}:heard:2951");
+        assert_eq!(shard.hearing(0xff), format!("rd:{{3}}:hearing:{:032x}", 0xff));
         assert_eq!(shard.journal(), "rd:{3}:journal");
         assert_eq!(shard.agenda(), "rd:{3}:agenda");
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");

@@ -1,7 +1,7 @@
 //! Where recipient domains are placed. The first placement of a domain is kept for good, so that all processes and
 //! versions look for an address in one place, whatever their configuration and the DNS say later.
 //!
-//! Bounded: a placement is kept for each domain that a bounce was taken in for, up to a number in all; the ones used
+//! Bounded: a placement is kept for each domain that something was taken in for, up to a number in all; the ones used
 //! lately are in memory too.
 
 use std::collections::{HashMap, HashSet};
@@ -126,9 +126,9 @@ impl Store {
     }
 
     /// Places domains that are not placed yet, and tells where each is now, in the order given. Of several processes that
-    /// propose at once the first has it its way, and all are told the same. Not kept is a proposal that is not settled, one
-    /// whose domain has jobs waiting under its own name (they would no longer be found; it moves when they have ended), and
-    /// one beyond [`PlaceBounds::kept_max`]. Domains must not come twice. May be repeated.
+    /// propose at once the first has it its way, and all are told the same. A domain that has jobs waiting under its own name
+    /// stays there, whatever is proposed: they would no longer be found. Not kept is what is beyond
+    /// [`PlaceBounds::kept_max`]. Domains must not come twice. May be repeated.
     pub async fn place(&self, proposals: Vec<Proposal>) -> Result<Vec<Destination>, StoreError> {
         let shard_of = |proposal: &Proposal| shard(&proposal.domain, self.shards());
         let full = |proposal: &Proposal| self.places.is_full(shard_of(proposal));
@@ -137,25 +137,22 @@ impl Store {
             .map(|proposal| if full(&proposal) { self.by_configuration(&proposal.domain) } else { proposal })
             .collect();
         let at_home = self.at_home(&proposals).await?;
-        let to_keep = (0..proposals.len()).filter(|n| {
-            let proposal = &proposals[*n];
-            proposal.is_settled() && !at_home.contains(&proposal.domain) && !full(proposal)
-        });
+        let mut placed: Vec<Proposal> = proposals.into_iter().map(|proposal| stay(proposal, &at_home)).collect();
+        let to_keep = (0..placed.len()).filter(|n| !full(&placed[*n]));
         let written: Told<(Vec<String>,)> = self
             .ask_by_shard(
                 to_keep,
-                |n| shard_of(&proposals[*n]),
+                |n| shard_of(&placed[*n]),
                 |shard, asked, commands| {
                     let key = self.keys.place(shard);
-                    for Proposal { domain, destination, .. } in asked.iter().map(|n| &proposals[*n]) {
+                    for Proposal { domain, destination, .. } in asked.iter().map(|n| &placed[*n]) {
                         commands.hset_nx(&key, domain, destination.as_str()).ignore();
                     }
-                    let fields: Vec<&str> = asked.iter().map(|n| proposals[*n].domain.as_str()).collect();
+                    let fields: Vec<&str> = asked.iter().map(|n| placed[*n].domain.as_str()).collect();
                     commands.cmd("HMGET").arg(&key).arg(fields);
                 },
             )
             .await?;
-        let mut placed: Vec<Proposal> = proposals.into_iter().map(|proposal| stay(proposal, &at_home)).collect();
         let mut recent = self.places.recent();
         for (asked, (names,)) in written {
             for (n, name) in asked.into_iter().zip(names) {
@@ -175,8 +172,8 @@ impl Store {
         Proposal::new(&self.places.providers, domain, &MailHosts::NotAsked)
     }
 
-    /// Of domains that are about to go elsewhere, those that have jobs waiting under their own name: from a time when the
-    /// DNS did not answer, or from before placements were kept.
+    /// Of domains that are about to go elsewhere, those that have jobs waiting under their own name: their placement was not
+    /// kept, because there were too many, or was taken out by hand.
     async fn at_home(&self, proposals: &[Proposal]) -> Result<HashSet<String>, StoreError> {
         let own: Vec<Destination> = proposals.iter().map(|proposal| Destination::own_name(&proposal.domain)).collect();
         let leaving = (0..proposals.len()).filter(|n| proposals[*n].destination != own[*n]);

@@ -163,7 +163,7 @@ impl Model {
         let ended: Vec<String> = job.messages.iter().filter(|message| is_ended(message)).cloned().collect();
         let rests = now.since(job.tried) < HOUR;
         let closes = ended.len() == job.messages.len();
-        if !closes && (job.lease.is_some() || (ended.is_empty() && rests)) {
+        if !closes && (job.lease.is_some() || (ended.is_empty() && (rests || named.is_some()))) {
             return "noted";
         }
         self.gone.remove(address);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-use shared::fact::Fact;
+use shared::fact::{Fact, FactKind};
 use shared::job::JobId;
 use shared::placement::Destination;
 use shared::standing::StandingRecord;
@@ -109,11 +109,11 @@ impl Accept {
         Ok(())
     }
 
-    /// Where addresses are kept. A domain that somebody is suppressed at is placed for good, so that the standing is found
-    /// by whoever asks later; a sign of life places nothing.
+    /// Where addresses are kept. A domain is placed for good where something will be remembered of an address there, a
+    /// suppression or a delivery, so that whoever asks later finds it. The other words change only what is there already.
     async fn destinations(&self, words: &[(JobId, Word)]) -> Result<Vec<Destination>, StoreError> {
-        let suppressing = words.iter().filter(|(_, word)| word.suppresses());
-        let domains: Vec<&str> = suppressing.map(|(job, _)| job.recipient.domain()).collect();
+        let remembered = words.iter().filter(|(_, word)| word.suppresses() || *word == Word::Fact(FactKind::Delivered));
+        let domains: Vec<&str> = remembered.map(|(job, _)| job.recipient.domain()).collect();
         self.placer.place(&domains).await?;
         let domains: Vec<&str> = words.iter().map(|(job, _)| job.recipient.domain()).collect();
         self.store.destinations(&domains).await

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
+use super::dialogue::Line;
+
 /// The longest command line, in bytes: 512 (RFC 5321, section 4.5.3.1.4) and room for what extensions add.
 const LINE_MAX: usize = 2_048;
 
@@ -18,15 +20,6 @@ pub(super) struct Lines {
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     idle_max: Duration,
-}
-
-/// A command line.
-#[derive(Debug)]
-pub(super) enum Line {
-    /// With its line end.
-    Whole(Vec<u8>),
-    /// Longer than a command can be.
-    TooLong,
 }
 
 /// The content of a message.

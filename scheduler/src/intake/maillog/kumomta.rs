@@ -1,4 +1,4 @@
-//! KumoMTA's JSON log records, one per line (docs.kumomta.com, "Log Record").
+//! KumoMTA's JSON log records, one per line (docs.kumomta.com, "Log Record"), and what the log and the hook call a message.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -15,6 +15,8 @@ struct Record {
     r#type: String,
     #[serde(default)]
     id: String,
+    #[serde(default)]
+    headers: Value,
     #[serde(default)]
     sender: String,
     #[serde(default)]
@@ -84,8 +86,8 @@ impl Record {
         if let Some(response) = &self.response {
             bounce["reply"] = response.reply().into();
         }
-        if !self.id.is_empty() {
-            bounce["message_id"] = self.id.as_str().into();
+        if let Some(id) = message_id(&self.headers, Some(&self.id)) {
+            bounce["message_id"] = id.into();
         }
         if let Some(at) = self.timestamp.and_then(|seconds| instant((seconds * 1_000.0) as i64)) {
             bounce["occurred_at"] = at.into();
@@ -100,6 +102,14 @@ impl Record {
     }
 }
 
+/// What a message is called, in KumoMTA's log and its hook alike, for what one tells has to fit what the other told: the
+/// Message-ID among the headers that are logged, which reports and the platform know too, else the id in the spool.
+pub(in crate::intake) fn message_id<'r>(headers: &'r Value, spool_id: Option<&'r str>) -> Option<&'r str> {
+    let mut named = headers.as_object().into_iter().flatten();
+    let header = named.find(|(name, _)| name.eq_ignore_ascii_case("message-id")).and_then(|(_, value)| value.as_str());
+    [header, spool_id].into_iter().flatten().find(|id| !id.is_empty())
+}
+
 impl Response {
     fn reply(&self) -> String {
         let status =
@@ -110,7 +120,11 @@ impl Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+    use shared::config::{Hook, Service};
+
     use super::*;
+    use crate::intake::webhook::{self, Said};
 
     fn record(kind: &str) -> Value {
         json!({
@@ -138,6 +152,28 @@ mod tests {
         assert_eq!((read("Bounce").len(), read("Expiration").len()), (1, 1));
         for other in ["Reception", "Delivery", "AdminBounce", "OOB", "Feedback", "Delayed"] {
             assert_eq!(read(other), Vec::<Value>::new(), "{other}");
+        }
+    }
+
+    #[test]
+    fn log_and_hook_call_a_message_the_same() {
+        for (headers, id, expected) in [
+            (json!(null), "9f1c2a", Some("9f1c2a")),
+            (json!({}), "9f1c2a", Some("9f1c2a")),
+            (json!({"Subject": "hello", "Message-ID": "<m1@example.org>"}), "9f1c2a", Some("<m1@example.org>")),
+            (json!({"message-id": "<m1@example.org>"}), "", Some("<m1@example.org>")),
+            (json!({"Message-Id": ""}), "9f1c2a", Some("9f1c2a")),
+            (json!({"Message-ID": ["<m1@example.org>"]}), "9f1c2a", Some("9f1c2a")),
+            (json!([]), "", None),
+        ] {
+            let mut record = record("TransientFailure");
+            (record["headers"], record["id"]) = (headers, id.into());
+            let by_log = Kumomta.bounces(&record.to_string()).unwrap().remove(0)["message_id"].clone();
+            assert_eq!(by_log.as_str(), expected, "{record}");
+            let told =
+                webhook::read(Service::KumoMta, &Hook::default(), &HeaderMap::new(), record.to_string().as_bytes());
+            let Said::Bounce(by_hook) = &told.unwrap()[0].said else { panic!("{record}") };
+            assert_eq!(by_hook["message_id"], by_log, "{record}");
         }
     }
 

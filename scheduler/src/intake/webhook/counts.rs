@@ -54,6 +54,7 @@ impl Counts {
                     tracing::warn!(service = service.as_str(), why, times = count.unverified, "an unverified webhook");
                 }
             }
+            Denied::UnderWay => count.replayed += 1,
             Denied::Unreadable(_) | Denied::Undecided(_) => count.unreadable += 1,
         });
     }

@@ -7,6 +7,7 @@ use shared::fact::FactKind;
 
 use super::draft::{Draft, Lean, deferral, instant, read_json, text};
 use super::{Event, Said};
+use crate::intake::maillog::kumomta::message_id;
 
 /// Reads the records of a body.
 pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
@@ -41,12 +42,10 @@ fn read_record(hook: &Hook, record: &Value) -> Vec<Event> {
 }
 
 fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) -> Said {
-    let headers = &record["headers"];
-    let message_id = headers["Message-ID"].as_str().or(headers["Message-Id"].as_str()).or(record["id"].as_str());
     let draft = Draft {
         recipient,
         occurred: instant(&record["event_time"]).or_else(|| instant(&record["timestamp"])),
-        message_id,
+        message_id: message_id(&record["headers"], record["id"].as_str()),
         remote_mta: record["peer_address"]["name"].as_str(),
         metadata: record["meta"].as_object(),
     };

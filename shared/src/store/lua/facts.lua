@@ -113,6 +113,7 @@ local function add_delivered_events(lines, id, destination)
 end
 
 -- The job's address is alive: what the fact names has got through, and the rest follows at once, with all attempts before it.
+-- A message that does not wait may be one that does, under another name: what is told of it brings nothing forward.
 local function revive_job(id, destination, what, at, message)
   local record = record_of[id]
   local failed, tried = last_failure(record)
@@ -125,6 +126,7 @@ local function revive_job(id, destination, what, at, message)
     clear_standing(id)
     return 'closed', ''
   end
+  if message ~= '' and ended == '' then return 'noted', '' end
   -- Its worker has a copy of what waits and is trying it now: what the fact could change, the attempt will find out.
   if is_leased(id, destination) then return 'noted', '' end
   local in_quarantine = redis.call('ZSCORE', QUARANTINE, id)

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use worker::run::Worker;
 use worker::sender::{Attempt, Sender};
 
-struct Printer;
+/// Prints mail. The suite of the seam is run over it, as it should be over yours.
+pub(crate) struct Printer;
 
 #[async_trait]
 impl Sender for Printer {

@@ -16,6 +16,10 @@ use worker::sender::{Attempt, Sender};
 
 use crate::senders::{PATIENT, Program, http};
 
+#[path = "../../examples/custom_sender.rs"]
+#[allow(dead_code, reason = "its worker is not run")]
+mod custom_sender;
+
 #[tokio::test]
 async fn http_conforms() {
     let platform = Platform::start(|_| Say::Answer(200, None, r#"{"outcome":"accepted"}"#.to_owned())).await;
@@ -156,7 +160,8 @@ impl Sender for Unsent<'_> {
 }
 
 #[tokio::test]
-async fn log_and_the_tests_own_mail_system_conform() {
+async fn log_the_tests_own_mail_system_and_the_example_conform() {
     conforms_without_bytes(&LogSender).await;
+    conforms_without_bytes(&custom_sender::Printer).await;
     conforms_without_bytes(&MailSystem::default()).await;
 }

@@ -81,6 +81,21 @@ async fn what_a_sign_of_life_does_not_name_follows_at_once_with_all_attempts_bef
 }
 
 #[tokio::test]
+async fn a_message_that_ends_soon_after_a_try_leaves_the_others_their_time() {
+    for kind in ["delivered", "engaged"] {
+        let world = World::new().await;
+        for message in ["m1", "m2"] {
+            world.take_in(bounce(JO, message, FULL)).await;
+        }
+        let due = world.job(JO).await.due;
+        assert_eq!(world.tell(about(kind, "m1")).await, FactAnswer::Ended, "{kind}");
+        assert_eq!((world.job(JO).await.due, world.waiting(JO).await), (due, vec!["m2".to_owned()]), "{kind}");
+        assert_eq!(ended(&world).await.len(), 1, "{kind}");
+        assert_eq!(world.tell(about(kind, "m1")).await, FactAnswer::Noted, "{kind}: again");
+    }
+}
+
+#[tokio::test]
 async fn a_fact_about_another_message_brings_nothing_forward() {
     for kind in ["delivered", "engaged"] {
         let world = World::new().await;

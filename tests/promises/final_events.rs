@@ -276,6 +276,7 @@ fn word(answer: &Answer) -> &'static str {
 fn told(answer: &FactAnswer) -> &'static str {
     match answer {
         FactAnswer::Closed => "closed",
+        FactAnswer::Ended => "ended",
         FactAnswer::Resumed { .. } => "resumed",
         FactAnswer::Reinstated => "reinstated",
         FactAnswer::Suppressed(_) => "suppressed",

@@ -41,6 +41,8 @@ pub enum Word {
 pub enum FactAnswer {
     /// The address's job ended: all that waited has got through.
     Closed,
+    /// The message that it names has got through; what else waits was tried lately, and keeps its time.
+    Ended,
     /// What still waits in its job is due now, with all attempts before it.
     Resumed {
         /// Now.
@@ -122,6 +124,7 @@ fn read_answer(word: &str, detail: &str) -> Result<FactAnswer, StoreError> {
     let unread = || StoreError::Refused(format!("facts answered {word} without what belongs to it"));
     Ok(match word {
         "closed" => FactAnswer::Closed,
+        "ended" => FactAnswer::Ended,
         "resumed" => FactAnswer::Resumed { due: Timestamp::from_ms(detail.parse().map_err(|_| unread())?) },
         "reinstated" => FactAnswer::Reinstated,
         "suppressed" => FactAnswer::Suppressed(serde_json::from_str(detail).map_err(|_| unread())?),

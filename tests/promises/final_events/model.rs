@@ -179,7 +179,7 @@ impl Model {
         }
         match (closes, rests) {
             (true, _) => "closed",
-            (_, true) => "noted",
+            (_, true) => "ended",
             _ => "resumed",
         }
     }

@@ -126,6 +126,7 @@ impl FactAnswered {
         let mut wire = json!({"answer": "", "job": self.job});
         let word = match &self.answer {
             FactAnswer::Closed => "closed",
+            FactAnswer::Ended => "ended",
             FactAnswer::Resumed { due } => {
                 wire["due"] = json!(due);
                 "resumed"

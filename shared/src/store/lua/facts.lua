@@ -9,7 +9,8 @@
 --   message      the message's id as JSON, or ''
 -- Reply: now, then 2 per fact: answer and detail. Answers: 'closed' (the job ended), 'resumed' (what still waits is due now),
 -- 'reinstated' (the address is active again), 'suppressed' (it is, be it by this fact or from before; detail is the standing's
--- JSON), 'stale' (it happened before what is known), 'noted' (there was nothing to change).
+-- JSON), 'stale' (it happened before what is known), 'ended' (what it names has; the rest keeps its time), 'noted' (there was
+-- nothing to change).
 -- Cost: 4 operations for a batch, and 2 more where something was delivered; 8 per job that ends, 5 per address whose standing
 -- changes, 3 per job that is resumed. Atomic; repeating it changes nothing.
 
@@ -143,7 +144,7 @@ local function revive_job(id, destination, what, at, message)
   end
   record_of[id] = head .. rest
   redis.call('HSET', JOBS, id, record_of[id])
-  if rests then return 'noted', '' end
+  if rests then return 'ended', '' end
   return 'resumed', NOW_TEXT
 end
 

@@ -22,7 +22,7 @@ test: ## Run all tests, against a real Redis and a real Postfix
 valkey: ## Run the tests that want a server over Valkey in place of Redis
 	@scripts/tools valkey
 	cargo build --locked --bin redeliver
-	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --package redeliver-tests $(ARGS)
+	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --workspace --test promises $(ARGS)
 
 check: tools ## What CI looks at first: format, lints, licences and advisories where cargo-deny is there, tidiness
 	cargo fmt --all --check

@@ -121,7 +121,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     drop(submission.bar);
     submission.done.report(arguments, &submission.refused)?;
     let go_on = || match &submission.progress_file {
-        Some(_) => format!("go on with: {}", resumed(env::args().skip(1))),
+        Some(_) => {
+            format!("go on with: {}", resumed(env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())))
+        }
         None => "what was answered is in; the rest can be submitted again".to_owned(),
     };
     ended.map_err(|err| anyhow!("{err:#}; {}", go_on()))?;
@@ -208,7 +210,8 @@ fn resumed(arguments: impl Iterator<Item = String>) -> String {
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
     let words: Vec<String> = arguments.filter(|word| word != "--resume").map(quoted).collect();
-    format!("redeliver {} --resume", words.join(" "))
+    // Behind the command, for what stands behind -- is no option.
+    format!("redeliver {}", words.join(" ").replacen("submit", "submit --resume", 1))
 }
 
 impl Format {
@@ -307,9 +310,9 @@ mod tests {
     #[test]
     fn what_goes_on_is_the_same_command_with_resume() {
         for (words, command) in [
-            (&["submit", "mail.log"] as &[&str], "redeliver submit mail.log --resume"),
-            (&["submit", "--format", "postfix", "--resume", "a b"], "redeliver submit --format postfix 'a b' --resume"),
-            (&["-c", "x;y", "submit", "it's", ""], r"redeliver -c 'x;y' submit 'it'\''s' '' --resume"),
+            (&["submit", "mail.log"] as &[&str], "redeliver submit --resume mail.log"),
+            (&["submit", "--format", "postfix", "--resume", "a b"], "redeliver submit --resume --format postfix 'a b'"),
+            (&["-c", "x;y", "submit", "it's", ""], r"redeliver -c 'x;y' submit --resume 'it'\''s' ''"),
         ] {
             assert_eq!(resumed(words.iter().map(|word| (*word).to_owned())), command);
         }

@@ -348,3 +348,23 @@ async fn leases_of_other_attempts_are_lengthened_while_a_settle_goes_unheard() {
     assert_eq!(world.mail.tried().len(), 2, "nothing was sent twice");
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
 }
+
+#[tokio::test]
+async fn a_lease_that_was_not_lengthened_in_time_keeps_nobody_from_its_shard() {
+    let faulty = Faulty::new().await;
+    let world = &faulty.world;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.mail.hold();
+    faulty.proxy.chance(|name| (name == "extend").then_some(Fault::Hung));
+    let worker = world.start_worker_on(&faulty.store, |_| {});
+    world.mail.has_been_tried(1).await;
+    faulty.proxy.has_met(1).await;
+    // It is settled while nobody knows yet that the lease was not lengthened. Of an answer that does not come nothing can be seen.
+    world.mail.let_go();
+    eventually("the delivery", async || (world.final_events().await.len() == 1).then_some(())).await;
+    faulty.proxy.chance(|_| None);
+    tokio::time::sleep(2 * TIMEOUT).await;
+    world.take_in_and_wait(bounce(JO, "m2", FULL)).await;
+    world.mail.has_been_tried(2).await;
+    worker.stopped().await;
+}

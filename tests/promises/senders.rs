@@ -148,6 +148,8 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         "page" => answer(200, "<html>Welcome</html>"),
         "endless" => answer(200, &" ".repeat(5_000)),
         "gateway" => answer(502, "<html>Bad Gateway</html>"),
+        "overloaded" => Say::BreaksOff(503),
+        "taken" => Say::BreaksOff(200),
         _ => Say::Nothing,
     })
     .await;
@@ -158,6 +160,8 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         ("page", FaultKind::Unanswered, "Welcome"),
         ("endless", FaultKind::Unanswered, "answer_max"),
         ("gateway", FaultKind::Unanswered, "502"),
+        ("overloaded", FaultKind::Local, "503"),
+        ("taken", FaultKind::Unanswered, "200"),
         ("silent", FaultKind::Unanswered, ""),
     ] {
         let attempt = Attempt { message_id: message.to_owned(), ..mail() };
@@ -165,7 +169,7 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         assert_eq!((fault.kind, fault.side), (kind, Side::Ours), "{message}: {fault}");
         assert!(fault.text.contains(says), "{message}: {fault}");
     }
-    assert_eq!(platform.posted().len(), 6, "no redirect was followed");
+    assert_eq!(platform.posted().len(), 8, "no redirect was followed");
     drop(platform);
     let gone = Platform::start(|_| Say::Nothing).await;
     let (address, sender) = (gone.address, http(&gone, PATIENT));

@@ -1,7 +1,9 @@
 //! A platform that sends by itself, as the `http` sender meets it: a real HTTP server on loopback that answers by a script.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,8 +14,10 @@ use axum::{Router, body};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,6 +39,8 @@ pub struct Posted {
 pub enum Say {
     /// Answers with a status, a header where there is one, and a body.
     Answer(u16, Option<(&'static str, &'static str)>, String),
+    /// Answers with a status, and breaks off in the body.
+    BreaksOff(u16),
     /// Never answers.
     Nothing,
 }
@@ -126,6 +132,15 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             let answer = Response::builder().status(status);
             let answer = header.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value));
             answer.body(Body::from(body)).expect("the script's answer is one")
+        }
+        Say::BreaksOff(status) => {
+            let cut = async {
+                // By then what came before is on its way.
+                sleep(Duration::from_millis(50)).await;
+                Err(io::Error::other("cut"))
+            };
+            let body = stream::iter([Ok("and so")]).chain(stream::once(cut));
+            Response::builder().status(status).body(Body::from_stream(body)).expect("the script's answer is one")
         }
         Say::Nothing => std::future::pending().await,
     }

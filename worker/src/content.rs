@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +42,7 @@ pub enum ContentError {
 pub struct Contents {
     roots: Arc<[PathBuf]>,
     stores: Arc<Stores>,
-    kept: Cache<String, Bytes>,
+    kept: Cache<String, Kept>,
     room: Arc<Room>,
     max: usize,
     limit: Duration,
@@ -76,7 +76,8 @@ impl Contents {
 
     fn with_stores(settings: &config::Content, stores: Stores) -> Self {
         let kept = Cache::builder()
-            .weigher(|key: &String, content: &Bytes| (key.len() + content.len()).try_into().unwrap_or(u32::MAX))
+            .weigher(|key: &String, kept: &Kept| (key.len() + kept.size).try_into().unwrap_or(u32::MAX))
+            .eviction_listener(|_, kept, _| kept.let_go())
             .max_capacity(settings.cache as u64)
             // What a campaign needs now stays, however often an earlier one was asked for.
             .eviction_policy(EvictionPolicy::lru())
@@ -123,17 +124,11 @@ impl Contents {
             tokio::select! {
                 biased;
                 room = &mut taken => break room,
-                () = sleep(HOUSEKEEPING) => self.let_go().await,
+                // By itself the cache lets go of what is too much for it only when it is used.
+                () = sleep(HOUSEKEEPING) => self.kept.run_pending_tasks().await,
             }
         };
         Ok(room.keep(wire::fit(read.await?)?))
-    }
-
-    /// Drops what the cache need not keep. By itself it does so only when it is used, and its memory is freed some uses later;
-    /// so long that takes room.
-    async fn let_go(&self) {
-        self.kept.run_pending_tasks().await;
-        crossbeam_epoch::pin().flush();
     }
 
     async fn keep(
@@ -141,7 +136,40 @@ impl Contents {
         key: String,
         fetch: impl Future<Output = Result<Bytes, ContentError>>,
     ) -> Result<Bytes, ContentError> {
-        self.kept.try_get_with(key, fetch).await.map_err(|err| (*err).clone())
+        let (mut fetch, mut fetched) = (pin!(fetch), None);
+        let put = async {
+            let content = fetch.as_mut().await?;
+            fetched = Some(content.clone());
+            Ok(Kept::new(content))
+        };
+        let kept = self.kept.try_get_with(key, put).await.map_err(|err: Arc<ContentError>| (*err).clone())?;
+        match fetched.or_else(|| kept.content()) {
+            Some(content) => Ok(content),
+            // The cache has let go of what another has just read.
+            None => fetch.await,
+        }
+    }
+}
+
+/// Content in the cache, which frees an entry's memory some uses after it has dropped it: what it drops is let go of at once,
+/// for it has room that others wait for.
+#[derive(Clone)]
+struct Kept {
+    content: Arc<Mutex<Option<Bytes>>>,
+    size: usize,
+}
+
+impl Kept {
+    fn new(content: Bytes) -> Self {
+        Self { size: content.len(), content: Arc::new(Mutex::new(Some(content))) }
+    }
+
+    fn content(&self) -> Option<Bytes> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn let_go(&self) {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

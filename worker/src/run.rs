@@ -160,7 +160,7 @@ impl Loop {
             }
             let Some(turn) = self.visits.begin(round, now) else { break };
             due -= 1;
-            if self.settler.is_away(turn.shard) {
+            if self.settler.is_behind(turn.shard) {
                 self.visits.fail(turn.shard, now + RETRY_PAUSE);
                 continue;
             }

@@ -76,10 +76,10 @@ pub struct SettlerHandle {
 }
 
 impl SettlerHandle {
-    /// Whether a shard's store did not answer the last time. To claim there meanwhile would let leases lapse and repeat
-    /// their attempts.
-    pub fn is_away(&self, shard: u16) -> bool {
-        self.teller.is_away(shard)
+    /// Whether finished attempts of a shard wait for a store that does not answer. To claim there meanwhile would let their
+    /// leases lapse and repeat them.
+    pub fn is_behind(&self, shard: u16) -> bool {
+        self.teller.is_behind(shard)
     }
 }
 
@@ -167,7 +167,7 @@ impl Settler {
                 self.held.close(slot);
                 let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
                 untold.ended.push(*settlement);
-                if !self.teller.is_away(slot.lease.shard) {
+                if !self.teller.is_behind(slot.lease.shard) {
                     untold.permits.push(permit);
                 }
             }
@@ -213,7 +213,7 @@ impl Settler {
     fn extend(&mut self) {
         for (shard, state) in (0..).zip(&mut self.shards) {
             // They ended before it was known that the store is away.
-            if self.teller.is_away(shard) {
+            if self.teller.is_behind(shard) {
                 state.untold.permits.clear();
             }
         }

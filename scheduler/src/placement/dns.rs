@@ -10,13 +10,17 @@ use shared::config::Placement;
 use shared::dns::{self, DnsError};
 use shared::placement::propose::MailHosts;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How many lookups in a row must stay without an answer before none are made for a while.
 const SILENT_MAX: u32 = 16;
 
 /// How long that is, in timeouts: ingest then waits at most a small part of its time.
 const REST_TIMEOUTS: u32 = 10;
+
+/// How long a domain waits for its turn to be asked for, in timeouts. Where the DNS is silent nobody waits that long, for
+/// then it is left alone.
+const QUEUE_TIMEOUTS: u32 = 5;
 
 /// Answers that are kept: a placement is kept for good, so a domain is asked for once in a process's life or twice.
 const KEPT_MAX: u64 = 8_192;
@@ -45,12 +49,13 @@ impl Dns {
         Ok(Self { dns, permits, timeout: settings.timeout, silent: AtomicU32::new(0), rests_until: Mutex::default() })
     }
 
-    /// What the DNS says of domains, in the order given, within one timeout for all of them.
+    /// What the DNS says of domains, in the order given. Each has one timeout from when it is asked for, and a few in which to
+    /// be asked for at all.
     pub async fn mail_hosts(&self, domains: &[&str]) -> Vec<MailHosts> {
         if domains.is_empty() || self.rests() {
             return vec![MailHosts::Unanswered; domains.len()];
         }
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout * QUEUE_TIMEOUTS;
         join_all(domains.iter().map(|domain| self.look_up(domain, deadline))).await
     }
 
@@ -58,18 +63,19 @@ impl Dns {
         if domain.starts_with('[') {
             return MailHosts::NotAsked;
         }
-        let asked = timeout_at(deadline, async {
-            let _permit = self.permits.acquire().await.ok()?;
-            Some(self.dns.mail_hosts(domain).await)
-        });
-        let hosts = match asked.await {
-            Ok(Some(Ok(records))) => MailHosts::from_records(records),
-            Ok(Some(Err(DnsError::NoName | DnsError::NoRecords))) => MailHosts::Answered(Default::default()),
-            Ok(Some(Err(DnsError::Failed(err)))) => {
+        // That our own queue is long says nothing of the DNS.
+        let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else { return MailHosts::Unanswered };
+        if self.rests() {
+            return MailHosts::Unanswered;
+        }
+        let hosts = match timeout(self.timeout, self.dns.mail_hosts(domain)).await {
+            Ok(Ok(records)) => MailHosts::from_records(records),
+            Ok(Err(DnsError::NoName | DnsError::NoRecords)) => MailHosts::Answered(Default::default()),
+            Ok(Err(DnsError::Failed(err))) => {
                 tracing::debug!(domain, err, "the DNS cannot say where mail goes");
                 MailHosts::Unanswered
             }
-            Ok(_) | Err(_) => {
+            Ok(Err(DnsError::Silent(_))) | Err(_) => {
                 self.stayed_silent();
                 return MailHosts::Unanswered;
             }

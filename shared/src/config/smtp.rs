@@ -188,7 +188,7 @@ impl Default for SmtpTimeouts {
 
 impl SmtpTimeouts {
     /// How long a free connection is waited for where nothing else is said.
-    const WAIT: Duration = Duration::from_secs(30);
+    const WAIT: Duration = Duration::from_secs(300);
 
     /// The same limit for every phase.
     pub const fn all(limit: Duration) -> Self {

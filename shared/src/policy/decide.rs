@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::hint::{asked, hint};
+use super::hint::{asked, asking, hint};
 use super::row::{Final, HintUse, Row, Scope};
 use super::table::Table;
 use crate::clock::Timestamp;
-use crate::outcome::{FaultKind, Outcome, Side};
+use crate::outcome::{Fault, FaultKind, Outcome, Side};
 use crate::reply::Reply;
 use crate::standing::Standing;
 
@@ -80,7 +80,7 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
             return without_row(Verdict::DropMessage, reply);
         }
         Outcome::Deferred(reply) | Outcome::Refused(reply) => reply.clone(),
-        Outcome::Unreachable(fault) => Reply { code: None, status: Some(fault.kind.status()), text: fault.to_string() },
+        Outcome::Unreachable(fault) => Reply { code: None, status: Some(fault.kind.status()), text: text_of(fault) },
     };
     if matches!(outcome, Outcome::Unreachable(fault) if fault.side == Side::Ours && fault.kind != FaultKind::Unanswered)
     {
@@ -147,6 +147,14 @@ fn hinted(delay: Duration, row: &Row, hint: impl FnOnce() -> Option<Duration>) -
     }
 }
 
+/// What is said of a fault, with what the peer asked for beside it where [`asked`] looks for it.
+fn text_of(fault: &Fault) -> String {
+    let Some(span) = asked(&fault.text) else { return fault.to_string() };
+    let (_, rest) = fault.text.split_once("; ").unwrap_or_default();
+    let plain = Fault { text: rest.to_owned(), ..fault.clone() };
+    asking(&plain.to_string(), Some(span.as_secs()))
+}
+
 /// A later delay that the peer asks for beside its reply, where the row heeds hints. What the text alone says is not heeded
 /// any more: whoever says "in 5 minutes" each time means nothing by it. Nor does a schedule become shorter than it is.
 fn asked_for(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option<Duration> {
@@ -176,7 +184,6 @@ fn used_up(case: &Case<'_>, row: &Row) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Fault;
 
     const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);
     const HOUR: u64 = 3_600;

@@ -81,16 +81,18 @@ async fn a_deferral_waits_as_long_as_the_platform_asks_for_where_that_is_longer(
     let deferred = |extra: &str| format!(r#"{{"outcome":"deferred","reply":"{LATER}"{extra}}}"#);
     // Without a word of it, the second delay of that row is 4 hours. The worlds' clocks begin on 21 November 2026.
     let ten_hours_on = "Sat, 21 Nov 2026 20:35:00 GMT";
-    for (header, body, hours) in [
-        (None, deferred(""), [3.6, 4.4]),
-        (None, deferred(r#","retry_after_s":36000"#), [10.0, 11.0]),
-        (Some(("retry-after", "36000")), deferred(""), [10.0, 11.0]),
-        (Some(("retry-after", ten_hours_on)), deferred(""), [9.8, 11.2]),
-        (None, deferred(r#","retry_after_s":9000000"#), [24.0, 26.4]),
-        (None, deferred(r#","retry_after_s":60"#), [3.6, 4.4]),
+    for (status, header, body, hours) in [
+        (200, None, deferred(""), [3.6, 4.4]),
+        (200, None, deferred(r#","retry_after_s":36000"#), [10.0, 11.0]),
+        (200, Some(("retry-after", "36000")), deferred(""), [10.0, 11.0]),
+        (200, Some(("retry-after", ten_hours_on)), deferred(""), [9.8, 11.2]),
+        (200, None, deferred(r#","retry_after_s":9000000"#), [24.0, 26.4]),
+        (200, None, deferred(r#","retry_after_s":60"#), [3.6, 4.4]),
+        // Where it may have sent all the same, the try counts, and waits as long.
+        (504, Some(("retry-after", "36000")), "late".to_owned(), [10.0, 11.0]),
     ] {
-        let what = format!("{header:?} {body}");
-        let platform = Platform::start(move |_| Say::Answer(200, header, body.clone())).await;
+        let what = format!("{status} {header:?} {body}");
+        let platform = Platform::start(move |_| Say::Answer(status, header, body.clone())).await;
         let world = world_after(&platform, LATER).await;
         let began = world.now();
         assert_eq!(world.work().await, 1);

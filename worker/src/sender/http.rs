@@ -68,7 +68,8 @@ impl HttpSender {
         let answer = request.body(body).send().await.map_err(fault)?;
         let status = answer.status().as_u16();
         let retry_after_s = retry_after_s(answer.headers(), now);
-        let body = self.read(answer).await?;
+        // An answer that breaks off still has its status.
+        let body = self.read(answer).await.unwrap_or_default();
         answer::outcome(status, retry_after_s, body.as_deref())
     }
 

@@ -44,10 +44,12 @@ impl Untold {
 /// Who tells it.
 pub(super) struct Teller {
     pub(super) store: Store,
-    /// By shard, whether its store did not answer the last time.
-    away: Box<[AtomicBool]>,
+    /// By shard, whether something waits there for a store that does not answer.
+    behind: Box<[AtomicBool]>,
     /// Where shards go that are worth a visit now.
     worth_a_visit: Sender<u16>,
+    /// By shard, whether its store did not answer the last time.
+    silent: Box<[AtomicBool]>,
     /// Who asks a store that did not answer. The connections are for the others.
     asking_again: Semaphore,
     /// By shard, whether the last settlements fell short of the configured durability.
@@ -58,13 +60,13 @@ impl Teller {
     /// One for all shards of a store.
     pub(super) fn new(store: Store, worth_a_visit: Sender<u16>) -> Self {
         let none = || (0..store.shards()).map(|_| AtomicBool::new(false)).collect();
-        let (away, short) = (none(), none());
-        Self { store, away, worth_a_visit, asking_again: Semaphore::new(ASKING_AGAIN_MAX), short }
+        let (behind, silent, short) = (none(), none(), none());
+        Self { store, behind, worth_a_visit, silent, asking_again: Semaphore::new(ASKING_AGAIN_MAX), short }
     }
 
-    /// Whether this shard's store did not answer the last time.
-    pub(super) fn is_away(&self, shard: u16) -> bool {
-        self.away[usize::from(shard)].load(Ordering::Relaxed)
+    /// Whether something of this shard waits for a store that does not answer.
+    pub(super) fn is_behind(&self, shard: u16) -> bool {
+        self.behind[usize::from(shard)].load(Ordering::Relaxed)
     }
 
     /// Tells the store all of it, and returns when it has answered.
@@ -76,6 +78,7 @@ impl Teller {
         drop(permits);
         self.give_back(shard, &crashed, GivenBack::Crashed).await;
         self.give_back(shard, &untried, GivenBack::Untried).await;
+        self.behind[usize::from(shard)].store(false, Ordering::Relaxed);
     }
 
     async fn settle(&self, shard: u16, settlements: Vec<Settlement>, permits: &mut Vec<OwnedSemaphorePermit>) {
@@ -106,7 +109,7 @@ impl Teller {
                     if !mem::replace(&mut asked_before, true) {
                         tracing::warn!(why, shard, waiting = settlements.len(), "attempts wait to be settled");
                     }
-                    pause(permits).await;
+                    self.pause(shard, permits).await;
                 }
                 // One that cannot be settled must not take the others with it.
                 Err(_) if settlements.len() > 1 => {
@@ -131,7 +134,7 @@ impl Teller {
                     return;
                 }
                 // What was given back before the answer was lost has a stale token by now, and stays as it is.
-                Err(StoreError::Unavailable(_)) => pause(&mut Vec::new()).await,
+                Err(StoreError::Unavailable(_)) => self.pause(shard, &mut Vec::new()).await,
                 Err(err) => {
                     tracing::warn!(%err, shard, jobs = leases.len(), "jobs could not be given back; their leases will lapse");
                     return;
@@ -144,7 +147,7 @@ impl Teller {
     pub(super) async fn extend(&self, shard: u16, leases: &[(LeaseKey, Timestamp)]) -> Vec<Extended> {
         let _turn = self.turn(shard).await;
         let answers = self.store.extend(leases).await;
-        self.away[usize::from(shard)].store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
+        self.silent[usize::from(shard)].store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
         answers
     }
 
@@ -153,16 +156,24 @@ impl Teller {
         let _turn = self.turn(shard).await;
         let answer = question.await;
         let is_silent = matches!(answer, Err(StoreError::Unavailable(_)));
-        self.away[usize::from(shard)].store(is_silent, Ordering::Relaxed);
+        self.silent[usize::from(shard)].store(is_silent, Ordering::Relaxed);
         answer
     }
 
     /// Waits for one's turn, where the shard's store did not answer the last time.
     async fn turn(&self, shard: u16) -> Option<SemaphorePermit<'_>> {
-        if !self.is_away(shard) {
+        if !self.silent[usize::from(shard)].load(Ordering::Relaxed) {
             return None;
         }
         self.asking_again.acquire().await.ok()
+    }
+
+    /// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the shard, so its permits
+    /// can go to others.
+    async fn pause(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
+        self.behind[usize::from(shard)].store(true, Ordering::Relaxed);
+        permits.clear();
+        sleep(RETRY_PAUSE).await;
     }
 
     /// Says once that settlements do not reach the configured durability, and once that they do again, of whatever shard.
@@ -184,11 +195,4 @@ impl Teller {
             _ => {}
         }
     }
-}
-
-/// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the shard, so its permits can go
-/// to others.
-async fn pause(permits: &mut Vec<OwnedSemaphorePermit>) {
-    permits.clear();
-    sleep(RETRY_PAUSE).await;
 }

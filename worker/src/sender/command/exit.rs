@@ -19,10 +19,10 @@ const EXITS: [(i32, &str); 5] = [
 ];
 
 /// The exit statuses of a program that has not begun: it was called wrongly (64), misses its input (66) or a file of the system
-/// (72), is not configured (78), or, as shells say it, cannot be run (126) or is not there (127). This is our trouble, and is
-/// held. After any other one nobody knows: a script ends with the status of its last line, be it 1 from a line after the one that
-/// sent, and 70, 71, 73, 74, 76 and 77 (software, system, output file, input or output, protocol, permission) can come at any time.
-const NOT_BEGUN: [i32; 6] = [64, 66, 72, 78, 126, 127];
+/// (72), or is not configured (78). This is our trouble, and is held. After any other one nobody knows: a script ends with the
+/// status of its last line, be it 1 or 127 (not there, as shells say it) from a line after the one that sent, and 70, 71, 73, 74, 76
+/// and 77 (software, system, output file, input or output, protocol, permission) can come at any time.
+const NOT_BEGUN: [i32; 4] = [64, 66, 72, 78];
 
 /// The outcome. A program that ends well has the message in its care, so that a bounce may still come.
 pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Fault> {
@@ -71,8 +71,8 @@ mod tests {
             (66, "", "Local"),
             (72, "", "Local"),
             (78, "", "Local"),
-            (126, "", "Local"),
-            (127, "", "Local"),
+            (126, "", "Unanswered"),
+            (127, "", "Unanswered"),
             // It may have sent.
             (1, "", "Unanswered"),
             (1, "250 2.0.0 queued as 4711", "Unanswered"),

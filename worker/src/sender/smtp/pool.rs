@@ -97,10 +97,7 @@ impl Pools {
                 trail.go_on(opening);
                 Err(stop)
             }
-            Err(_) => {
-                let text = "no connection became free in time".to_owned();
-                Err(Stop { phase: Phase::Connect, why: Why::Broken(FaultKind::Local, text) })
-            }
+            Err(_) => Err(Stop { phase: Phase::Connect, why: Why::Crowded }),
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Why {
     Late,
     /// The connection is of no more use.
     Broken(FaultKind, String),
+    /// All connections that there may be were in use: the peer was not asked for another.
+    Crowded,
 }
 
 /// The codes that say who we have to be, or that we have to encrypt first (RFC 3207, section 4; RFC 4954, section 6).
@@ -57,6 +59,8 @@ impl Stop {
         match &self.why {
             Why::Said(reply) => self.is_before_mail() || reply.code == Some(CLOSING),
             Why::Late | Why::Broken(..) => true,
+            // That we have much to say to a host is no reason to bother the next.
+            Why::Crowded => false,
         }
     }
 
@@ -101,6 +105,7 @@ impl Stop {
             Why::Late if self.phase == Phase::Connect => (FaultKind::Connect, "no connection in time".to_owned()),
             Why::Late => (FaultKind::Lost, format!("no answer to {} in time", self.phase)),
             Why::Broken(kind, text) => (kind, text),
+            Why::Crowded => (FaultKind::Local, "no connection became free in time".to_owned()),
         };
         let side = if kind == FaultKind::Local { Side::Ours } else { side };
         Fault { kind: if unknown { FaultKind::Unanswered } else { kind }, side, text }

@@ -164,4 +164,13 @@ mod tests {
             }
         }
     }
+
+    #[tokio::test]
+    async fn of_output_without_end_what_comes_first_is_kept_and_all_of_it_is_read() {
+        let output = [b"first".to_vec(), vec![b'x'; 1 << 20]].concat();
+        let mut from = output.as_slice();
+        let mut kept = Vec::new();
+        read_up_to(&mut from, &mut kept, 10_000).await.unwrap();
+        assert_eq!((kept.len(), kept.starts_with(b"first"), from.len()), (10_000, true, 0));
+    }
 }

@@ -87,7 +87,7 @@ pub(super) fn ms(span: std::time::Duration) -> u64 {
 
 /// The verb of the script that Redis knows by this hash: for those who read what goes to Redis.
 pub fn verb_of(hash: &str) -> Option<&'static str> {
-    ALL.iter().find(|(_, script)| script.get_hash() == hash).map(|(verb, _)| *verb)
+    hashes().find(|(_, known)| *known == hash).map(|(verb, _)| verb)
 }
 
 /// Each script's verb, and the hash that Redis knows it by.

@@ -4,7 +4,7 @@ use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::wait::eventually;
-use harness::world::{Settings, World, id};
+use harness::world::{LEASE, MS, Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::repair::Repair;
 use serde_json::{Value, json};
@@ -206,6 +206,18 @@ async fn no_job_is_lost_or_doubled_where_repairs_run_beside_the_work() {
         () = repairs => {}
     }
     assert_eq!(world.mail.tried().len(), 400);
+}
+
+#[tokio::test]
+async fn a_lease_whose_ids_are_lost_ends_and_its_jobs_are_due_again() {
+    let world = World::new().await;
+    let lost = leased(&world, JO).await;
+    by_hand(&world, &["HDEL", &key(&world, "leased"), &format!("{} ids", lost.lease.token)]).await;
+    world.pass(LEASE + MS);
+    assert!(world.claim().await.is_empty(), "nothing says that it was Jo's");
+    assert_eq!(redis::ask(&redis::url(), &["ZCARD", &key(&world, "leases")]).await, ":0\r\n");
+    assert_eq!(repair(&world).await.recovered, [(Destination::named(HOST), 1)].into());
+    assert_eq!(world.claim().await.len(), 1);
 }
 
 #[tokio::test]

@@ -271,7 +271,13 @@ mod tests {
             ("Delivery failed", 0.5, 4, retired(Standing::Unavailable)),
             ("Delivery to the following recipients failed: 原因不明", 0.5, 4, retired(Standing::Unavailable)),
             // A report of a mail system that was told so for days. Greylisting, and what is not said of the user, is no such thing.
-            ("450 4.1.1 User unknown (tried for days)", 0.0, 0, retired(Standing::Inactive)),
+            ("450 4.1.1 User unknown (tried for days)", 0.0, 0, retired(Standing::Unavailable)),
+            (
+                "450 4.1.1 unverified address: user database not found (tried for days)",
+                4.0,
+                3,
+                retired(Standing::Inactive),
+            ),
             ("450 4.1.1 User unknown", 4.0, 3, retired(Standing::Inactive)),
             ("450 4.1.1 Address verification in progress (tried for days)", 4.0, 3, retired(Standing::Inactive)),
             ("450 4.1.1 unknown user, greylisted (tried for days)", 0.5, 4, DropAll),

@@ -193,15 +193,13 @@ impl Row {
         use Reason::{
             Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting, SenderRejected, UserUnknown,
         };
-        let of_content = match self.reason {
-            MailboxAbandoned | MailboxDisabled => self.reason,
-            Filtered | HostUnknown | Moved | NotAccepting | UserUnknown if self.after_content => self.reason,
-            Filtered | HostUnknown | Moved | NotAccepting | UserUnknown => Filtered,
-            _ => return self.reason,
-        };
+        let in_use = matches!(self.reason, MailboxAbandoned | MailboxDisabled);
+        if !in_use && !matches!(self.reason, Filtered | HostUnknown | Moved | NotAccepting | UserUnknown) {
+            return self.reason;
+        }
         match reply.answers() {
             Some(Stage::Mail) => SenderRejected,
-            Some(Stage::Content) => of_content,
+            Some(Stage::Content) if !in_use && !self.after_content => Filtered,
             _ => self.reason,
         }
     }
@@ -235,8 +233,8 @@ mod tests {
             ("550 account closed", "end of DATA", "filtered"),
             ("550 not collected for 40 days", "end of DATA", "mailbox_abandoned"),
             ("554 this user doesn't have an example.com account", "end of DATA", "user_unknown"),
-            ("554 user jo@example.com does not have a mailbox", "end of DATA", "user_unknown"),
-            ("554 the sending user does not have an account", "end of DATA", "filtered"),
+            ("554 authenticated user jo@example.com does not have an account", "end of DATA", "filtered"),
+            ("554 this customer does not have an SMTP account", "end of DATA", "filtered"),
             ("554 this user doesn't have an example.com account", "MAIL FROM", "sender_rejected"),
             ("451 service unavailable", "end of DATA", "system_not_accepting"),
         ] {

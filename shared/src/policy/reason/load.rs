@@ -7,9 +7,6 @@ use crate::settings::{Section, SettingsFault, SettingsFaults};
 /// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
 const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";
 
-/// What stands in a text for words of `notice`.
-const NOTICE: &str = "‹notice›";
-
 /// Reads the rows in their order. Names every fault at once.
 pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
     const FILE: &str = "reasons.toml";
@@ -20,10 +17,17 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
             let mut top = Section::new(FILE, "", &table, &mut faults);
             let tables = top.tables("row");
             let notice = format!(r"(?:[[:punct:]\s\d]|\S*@\S*|\b(?:{})\b)*", top.texts("notice").join("|"));
+            let one_of = |phrases: Vec<&str>| format!("(?:{})", phrases.join("|"));
+            let names = [
+                ("…", WITHIN_SENTENCE.to_owned()),
+                ("‹notice›", notice),
+                ("‹failed›", one_of(top.texts("failed"))),
+                ("‹whom›", one_of(top.texts("whom"))),
+            ];
             top.finish();
             for (n, table) in tables.into_iter().enumerate() {
                 let section = Section::new(FILE, format!("row.#{}", n + 1), table, &mut faults);
-                rows.extend(read_row(section, &notice, &mut texts));
+                rows.extend(read_row(section, &names, &mut texts));
             }
         }
         Err(err) => faults.push(SettingsFault::syntax(FILE, toml, &err)),
@@ -39,7 +43,7 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
 }
 
 /// Reads one row. Its texts go behind those of the rows before it.
-fn read_row(mut section: Section<'_, '_>, notice: &str, texts: &mut Vec<String>) -> Option<Row> {
+fn read_row(mut section: Section<'_, '_>, names: &[(&str, String)], texts: &mut Vec<String>) -> Option<Row> {
     let reason = section.choice("reason", REASONS);
     let mut status = Vec::new();
     for pattern in section.texts("status") {
@@ -53,7 +57,7 @@ fn read_row(mut section: Section<'_, '_>, notice: &str, texts: &mut Vec<String>)
         section.fault("text", "a row needs a text or a status");
     }
     let first = texts.len();
-    let spelled_out = |text: &str| text.replace('…', WITHIN_SENTENCE).replace(NOTICE, notice);
+    let spelled_out = |text: &str| names.iter().fold(text.to_owned(), |text, (name, words)| text.replace(name, words));
     texts.extend(alternatives.into_iter().map(spelled_out));
     let range = first..texts.len();
     if reason.is_none() || section.texts("example").is_empty() {

@@ -50,14 +50,16 @@ local function lapse(most)
   for i = 1, #lapsed, 2 do
     if left <= 0 then break end
     local token, deadline = lapsed[i], tonumber(lapsed[i + 1])
-    local held, numbers, marks = held_jobs(token)
+    local marks = read_marks(token)
+    local held, numbers = held_by(marks, token)
     local ids, due_of = {}, {}
     for k = 1, math.min(left, #held) do
       ids[k] = held[k]
       due_of[held[k]] = deadline
       marks[numbers[k]] = GONE
     end
-    write_marks(token, marks)
+    -- Marks without ids, which only a fault can leave, stand for nothing.
+    write_marks(token, #held > 0 and marks or {})
     left = left - math.max(1, #ids)
     put_back(ids, token, due_of)
   end

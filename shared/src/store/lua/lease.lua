@@ -31,9 +31,9 @@ local function write_marks(token, marks)
   redis.call('ZREM', LEASES, token)
 end
 
--- The ids of the jobs that are in a lease, their numbers in it, and its marks.
-local function held_jobs(token)
-  local held, numbers, marks, number = {}, {}, read_marks(token), 0
+-- The ids of the jobs that are in a lease by these marks, and their numbers in it.
+local function held_by(marks, token)
+  local held, numbers, number = {}, {}, 0
   for id in string.gmatch(redis.call('HGET', LEASED, ids_field(token)) or '', '\n([^\n]+)') do
     number = number + 1
     if marks[number] == HELD then
@@ -41,5 +41,11 @@ local function held_jobs(token)
       numbers[#numbers + 1] = number
     end
   end
-  return held, numbers, marks
+  return held, numbers
+end
+
+-- The ids of the jobs that are in a lease.
+local function held_jobs(token)
+  local held = held_by(read_marks(token), token)
+  return held
 end

@@ -188,7 +188,7 @@ end
 local function probe_of(destination, id)
   local token = report_of(destination).probe
   if not token then return '' end
-  for _, held in ipairs((held_jobs(token))) do
+  for _, held in ipairs(held_jobs(token)) do
     if held == id then return token end
   end
   return ''

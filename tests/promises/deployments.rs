@@ -139,6 +139,8 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
     assert_eq!(store.quarantine(None, 10).await.unwrap(), []);
     assert_eq!(store.limit().await.unwrap(), 0);
+    let hearing = store.begin_hearing("an event").await.unwrap().expect("nobody else hears of it");
+    assert!(store.end_hearing(&hearing).await.unwrap());
     for shard in 0..store.shards() {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
         store.trim_marks(shard).await.unwrap();

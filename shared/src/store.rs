@@ -35,6 +35,7 @@ pub mod settle;
 pub mod tally;
 pub mod under_way;
 pub mod upkeep;
+pub mod waits;
 pub mod workers;
 
 use connection::Connections;

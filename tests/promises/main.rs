@@ -52,3 +52,4 @@ mod stream;
 mod submit;
 mod suppression;
 mod tallies;
+mod waits;

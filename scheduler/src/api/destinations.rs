@@ -6,10 +6,9 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use shared::address::Address;
-use shared::clock::Timestamp;
 use shared::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use shared::placement::Destination;
-use shared::store::destination::{BreakerState, PaceReport};
+use shared::store::destination::BreakerState;
 
 use super::Api;
 use super::fields::{Body, Fields};
@@ -126,15 +125,14 @@ async fn describe(api: &Api, found: &Found) -> Result<Json<Value>, Problem> {
     let waiting = api.store.waiting(destination).await?;
     let (limits, from) = api.store.limits_in_force(destination, &pace);
     let now = api.store.clock().now();
-    let hold = pace.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until > now));
     Ok(Json(json!({
         "asked": asked, "destination": destination,
         "waiting": waiting.jobs, "next_due": waiting.next_due,
         "in_flight": pace.in_flight, "window": api.store.window_in_force(destination, &pace),
         "limits": {"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()},
-        "tokens": tokens(&pace, limits, now),
+        "tokens": pace.tokens_at(limits, now),
         "breaker": describe_breaker(pace.breaker),
-        "hold": hold.map(|hold| json!({"reason": hold.reason, "until": hold.until})),
+        "hold": pace.hold_at(now).map(|hold| json!({"reason": hold.reason, "until": hold.until})),
         "delivered": pace.delivered,
     })))
 }
@@ -145,10 +143,4 @@ fn describe_breaker(breaker: BreakerState) -> Value {
         BreakerState::Open { until, times } => json!({"state": "open", "until": until, "times": times}),
         BreakerState::HalfOpen { times } => json!({"state": "half_open", "times": times}),
     }
-}
-
-/// Attempts that are saved up by now; none where no rate is kept.
-fn tokens(pace: &PaceReport, limits: PaceLimits, now: Timestamp) -> Option<f64> {
-    let saved = pace.tokens.map(|(saved, at)| saved + now.since(at).as_secs_f64() * limits.rate);
-    (limits.rate > 0.0).then(|| saved.map_or(limits.burst, |saved| saved.min(limits.burst)))
 }

@@ -16,6 +16,7 @@ pub mod address;
 pub mod claim;
 pub mod connection;
 pub mod destination;
+pub mod destinations;
 pub mod facts;
 pub mod heard;
 pub mod intake;

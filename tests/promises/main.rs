@@ -13,6 +13,7 @@ mod confirm;
 mod conformance;
 mod content;
 mod deployments;
+mod destination_list;
 mod drain;
 mod durability;
 mod events;

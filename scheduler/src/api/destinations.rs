@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use shared::address::Address;
 use shared::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use shared::placement::Destination;
-use shared::store::destination::BreakerState;
+use shared::store::destination::{BreakerState, PaceReport, Waiting};
 
 use super::Api;
 use super::fields::{Body, Fields};
 use super::problem::Problem;
+
+pub mod list;
 
 /// How long the reason of a hold may be, in characters.
 const REASON_CHARS_MAX: usize = 500;
@@ -124,17 +126,24 @@ async fn describe(api: &Api, found: &Found) -> Result<Json<Value>, Problem> {
     let pace = api.store.pace(destination).await?;
     let waiting = api.store.waiting(destination).await?;
     let (limits, from) = api.store.limits_in_force(destination, &pace);
-    let now = api.store.clock().now();
-    Ok(Json(json!({
-        "asked": asked, "destination": destination,
-        "waiting": waiting.jobs, "next_due": waiting.next_due,
-        "in_flight": pace.in_flight, "window": api.store.window_in_force(destination, &pace),
-        "limits": {"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()},
-        "tokens": pace.tokens_at(limits, now),
+    let mut wire = in_short(api, destination, &pace, waiting);
+    wire["asked"] = json!(asked);
+    wire["limits"] =
+        json!({"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()});
+    wire["tokens"] = json!(pace.tokens_at(limits, api.store.clock().now()));
+    wire["delivered"] = json!(pace.delivered);
+    Ok(Json(wire))
+}
+
+/// How a destination fares: what waits, what is under way, and what keeps attempts back.
+fn in_short(api: &Api, destination: &Destination, pace: &PaceReport, waiting: Waiting) -> Value {
+    let hold = pace.hold_at(api.store.clock().now());
+    json!({
+        "destination": destination, "waiting": waiting.jobs, "next_due": waiting.next_due,
+        "in_flight": pace.in_flight, "window": api.store.window_in_force(destination, pace),
         "breaker": describe_breaker(pace.breaker),
-        "hold": pace.hold_at(now).map(|hold| json!({"reason": hold.reason, "until": hold.until})),
-        "delivered": pace.delivered,
-    })))
+        "hold": hold.map(|hold| json!({"reason": hold.reason, "until": hold.until})),
+    })
 }
 
 fn describe_breaker(breaker: BreakerState) -> Value {

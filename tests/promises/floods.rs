@@ -83,7 +83,7 @@ impl Flood {
         const LEASE: &str = "local n = 1000000 \
                              repeat local ids = redis.call('ZRANGE', KEYS[1], 0, 499) \
                              if #ids > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, 499) n = n + 1 \
-                             redis.call('HSET', KEYS[3], n, string.rep('1', #ids) .. '\\n' .. table.concat(ids, '\\n')) \
+                             redis.call('HSET', KEYS[3], n, string.rep('1', #ids), n .. ' ids', '\\n' .. table.concat(ids, '\\n')) \
                              redis.call('ZADD', KEYS[2], ARGV[1], n) end \
                              until #ids == 0";
         let keys = self.keys.shard(self.shard);

@@ -90,8 +90,8 @@ async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
     by_hand(&world, &["ZREM", &key(&world, "leases"), &first.lease.token.to_string()]).await;
     repair(&world).await;
     // As if the sweep had not come so far.
-    let lease = format!("1\n{}", id(JO).key());
-    by_hand(&world, &["HSET", &key(&world, "leased"), &first.lease.token.to_string(), &lease]).await;
+    let (token, ids) = (first.lease.token.to_string(), format!("\n{}", id(JO).key()));
+    by_hand(&world, &["HSET", &key(&world, "leased"), &token, "1", &format!("{token} ids"), &ids]).await;
     let _second = world.claim_one().await;
     world.mail.says(OK);
     let late = world.attempt(first).await;

@@ -68,7 +68,7 @@ impl Store {
         let mut ids = Vec::new();
         for shard in 0..self.shards() {
             for page in self.leases(shard, most).await?.chunks(LEASES_PAGE) {
-                ids.extend(self.held(shard, page).await?.iter().flat_map(|lease| held_jobs(lease)).map(str::to_owned));
+                ids.extend(self.held(shard, page).await?.iter().flat_map(Held::jobs).map(str::to_owned));
             }
         }
         Ok(ids)
@@ -95,7 +95,7 @@ impl Store {
     async fn leased_until(&self, shard: u16, field: &str) -> Result<Option<Timestamp>, StoreError> {
         for page in self.leases(shard, LEASES_READ).await?.chunks(LEASES_PAGE) {
             let held = self.held(shard, page).await?;
-            if let Some(at) = held.iter().position(|lease| held_jobs(lease).any(|id| id == field)) {
+            if let Some(at) = held.iter().position(|lease| lease.jobs().any(|id| id == field)) {
                 return Ok(Some(page[at].1));
             }
         }
@@ -103,12 +103,14 @@ impl Store {
     }
 
     /// What is kept of these leases; nothing of those that are over by now.
-    async fn held(&self, shard: u16, leases: &[(u64, Timestamp)]) -> Result<Vec<String>, StoreError> {
-        let tokens: Vec<u64> = leases.iter().map(|(token, _)| *token).collect();
+    async fn held(&self, shard: u16, leases: &[(u64, Timestamp)]) -> Result<Vec<Held>, StoreError> {
+        let fields: Vec<String> =
+            leases.iter().flat_map(|(token, _)| [token.to_string(), format!("{token} ids")]).collect();
         let mut commands = pipe();
-        commands.cmd("HMGET").arg(self.keys.shard(shard).leased()).arg(tokens);
+        commands.cmd("HMGET").arg(self.keys.shard(shard).leased()).arg(fields);
         let (held,): (Vec<Option<String>>,) = self.connections.pipeline(&commands).await?;
-        Ok(held.into_iter().map(Option::unwrap_or_default).collect())
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        Ok(held.chunks_exact(2).map(|lease| Held { marks: text(&lease[0]), ids: text(&lease[1]) }).collect())
     }
 
     /// All that is known of one address.
@@ -157,10 +159,18 @@ impl Store {
     }
 }
 
-/// The ids of the jobs that are in a lease, of its text as `lease.lua` writes it.
-fn held_jobs(lease: &str) -> impl Iterator<Item = &str> {
-    let (marks, ids) = lease.split_once('\n').unwrap_or_default();
-    marks.bytes().zip(ids.split('\n')).filter(|(mark, _)| *mark == b'1').map(|(_, id)| id)
+/// What is kept of a lease, as `lease.lua` writes it.
+struct Held {
+    marks: String,
+    ids: String,
+}
+
+impl Held {
+    /// The ids of the jobs that are in it still.
+    fn jobs(&self) -> impl Iterator<Item = &str> {
+        let ids = self.ids.split('\n').skip(1);
+        self.marks.bytes().zip(ids).filter(|(mark, _)| *mark == b'1').map(|(_, id)| id)
+    }
 }
 
 fn read_standing(json: &str) -> Result<StandingRecord, StoreError> {

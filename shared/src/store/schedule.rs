@@ -146,9 +146,9 @@ impl Store {
         let mut call = self.call(&SCHEDULE, shard);
         let batch = || places.iter().map(|n| &arrivals[*n]);
         let keys: Vec<String> = batch().map(|arrival| arrival.job.key()).collect();
-        let (mut events, mut lengths) = (Vec::new(), String::new());
+        let (mut events, mut lengths) = (vec![b'['], String::new());
         for (arrival, key) in batch().zip(&keys) {
-            if !events.is_empty() {
+            if !lengths.is_empty() {
                 events.push(b',');
                 lengths.push(' ');
             }
@@ -156,6 +156,7 @@ impl Store {
             write_event(&mut events, key, arrival);
             let _ = write!(lengths, "{}", events.len() - start);
         }
+        events.push(b']');
         let mut seen = HashSet::with_capacity(keys.len());
         let distinct = keys.iter().all(|key| seen.insert(key));
         let at_one: Vec<&[usize]> =

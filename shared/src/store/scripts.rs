@@ -41,7 +41,7 @@ scripts! {
     REINSTATE = "reinstate";
     REPAIR = "repair" after "lease", "pace", "lapse";
     RECOUNT = "recount" after "lease", "pace", "lapse";
-    SWEEP = "sweep";
+    SWEEP = "sweep" after "lease";
     TRIM_MARKS = "trim_marks";
 }
 

@@ -143,7 +143,7 @@ impl Store {
     ) -> Result<Told<(Vec<Settled>, bool)>, StoreError> {
         let mut call = self.call(&SETTLE, shard);
         let events = EventTexts::of(batch);
-        call.arg(name).arg(ms(ANSWER_KEPT)).arg(&events.joined).arg(&events.lengths);
+        call.arg(name).arg(ms(ANSWER_KEPT)).arg(&events.array).arg(&events.lengths);
         let groups = || batch.chunk_by(|a, b| Kind::of(a) == Kind::of(b));
         call.arg(batch.len()).arg(groups().count());
         for group in groups() {
@@ -231,26 +231,29 @@ impl<'s> Kind<'s> {
     }
 }
 
-/// The events of a batch as the script takes them: in one text, with the lengths that it is cut by where one was not
+/// The events of a batch as the script takes them: in one array, with the lengths that it is cut by where one was not
 /// settled.
 #[derive(Default)]
 struct EventTexts {
-    joined: String,
+    array: String,
     lengths: String,
 }
 
 impl EventTexts {
     fn of(batch: &[&Settlement]) -> Self {
         let mut texts = Self::default();
-        texts.joined.reserve(batch.iter().map(|settlement| settlement.events.as_str().len() + 1).sum());
+        let bytes: usize = batch.iter().map(|settlement| settlement.events.as_str().len() + 1).sum();
+        texts.array.reserve(bytes + 1);
+        texts.array.push('[');
         for settlement in batch.iter().filter(|settlement| !matches!(settlement.end, End::Retire { .. })) {
-            if !texts.joined.is_empty() {
-                texts.joined.push(',');
+            if !texts.lengths.is_empty() {
+                texts.array.push(',');
                 texts.lengths.push(' ');
             }
-            texts.joined.push_str(settlement.events.as_str());
+            texts.array.push_str(settlement.events.as_str());
             let _ = write!(texts.lengths, "{} {}", settlement.events.as_str().len(), settlement.events.last_len());
         }
+        texts.array.push(']');
         texts
     }
 }

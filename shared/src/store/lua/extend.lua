@@ -3,7 +3,7 @@
 -- ARGV from FIRST, 2 per lease: the new deadline in ms, the token
 -- Reply: now; 1 or 0 per lease: it lasts at least until the new deadline, or it has lapsed; then, of all of them, token and
 -- job id of each job that the lease is void for, because its address was retired meanwhile.
--- Cost: 3 operations for a batch, and 2 per lease while any lease is void for some job. Atomic; repeating it changes
+-- Cost: 3 operations for a batch, and 3 per lease while any lease is void for some job. Atomic; repeating it changes
 -- nothing.
 
 assert((#ARGV - FIRST + 1) % 2 == 0, 'extend takes 2 values per lease')
@@ -16,7 +16,7 @@ local extended, void_jobs = {}, {}
 for k, deadline in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do extended[k] = deadline and 1 or 0 end
 if redis.call('HLEN', MEANWHILE) > 0 then
   for _, token in ipairs(tokens) do
-    local ids = held_jobs(read_lease(token))
+    local ids = held_jobs(token)
     local marks = #ids > 0 and redis.call('HMGET', MEANWHILE, unpack(ids)) or {}
     for k, id in ipairs(ids) do
       local void = read_mark(marks[k])

@@ -1,7 +1,7 @@
 -- Puts back jobs whose lease ran out unsettled, because their worker crashed or lost its way. A job is due since its lease
 -- ended; its attempt counter counts settled attempts and so stays exact. One that lapsed too often goes to quarantine: it
 -- may be what crashes its workers. Part of claim and release.
--- Cost: 1 operation where nothing lapsed; else 4 per lease, 2 per job and 3 per destination.
+-- Cost: 1 operation where nothing lapsed; else 5 per lease, 2 per job and 3 per destination.
 
 -- Where a job belongs. One whose record nobody can read belongs to its address's domain: an error here would lose all the
 -- jobs that have been taken out of their lease.
@@ -50,15 +50,14 @@ local function lapse(most)
   for i = 1, #lapsed, 2 do
     if left <= 0 then break end
     local token, deadline = lapsed[i], tonumber(lapsed[i + 1])
-    local marks, lines = read_lease(token)
-    local held, numbers = held_jobs(marks, lines)
+    local held, numbers, marks = held_jobs(token)
     local ids, due_of = {}, {}
     for k = 1, math.min(left, #held) do
       ids[k] = held[k]
       due_of[held[k]] = deadline
       marks[numbers[k]] = GONE
     end
-    write_lease(token, marks, lines)
+    write_marks(token, marks)
     left = left - math.max(1, #ids)
     put_back(ids, token, due_of)
   end

@@ -1,44 +1,45 @@
 -- Leases: which jobs a claim took, and which of them are in it still. Part of the scripts that deal with leased jobs.
 --
--- leased, a hash: token → a mark per job in the order of the claim, 1 where it is in the lease, 0 where it is not any more;
--- then the jobs' ids, each behind a line end. An address has no control character, so no id has a line end.
+-- leased, a hash with two fields per lease:
+--   <token>      a mark per job in the order of the claim, 1 where it is in the lease, 0 where it is not any more
+--   <token> ids  the jobs' ids, each behind a line end. An address has no control character, so no id has a line end.
+-- They are apart because every settle changes marks, and Lua goes through each byte of a text that it is given or makes.
 
 local HELD, GONE = 49, 48
 
+local function ids_field(token) return token .. ' ids' end
+
 local function put_lease(token, ids, deadline)
-  redis.call('HSET', LEASED, token, string.rep('1', #ids) .. '\n' .. table.concat(ids, '\n'))
+  -- Nothing stands before the first line end.
+  ids[0] = ''
+  redis.call('HSET', LEASED, token, string.rep('1', #ids), ids_field(token), table.concat(ids, '\n', 0))
   redis.call('ZADD', LEASES, text(deadline), token)
 end
 
--- The marks of a lease as bytes, by the job's number in it, and its ids as they stand there. Empty where the lease is over.
-local function read_lease(token)
-  local lease = redis.call('HGET', LEASED, token)
-  if not lease then return {}, '' end
-  local size = string.find(lease, '\n', 1, true) - 1
-  return { string.byte(lease, 1, size) }, string.sub(lease, size + 1)
-end
+-- The marks of a lease as bytes, by the job's number in it. Empty where the lease is over.
+local function read_marks(token) return { string.byte(redis.call('HGET', LEASED, token) or '', 1, -1) } end
 
 -- Writes a lease back after marks were changed. One with no job in it is over.
-local function write_lease(token, marks, ids)
+local function write_marks(token, marks)
   for _, mark in ipairs(marks) do
     if mark == HELD then
-      redis.call('HSET', LEASED, token, string.char(unpack(marks)) .. ids)
+      redis.call('HSET', LEASED, token, string.char(unpack(marks)))
       return
     end
   end
-  redis.call('HDEL', LEASED, token)
+  redis.call('HDEL', LEASED, token, ids_field(token))
   redis.call('ZREM', LEASES, token)
 end
 
--- The ids of the jobs that are in a lease, and their numbers in it.
-local function held_jobs(marks, ids)
-  local held, numbers, number = {}, {}, 0
-  for id in string.gmatch(ids, '\n([^\n]+)') do
+-- The ids of the jobs that are in a lease, their numbers in it, and its marks.
+local function held_jobs(token)
+  local held, numbers, marks, number = {}, {}, read_marks(token), 0
+  for id in string.gmatch(redis.call('HGET', LEASED, ids_field(token)) or '', '\n([^\n]+)') do
     number = number + 1
     if marks[number] == HELD then
       held[#held + 1] = id
       numbers[#numbers + 1] = number
     end
   end
-  return held, numbers
+  return held, numbers, marks
 end

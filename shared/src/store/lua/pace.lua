@@ -133,7 +133,7 @@ local function count_results(results, good, bad)
   local left = 1 - (NOW % PERIOD_MS) / PERIOD_MS
   local tried = now_good + now_bad + left * (good_before + bad_before)
   local failed = now_bad + left * bad_before
-  local kept = table.concat({ row, this, now_good, now_bad, good_before, bad_before }, ' ')
+  local kept = string.format('%d %d %d %d %d %d', row, this, now_good, now_bad, good_before, bad_before)
   return kept, row >= FAILURES or (tried >= SAMPLES and failed >= SHARE * tried)
 end
 
@@ -196,7 +196,7 @@ end
 local function probe_of(destination, id)
   local token = report_of(destination).probe
   if not token then return '' end
-  for _, held in ipairs((held_jobs(read_lease(token)))) do
+  for _, held in ipairs((held_jobs(token))) do
     if held == id then return token end
   end
   return ''

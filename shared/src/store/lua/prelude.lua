@@ -84,7 +84,13 @@ local function write_due()
   due_by_destination, wake_at = {}, {}
 end
 
--- Events are collected and written as one journal entry. A script gets them as JSON and adds what it alone knows.
+-- Writes a journal entry: a JSON array of events. One that came as it is to be written is handed on as it came, because Lua
+-- goes through each byte of a text that it makes.
+local function write_events(array)
+  if array ~= '[]' then redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', array) end
+end
+
+-- Other events are collected and written as one entry. A script gets them as JSON and adds what it alone knows.
 local events = {}
 
 local function add_event(json)
@@ -92,8 +98,7 @@ local function add_event(json)
 end
 
 local function write_journal()
-  if #events == 0 then return end
-  redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', '[' .. table.concat(events, ',') .. ']')
+  write_events('[' .. table.concat(events, ',') .. ']')
   events = {}
 end
 

@@ -11,11 +11,11 @@ assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 6 values per job')
 local reply = { NOW }
 for i = FIRST, #ARGV, WIDTH do
   local id, token, number, destination, due, crashed = unpack(ARGV, i, i + WIDTH - 1)
-  local marks, ids = read_lease(token)
+  local marks = read_marks(token)
   local held = marks[tonumber(number)] == HELD
   if held then
     marks[tonumber(number)] = GONE
-    write_lease(token, marks, ids)
+    write_marks(token, marks)
     local void, joined = read_mark(redis.call('HGET', MEANWHILE, id))
     if crashed ~= '' then
       put_back({ id }, token, { [id] = NOW })

@@ -6,7 +6,7 @@
 -- ARGV[FIRST + 1]  how many jobs to look at, about
 -- Reply: now; where the next page starts ('0': there is none); how many bytes were read; destination and number of jobs put
 -- back; destinations put into the agenda; destinations with attempts under way, be it by their pace or by their leases.
--- Cost: 2 operations for a page and 3 per destination; 2 and 1 per lease of the shard where a job of it is leased; 1 more per
+-- Cost: 2 operations for a page and 3 per destination; 2 and 2 per lease of the shard where a job of it is leased; 1 more per
 -- job that was lost.
 
 assert(#ARGV == FIRST + 1, 'repair takes 2 values')
@@ -64,7 +64,7 @@ if #away > 0 then
   local void_up_to = {}
   for k, id in ipairs(away) do void_up_to[id] = read_mark(marks[k]) end
   for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    for _, id in ipairs((held_jobs(read_lease(token)))) do
+    for _, id in ipairs((held_jobs(token))) do
       if void_up_to[id] and tonumber(token) > void_up_to[id] then leased[id] = true end
     end
   end

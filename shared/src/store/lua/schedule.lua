@@ -1,7 +1,7 @@
 -- Takes in a batch of bounces of one shard: starts jobs, lets messages join, retires addresses.
 --
 -- ARGV from FIRST:
---   events    a JobScheduled event as JSON per bounce, joined by commas, `delay` and `occurred` last in each
+--   events    a JSON array with a JobScheduled event per bounce, `delay` and `occurred` last in each
 --   lengths   how long each of them is
 --   distinct  1 where no two of the bounces are of one job
 --   n, g, m   how many bounces, at how many destinations, and how many of these have limits of their own
@@ -168,7 +168,7 @@ end
 local event_ends
 local function scheduled_event(k)
   if not event_ends then
-    event_ends = { [0] = -1 }
+    event_ends = { [0] = 0 }
     for length in string.gmatch(LENGTHS, '%d+') do event_ends[#event_ends + 1] = event_ends[#event_ends] + 1 + length end
   end
   return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
@@ -285,7 +285,7 @@ reply[2] = table.concat(answers)
 
 -- The events of jobs that started stand at their place among the others; where there are no others, they are as they came.
 if #started == N then
-  add_event(EVENTS)
+  write_events(EVENTS)
 elseif #started > 0 then
   local others = events
   local next_other = 1

@@ -3,7 +3,7 @@
 -- ARGV from FIRST:
 --   call      names this call: repeated, it is answered as it was and changes nothing
 --   keep      for how long its answer is kept, in ms
---   events    JSON objects, joined by commas, of all jobs whose op is not 'retire', in their order
+--   events    a JSON array of those of all jobs whose op is not 'retire', in their order
 --   lengths   how long each of these jobs' events are, and how much of that is the last one with its comma: 'a b a b …'
 --   n, g      how many jobs, in how many groups of those that are alike
 --   6 per group:
@@ -122,8 +122,8 @@ local function settle_job(k, token, destination, op, got_through, argument, reco
   return true
 end
 
--- The lease that is being settled: its marks, by number, and its ids.
-local token, held, ids
+-- The lease that is being settled, and its marks, by number.
+local token, held
 
 local function settle_group(k, extra, destination, op, says, tally, numbers)
   local got_through = string.byte(says) == 100
@@ -164,19 +164,19 @@ do
   local k, extra = 0, EXTRAS
   for i = GROUPS, IDS, GROUP_WIDTH do
     if ARGV[i] ~= token then
-      if token then write_lease(token, held, ids) end
+      if token then write_marks(token, held) end
       token = ARGV[i]
-      held, ids = read_lease(token)
+      held = read_marks(token)
     end
     k, extra = settle_group(k, extra, unpack(ARGV, i + 1, i + GROUP_WIDTH - 1))
   end
   assert(k == N, 'settle takes an id per number')
-  write_lease(token, held, ids)
+  write_marks(token, held)
 end
 
 -- Events as they came, but for those of jobs that were not settled, or go on.
 local function add_events_one_by_one()
-  local next_event, from = string.gmatch(LENGTHS, '(%d+) (%d+)'), 1
+  local next_event, from = string.gmatch(LENGTHS, '(%d+) (%d+)'), 2
   for k = 1, N do
     if not retiring[k] then
       local length, last = next_event()
@@ -191,7 +191,7 @@ local function add_events_one_by_one()
   end
 end
 
-if any_altered then add_events_one_by_one() else add_event(EVENTS) end
+if any_altered then add_events_one_by_one() else write_events(EVENTS) end
 for _, write in ipairs(retired_events) do write() end
 call_many('HDEL', LAPSES, settled)
 call_many('HDEL', JOBS, deleted)

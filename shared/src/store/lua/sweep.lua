@@ -8,12 +8,18 @@
 assert(#ARGV == FIRST + 1, 'sweep takes 2 values')
 
 local cursor, found = unpack(redis.call('HSCAN', LEASED, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
-local tokens, over = {}, {}
-for i = 1, #found, 2 do tokens[#tokens + 1] = found[i] end
+local fields, tokens, over, removed = {}, {}, {}, 0
+for i = 1, #found, 2 do
+  fields[#fields + 1] = found[i]
+  tokens[#tokens + 1] = string.match(found[i], '^%d+')
+end
 if #tokens > 0 then
   for k, deadline in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do
-    if not deadline then over[#over + 1] = tokens[k] end
+    if not deadline then
+      over[#over + 1] = fields[k]
+      if fields[k] == ids_field(tokens[k]) then removed = removed + 1 end
+    end
   end
 end
 call_many('HDEL', LEASED, over)
-return { NOW, cursor, #over }
+return { NOW, cursor, removed }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use shared::dsn::Report;
-use shared::policy::{Class, Table};
+use shared::policy::{Class, Final, Table};
 use shared::reply::Reply;
 use shared::reply::stage::Stage;
 
@@ -27,7 +27,13 @@ fn what_answers_the_sender_or_the_content_retires_nobody() {
     ] {
         assert_ne!(class(&Reply::parse(raw).in_reply_to(Stage::Mail)), Class::Hard, "{raw}");
     }
-    for raw in ["550 5.7.1 user unknown", "550 no such user", "550 account closed"] {
+    for raw in [
+        "550 5.7.1 user unknown",
+        "550 no such user",
+        "550 account closed",
+        "554 account unknown",
+        "554 the sending user does not have an account",
+    ] {
         assert_ne!(class(&Reply::parse(raw).in_reply_to(Stage::Content)), Class::Hard, "{raw}");
         assert_eq!(class(&Reply::parse(raw).in_reply_to(Stage::Rcpt)), Class::Hard, "{raw}");
     }
@@ -128,9 +134,30 @@ fn the_same_holds_in_other_scripts_and_languages() {
 
 #[test]
 fn a_notice_that_says_no_more_than_that_it_failed_lets_the_address_heal() {
-    let live = [
+    let dead = [
         "5.0.0 Your message did not reach the following recipients: jo@example.com",
         "Delivery to the following recipients failed permanently: jo@example.com",
+        "Sorry, we weren't able to deliver your message to one or more recipients. Failed address(es): jo@example.com",
+        "The mail was undeliverable to the following: jo@example.com",
+    ];
+    assert_eq!(hard(&dead), dead, "it says that the address is dead");
+    let ends = dead.map(|raw| Table::embedded().row(&Reply::parse(raw), "", None, "").end);
+    assert_eq!(ends, [Final::Unavailable; 4]);
+}
+
+#[test]
+fn a_notice_that_blames_something_or_cannot_be_read_says_nothing_of_the_address() {
+    let live = [
+        "The relay is set up wrong: delivery to the following recipients failed: jo@example.com",
+        "Delivery to the following recipients failed, the server is down: jo@example.com",
+        "Delivery to one or more recipients is delayed: jo@example.com",
+        "Your message was sent to the following recipients: jo@example.com",
+        "Delivery to the following recipients failed: 原因不明",
+        "Delivery failed",
+        "Delivery to jo@example.com failed",
+        "554 Delivery to the following recipients failed: jo@example.com",
+        "Your message was not opened within 40 days",
+        "Your message was not collected within 14 days",
     ];
     assert_eq!(hard(&live), [""; 0]);
 }
@@ -159,6 +186,8 @@ fn who_is_said_not_to_be_there_is_retired() {
         "550 jo@example.com was not found",
         "550 <jo@example.com> does not exist",
         "550 jo@example.com unknown",
+        "554 this user doesn't have an example.com account (in reply to end of DATA command)",
+        "542 5.0.0 jo@example.com Rejected",
         "550 Invalid or unknown recipient",
         "501 Bad destination mailbox",
         "550 5.7.1 RESOLVER.ADR.RecipNotFound; not found",

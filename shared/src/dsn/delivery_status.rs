@@ -1,11 +1,16 @@
 //! Delivery status notifications (RFC 3464; internationalised: RFC 6533), and their fields where a mail system wrote them
 //! into the text instead of a part of their own.
 
+use std::time::Duration;
+
+use mail_parser::DateTime;
+
 use super::fields::{Field, Group, groups};
-use super::mime::{Mail, Part};
+use super::mime::{Mail, Part, instant};
 use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, cut, name, on_one_line, text, without_success};
+use crate::clock::Timestamp;
 use crate::reply::{MAX_TEXT, Reply, stage};
-use crate::status::EnhancedStatus;
+use crate::status::{EnhancedStatus, StatusClass};
 
 /// For how many recipients of one report the words for people are asked.
 const MAX_SILENT: usize = 16;
@@ -13,13 +18,22 @@ const MAX_SILENT: usize = 16;
 /// How many fields of one recipient are looked at for what stands apart from them.
 const MAX_APART: usize = 64;
 
+/// From when on a mail system has tried for long: what it is told then for a time is told for good. Our own schedule for a
+/// user who is unknown for now is as long.
+const TRIED_LONG: Duration = Duration::from_secs(4 * 86_400);
+
+/// How that is noted behind a reply's text. It has no figure, which would look like a span that the reply asks for.
+const TRIED: &str = " (tried for days)";
+
 /// Reads the delivery status of a report; `None` where it says nothing about anybody.
 pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
     let parts = mail.parts.iter().filter_map(|part| match part {
         Part::DeliveryStatus(text) => Some(text.as_str()),
         _ => None,
     });
-    let mut report = parts.chain(mail.texts().filter(|text| has_recipients(text))).find_map(from_fields)?;
+    let mut report = parts
+        .chain(mail.texts().filter(|text| has_recipients(text)))
+        .find_map(|text| from_fields(text, mail.date()))?;
     let words = text::words(mail);
     // Without a diagnostic code, which is optional, the words for people are all that tells why.
     let silent = |one: &&mut Recipient| {
@@ -46,11 +60,21 @@ fn has_recipients(text: &str) -> bool {
     text.lines().any(recipient)
 }
 
-fn from_fields(text: &str) -> Option<Report> {
+fn from_fields(text: &str, written_at: Option<Timestamp>) -> Option<Report> {
     let mut groups = groups(text);
     let envelope_id = groups.iter().find_map(|group| group.get("original-envelope-id"));
     let envelope_id = envelope_id.and_then(|id| name(&xtext(id)));
-    let recipients: Vec<Recipient> = by_recipient(&mut groups).iter().take(MAX_RECIPIENTS).map(recipient).collect();
+    let arrived_at = groups.iter().find_map(|group| group.get("arrival-date")).and_then(date);
+    let groups = by_recipient(&mut groups);
+    let read = |group: &Group| {
+        let ended_at = group.get("last-attempt-date").and_then(date).or(written_at);
+        let mut one = recipient(group);
+        if arrived_at.zip(ended_at).is_some_and(|(arrived, ended)| ended.since(arrived) >= TRIED_LONG) {
+            note_tried(&mut one);
+        }
+        one
+    };
+    let recipients: Vec<Recipient> = groups.iter().take(MAX_RECIPIENTS).map(read).collect();
     (!recipients.is_empty()).then(|| Report { envelope_id, ..Report::about(recipients) })
 }
 
@@ -99,6 +123,20 @@ fn recipient(group: &Group) -> Recipient {
         reply,
         remote_mta: group.name("remote-mta"),
     }
+}
+
+/// Notes in the reply that the mail system had tried for long before it gave up, where it was told to come again.
+fn note_tried(recipient: &mut Recipient) {
+    let reply = &mut recipient.reply;
+    let is_transient = reply.class() == Some(StatusClass::Transient);
+    if recipient.action == Some(Action::Failed) && is_transient && !reply.text.is_empty() {
+        reply.text = format!("{}{TRIED}", cut(&reply.text, MAX_TEXT - TRIED.len()));
+    }
+}
+
+/// The instant of a date field (RFC 5322, section 3.3).
+fn date(value: &str) -> Option<Timestamp> {
+    instant(&DateTime::parse_rfc822(value)?)
 }
 
 /// The status that counts. What the recipient's own server said beside its code goes before what the reporting mail
@@ -193,7 +231,35 @@ mod tests {
     use crate::dsn::Kind;
 
     fn report(fields: &str) -> Report {
-        from_fields(fields).unwrap()
+        from_fields(fields, None).unwrap()
+    }
+
+    #[test]
+    fn a_mail_system_that_was_told_to_come_again_for_days_before_it_gave_up_is_noted() {
+        let (arrived, written) = ("Mon, 2 Nov 2026 09:00:00 +0100", Timestamp::parse("2026-11-06T08:00:00Z"));
+        for (arrived, last, action, said, noted) in [
+            (arrived, "", "failed", "450 4.1.1 unknown", true),
+            (arrived, "Last-Attempt-Date: Fri, 6 Nov 2026 08:00:00 +0000", "failed", "450 4.1.1 unknown", true),
+            (arrived, "Last-Attempt-Date: Fri, 6 Nov 2026 07:59:59 +0000", "failed", "450 4.1.1 unknown", false),
+            ("Mon, 2 Nov 2026 09:00:01 +0100", "", "failed", "450 4.1.1 unknown", false),
+            ("Sat, 7 Nov 2026 09:00:00 +0100", "", "failed", "450 4.1.1 unknown", false),
+            ("the other day", "", "failed", "450 4.1.1 unknown", false),
+            (arrived, "", "delayed", "450 4.1.1 unknown", false),
+            (arrived, "", "failed", "550 5.1.1 unknown", false),
+            (arrived, "", "failed", "450 4.1.1", false),
+        ] {
+            let fields = format!(
+                "Arrival-Date: {arrived}\n\nFinal-Recipient: rfc822; jo@example.com\nAction: {action}\n\
+                 Diagnostic-Code: smtp; {said}\n{last}\n"
+            );
+            let report = from_fields(&fields, written).unwrap();
+            let expected = if noted { format!("{said}{TRIED}") } else { said.to_owned() };
+            assert_eq!(report.recipients[0].reply.to_string(), expected, "{fields}");
+        }
+        let fields = "Arrival-Date: Mon, 2 Nov 2026 09:00:00 +0100\nFinal-Recipient: rfc822; jo@example.com\n";
+        let report = from_fields(&format!("{fields}Diagnostic-Code: smtp; 450 {}", "x".repeat(MAX_TEXT)), written);
+        let text = &report.unwrap().recipients[0].reply.text;
+        assert_eq!((text.len(), text.ends_with(TRIED)), (MAX_TEXT, true));
     }
 
     #[test]

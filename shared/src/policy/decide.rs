@@ -270,6 +270,19 @@ mod tests {
             ("Delivery to the following recipients failed: jo@example.com", 0.0, 0, retired(Standing::Unavailable)),
             ("Delivery failed", 0.5, 4, retired(Standing::Unavailable)),
             ("Delivery to the following recipients failed: 原因不明", 0.5, 4, retired(Standing::Unavailable)),
+            // A report of a mail system that was told so for days. Greylisting, and what is not said of the user, is no such thing.
+            ("450 4.1.1 User unknown (tried for days)", 0.0, 0, retired(Standing::Inactive)),
+            ("450 4.1.1 User unknown", 4.0, 3, retired(Standing::Inactive)),
+            ("450 4.1.1 Address verification in progress (tried for days)", 4.0, 3, retired(Standing::Inactive)),
+            ("450 4.1.1 unknown user, greylisted (tried for days)", 0.5, 4, DropAll),
+            // Mail that nobody fetches: after a month nothing is sent again, and the address heals.
+            ("it was not collected within 31 days", 0.0, 0, retired(Standing::Unavailable)),
+            ("550 5.2.1 it was not collected within 31 days", 0.0, 0, retired(Standing::Unavailable)),
+            ("it was not collected within 14 days", 24.0, 4, retired(Standing::Inactive)),
+            ("450 it was not collected within 31 days", 24.0, 4, retired(Standing::Inactive)),
+            // Symantec's code beside a status that says nothing.
+            ("542 5.0.0 jo@example.com Rejected", 0.0, 0, retired(Standing::Inactive)),
+            ("550 5.0.0 jo@example.com Rejected", 0.0, 0, DropMessage),
             ("550 5.2.1 the account is inactive", 0.0, 0, retired(Standing::Unavailable)),
             ("550 5.2.1 <jo@example.com>... user unknown", 0.0, 0, retired(Standing::Unavailable)),
             ("550 5.2.1 user unknown (in reply to RCPT TO command)", 0.0, 0, retired(Standing::Inactive)),

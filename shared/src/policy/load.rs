@@ -9,7 +9,7 @@ use super::jitter::Jitter;
 use super::pattern::StatusPattern;
 use super::ranking::Ranking;
 use super::reason::{REASONS, Reason};
-use super::row::{FINALS, HINTS, HintUse, Row, SCOPES};
+use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
 use super::table::Table;
 use crate::settings::{Section, SettingsFault, SettingsFaults};
 
@@ -178,6 +178,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
         section.fault("hold", "a row that holds needs a delay to wait for");
     }
     let end = section.choice("final", &FINALS);
+    let says = section.choice("class", &CLASSES);
     for (key, missing) in [("scope", scope.is_none()), ("final", end.is_none())] {
         if missing {
             section.fault(key, format!("every row needs a valid {key}"));
@@ -187,7 +188,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let (scope, end) = (scope?, end?);
     let jitter = if scope == super::Scope::Host { jitter.never_early() } else { jitter };
     let name = name?.to_owned();
-    Some(Row { name, status, text, reason, account, stream, destination, scope, delays, jitter, hint, hold, end })
+    Some(Row { name, status, text, reason, account, stream, destination, scope, delays, jitter, hint, hold, end, says })
 }
 
 fn read_jitter(section: &mut Section<'_, '_>) -> Option<Jitter> {
@@ -214,6 +215,7 @@ fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Class, Final};
     use crate::reply::Reply;
 
     #[test]
@@ -246,6 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn a_row_may_say_something_else_of_the_address_than_is_done_about_it() {
+        let row =
+            "[[row]]\nname = \"r\"\nstatus = \"5.9.9\"\nscope = \"mailbox\"\ndelays = []\nfinal = \"unavailable\"\n";
+        for (class, expected) in
+            [("", Class::Message), ("class = \"hard\"", Class::Hard), ("class = \"soft\"", Class::Soft)]
+        {
+            let table = Table::with_file("t", &format!("{row}{class}")).unwrap();
+            let row = table.row(&Reply::parse("550 5.9.9 no"), "", None, "");
+            assert_eq!((row.class(), row.end), (expected, Final::Unavailable), "{class:?}");
+        }
+    }
+
+    #[test]
     fn every_fault_of_a_file_is_named_at_once() {
         let faults = Table::with_file(
             "mine.toml",
@@ -259,6 +274,7 @@ mod tests {
             delays = ["1h", "soon"]
             text = "("
             reason = ["spam", "sunspots"]
+            class = "dead"
             colour = "red"
             [[row]]
             status = "4.3.1"
@@ -277,6 +293,7 @@ mod tests {
                 "row.a.reason",
                 "row.a.scope",
                 "row.a.delays",
+                "row.a.class",
                 "row.a.scope",
                 "row.a.final",
                 "row.a.colour",

@@ -23,11 +23,13 @@ pub enum StatusPattern {
     Details(StatusClass, u16, u16, u16),
     /// `4.3.1`: this status.
     Exact(EnhancedStatus),
+    /// `542 5.0.0`: this code and this status.
+    Both(u16, EnhancedStatus),
 }
 
 /// Why a text is no pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a status pattern looks like 4.3.1, 4.3.*, 4.*.*, 4.7.500-699, 421, none or *")]
+#[error("a status pattern looks like 4.3.1, 4.3.*, 4.*.*, 4.7.500-699, 421, 542 5.0.0, none or *")]
 pub struct NotAPattern;
 
 impl StatusPattern {
@@ -41,6 +43,7 @@ impl StatusPattern {
             // 1,000 details at most: the fewer, the more exact.
             Self::Details(_, _, from, to) => 1_004 - (to - from + 1),
             Self::Exact(_) => 1_004,
+            Self::Both(..) => 1_005,
         }
     }
 
@@ -56,6 +59,7 @@ impl StatusPattern {
                 .status
                 .is_some_and(|s| s.class() == class && s.subject() == subject && (from..=to).contains(&s.detail())),
             Self::Exact(status) => reply.status == Some(status),
+            Self::Both(code, status) => reply.code == Some(code) && reply.status == Some(status),
         }
     }
 }
@@ -72,6 +76,12 @@ impl FromStr for StatusPattern {
         }
         if let Ok(status) = text.parse() {
             return Ok(Self::Exact(status));
+        }
+        if let Some((code, status)) = text.split_once(' ') {
+            return match (code.parse()?, status.parse()?) {
+                (Self::Code(code), Self::Exact(status)) => Ok(Self::Both(code, status)),
+                _ => Err(NotAPattern),
+            };
         }
         let number = |part: &str| part.parse::<u16>().ok().filter(|n| *n <= 999).ok_or(NotAPattern);
         let class = |part: &str| number(part).ok().and_then(class_of).ok_or(NotAPattern);
@@ -108,6 +118,7 @@ impl fmt::Display for StatusPattern {
             Self::Subject(class, subject) => write!(f, "{}.{subject}.*", class.digit()),
             Self::Details(class, subject, from, to) => write!(f, "{}.{subject}.{from}-{to}", class.digit()),
             Self::Exact(status) => write!(f, "{status}"),
+            Self::Both(code, status) => write!(f, "{code} {status}"),
         }
     }
 }
@@ -125,6 +136,8 @@ mod tests {
             ("4.7.500-699", "451 4.7.650 x", "451 4.7.700 x"),
             ("421", "421 go away", "421 4.3.2 go away"),
             ("5.*.*", "554 no", "454 no"),
+            ("542 5.0.0", "542 5.0.0 no", "550 5.0.0 no"),
+            ("542 5.0.0", "542 5.0.0 no", "542 no"),
             ("none", "no such user", "550 no such user"),
         ] {
             let parsed: StatusPattern = pattern.parse().unwrap();
@@ -137,7 +150,24 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for text in ["", "4", "4.3", "4.*.1", "3.1.1", "4.3.x", "4.7.9-1", "250", "999", "4.3.1.1", "4..", "４.3.1"] {
+        for text in [
+            "",
+            "4",
+            "4.3",
+            "4.*.1",
+            "3.1.1",
+            "4.3.x",
+            "4.7.9-1",
+            "250",
+            "999",
+            "4.3.1.1",
+            "4..",
+            "４.3.1",
+            "542 none",
+            "542 5.*.*",
+            "5.0.0 542",
+            "542 ",
+        ] {
             assert_eq!(text.parse::<StatusPattern>(), Err(NotAPattern), "{text}");
         }
     }
@@ -145,7 +175,7 @@ mod tests {
     #[test]
     fn the_exact_ranks_above_the_general() {
         let ranked: Vec<StatusPattern> =
-            ["*", "4.*.*", "421", "4.3.*", "4.7.0-999", "4.7.500-699", "4.7.500-599", "4.7.1-1", "4.3.1"]
+            ["*", "4.*.*", "421", "4.3.*", "4.7.0-999", "4.7.500-699", "4.7.500-599", "4.7.1-1", "4.3.1", "452 4.3.1"]
                 .iter()
                 .map(|p| p.parse().unwrap())
                 .collect();

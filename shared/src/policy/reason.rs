@@ -54,6 +54,8 @@ reasons! {
     MailboxFull = "mailbox_full",
     /// The mailbox is there and switched off, locked or suspended.
     MailboxDisabled = "mailbox_disabled",
+    /// The mailbox is there, and nobody has fetched its mail for a month or longer.
+    MailboxAbandoned = "mailbox_abandoned",
     /// The mail system has no room.
     SystemFull = "system_full",
     /// The mail system takes no mail at the moment.
@@ -122,24 +124,7 @@ impl Serialize for Reason {
 
 /// Why the mail failed, if the reply says so. Pure, and linear in the text, of which a reply has at most 1 KiB.
 pub fn of(reply: &Reply) -> Option<Reason> {
-    let reason = TABLE.of(reply)?;
-    Some(reason.in_reply_to(reply))
-}
-
-impl Reason {
-    /// What it is in a reply that notes what it answered. A name that is unknown in answer to the sender is the sender's. In
-    /// answer to the content it is a filter's word: the recipient had been accepted before.
-    fn in_reply_to(self, reply: &Reply) -> Self {
-        use Reason::{Filtered, HostUnknown, MailboxDisabled, Moved, NotAccepting, SenderRejected, UserUnknown};
-        if !matches!(self, Filtered | HostUnknown | MailboxDisabled | Moved | NotAccepting | UserUnknown) {
-            return self;
-        }
-        match reply.answers() {
-            Some(Stage::Mail) => SenderRejected,
-            Some(Stage::Content) if self != MailboxDisabled => Filtered,
-            _ => self,
-        }
-    }
+    Some(TABLE.of(reply)?.in_reply_to(reply))
 }
 
 /// The replies that the table gives as examples of its rows, one after the other: for measuring, and for tests.
@@ -168,6 +153,8 @@ struct Row {
     texts: Range<usize>,
     /// One of these must match; any status will do where there is none.
     status: Vec<StatusPattern>,
+    /// Whether it means so in answer to the content as well.
+    after_content: bool,
 }
 
 impl Reasons {
@@ -178,7 +165,7 @@ impl Reasons {
         Self { texts, rows, row_of, textless }
     }
 
-    fn of(&self, reply: &Reply) -> Option<Reason> {
+    fn of(&self, reply: &Reply) -> Option<&Row> {
         let text = reply.text.to_ascii_lowercase();
         let text = text.as_bytes();
         let candidates = self.texts.candidates(text);
@@ -192,10 +179,31 @@ impl Reasons {
             rows &= rows - 1;
             let by_status = row.status.is_empty() || row.status.iter().any(|status| status.matches(reply));
             if by_status && (row.texts.is_empty() || self.texts.any(&row.texts, &candidates, text)) {
-                return Some(row.reason);
+                return Some(row);
             }
         }
         None
+    }
+}
+
+impl Row {
+    /// Its reason in a reply that notes what it answered. A name that is unknown in answer to the sender is the sender's. In
+    /// answer to the content it is a filter's word, since the recipient had been accepted before, unless the row knows better.
+    fn in_reply_to(&self, reply: &Reply) -> Reason {
+        use Reason::{
+            Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting, SenderRejected, UserUnknown,
+        };
+        let of_content = match self.reason {
+            MailboxAbandoned | MailboxDisabled => self.reason,
+            Filtered | HostUnknown | Moved | NotAccepting | UserUnknown if self.after_content => self.reason,
+            Filtered | HostUnknown | Moved | NotAccepting | UserUnknown => Filtered,
+            _ => return self.reason,
+        };
+        match reply.answers() {
+            Some(Stage::Mail) => SenderRejected,
+            Some(Stage::Content) => of_content,
+            _ => self.reason,
+        }
     }
 }
 
@@ -225,6 +233,11 @@ mod tests {
             ("550 user unknown", "RCPT TO", "user_unknown"),
             ("550 user unknown", "end of DATA", "filtered"),
             ("550 account closed", "end of DATA", "filtered"),
+            ("550 not collected for 40 days", "end of DATA", "mailbox_abandoned"),
+            ("554 this user doesn't have an example.com account", "end of DATA", "user_unknown"),
+            ("554 user jo@example.com does not have a mailbox", "end of DATA", "user_unknown"),
+            ("554 the sending user does not have an account", "end of DATA", "filtered"),
+            ("554 this user doesn't have an example.com account", "MAIL FROM", "sender_rejected"),
             ("451 service unavailable", "end of DATA", "system_not_accepting"),
         ] {
             let raw = format!("{raw} (in reply to {in_reply_to} command)");

@@ -89,6 +89,8 @@ pub struct Row {
     pub hold: bool,
     /// What is left at the end.
     pub end: Final,
+    /// What a failure means, where delays and end do not say it.
+    pub says: Option<Class>,
 }
 
 /// Scopes by their words.
@@ -103,6 +105,9 @@ pub const SCOPES: [(&str, Scope); 5] = [
 /// Finals by their words.
 pub const FINALS: [(&str, Final); 3] =
     [("inactive", Final::Inactive), ("unavailable", Final::Unavailable), ("message", Final::Message)];
+
+/// Classes by their words.
+pub const CLASSES: [(&str, Class); 3] = [("soft", Class::Soft), ("hard", Class::Hard), ("message", Class::Message)];
 
 /// Uses of a hint by their words.
 pub const HINTS: [(&str, HintUse); 3] =
@@ -155,24 +160,21 @@ impl HintUse {
 }
 
 impl Class {
-    /// The word used in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Hard => "hard",
-            Self::Message => "message",
-        }
+    /// The word used in files and JSON.
+    pub fn as_str(self) -> &'static str {
+        word(&CLASSES, self)
     }
 }
 
 impl Row {
-    /// What a failure that this row is for means.
+    /// What a failure that this row is for means. It decides nothing: what is done is in delays and end.
     pub fn class(&self) -> Class {
-        match (self.delays.is_empty(), self.end) {
+        let done = match (self.delays.is_empty(), self.end) {
             (false, _) => Class::Soft,
             (true, Final::Inactive) => Class::Hard,
             (true, _) => Class::Message,
-        }
+        };
+        self.says.unwrap_or(done)
     }
 
     /// Whether the row is for this reply, as far as neither status nor reason say.

@@ -75,12 +75,16 @@ const DATA: (&str, &[&str]) = (
 );
 
 /// The same for the recipient.
-const RCPT: (&str, &[&str]) =
-    (" (in reply to RCPT TO command)", &["after rcpt", "for rcpt command", "in reply to rcpt to"]);
+const RCPT: (&str, &[&str]) = (
+    " (in reply to RCPT TO command)",
+    &["after rcpt", "for rcpt command", "in reply to rcpt to", "does not like recipient"],
+);
 
 /// The same for the sender.
-const MAIL: (&str, &[&str]) =
-    (" (in reply to MAIL FROM command)", &["after mail from", "for mail command", "in reply to mail from"]);
+const MAIL: (&str, &[&str]) = (
+    " (in reply to MAIL FROM command)",
+    &["after mail from", "for mail command", "in reply to mail from", "but sender was rejected"],
+);
 
 /// Notes in a reply what it answered, where what was said around it tells, and the reply does not. Where it was the content,
 /// the recipient had been accepted before, and "unknown" is a filter's word.
@@ -116,6 +120,8 @@ mod tests {
             ("553 5.1.1 nobody", "error after end of data", ""),
             ("550 nobody (in reply to RCPT TO command)", "error after end of data", "RCPT TO"),
             ("550", "error after end of data", ""),
+            ("550 nobody", "192.0.2.1 does not like recipient.\nRemote host said: 550 nobody", "RCPT TO"),
+            ("550 nobody", "Connected to 192.0.2.1 but sender was rejected.", "MAIL FROM"),
         ] {
             let mut reply = Reply::parse(raw);
             note(&mut reply, said);

@@ -59,8 +59,9 @@ fn read_row(mut section: Section<'_, '_>, notice: &str, texts: &mut Vec<String>)
     if reason.is_none() || section.texts("example").is_empty() {
         section.fault("reason", "a row needs a reason and an example");
     }
+    let after_content = section.switch("after_content").unwrap_or(false);
     section.finish();
-    Some(Row { reason: reason?, texts: range, status })
+    Some(Row { reason: reason?, texts: range, status, after_content })
 }
 
 /// The examples of all rows, with the reason of each.

@@ -123,6 +123,7 @@ fn describe(answer: &Value) -> String {
         };
         let waiting = job["messages"].as_array().map_or(0, Vec::len);
         lines.push(("job", format!("attempt {} of {}, {next}", text(&job["attempt"]), text(&job["max_attempts"]))));
+        lines.extend(in_the_way(job).map(|what| ("waits for", what)));
         lines.push(("policy", format!("{} at {}", text(&job["policy"]), text(&job["destination"]))));
         lines.push(("messages", waiting.to_string()));
         for one in job["history"].as_array().into_iter().flatten() {
@@ -130,4 +131,28 @@ fn describe(answer: &Value) -> String {
         }
     }
     lines.into_iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect()
+}
+
+/// What keeps a job from being tried, beside its due time, its attempt or its quarantine, which are said already.
+fn in_the_way(job: &Value) -> Option<String> {
+    let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
+    let until = waits_for["until"].as_str();
+    Some(match waits_for["what"].as_str()? {
+        "hold" => {
+            let until = until.map_or("it is released".to_owned(), |until| format!("{until}, or it is released"));
+            format!("{destination}, which is held until {until}: {}", text(&waits_for["reason"]))
+        }
+        "breaker" => match until {
+            Some(until) => format!("{destination}, which is down: its breaker is open until {until}"),
+            None => {
+                format!("{destination}, which was down: one attempt is out, and the others wait for what it brings")
+            }
+        },
+        "silence" => format!("a bounce of what a relay took; without one it counts as delivered at {}", until?),
+        "window" => format!("room at {destination}: as many attempts are under way there as may be"),
+        "rate" => format!("the rate of {destination}: the next attempt may go out at {}", until?),
+        "turn" => "its turn: a worker takes it soon".to_owned(),
+        "worker" => "a worker: none is running".to_owned(),
+        _ => return None,
+    })
 }

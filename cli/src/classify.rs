@@ -18,10 +18,10 @@ use crate::process;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The reply, as the receiving server said it
-    #[arg(required_unless_present = "lines", conflicts_with = "lines")]
+    #[arg(required_unless_present = "lines", conflicts_with = "lines", value_parser = reply)]
     reply: Option<String>,
 
-    /// Read replies from standard input, one per line
+    /// Read replies from standard input, one per line; each has its line of output, whatever it says
     #[arg(long)]
     lines: bool,
 }
@@ -45,6 +45,15 @@ struct Classified<'t> {
     row: Option<&'t str>,
     delays_s: Vec<u64>,
     r#final: Option<&'t str>,
+}
+
+/// A reply that says something. Intake refuses the others in the same way.
+fn reply(raw: &str) -> Result<String, &'static str> {
+    if Reply::parse(raw).says_nothing() {
+        return Err("it has neither a code, nor a status, nor a word; say what the mail system said, \
+                    \"452 4.3.1 Mail system full\", say");
+    }
+    Ok(raw.to_owned())
 }
 
 pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
@@ -116,6 +125,17 @@ mod tests {
         let mut out = Vec::new();
         write_line(&mut out, raw, &Table::embedded()).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_reply_that_says_nothing_is_a_mistake_and_a_line_that_does_has_its_line_all_the_same() {
+        for raw in ["", " ", "\r\n", "12", "?!"] {
+            assert!(reply(raw).is_err(), "{raw:?}");
+            assert_eq!(line(raw).lines().count(), 1, "{raw:?}");
+        }
+        for raw in ["452", "4.3.1", "full", "voll, später", "邮箱已满"] {
+            assert_eq!(reply(raw).as_deref(), Ok(raw));
+        }
     }
 
     #[test]

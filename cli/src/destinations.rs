@@ -1,5 +1,5 @@
-//! `redeliver destinations`: where a domain would be placed, by the configuration and the DNS alone; and, over the API, how
-//! a destination fares, holding it, letting it go, and giving it other limits.
+//! `redeliver destinations`: where a domain would be placed, by the configuration and the DNS alone; and, over the API, which
+//! there are, how one fares, holding it, letting it go, and giving it other limits.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +18,8 @@ use crate::api::{Api, Call, text};
 use crate::figures::thousands;
 use crate::process;
 
+mod list;
+
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -32,6 +34,8 @@ enum Action {
         #[arg(required = true)]
         domains: Vec<String>,
     },
+    /// List destinations: those in trouble first, then those with work
+    List(list::List),
     /// Show how a destination fares: what waits, what is under way, its limits, breaker and hold
     Show(Of),
     /// Keep attempts from a destination
@@ -101,6 +105,7 @@ struct Limits {
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
         Action::Place { domains } => place(config, domains).await?,
+        Action::List(list) => list.run().await?,
         Action::Show(of) => of.call(Method::GET, None, None).await?,
         Action::Hold(hold) => {
             let until = hold.span.map(|span| SystemClock.now().plus(span).to_string()).or(hold.until.clone());
@@ -131,18 +136,8 @@ impl Of {
 fn describe(answer: &Value, now: Timestamp) -> String {
     let (name, asked) = (text(&answer["destination"]), text(&answer["asked"]));
     let as_asked = if name == asked { String::new() } else { format!(" (asked for: {asked})") };
-    let hold = match &answer["hold"] {
-        Value::Null => "none".to_owned(),
-        hold if hold["until"].is_null() => format!("until it is released: {}", text(&hold["reason"])),
-        hold => format!("until {}: {}", text(&hold["until"]), text(&hold["reason"])),
-    };
-    let breaker = &answer["breaker"];
-    let times = text(&breaker["times"]);
-    let breaker = match text(&breaker["state"]).as_str() {
-        "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
-        "half_open" => format!("one attempt is out, the others wait for what it brings; opened {times} in a row"),
-        state => state.to_owned(),
-    };
+    let hold = hold(&answer["hold"]).unwrap_or_else(|| "none".to_owned());
+    let breaker = breaker(&answer["breaker"]);
     let next_due = answer["next_due"].as_str().and_then(Timestamp::parse);
     let next_due =
         next_due.map(|due| if due <= now { ", due now".to_owned() } else { format!(", the next due {due}") });
@@ -168,6 +163,24 @@ fn describe(answer: &Value, now: Timestamp) -> String {
     ]
     .map(|(key, value)| format!("{key:<12} {value}\n"))
     .concat()
+}
+
+/// Until when a destination is held, and what for; none where it is not.
+fn hold(hold: &Value) -> Option<String> {
+    let reason = text(hold.get("reason")?);
+    Some(match hold["until"].as_str() {
+        None => format!("until it is released: {reason}"),
+        Some(until) => format!("until {until}: {reason}"),
+    })
+}
+
+fn breaker(breaker: &Value) -> String {
+    let times = text(&breaker["times"]);
+    match text(&breaker["state"]).as_str() {
+        "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
+        "half_open" => format!("one attempt is out, the others wait for what it brings; opened {times} in a row"),
+        state => state.to_owned(),
+    }
 }
 
 async fn place(config: Option<&Path>, domains: &[String]) -> Result<()> {

@@ -29,6 +29,7 @@ pub mod fields;
 pub mod health;
 pub mod hooks;
 mod items;
+pub mod page;
 pub mod problem;
 pub mod quarantine;
 
@@ -103,6 +104,7 @@ pub fn router(api: Api) -> Router {
     let read = Router::new()
         .route("/v1/addresses/check", post(addresses::check).layer(DefaultBodyLimit::max(api.limits.body)))
         .route("/v1/addresses/{address}", get(addresses::get))
+        .route("/v1/destinations", get(destinations::list::list))
         .route("/v1/destinations/{name}", get(destinations::get))
         .route("/v1/quarantine", get(quarantine::list))
         .route("/v1/hooks", get(hooks::list))

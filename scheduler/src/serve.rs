@@ -112,6 +112,7 @@ impl Scheduler {
         let webhooks = Webhooks::new(self.hooks, store.clone(), accept.clone(), self.fetch, bounds);
         tokio::spawn(access.clone().watch(stop.clone()));
         let room = Arc::new(Semaphore::new(limits.batches));
+        let hooks = webhooks.clone();
         let api = Api { store, accept, reports, limits, webhooks, access, room, reader, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let reader = self.stream.enabled.then(|| {
@@ -125,7 +126,12 @@ impl Scheduler {
             sleep(self.grace).await;
         };
         tokio::select! {
-            served = async { tokio::join!(server.into_future(), lmtp) } => served.0?,
+            served = async {
+                let served = tokio::join!(server.into_future(), lmtp);
+                // What clients that have hung up had brought.
+                hooks.finish().await;
+                served
+            } => served.0?,
             () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
         }
         reader.await.map_err(io::Error::other)?;

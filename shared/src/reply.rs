@@ -71,6 +71,11 @@ impl Reply {
         self.status.map(EnhancedStatus::class).or_else(|| self.code.and_then(class_of))
     }
 
+    /// Whether there is nothing in it that could be understood: neither a code, nor a status, nor a word.
+    pub fn says_nothing(&self) -> bool {
+        self.code.is_none() && self.status.is_none() && !self.text.contains(char::is_alphabetic)
+    }
+
     /// Whether the reply says that it was done.
     pub fn is_success(&self) -> bool {
         self.class() == Some(StatusClass::Success)

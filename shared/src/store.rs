@@ -16,6 +16,7 @@ pub mod address;
 pub mod claim;
 pub mod connection;
 pub mod destination;
+pub mod destinations;
 pub mod facts;
 pub mod heard;
 pub mod intake;
@@ -35,6 +36,7 @@ pub mod settle;
 pub mod tally;
 pub mod under_way;
 pub mod upkeep;
+pub mod waits;
 pub mod workers;
 
 use connection::Connections;

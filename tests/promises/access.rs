@@ -19,7 +19,7 @@ use shared::config::{self, Config};
 const JO: &str = "jo@example.com";
 
 /// Every route, with what it needs; what is known beforehand makes none of them a 404 of its own.
-const ROUTES: [(&str, &str, Scope); 17] = [
+const ROUTES: [(&str, &str, Scope); 18] = [
     ("POST", "/v1/bounces", Scope::Ingest),
     ("POST", "/v1/dsn", Scope::Ingest),
     ("POST", "/v1/facts", Scope::Ingest),
@@ -33,6 +33,7 @@ const ROUTES: [(&str, &str, Scope); 17] = [
     ("PUT", "/v1/destinations/google/limits", Scope::Admin),
     ("DELETE", "/v1/destinations/google/limits", Scope::Admin),
     ("GET", "/v1/quarantine", Scope::Read),
+    ("GET", "/v1/destinations", Scope::Read),
     ("POST", "/v1/quarantine/jo@example.com/release", Scope::Admin),
     ("GET", "/v1/hooks", Scope::Read),
     ("GET", "/v1/events?types=JobClosed", Scope::Read),

@@ -128,6 +128,7 @@ async fn use_every_verb(world: &World) {
 async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     let (store, there) = (&world.store, Destination::named("d3.example.com"));
     store.hold(&there, None, "they asked").await.unwrap();
+    assert_eq!(store.destinations_after(None, 1).await.unwrap().0[0].destination, there);
     assert!(store.unhold(&there).await.unwrap());
     for limits in [Some(PaceLimits { rate: 1.0, burst: 2.0, window: 3 }), None] {
         store.override_limits(&there, limits).await.unwrap();
@@ -139,6 +140,8 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
     assert_eq!(store.quarantine(None, 10).await.unwrap(), []);
     assert_eq!(store.limit().await.unwrap(), 0);
+    let hearing = store.begin_hearing("an event").await.unwrap().expect("nobody else hears of it");
+    assert!(store.end_hearing(&hearing).await.unwrap());
     for shard in 0..store.shards() {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
         store.trim_marks(shard).await.unwrap();

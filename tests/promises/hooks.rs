@@ -27,6 +27,7 @@ use url::Url;
 
 use crate::deployments::connections;
 
+mod hang_ups;
 mod sns;
 
 const JO: &str = "jo@example.com";

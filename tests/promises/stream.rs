@@ -6,9 +6,10 @@ use std::time::Duration;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client};
 use harness::process::{Redeliver, free_port};
+use harness::proxy::RedisProxy;
 use harness::redis;
 use harness::servers::{Servers, programs};
-use harness::wait::eventually;
+use harness::wait::{eventually, in_time};
 use harness::world::{SHARDS, Settings, World};
 use scheduler::intake::accept::Accept;
 use scheduler::intake::json::Reader;
@@ -17,6 +18,7 @@ use scheduler::placement::Placer;
 use shared::config::Config;
 use shared::event::EventKind;
 use shared::policy::Table;
+use shared::store::Store;
 use shared::store::journal::EntryId;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -38,13 +40,15 @@ async fn length(world: &World, stream: &str) -> usize {
 
 /// A scheduler's reader that takes over what others have had for this long.
 fn reader(world: &World, idle: Duration) -> DropGuard {
-    let placer = Placer::from_config(world.store.clone(), &Config::embedded()).unwrap();
-    let accept = Accept::new(world.store.clone(), Table::embedded(), placer);
     let stop = CancellationToken::new();
-    let reader =
-        StreamReader::new(world.store.clone(), accept, Reader::new(1 << 16, ["default".to_owned()].into()), 500);
-    tokio::spawn(reader.taking_over_after(idle).run(stop.clone()));
+    tokio::spawn(reader_on(&world.store, 500).taking_over_after(idle).run(stop.clone()));
     stop.drop_guard()
+}
+
+fn reader_on(store: &Store, batch: usize) -> StreamReader {
+    let placer = Placer::from_config(store.clone(), &Config::embedded()).unwrap();
+    let accept = Accept::new(store.clone(), Table::embedded(), placer);
+    StreamReader::new(store.clone(), accept, Reader::new(1 << 16, ["default".to_owned()].into()), batch)
 }
 
 #[tokio::test]
@@ -125,6 +129,34 @@ async fn what_a_dead_reader_had_is_taken_in_one_by_one_so_that_what_killed_it_ta
     let journals = world.store.read_journal(&vec![EntryId::default(); SHARDS.into()], 100).await.unwrap();
     let together: Vec<usize> = journals.iter().flatten().map(|entry| entry.events.len()).collect();
     assert_eq!(together, [1; 5], "each was taken in by a call of its own");
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_leaves_what_it_has_not_taken_over_to_the_next() {
+    let world = World::new().await;
+    world.store.open_intake().await.unwrap();
+    for n in 0..12 {
+        add(&world, &["bounce", &bounce(&format!("user{n}@example.com"), "m1", FULL).to_string()]).await;
+    }
+    world.store.read_intake("one that dies", 100, Duration::from_millis(1)).await.unwrap();
+    // One that nobody has read yet, either.
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    let (proxy, stop) = (RedisProxy::before(&redis::url()), CancellationToken::new());
+    let stopping = stop.clone();
+    proxy.chance(move |request| {
+        if request == "schedule" {
+            stopping.cancel();
+        }
+        None
+    });
+    let store = world.store_at(&proxy.url(), Duration::from_secs(30)).await;
+    in_time("the reader to stop", reader_on(&store, 5).taking_over_after(Duration::ZERO).run(stop)).await;
+    assert_eq!(length(&world, "intake").await, 12, "what was under way is dealt with, and no more");
+    assert_eq!(length(&world, "intake:aside").await, 0);
+
+    let _next = reader(&world, Duration::ZERO);
+    eventually("an empty stream", async || (length(&world, "intake").await == 0).then_some(())).await;
+    assert_eq!(world.events_of(EventKind::JobScheduled).await.len(), 13);
 }
 
 #[tokio::test]

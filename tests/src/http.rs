@@ -7,8 +7,10 @@ use shared::config::Config;
 use shared::policy::Table;
 use shared::store::Store;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::wait::in_time;
 use crate::world::World;
 
 /// NDJSON's content type.
@@ -24,7 +26,8 @@ pub fn client() -> Client {
 pub struct Http {
     base: String,
     client: Client,
-    _stop: DropGuard,
+    stop: DropGuard,
+    served: JoinHandle<std::io::Result<()>>,
 }
 
 impl Http {
@@ -49,8 +52,17 @@ impl Http {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let base = format!("http://{}", listener.local_addr().expect("it is bound"));
         let stop = CancellationToken::new();
-        tokio::spawn(scheduler.serve(listener, stop.clone()));
-        Self { base, client: client(), _stop: stop.drop_guard() }
+        let served = tokio::spawn(scheduler.serve(listener, stop.clone()));
+        Self { base, client: client(), stop: stop.drop_guard(), served }
+    }
+
+    /// Stops it, and waits until it has.
+    ///
+    /// # Panics
+    /// Where it does not end well.
+    pub async fn stop(self) {
+        drop(self.stop);
+        in_time("the scheduler to stop", self.served).await.expect("it does not panic").expect("it ends well");
     }
 
     /// A GET request.

@@ -12,6 +12,7 @@ use shared::policy::Table;
 use shared::standing::{Standing, StandingRecord};
 use shared::store::address::JobReport;
 use shared::store::facts::Word;
+use shared::store::waits::WaitsFor;
 
 use super::Api;
 use super::problem::Problem;
@@ -155,8 +156,16 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
     json!({
         "id": job.id.key(), "destination": job.head.destination, "attempt": job.head.attempt,
         "max_attempts": table.named(&job.head.policy).map(|row| row.delays.len()), "due": report.due, "leased_until": report.leased_until,
-        "quarantined_since": report.quarantined_since,
+        "quarantined_since": report.quarantined_since, "waits_for": describe_wait(&report.waits_for),
         "status": job.head.status, "policy": job.head.policy, "created": job.head.created,
         "messages": messages, "history": history,
     })
+}
+
+fn describe_wait(waits_for: &WaitsFor) -> Value {
+    let mut wire = json!({"what": waits_for.as_str(), "until": waits_for.until()});
+    if let WaitsFor::Hold(hold) = waits_for {
+        wire["reason"] = json!(hold.reason);
+    }
+    wire
 }

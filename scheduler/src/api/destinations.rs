@@ -6,14 +6,15 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use shared::address::Address;
-use shared::clock::Timestamp;
 use shared::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use shared::placement::Destination;
-use shared::store::destination::{BreakerState, PaceReport};
+use shared::store::destination::{BreakerState, PaceReport, Waiting};
 
 use super::Api;
 use super::fields::{Body, Fields};
 use super::problem::Problem;
+
+pub mod list;
 
 /// How long the reason of a hold may be, in characters.
 const REASON_CHARS_MAX: usize = 500;
@@ -125,18 +126,24 @@ async fn describe(api: &Api, found: &Found) -> Result<Json<Value>, Problem> {
     let pace = api.store.pace(destination).await?;
     let waiting = api.store.waiting(destination).await?;
     let (limits, from) = api.store.limits_in_force(destination, &pace);
-    let now = api.store.clock().now();
-    let hold = pace.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until > now));
-    Ok(Json(json!({
-        "asked": asked, "destination": destination,
-        "waiting": waiting.jobs, "next_due": waiting.next_due,
-        "in_flight": pace.in_flight, "window": api.store.window_in_force(destination, &pace),
-        "limits": {"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()},
-        "tokens": tokens(&pace, limits, now),
+    let mut wire = in_short(api, destination, &pace, waiting);
+    wire["asked"] = json!(asked);
+    wire["limits"] =
+        json!({"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()});
+    wire["tokens"] = json!(pace.tokens_at(limits, api.store.clock().now()));
+    wire["delivered"] = json!(pace.delivered);
+    Ok(Json(wire))
+}
+
+/// How a destination fares: what waits, what is under way, and what keeps attempts back.
+fn in_short(api: &Api, destination: &Destination, pace: &PaceReport, waiting: Waiting) -> Value {
+    let hold = pace.hold_at(api.store.clock().now());
+    json!({
+        "destination": destination, "waiting": waiting.jobs, "next_due": waiting.next_due,
+        "in_flight": pace.in_flight, "window": api.store.window_in_force(destination, pace),
         "breaker": describe_breaker(pace.breaker),
         "hold": hold.map(|hold| json!({"reason": hold.reason, "until": hold.until})),
-        "delivered": pace.delivered,
-    })))
+    })
 }
 
 fn describe_breaker(breaker: BreakerState) -> Value {
@@ -145,10 +152,4 @@ fn describe_breaker(breaker: BreakerState) -> Value {
         BreakerState::Open { until, times } => json!({"state": "open", "until": until, "times": times}),
         BreakerState::HalfOpen { times } => json!({"state": "half_open", "times": times}),
     }
-}
-
-/// Attempts that are saved up by now; none where no rate is kept.
-fn tokens(pace: &PaceReport, limits: PaceLimits, now: Timestamp) -> Option<f64> {
-    let saved = pace.tokens.map(|(saved, at)| saved + now.since(at).as_secs_f64() * limits.rate);
-    (limits.rate > 0.0).then(|| saved.map_or(limits.burst, |saved| saved.min(limits.burst)))
 }

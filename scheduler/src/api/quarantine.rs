@@ -3,33 +3,19 @@
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::clock::Timestamp;
 use shared::job::JobId;
-use shared::store::BATCH_MAX;
 use shared::store::quarantine::Quarantined;
 
 use super::Api;
 use super::addresses::{Of, read_id};
+use super::page::{self, Page};
 use super::problem::Problem;
-
-/// How many jobs a page has where nobody says.
-const PAGE: usize = 100;
-
-/// The query of `GET /v1/quarantine`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Page {
-    limit: Option<String>,
-    after: Option<String>,
-}
 
 /// `GET /v1/quarantine`: the jobs that are in it, those first that have been there longest.
 pub async fn list(State(api): State<Api>, query: Result<Query<Page>, QueryRejection>) -> Result<Json<Value>, Problem> {
-    let Query(Page { limit, after }) = query?;
-    let limit = read_limit(limit.as_deref())?;
-    let after = after.as_deref().map(read_place).transpose()?;
+    let (limit, after) = page::read(query, read_place)?;
     let found = api.store.quarantine(after.as_ref(), limit).await?;
     let domains: Vec<&str> = found.iter().map(|one| one.job.recipient.domain()).collect();
     let destinations = api.store.destinations(&domains).await?;
@@ -62,22 +48,13 @@ pub async fn release(
     Ok(Json(json!({"job": id.key(), "destination": destination, "due": due})))
 }
 
-fn read_limit(text: Option<&str>) -> Result<usize, Problem> {
-    let Some(text) = text else { return Ok(PAGE) };
-    let limit = text.parse().ok().filter(|limit| (1..=BATCH_MAX).contains(limit));
-    limit.ok_or_else(|| Problem::bad_field("limit", format!("must be a whole number from 1 to {BATCH_MAX}")))
-}
-
 /// A place in the list: the instant and the id of the last job seen.
 fn write_place(last: &Quarantined) -> String {
     format!("{}/{}", last.since.ms(), last.job.key())
 }
 
-fn read_place(text: &str) -> Result<Quarantined, Problem> {
-    let read = || {
-        let (since, job) = text.split_once('/')?;
-        let since = Timestamp::from_ms(since.parse().ok()?);
-        Some(Quarantined { job: JobId::from_key(job).ok()?, since, lapses: None })
-    };
-    read().ok_or_else(|| Problem::bad_field("after", "this is no place in the list; use the next of an answer"))
+fn read_place(text: &str) -> Option<Quarantined> {
+    let (since, job) = text.split_once('/')?;
+    let since = Timestamp::from_ms(since.parse().ok()?);
+    Some(Quarantined { job: JobId::from_key(job).ok()?, since, lapses: None })
 }

@@ -193,7 +193,7 @@ fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
         read.status = given;
         read.code = read.code.filter(|code| *code >= 400);
     }
-    if read.code.is_none() && read.status.is_none() && !read.text.contains(char::is_alphabetic) {
+    if read.says_nothing() {
         return Err(reply.refuse("has neither a code, nor a status, nor a word; say what the mail system said"));
     }
     if read.class() == Some(StatusClass::Success) {

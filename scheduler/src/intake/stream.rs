@@ -51,13 +51,13 @@ impl StreamReader {
         Self { idle, ..self }
     }
 
-    /// Reads until `stop` is cancelled. What was read is dealt with first.
+    /// Reads until `stop` is cancelled. What was read is dealt with first; what others left waits for the next reader.
     pub async fn run(self, stop: CancellationToken) {
         let mut look_back_at = Instant::now();
         let mut told = false;
         while !stop.is_cancelled() {
             let look_back = Instant::now() >= look_back_at;
-            match self.pass(look_back).await {
+            match self.pass(look_back, &stop).await {
                 Ok(()) => {
                     if look_back {
                         look_back_at = Instant::now() + self.idle / 3;
@@ -75,19 +75,23 @@ impl StreamReader {
         }
     }
 
-    async fn pass(&self, look_back: bool) -> Result<(), StoreError> {
+    async fn pass(&self, look_back: bool, stop: &CancellationToken) -> Result<(), StoreError> {
         if look_back {
             self.store.open_intake().await?;
             self.store.forget_readers().await?;
-            self.take_over().await?;
+            self.take_over(stop).await?;
+        }
+        if stop.is_cancelled() {
+            return Ok(());
         }
         let entries = self.store.read_intake(&self.name, self.batch, WAIT).await?;
         self.deal_with(entries, 0).await
     }
 
     /// What a reader left that died, or this one when the store was away. What may have killed a reader is handed out alone, the
-    /// least suspicious first, so that nothing else dies with it.
-    async fn take_over(&self) -> Result<(), StoreError> {
+    /// least suspicious first, so that nothing else dies with it. Ends early once `stop` is cancelled: a reader leaves many
+    /// entries, and what is not taken over stays pending.
+    async fn take_over(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         loop {
             let mut left = self.store.left_in_intake(self.batch, self.idle).await?;
             if left.is_empty() {
@@ -96,6 +100,9 @@ impl StreamReader {
             left.sort_by_key(|entry| entry.times);
             let (excused, suspicious) = left.split_at(left.partition_point(|entry| entry.times == 0));
             for together in [excused].into_iter().filter(|excused| !excused.is_empty()).chain(suspicious.chunks(1)) {
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
                 self.take_over_together(together).await?;
             }
         }

@@ -24,6 +24,7 @@ pub mod fetch;
 mod form;
 mod kumomta;
 mod mailgun;
+mod once;
 mod postmark;
 mod proof;
 mod sendgrid;
@@ -38,6 +39,7 @@ mod tables;
 
 use counts::Counts;
 use fetch::Fetch;
+use once::Room;
 use sns::Sns;
 
 /// A request as it came.
@@ -117,6 +119,7 @@ pub struct Webhooks {
     /// How many events one request may have.
     events_max: usize,
     inline_max: usize,
+    room: Room,
 }
 
 impl Webhooks {
@@ -124,7 +127,8 @@ impl Webhooks {
     pub fn new(hooks: Hooks, store: Store, accept: Accept, fetch: Arc<dyn Fetch>, bounds: (usize, usize)) -> Self {
         let (batch, events_max) = bounds;
         let sns = Arc::new(Sns::new(fetch));
-        Self { hooks: Arc::new(hooks), store, accept, sns, counts: Arc::default(), batch, events_max, inline_max: 0 }
+        let (hooks, counts, room) = (Arc::new(hooks), Arc::default(), Room::default());
+        Self { hooks, store, accept, sns, counts, batch, events_max, inline_max: 0, room }
     }
 
     /// The settings of a service's hook, where it is configured.
@@ -137,7 +141,8 @@ impl Webhooks {
         &self.counts
     }
 
-    /// Takes a request of a configured service.
+    /// Takes a request of a configured service. What is proven is taken in to its end, even where whoever brought it is gone
+    /// before.
     ///
     /// # Errors
     /// [`Denied`] where nothing was taken; those of the store, where the request may be made again.
@@ -154,44 +159,7 @@ impl Webhooks {
                 return Ok(Err(denied));
             }
         };
-        let taken = match whole {
-            Some(id) => self.take_once(service, &name(service, &id), events).await?,
-            None => Ok(self.take_all(service, events).await?),
-        };
-        match &taken {
-            Ok(heard) => self.counts.add(service, heard),
-            Err(denied) => self.counts.deny(service, denied),
-        }
-        Ok(taken)
-    }
-
-    /// Takes in a request that is good for one time, however often and by how many it is brought.
-    async fn take_once(
-        &self,
-        service: Service,
-        id: &str,
-        events: Vec<Event>,
-    ) -> Result<Result<Heard, Denied>, StoreError> {
-        if !self.store.begin_hearing(id).await? {
-            return Ok(Err(Denied::UnderWay));
-        }
-        let taken = self.take_unless_heard(service, id.to_owned(), events).await;
-        // Whether it could be taken in or not: if not, the service tells it again.
-        let ended = self.store.end_hearing(id).await;
-        let heard = taken?;
-        ended?;
-        Ok(Ok(heard))
-    }
-
-    async fn take_unless_heard(&self, service: Service, id: String, events: Vec<Event>) -> Result<Heard, StoreError> {
-        let id = [id];
-        if self.store.heard(&id).await?.contains(&true) {
-            return Ok(Heard { replayed: events.len() as u64, ..Heard::default() });
-        }
-        let heard = self.take_all(service, events).await?;
-        // Only now: a crash before repeats what the service tells, and loses nothing.
-        self.store.hear(&id).await?;
-        Ok(heard)
+        self.take_to_the_end(service, events, whole).await
     }
 
     async fn take_all(&self, service: Service, events: Vec<Event>) -> Result<Heard, StoreError> {

@@ -1,7 +1,11 @@
 //! What is known of addresses: their standing, and their job where they have one.
 
+use std::collections::HashMap;
+
 use deadpool_redis::redis::{Pipeline, pipe};
 
+use super::destination::read_pace;
+use super::waits::WaitsFor;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::job::{Job, JobId};
@@ -33,6 +37,8 @@ pub struct JobReport {
     pub leased_until: Option<Timestamp>,
     /// Since when it is in quarantine; none where it is not.
     pub quarantined_since: Option<Timestamp>,
+    /// What it waits for.
+    pub waits_for: WaitsFor,
 }
 
 impl Store {
@@ -113,8 +119,8 @@ impl Store {
         let shard = destination.shard(self.shards());
         let keys = self.keys.shard(shard);
         let field = id.key();
-        type Found = (Option<String>, Option<String>, Option<f64>, Option<f64>);
-        let (standing, record, due, quarantined): Found = self
+        type Found = (Option<String>, Option<String>, Option<f64>, Option<f64>, HashMap<String, String>);
+        let (standing, record, due, quarantined, pace): Found = self
             .connections
             .pipeline(
                 pipe()
@@ -122,7 +128,8 @@ impl Store {
                     .hget(keys.standing(), &field)
                     .hget(keys.jobs(), &field)
                     .zscore(keys.due(destination.as_str()), &field)
-                    .zscore(keys.quarantine(), &field),
+                    .zscore(keys.quarantine(), &field)
+                    .hgetall(keys.pace(destination.as_str())),
             )
             .await?;
         let instant = |ms: f64| Timestamp::from_ms(ms as i64);
@@ -133,7 +140,19 @@ impl Store {
                 let leased_until = if waits { None } else { self.leased_until(shard, &field).await? };
                 let job = Job::from_record(id.clone(), &record).map_err(|why| StoreError::Refused(why.to_string()))?;
                 let (due, quarantined_since) = (due.map(instant), quarantined.map(instant));
-                Some(JobReport { job, due, leased_until, quarantined_since })
+                let waits_for = match due {
+                    _ if quarantined_since.is_some() => WaitsFor::Operator,
+                    None => WaitsFor::Attempt(leased_until),
+                    Some(due) => {
+                        let is_accepted = job.messages.iter().any(|message| message.accepted.is_some());
+                        let pace = read_pace(&destination, &pace)?;
+                        match self.waits_for(&destination, &pace, due, is_accepted) {
+                            WaitsFor::Turn if self.workers().await?.is_empty() => WaitsFor::Worker,
+                            waits_for => waits_for,
+                        }
+                    }
+                };
+                Some(JobReport { job, due, leased_until, quarantined_since, waits_for })
             }
         };
         Ok(AddressReport { standing: standing.as_deref().map(read_standing).transpose()?, job })

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
 
@@ -11,6 +12,9 @@ use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::pace::{PaceLimits, limits_for};
 use crate::placement::Destination;
+
+/// What is a token but for this much is one: see `pace.lua`.
+const TOKEN_ROUNDING: f64 = 1e-6;
 
 /// The pace of one destination as Redis has it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,6 +97,25 @@ pub struct Waiting {
     pub next_due: Option<Timestamp>,
 }
 
+impl PaceReport {
+    /// The hold that keeps attempts back at `now`, if any.
+    pub fn hold_at(&self, now: Timestamp) -> Option<&Hold> {
+        self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until > now))
+    }
+
+    /// Attempts that are saved up by `now` under these limits; none where no rate is kept.
+    pub fn tokens_at(&self, limits: PaceLimits, now: Timestamp) -> Option<f64> {
+        let saved = self.tokens.map(|(saved, at)| saved + now.since(at).as_secs_f64() * limits.rate);
+        (limits.rate > 0.0).then(|| saved.map_or(limits.burst, |saved| saved.min(limits.burst)))
+    }
+
+    /// When the next attempt may go out by its rate; none where no rate is kept.
+    pub fn next_token(&self, limits: PaceLimits, now: Timestamp) -> Option<Timestamp> {
+        let missing = (1.0 - TOKEN_ROUNDING - self.tokens_at(limits, now)?).max(0.0);
+        Some(now.plus(Duration::from_millis((missing * 1_000.0 / limits.rate).ceil() as u64)))
+    }
+}
+
 impl Store {
     /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. What is under way goes on. A second
     /// hold takes the place of the first.
@@ -133,7 +156,7 @@ impl Store {
     pub async fn pace(&self, destination: &Destination) -> Result<PaceReport, StoreError> {
         let key = self.keys.shard(destination.shard(self.shards())).pace(destination.as_str());
         let (fields,): (HashMap<String, String>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
-        read_pace(&fields).ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
+        read_pace(destination, &fields)
     }
 
     /// The limits that hold for a destination that has this pace, and who set them.
@@ -177,7 +200,12 @@ impl Store {
     }
 }
 
-fn read_pace(fields: &HashMap<String, String>) -> Option<PaceReport> {
+/// Reads a destination's pace as `pace.lua` writes it.
+pub(super) fn read_pace(destination: &Destination, fields: &HashMap<String, String>) -> Result<PaceReport, StoreError> {
+    read_fields(fields).ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
+}
+
+fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
     let field = |name: &str| fields.get(name).map(String::as_str).filter(|text| !text.is_empty());
     let read = |name: &str| field(name).map(|text| text.split(' ').collect::<Vec<_>>());
     Some(PaceReport {

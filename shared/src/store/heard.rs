@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use deadpool_redis::redis::pipe;
 use futures::future::try_join_all;
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::scripts::END_HEARING;
 use super::{BATCH_MAX, Store, StoreError};
 
 const WEEK_MS: i64 = 7 * 86_400_000;
@@ -18,26 +20,34 @@ const KEPT_S: i64 = 15 * 86_400;
 /// before they tell again what was not answered because its scheduler crashed.
 const CLAIMED_S: u64 = 60;
 
+/// The claim on an id, which only its owner gives back.
+#[derive(Debug)]
+#[must_use = "nobody else has the id until this is given to end_hearing"]
+pub struct Hearing {
+    digest: u128,
+    owner: Uuid,
+}
+
 impl Store {
-    /// Claims an id for whoever takes in what it stands for; whether nobody else has it. It is free again after
+    /// Claims an id for whoever takes in what it stands for; none where somebody else has it. It is free again after
     /// [`Store::end_hearing`], and by itself after a minute.
-    pub async fn begin_hearing(&self, id: &str) -> Result<bool, StoreError> {
+    pub async fn begin_hearing(&self, id: &str) -> Result<Option<Hearing>, StoreError> {
+        let hearing = Hearing { digest: xxh3_128(id.as_bytes()), owner: Uuid::now_v7() };
+        let key = self.keys.shard(self.shard_of(hearing.digest)).hearing(hearing.digest);
         let mut commands = pipe();
-        commands.cmd("SET").arg(self.hearing(id)).arg(1).arg("NX").arg("EX").arg(CLAIMED_S);
+        commands.cmd("SET").arg(key).arg(hearing.owner.to_string()).arg("NX").arg("EX").arg(CLAIMED_S);
         let (claimed,): (Option<String>,) = self.connections.pipeline(&commands).await?;
-        Ok(claimed.is_some())
+        Ok(claimed.map(|_| hearing))
     }
 
-    /// The id is not claimed any more. May be repeated.
-    pub async fn end_hearing(&self, id: &str) -> Result<(), StoreError> {
-        let mut commands = pipe();
-        commands.cmd("DEL").arg(self.hearing(id)).ignore();
-        self.connections.pipeline::<()>(&commands).await
-    }
-
-    fn hearing(&self, id: &str) -> String {
-        let digest = xxh3_128(id.as_bytes());
-        self.keys.shard(self.shard_of(digest)).hearing(digest)
+    /// Gives the claim back. Whether it was its owner's still: what takes longer than a minute may have lost it to another.
+    /// May be repeated.
+    pub async fn end_hearing(&self, hearing: &Hearing) -> Result<bool, StoreError> {
+        let Hearing { digest, owner } = hearing;
+        let mut call = self.call(&END_HEARING, self.shard_of(*digest));
+        call.arg(format!("{digest:032x}")).arg(owner.to_string());
+        let (_, was_its_own): (i64, u8) = self.connections.script(&call).await?;
+        Ok(was_its_own == 1)
     }
 
     /// The shard that remembers an id.

@@ -99,6 +99,11 @@ impl Shard {
         format!("{}due:{destination}", self.prefix)
     }
 
+    /// destination → since when it is held or its breaker is not closed, in ms.
+    pub fn trouble(&self) -> String {
+        format!("{}trouble", self.prefix)
+    }
+
     /// One destination's pace.
     pub fn pace(&self, destination: &str) -> String {
         format!("{}pace:{destination}", self.prefix)
@@ -195,6 +200,7 @@ mod tests {
         assert_eq!(shard.lapses(), "rd:{3}:lapses");
         assert_eq!(shard.quarantine(), "rd:{3}:quarantine");
         assert_eq!(shard.suppressed(), "rd:{3}:suppressed");
+        assert_eq!(shard.trouble(), "rd:{3}:trouble");
         assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
         assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");

@@ -36,6 +36,7 @@ scripts! {
     OVERRIDE = "override" after "lease", "pace";
     LIMIT = "limit" after "lease", "pace";
     NOTE = "note";
+    END_HEARING = "end_hearing";
     PUT_BACK = "put_back";
     REINSTATE = "reinstate";
     REPAIR = "repair" after "lease", "pace", "lapse";

@@ -2,12 +2,13 @@
 --
 -- ARGV from FIRST: destination; until when in ms, or -1: until it is released; the operator's reason, as JSON text
 -- Reply: now.
--- Cost: 2 operations. Atomic; repeating it tells the event once more.
+-- Cost: 3 operations. Atomic; repeating it tells the event once more.
 
 assert(#ARGV == FIRST + 2, 'hold takes 3 values')
 local destination, hold_until, reason = unpack(ARGV, FIRST)
 
 redis.call('HSET', pace_key(destination), 'hold', hold_until, 'hold_reason', cjson.decode(reason))
+note_trouble(destination)
 local fields = ',"reason":' .. reason
 if hold_until ~= '-1' then
   fields = fields .. ',"until":' .. hold_until

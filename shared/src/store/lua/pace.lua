@@ -26,12 +26,17 @@
 --   override   the same, from an operator; it wins
 --   hold       until when an operator holds it, in ms; -1: until it is released
 --   hold_reason  what for
+--
+-- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in ms. One whose hold has run out
+-- may be in it still; nobody counts on it but who lists destinations.
 
 local RATE, BURST = tonumber(ARGV[9]), tonumber(ARGV[10])
 local WINDOW, WINDOW_MAX, WINDOW_MIN = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[19])
 local FAILURES, SHARE, SAMPLES = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local PERIOD_MS = tonumber(ARGV[16])
 local OPEN_MS, OPEN_MAX_MS = tonumber(ARGV[17]), tonumber(ARGV[18])
+
+local TROUBLE = PREFIX .. 'trouble'
 
 -- A failure takes this share of the window; what was under way with it takes nothing more.
 local NARROWED_TO = 0.7
@@ -98,7 +103,10 @@ local function allowance(pace, changes, take_token, fallback)
   return room, fallback, take
 end
 
+local function note_trouble(destination) redis.call('ZADD', TROUBLE, 'NX', NOW_TEXT, destination) end
+
 local function open_breaker(destination, changes, times)
+  note_trouble(destination)
   local at = NOW + math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS)
   set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. times + 1)
   set(changes, 'results', '')
@@ -209,6 +217,7 @@ local function settle_breaker(destination, breaker, report, changes)
     set(changes, 'breaker', '')
     set(changes, 'results', '')
     set(changes, 'window', text(WINDOW_MIN))
+    if redis.call('HEXISTS', pace_key(destination), 'hold') == 0 then redis.call('ZREM', TROUBLE, destination) end
     event_of_destination('BreakerClosed', destination, '')
     wake(destination, NOW)
   end

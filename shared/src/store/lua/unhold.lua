@@ -2,7 +2,7 @@
 --
 -- ARGV[FIRST]  destination
 -- Reply: now; 1 where it was held, else 0, and nothing changed.
--- Cost: 4 operations. Atomic; repeating it changes nothing.
+-- Cost: 6 operations. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST, 'unhold takes 1 value')
 local destination = ARGV[FIRST]
@@ -11,6 +11,7 @@ local key = pace_key(destination)
 local held_until = tonumber(redis.call('HGET', key, 'hold') or 0)
 if held_until ~= -1 and held_until <= NOW then return { NOW, 0 } end
 redis.call('HDEL', key, 'hold', 'hold_reason')
+if (redis.call('HGET', key, 'breaker') or '') == '' then redis.call('ZREM', TROUBLE, destination) end
 wake(destination, NOW)
 event_of_destination('DestinationReleased', destination, '')
 write_due()

@@ -1,0 +1,105 @@
+//! `redeliver destinations list`: over the API, those in trouble first, then those with work.
+
+use anyhow::Result;
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+use shared::clock::{Clock, SystemClock, Timestamp};
+
+use super::{breaker, hold};
+use crate::api::{Api, Call, text};
+use crate::figures::thousands;
+use crate::process;
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// How many at most
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+
+    /// Where to go on: what an earlier list says at its end
+    #[arg(long, value_name = "PLACE")]
+    after: Option<String>,
+
+    #[command(flatten)]
+    api: Api,
+}
+
+impl List {
+    pub(super) async fn run(&self) -> Result<()> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.after.clone().map(|after| ("after", after)));
+        let call = Call { method: Method::GET, path: &["destinations"], query: &query, body: None };
+        let answer = self.api.call(call).await?;
+        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer, SystemClock.now()) })
+    }
+}
+
+fn describe(answer: &Value, now: Timestamp) -> String {
+    let listed = answer["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut lines = match listed {
+        [] if !answer["next"].is_null() => String::new(),
+        [] => "no destination is in trouble or has work\n".to_owned(),
+        _ => row(["DESTINATION", "WAITING", "NEXT DUE", "IN FLIGHT", "TROUBLE"]),
+    };
+    for one in listed {
+        let next_due = match one["next_due"].as_str().and_then(Timestamp::parse) {
+            Some(due) if due <= now => "now".to_owned(),
+            Some(due) => due.to_string(),
+            None => "-".to_owned(),
+        };
+        let waiting = thousands(one["waiting"].as_u64().unwrap_or_default());
+        let in_flight = format!("{}/{}", text(&one["in_flight"]), text(&one["window"]));
+        lines.push_str(&row([&text(&one["destination"]), &waiting, &next_due, &in_flight, &trouble(one)]));
+    }
+    if let Some(next) = answer["next"].as_str() {
+        lines.push_str(&format!("there may be more: --after '{next}'\n"));
+    }
+    lines
+}
+
+fn row([destination, waiting, next_due, in_flight, trouble]: [&str; 5]) -> String {
+    format!("{destination:<32} {waiting:>9}  {next_due:<25} {in_flight:>9}  {trouble}\n")
+}
+
+/// What keeps attempts from it.
+fn trouble(one: &Value) -> String {
+    let hold = hold(&one["hold"]).map(|hold| format!("held {hold}"));
+    let breaker = match one["breaker"]["state"].as_str() {
+        None | Some("closed") => None,
+        Some(_) => Some(format!("breaker {}", breaker(&one["breaker"]))),
+    };
+    let all: Vec<String> = breaker.into_iter().chain(hold).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_list_has_a_line_for_each_and_columns_that_stand_below_each_other() {
+        let closed = json!({"state": "closed"});
+        let due = "2026-11-23T02:41:11.904Z";
+        let answer = json!({"next": "work/7/one.example", "destinations": [
+            {"destination": "google", "waiting": 12_345, "next_due": due, "in_flight": 5, "window": 20,
+             "breaker": {"state": "half_open", "times": 2}, "hold": {"reason": "they asked", "until": null}},
+            {"destination": "one.example", "waiting": 0, "next_due": null, "in_flight": 1, "window": 200,
+             "breaker": closed, "hold": null},
+        ]});
+        let now = Timestamp::parse("2026-11-22T00:00:00Z").unwrap();
+        let wanted = [
+            "DESTINATION                        WAITING  NEXT DUE                  IN FLIGHT  TROUBLE",
+            "google                              12,345  2026-11-23T02:41:11.904Z       5/20  breaker one attempt is out, \
+             the others wait for what it brings; opened 2 in a row; held until it is released: they asked",
+            "one.example                              0  -                             1/200  -",
+            "there may be more: --after 'work/7/one.example'",
+        ];
+        assert_eq!(describe(&answer, now).lines().collect::<Vec<_>>(), wanted);
+        assert!(describe(&answer, now.plus(std::time::Duration::from_secs(200_000))).contains("  now  "));
+        let nothing = json!({"destinations": [], "next": null});
+        assert_eq!(describe(&nothing, now), "no destination is in trouble or has work\n");
+    }
+}

@@ -1,0 +1,32 @@
+//! Long lists are handed out in pages: `limit` says how much at most, and `after` where to go on.
+
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use serde::Deserialize;
+use shared::store::BATCH_MAX;
+
+use super::problem::Problem;
+
+/// How much a page has where nobody says.
+const PAGE: usize = 100;
+
+/// The query of a request for a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+/// What is asked for: how much at most, and behind which place.
+pub(super) fn read<P>(
+    query: Result<Query<Page>, QueryRejection>,
+    read_place: impl FnOnce(&str) -> Option<P>,
+) -> Result<(usize, Option<P>), Problem> {
+    let Query(Page { limit, after }) = query?;
+    let no_limit = || Problem::bad_field("limit", format!("must be a whole number from 1 to {BATCH_MAX}"));
+    let no_place = || Problem::bad_field("after", "this is no place in the list; use the next of an answer");
+    let limit = limit.map_or(Some(PAGE), |text| text.parse().ok().filter(|limit| (1..=BATCH_MAX).contains(limit)));
+    let after = after.map(|text| read_place(&text).ok_or_else(no_place)).transpose()?;
+    Ok((limit.ok_or_else(no_limit)?, after))
+}

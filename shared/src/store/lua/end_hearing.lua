@@ -1,0 +1,14 @@
+-- Takes back the claim on what a mail service tells, where it is still its owner's: one that ran out may be somebody else's by
+-- now.
+--
+-- ARGV from FIRST: the hash of the id, as 32 hexadecimal digits; the owner's name
+-- Reply: now; 1 where it was the owner's, else 0, and nothing changed.
+-- Cost: 2 operations. Atomic; repeating it changes nothing.
+
+assert(#ARGV == FIRST + 1, 'end_hearing takes 2 values')
+local digest, owner = unpack(ARGV, FIRST)
+
+local key = PREFIX .. 'hearing:' .. digest
+if redis.call('GET', key) ~= owner then return { NOW, 0 } end
+redis.call('DEL', key)
+return { NOW, 1 }

@@ -1,0 +1,175 @@
+//! An operator sees which destinations are in trouble, and which have work, however many there are and on however many servers.
+
+use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
+use harness::http::{Http, problem};
+use harness::process;
+use harness::world::{Deployment, HOUR, MS, SECOND, Settings, World};
+use serde_json::{Value, json};
+use shared::pace::{Breaker, Pace};
+use shared::placement::Destination;
+
+/// A world whose breakers open at the first failure.
+async fn world_on(redis: Deployment) -> World {
+    let breaker = Breaker { failures: 1, open: HOUR, ..Pace::default().breaker };
+    World::with(Settings { redis, pace: Pace { breaker, ..Pace::default() }, ..Settings::default() }).await
+}
+
+async fn hold(world: &World, name: &str) {
+    world.store.hold(&Destination::named(name), None, "they asked").await.unwrap();
+    world.clock.advance(MS);
+}
+
+fn names(page: &Value) -> Vec<&str> {
+    page["destinations"].as_array().unwrap().iter().map(|one| one["destination"].as_str().unwrap()).collect()
+}
+
+async fn listed(http: &Http) -> Vec<String> {
+    names(&http.get_json("/v1/destinations").await).into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn those_in_trouble_come_first_and_then_those_whose_turn_comes_first() {
+    let world = world_on(Deployment::default()).await;
+    let http = Http::serve(&world).await;
+    assert_eq!(http.get_json("/v1/destinations").await, json!({"destinations": [], "next": null}));
+    world.with_due("down.example", 3).await;
+    world.end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE).await;
+    world.clock.advance(MS);
+    hold(&world, "idle.example").await;
+    world.take_in(bounce("jo@later.example", "m1", FULL)).await;
+    world.clock.advance(SECOND);
+    world.take_in(bounce("jo@latest.example", "m1", FULL)).await;
+    world.take_in(bounce("jo@held.example", "m1", FULL)).await;
+    hold(&world, "held.example").await;
+
+    let list = http.get_json("/v1/destinations").await;
+    let mut later = ["later.example", "latest.example"];
+    if world.job("jo@later.example").await.due > world.job("jo@latest.example").await.due {
+        later.reverse();
+    }
+    assert_eq!(names(&list), [&["down.example", "idle.example", "held.example"], &later[..]].concat());
+    for one in list["destinations"].as_array().unwrap() {
+        let shown = http.get_json(&format!("/v1/destinations/{}", one["destination"].as_str().unwrap())).await;
+        for (field, value) in one.as_object().unwrap() {
+            assert_eq!(*value, shown[field], "{field} of {one}");
+        }
+    }
+    assert_eq!(list["destinations"][0]["waiting"], 3);
+    assert_eq!(list["destinations"][0]["breaker"]["state"], "open");
+}
+
+#[tokio::test]
+async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
+    let world = world_on(Deployment::default()).await;
+    let http = Http::serve(&world).await;
+    world.with_due("down.example", 3).await;
+    hold(&world, "idle.example").await;
+    world.end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE).await;
+    hold(&world, "down.example").await;
+    assert_eq!(listed(&http).await, ["idle.example", "down.example"], "once, though there are two reasons");
+    world.store.unhold(&Destination::named("idle.example")).await.unwrap();
+    world.store.unhold(&Destination::named("down.example")).await.unwrap();
+    assert_eq!(listed(&http).await, ["down.example"]);
+    assert_eq!(trouble(&world).await, ["down.example"], "its breaker is open still");
+
+    let end = world.now().plus(SECOND);
+    world.store.hold(&Destination::named("brief.example"), Some(end), "they asked").await.unwrap();
+    assert_eq!(listed(&http).await, ["down.example", "brief.example"]);
+    world.clock.advance(HOUR);
+    assert_eq!(listed(&http).await, ["down.example"], "that hold is over");
+    let probe = world.claim_near("down.example", 9).await.jobs;
+    assert_eq!((probe.len(), listed(&http).await), (1, vec!["down.example".to_owned()]));
+    world.end(probe, OK).await;
+    assert_eq!(trouble(&world).await, ["brief.example"], "the breaker is closed; a hold that ran out is left there");
+    assert_eq!(listed(&http).await, ["down.example"], "one waits still");
+}
+
+/// The destinations that Redis keeps as being in trouble.
+async fn trouble(world: &World) -> Vec<String> {
+    let mut found = Vec::new();
+    for shard in 0..world.store.shards() {
+        let key = format!("{}:{{{shard}}}:trouble", world.prefix);
+        let answer = harness::redis::ask(&harness::redis::url(), &["ZRANGE", &key, "0", "-1"]).await;
+        found.extend(answer.lines().filter(|line| line.contains(".example")).map(str::to_owned));
+    }
+    found
+}
+
+#[tokio::test]
+async fn page_after_page_names_each_once_on_one_server_and_in_a_cluster() {
+    for redis in [Deployment::default(), Deployment::Cluster] {
+        let world = world_on(redis).await;
+        let http = Http::serve(&world).await;
+        let due: Vec<String> = (0..20).map(|n| format!("work{n}.example")).collect();
+        // Of some the holds are of one instant, of some they are over: these are looked at, and left out.
+        let end = world.now().plus(SECOND);
+        for n in 0..30 {
+            let until = (n % 2 == 0).then_some(end);
+            world.store.hold(&Destination::named(format!("held{n}.example")), until, "they asked").await.unwrap();
+        }
+        for domain in &due {
+            world.take_in(bounce(&format!("jo@{domain}"), "m1", FULL)).await;
+        }
+        world.clock.advance(2 * SECOND);
+        hold(&world, &due[7]).await;
+        let all = http.get_json("/v1/destinations?limit=500").await;
+        let mut wanted: Vec<String> = (0..30).filter(|n| n % 2 == 1).map(|n| format!("held{n}.example")).collect();
+        wanted.sort_unstable();
+        wanted.push(due[7].clone());
+        assert_eq!(names(&all)[..16], wanted);
+        let mut rest: Vec<&str> = names(&all)[16..].to_vec();
+        rest.sort_unstable();
+        let mut others: Vec<&str> = due.iter().map(String::as_str).filter(|name| *name != due[7]).collect();
+        others.sort_unstable();
+        assert_eq!(rest, others);
+
+        for limit in [1, 2, 7, 35] {
+            let (mut paged, mut after) = (Vec::new(), String::new());
+            loop {
+                let page = http.get_json(&format!("/v1/destinations?limit={limit}{after}")).await;
+                paged.extend(page["destinations"].as_array().unwrap().clone());
+                assert!(names(&page).len() <= limit);
+                let Some(place) = page["next"].as_str() else { break };
+                after = format!("&after={place}");
+            }
+            assert_eq!(json!(paged), all["destinations"], "{limit} at a time");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_bounded_and_says_what_it_takes() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    for (query, field) in [
+        ("?limit=0", "limit"),
+        ("?limit=501", "limit"),
+        ("?after=x", "after"),
+        ("?after=work/x/a.example", "after"),
+        ("?after=work/1", "after"),
+    ] {
+        let answer = http.get(&format!("/v1/destinations{query}")).send().await.unwrap();
+        assert_eq!(problem(answer, 400).await["field"], field, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_command_lists_them_in_columns_and_says_where_to_go_on() {
+    let world = world_on(Deployment::default()).await;
+    let http = Http::serve(&world).await;
+    hold(&world, "one.example").await;
+    hold(&world, "two.example").await;
+    let run = async |arguments: &[&str]| {
+        let output = process::run(&[&["destinations", "list", "--api", http.base()], arguments].concat()).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let first = run(&["--limit", "1"]).await;
+    let lines: Vec<&str> = first.lines().collect();
+    assert!(lines[0].starts_with("DESTINATION") && lines[1].starts_with("one.example "), "{first}");
+    assert_eq!(lines[0].find("TROUBLE"), lines[1].find("held until it is released: they asked"), "{first}");
+    let place = lines[2].split('\'').nth(1).expect("where to go on");
+    assert!(run(&["--after", place]).await.lines().nth(1).unwrap().starts_with("two.example "));
+    let answer: Value = serde_json::from_str(&run(&["--json"]).await).unwrap();
+    assert_eq!(names(&answer), ["one.example", "two.example"]);
+}

@@ -145,6 +145,7 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     for shard in 0..store.shards() {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
         store.trim_marks(shard).await.unwrap();
+        store.trim_trouble(shard).await.unwrap();
     }
 }
 

@@ -138,6 +138,38 @@ async fn page_after_page_names_each_once_on_one_server_and_in_a_cluster() {
 }
 
 #[tokio::test]
+async fn what_is_held_no_longer_is_forgotten_and_what_is_stays() {
+    let world = world_on(Deployment::default()).await;
+    let named = Destination::named;
+    let end = world.now().plus(SECOND);
+    world.with_due("down.example", 1).await;
+    world.end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE).await;
+    for (name, until) in [("over.example", Some(end)), ("down.example", Some(end)), ("held.example", None)] {
+        world.store.hold(&named(name), until, "they asked").await.unwrap();
+    }
+    world.clock.advance(2 * SECOND);
+    let mut forgotten = 0;
+    for shard in 0..world.store.shards() {
+        forgotten += world.store.trim_trouble(shard).await.unwrap();
+        assert_eq!(world.store.trim_trouble(shard).await.unwrap(), 0, "once is enough");
+    }
+    assert_eq!(forgotten, 1);
+
+    // What comes into trouble again is in it since then.
+    world.clock.advance(MS);
+    hold(&world, "over.example").await;
+    let listed = listed(&Http::serve(&world).await).await;
+    assert_eq!(listed, ["down.example", "held.example", "over.example"]);
+
+    // A breaker that closes takes along a hold that is over.
+    world.clock.advance(2 * HOUR);
+    world.end(world.claim_near("down.example", 1).await.jobs, OK).await;
+    for shard in 0..world.store.shards() {
+        assert_eq!(world.store.trim_trouble(shard).await.unwrap(), 0, "it is gone already");
+    }
+}
+
+#[tokio::test]
 async fn a_list_is_bounded_and_says_what_it_takes() {
     let world = World::new().await;
     let http = Http::serve(&world).await;

@@ -213,7 +213,7 @@ async fn a_lease_whose_ids_are_lost_ends_and_its_jobs_are_due_again() {
     let world = World::new().await;
     let lost = leased(&world, JO).await;
     by_hand(&world, &["HDEL", &key(&world, "leased"), &format!("{} ids", lost.lease.token)]).await;
-    world.pass(LEASE + MS);
+    world.clock.advance(LEASE + MS);
     assert!(world.claim().await.is_empty(), "nothing says that it was Jo's");
     assert_eq!(redis::ask(&redis::url(), &["ZCARD", &key(&world, "leases")]).await, ":0\r\n");
     assert_eq!(repair(&world).await.recovered, [(Destination::named(HOST), 1)].into());

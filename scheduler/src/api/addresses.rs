@@ -156,7 +156,7 @@ fn describe_job(report: &JobReport, table: &Table) -> Value {
     json!({
         "id": job.id.key(), "destination": job.head.destination, "attempt": job.head.attempt,
         "max_attempts": table.named(&job.head.policy).map(|row| row.delays.len()), "due": report.due, "leased_until": report.leased_until,
-        "quarantined_since": report.quarantined_since, "waits_for": describe_wait(&report.waits_for),
+        "quarantined_since": report.quarantined_since, "waits_for": report.waits_for.as_ref().map(describe_wait),
         "status": job.head.status, "policy": job.head.policy, "created": job.head.created,
         "messages": messages, "history": history,
     })

@@ -26,7 +26,7 @@ impl Task for Repair {
             let repaired = store.repair(shard).await?;
             alert(&repaired);
             // After the repair, which removes leases that such a mark is still of use against.
-            dealt_with += count(&repaired) + store.trim_marks(shard).await?;
+            dealt_with += count(&repaired) + store.trim_marks(shard).await? + store.trim_trouble(shard).await?;
         }
         Ok(dealt_with)
     }

@@ -37,8 +37,8 @@ pub struct JobReport {
     pub leased_until: Option<Timestamp>,
     /// Since when it is in quarantine; none where it is not.
     pub quarantined_since: Option<Timestamp>,
-    /// What it waits for.
-    pub waits_for: WaitsFor,
+    /// What it waits for; none where the destination's pace is not understood.
+    pub waits_for: Option<WaitsFor>,
 }
 
 impl Store {
@@ -141,13 +141,13 @@ impl Store {
                 let job = Job::from_record(id.clone(), &record).map_err(|why| StoreError::Refused(why.to_string()))?;
                 let (due, quarantined_since) = (due.map(instant), quarantined.map(instant));
                 let waits_for = match due {
-                    _ if quarantined_since.is_some() => WaitsFor::Operator,
-                    None => WaitsFor::Attempt(leased_until),
+                    _ if quarantined_since.is_some() => Some(WaitsFor::Operator),
+                    None => Some(WaitsFor::Attempt(leased_until)),
                     Some(due) => {
                         let is_accepted = job.messages.iter().any(|message| message.accepted.is_some());
-                        let pace = read_pace(&destination, &pace)?;
-                        match self.waits_for(&destination, &pace, due, is_accepted) {
-                            WaitsFor::Turn if self.workers().await?.is_empty() => WaitsFor::Worker,
+                        let pace = read_pace(&destination, &pace).ok();
+                        match pace.map(|pace| self.waits_for(&destination, &pace, due, is_accepted)) {
+                            Some(WaitsFor::Turn) if self.workers().await?.is_empty() => Some(WaitsFor::Worker),
                             waits_for => waits_for,
                         }
                     }

@@ -1,12 +1,12 @@
 //! The list of destinations: first those in trouble, held or with a breaker that is not closed, then those with work, by the
-//! agenda. It is read in pages, and costs one read per shard and four operations per destination.
+//! agenda. It is read in pages. To look for a hundred costs one read per shard and four operations for each that is found; a page
+//! looks so two to eight times.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, from_redis_value, pipe};
-use futures::future::try_join_all;
 
 use super::destination::{BreakerState, PaceReport, Waiting, read_pace};
 use super::keys::Shard;
@@ -63,7 +63,7 @@ pub struct NotAPlace;
 impl Store {
     /// A page of the list of destinations, behind `after` or from its start: at most `most` (and never more than
     /// [`BATCH_MAX`]); and where it goes on, none at its end. One whose turn changes between two pages may be in both, or in
-    /// neither; those in trouble are in one. Changes nothing.
+    /// neither, and so may one whose trouble begins or ends. Changes nothing.
     pub async fn destinations_after(
         &self,
         after: Option<ListPlace>,
@@ -78,8 +78,11 @@ impl Store {
             let (is_end, now) = (found.len() < looked_at, self.clock.now());
             for (at, one) in self.describe(found).await? {
                 after.at = at;
-                if after.part.has(&one, now) {
-                    listed.push(one);
+                match one {
+                    Ok(one) if after.part.has(&one, now) => listed.push(one),
+                    Ok(_) => {}
+                    // The others are no worse for it.
+                    Err(why) => tracing::warn!(%why, "a destination is left out of the list"),
                 }
                 if listed.len() == most {
                     return Ok((listed, Some(after)));
@@ -96,33 +99,47 @@ impl Store {
 
     /// The first destinations of a part that stand behind a place, of all shards, at most `most`.
     async fn found_after(&self, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
-        let of_shards = (0..self.shards()).map(|shard| self.found_in_shard(shard, after, most));
-        let mut found: Vec<At> = try_join_all(of_shards).await?.into_iter().flatten().collect();
+        let first: Vec<Pipeline> = (0..self.shards()).map(|shard| self.ask_for(shard, after, 0, most)).collect();
+        let first: Vec<(Vec<(String, f64)>,)> = self.connections.pipelines(&first).await?;
+        let mut found = Vec::new();
+        for (shard, (page,)) in (0..self.shards()).zip(first) {
+            found.extend(self.behind(shard, after, page, most).await?);
+        }
         found.sort_unstable();
         found.truncate(most);
         Ok(found)
     }
 
-    async fn found_in_shard(&self, shard: u16, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
-        let key = after.part.key(self.keys.shard(shard));
+    fn ask_for(&self, shard: u16, after: &ListPlace, seen: usize, most: usize) -> Pipeline {
+        let mut ask = pipe();
+        ask.cmd("ZRANGE").arg(after.part.key(self.keys.shard(shard))).arg(after.at.0).arg("+inf").arg("BYSCORE");
+        ask.arg("LIMIT").arg(seen).arg(most).arg("WITHSCORES");
+        ask
+    }
+
+    /// Those of a shard that stand behind a place, the first `page` of that instant and later ones being read already. Those of
+    /// one instant are as many at most as one call woke.
+    async fn behind(
+        &self,
+        shard: u16,
+        after: &ListPlace,
+        mut page: Vec<(String, f64)>,
+        most: usize,
+    ) -> Result<Vec<At>, StoreError> {
         let (mut seen, mut found) = (0, Vec::new());
-        // Those of one instant are as many at most as one call woke.
         loop {
-            let mut ask = pipe();
-            ask.cmd("ZRANGE").arg(&key).arg(after.at.0).arg("+inf").arg("BYSCORE");
-            ask.arg("LIMIT").arg(seen).arg(most).arg("WITHSCORES");
-            let (page,): (Vec<(String, f64)>,) = self.connections.pipeline(&ask).await?;
             seen += page.len();
             let is_last = page.len() < most;
             found.extend(page.into_iter().map(|(name, score)| (score as i64, name)).filter(|one| *one > after.at));
             if is_last || found.len() >= most {
                 return Ok(found);
             }
+            (page,) = self.connections.pipeline(&self.ask_for(shard, after, seen, most)).await?;
         }
     }
 
     /// How destinations fare, in the order given.
-    async fn describe(&self, found: Vec<At>) -> Result<Vec<(At, Listed)>, StoreError> {
+    async fn describe(&self, found: Vec<At>) -> Result<Vec<(At, Result<Listed, StoreError>)>, StoreError> {
         let named = |(_, name): &At| Destination::named(name.as_str());
         let destinations: Vec<Destination> = found.iter().map(named).collect();
         let mut asked: HashMap<u16, (Vec<usize>, Pipeline)> = HashMap::new();
@@ -139,7 +156,7 @@ impl Store {
         let mut listed = Vec::with_capacity(destinations.len());
         for (places, answers) in places.into_iter().zip(answers) {
             for (place, answers) in places.into_iter().zip(answers.chunks_exact(OPERATIONS)) {
-                listed.push((place, read(&destinations[place], answers)?));
+                listed.push((place, read(&destinations[place], answers)));
             }
         }
         listed.sort_unstable_by_key(|(place, _)| *place);

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS};
+use deadpool_redis::redis::Script;
+
+use super::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::placement::Destination;
 
@@ -70,7 +72,7 @@ impl Store {
         for batch in suspects.chunks(BATCH_MAX) {
             repaired.recounted.extend(self.recount(shard, batch).await?);
         }
-        repaired.swept = self.sweep(shard).await?;
+        repaired.swept = self.page_through(&SWEEP, shard).await?;
         Ok(repaired)
     }
 
@@ -82,31 +84,27 @@ impl Store {
         Ok(corrected.into_iter().map(read).collect())
     }
 
-    async fn sweep(&self, shard: u16) -> Result<u64, StoreError> {
-        let (mut swept, mut cursor) = (0, "0".to_owned());
-        loop {
-            let mut call = self.call(&SWEEP, shard);
-            call.arg(&cursor).arg(BATCH_MAX);
-            let (_, next, removed): (i64, String, u64) = self.connections.script(&call).await?;
-            swept += removed;
-            if next == "0" {
-                return Ok(swept);
-            }
-            cursor = next;
-        }
-    }
-
     /// Forgets of jobs whose address was retired while they were leased that it was, once all leases of that time are over.
     /// Tells how many.
     pub async fn trim_marks(&self, shard: u16) -> Result<u64, StoreError> {
-        let (mut forgotten, mut cursor) = (0, "0".to_owned());
+        self.page_through(&TRIM_MARKS, shard).await
+    }
+
+    /// Forgets that destinations were in trouble whose hold has run out and whose breaker is closed. Tells how many.
+    pub async fn trim_trouble(&self, shard: u16) -> Result<u64, StoreError> {
+        self.page_through(&TRIM_TROUBLE, shard).await
+    }
+
+    /// Runs a script on page after page of something; the sum of what it tells.
+    async fn page_through(&self, script: &Script, shard: u16) -> Result<u64, StoreError> {
+        let (mut sum, mut cursor) = (0, "0".to_owned());
         loop {
-            let mut call = self.call(&TRIM_MARKS, shard);
+            let mut call = self.call(script, shard);
             call.arg(&cursor).arg(BATCH_MAX);
             let (_, next, of_page): (i64, String, u64) = self.connections.script(&call).await?;
-            forgotten += of_page;
+            sum += of_page;
             if next == "0" {
-                return Ok(forgotten);
+                return Ok(sum);
             }
             cursor = next;
         }

@@ -43,6 +43,7 @@ scripts! {
     RECOUNT = "recount" after "lease", "pace", "lapse";
     SWEEP = "sweep" after "lease";
     TRIM_MARKS = "trim_marks";
+    TRIM_TROUBLE = "trim_trouble" after "lease", "pace";
 }
 
 impl Store {

@@ -28,7 +28,7 @@
 --   hold_reason  what for
 --
 -- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in ms. One whose hold has run out
--- may be in it still; nobody counts on it but who lists destinations.
+-- is in it until upkeep looks; nobody counts on it but who lists destinations.
 
 local RATE, BURST = tonumber(ARGV[9]), tonumber(ARGV[10])
 local WINDOW, WINDOW_MAX, WINDOW_MIN = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[19])
@@ -101,6 +101,12 @@ local function allowance(pace, changes, take_token, fallback)
   end
   if whole < room then return whole, next_token(saved - whole), take end
   return room, fallback, take
+end
+
+-- Whether an operator's hold, as pace has it, is not over.
+local function is_held(hold)
+  hold = tonumber(hold or 0)
+  return hold == -1 or hold > NOW
 end
 
 local function note_trouble(destination) redis.call('ZADD', TROUBLE, 'NX', NOW_TEXT, destination) end
@@ -217,7 +223,7 @@ local function settle_breaker(destination, breaker, report, changes)
     set(changes, 'breaker', '')
     set(changes, 'results', '')
     set(changes, 'window', text(WINDOW_MIN))
-    if redis.call('HEXISTS', pace_key(destination), 'hold') == 0 then redis.call('ZREM', TROUBLE, destination) end
+    if not is_held(redis.call('HGET', pace_key(destination), 'hold')) then redis.call('ZREM', TROUBLE, destination) end
     event_of_destination('BreakerClosed', destination, '')
     wake(destination, NOW)
   end

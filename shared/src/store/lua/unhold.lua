@@ -8,8 +8,7 @@ assert(#ARGV == FIRST, 'unhold takes 1 value')
 local destination = ARGV[FIRST]
 local key = pace_key(destination)
 
-local held_until = tonumber(redis.call('HGET', key, 'hold') or 0)
-if held_until ~= -1 and held_until <= NOW then return { NOW, 0 } end
+if not is_held(redis.call('HGET', key, 'hold')) then return { NOW, 0 } end
 redis.call('HDEL', key, 'hold', 'hold_reason')
 if (redis.call('HGET', key, 'breaker') or '') == '' then redis.call('ZREM', TROUBLE, destination) end
 wake(destination, NOW)

@@ -1,0 +1,17 @@
+-- Forgets, in a page of one shard's `trouble`, destinations whose hold has run out and whose breaker is closed.
+--
+-- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
+-- ARGV[FIRST + 1]  how many destinations to look at, about
+-- Reply: now; where the next page starts ('0': there is none); how many were forgotten.
+-- Cost: 2 operations for a page and 1 per destination. Atomic; repeating it changes nothing.
+
+assert(#ARGV == FIRST + 1, 'trim_trouble takes 2 values')
+
+local cursor, found = unpack(redis.call('ZSCAN', TROUBLE, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
+local over = {}
+for i = 1, #found, 2 do
+  local hold, breaker = unpack(redis.call('HMGET', pace_key(found[i]), 'hold', 'breaker'))
+  if not is_held(hold) and (breaker or '') == '' then over[#over + 1] = found[i] end
+end
+call_many('ZREM', TROUBLE, over)
+return { NOW, cursor, #over }

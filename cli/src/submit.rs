@@ -32,7 +32,7 @@ mod progress_file;
 use input::{Batch, Input, Item};
 use progress_file::{Done, ProgressFile};
 
-/// How many refused lines are shown; all are in the file.
+/// Of how many refused lines it is said why; all are in the file.
 const SHOWN: u64 = 5;
 
 /// Batches that are read ahead of those under way.
@@ -283,7 +283,11 @@ impl Done {
             writeln!(out, "{} bounces{colon}{}.", thousands(sent), each.join(", "))?;
         }
         if refused.count > 0 {
-            eprintln!("{} refused lines are in {}", thousands(refused.count), refused.path.display());
+            let lines = if refused.count == 1 { "line is" } else { "lines are" };
+            eprintln!("{} refused {lines} in {}", thousands(refused.count), refused.path.display());
+            if refused.count > SHOWN {
+                eprintln!("why is said of the first {SHOWN} alone; submit that file to be told of the next ones");
+            }
         }
         match arguments.format {
             Format::Ndjson if sent > 0 && self.answers.get("refused") == Some(&sent) => {

@@ -40,10 +40,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     process::print(&format!("{token}\n{grant}\n"))?;
     eprintln!(
         "\nThe first line is the token: keep it where its bearer finds it, for it is shown only now. The second goes into the \
-         file that access.tokens_file names; schedulers see it within a second. Try it:\n\n  \
-         curl -H \"authorization: Bearer $TOKEN\" http://127.0.0.1:8025/v1/addresses/jo@example.com"
+         file that access.tokens_file names; schedulers see it within a second. Try it, with the address of yours:\n\n  \
+         curl -H \"authorization: Bearer $TOKEN\" http://127.0.0.1:8025{}",
+        example(&grant.scopes)
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// A request that a bearer with these scopes may make.
+fn example(scopes: &[Scope]) -> &'static str {
+    if scopes.contains(&Scope::Read) {
+        "/v1/addresses/jo@example.com"
+    } else if scopes.contains(&Scope::Ingest) {
+        r#"/v1/bounces -H 'content-type: application/json' -d '{"recipient":"jo@example.com","reply":"452 4.3.1 Mail system full"}'"#
+    } else {
+        "/v1/destinations/example.com/hold -X DELETE"
+    }
 }
 
 /// A new token, and what its bearer is granted.

@@ -18,6 +18,7 @@ mod mime;
 mod notice;
 mod original;
 mod quote;
+mod sentence;
 mod text;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::dialect::{Dialect, spoken};
 use super::mime::Mail;
+use super::sentence;
 use super::{
     Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, begins_with, cut, on_one_line,
     without_success,
@@ -58,7 +59,7 @@ const DELAYED: [&str; 9] = [
 ];
 
 /// Local parts that reports come from.
-const DAEMONS: [&str; 6] =
+pub(super) const DAEMONS: [&str; 6] =
     ["mailer-daemon", "postmaster", "post_master", "mail-daemon", "mdaemon", "mail.delivery.system"];
 
 /// What subjects of reports say, in lower case.
@@ -106,7 +107,9 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
     }
     let whole = format!("{}\n{words}", own_subject(mail));
     if blocks.is_empty() {
-        let recipient = Recipient::named(None);
+        // Who answers a report may quote its sentence.
+        let is_its_own = is_from_daemon(mail) || has_null_path(mail);
+        let recipient = Recipient::named(sentence::recipient(mail, &words).filter(|_| is_its_own));
         return Some(Report::about(vec![told(recipient, action, &whole)]));
     }
     if let Some(shared) = shared(dialect, &words, &blocks) {
@@ -232,20 +235,26 @@ fn paragraph(text: &str) -> &str {
 
 /// Whether header fields alone say that the message is a report.
 fn is_report(mail: &Mail<'_>) -> bool {
-    let from = mail.header("From").unwrap_or_default().to_lowercase();
     let subject = mail.subject().to_lowercase();
-    let null_path = mail.header("Return-Path").is_some_and(|path| path.trim() == "<>");
+    mail.header("X-Failed-Recipients").is_some()
+        || is_from_daemon(mail)
+        || SUBJECTS.iter().any(|words| subject.contains(words))
+        || (has_null_path(mail) && mail.header("Auto-Submitted").is_none() && subject.contains("mail"))
+}
+
+fn has_null_path(mail: &Mail<'_>) -> bool {
+    mail.header("Return-Path").is_some_and(|path| path.trim() == "<>")
+}
+
+fn is_from_daemon(mail: &Mail<'_>) -> bool {
+    let from = mail.header("From").unwrap_or_default().to_lowercase();
     let daemon = answer::sender(mail)
         .map_or(from.clone(), |sender| sender.to_lowercase())
         .split('@')
         .next()
         .is_some_and(|local| DAEMONS.iter().any(|daemon| local.contains(daemon)));
     let named = ["mail delivery", "mailer-daemon", "mail administrator", "system administrator"];
-    mail.header("X-Failed-Recipients").is_some()
-        || daemon
-        || named.iter().any(|name| from.contains(name))
-        || SUBJECTS.iter().any(|words| subject.contains(words))
-        || (null_path && mail.header("Auto-Submitted").is_none() && subject.contains("mail"))
+    daemon || named.iter().any(|name| from.contains(name))
 }
 
 /// The words of a message up to the mail that it returns.

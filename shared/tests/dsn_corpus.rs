@@ -76,6 +76,6 @@ fn recorded_reports_are_read_as_their_recorders_say() {
     assert!(killed * 100 <= alive, "{killed} of {alive} that are alive");
 }
 
-/// How many in a hundred have to agree; the policy's rows decide it more than the reading does. What is missing are dead
-/// addresses of reports that say no more than that it failed: to retire those at once would retire live ones too.
+/// How many in a hundred have to agree; the policy's rows decide it more than the reading does. What is missing are mostly full
+/// mailboxes, queues that ran out and loops, which say nothing of whether somebody is there.
 const AGREE_AT_LEAST: usize = 93;

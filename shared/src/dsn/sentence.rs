@@ -9,9 +9,12 @@ const ASKED: [&str; 6] = ["abuse", "admin", "contact", "help", "info", "support"
 /// Fields with the addresses of the report itself: whose it is, and whom it is written to.
 const OWN: [&str; 5] = ["From", "To", "Cc", "Reply-To", "Return-Path"];
 
+/// How many addresses of its own a report has at most.
+const MAX_OWN: usize = 16;
+
 /// The address that the words name, where they name one alone beside the report's own and those of who may be asked.
 pub(super) fn recipient<'w>(mail: &Mail<'_>, words: &'w str) -> Option<&'w str> {
-    let own: Vec<&str> = OWN.iter().filter_map(|field| mail.header(field)).flat_map(addresses).collect();
+    let own: Vec<&str> = OWN.iter().filter_map(|field| mail.header(field)).flat_map(addresses).take(MAX_OWN).collect();
     let is_own = |address: &str| own.iter().any(|own| own.eq_ignore_ascii_case(address));
     let mut others = addresses(words).filter(|address| !is_own(address) && !is_asked(address));
     let first = others.next()?;

@@ -16,6 +16,7 @@ use shared::clock::{Clock, SystemClock, Timestamp};
 
 use crate::api::{Api, Call, text};
 use crate::figures::thousands;
+use crate::page::Page;
 use crate::process;
 
 mod list;
@@ -35,7 +36,7 @@ enum Action {
         domains: Vec<String>,
     },
     /// List destinations: those in trouble first, then those with work
-    List(list::List),
+    List(Page),
     /// Show how a destination fares: what waits, what is under way, its limits, breaker and hold
     Show(Of),
     /// Keep attempts from a destination
@@ -105,7 +106,7 @@ struct Limits {
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
         Action::Place { domains } => place(config, domains).await?,
-        Action::List(list) => list.run().await?,
+        Action::List(page) => list::run(page).await?,
         Action::Show(of) => of.call(Method::GET, None, None).await?,
         Action::Hold(hold) => {
             let until = hold.span.map(|span| SystemClock.now().plus(span).to_string()).or(hold.until.clone());

@@ -14,6 +14,7 @@ mod destinations;
 mod dev;
 mod dsn;
 mod figures;
+mod page;
 mod policy;
 mod process;
 mod progress;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use shared::job::JobId;
 
 use crate::api::{Api, Call, read_job, text};
+use crate::page::Page;
 use crate::process;
 
 #[derive(Debug, Args)]
@@ -20,18 +21,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the jobs that are in quarantine, those first that have been there longest
-    List {
-        /// How many at most
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-
-        /// Where to go on: what an earlier list says at its end
-        #[arg(long, value_name = "PLACE")]
-        after: Option<String>,
-
-        #[command(flatten)]
-        api: Api,
-    },
+    List(Page),
     /// Take a job out of quarantine: it is due now
     Release {
         /// The job, account/address; or an address of the default account
@@ -44,27 +34,18 @@ enum Action {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.action {
-        Action::List { limit, after, api } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(after.clone().map(|after| ("after", after)));
-            let call = Call { method: Method::GET, path: &["quarantine"], query: &query, body: None };
-            show(api, &api.call(call).await?, list)?;
-        }
+        Action::List(page) => page.print("quarantine", list).await?,
         Action::Release { job, api } => {
             let JobId { account, recipient } = read_job(job)?;
             let path = ["quarantine", recipient.as_str(), "release"];
             let query = [("account", account.to_string())];
             let call = Call { method: Method::POST, path: &path, query: &query, body: None };
-            show(api, &api.call(call).await?, |answer| {
-                format!("{} is due now at {}\n", text(&answer["job"]), text(&answer["destination"]))
-            })?;
+            let answer = api.call(call).await?;
+            let described = || format!("{} is due now at {}\n", text(&answer["job"]), text(&answer["destination"]));
+            process::print(&if api.json { format!("{answer}\n") } else { described() })?;
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn show(api: &Api, answer: &Value, describe: impl FnOnce(&Value) -> String) -> Result<()> {
-    process::print(&if api.json { format!("{answer}\n") } else { describe(answer) })
 }
 
 fn list(answer: &Value) -> String {

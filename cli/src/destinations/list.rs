@@ -1,38 +1,17 @@
 //! `redeliver destinations list`: over the API, those in trouble first, then those with work.
 
 use anyhow::Result;
-use clap::Args;
-use reqwest::Method;
 use serde_json::Value;
 use shared::clock::{Clock, SystemClock, Timestamp};
 
 use super::{breaker, hold};
-use crate::api::{Api, Call, text};
+use crate::api::text;
 use crate::figures::thousands;
-use crate::process;
+use crate::page::Page;
 
-#[derive(Debug, Args)]
-pub(super) struct List {
-    /// How many at most
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
-
-    /// Where to go on: what an earlier list says at its end
-    #[arg(long, value_name = "PLACE")]
-    after: Option<String>,
-
-    #[command(flatten)]
-    api: Api,
-}
-
-impl List {
-    pub(super) async fn run(&self) -> Result<()> {
-        let mut query = vec![("limit", self.limit.to_string())];
-        query.extend(self.after.clone().map(|after| ("after", after)));
-        let call = Call { method: Method::GET, path: &["destinations"], query: &query, body: None };
-        let answer = self.api.call(call).await?;
-        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer, SystemClock.now()) })
-    }
+/// Prints a page of the list.
+pub(super) async fn run(page: &Page) -> Result<()> {
+    page.print("destinations", |answer| describe(answer, SystemClock.now())).await
 }
 
 fn describe(answer: &Value, now: Timestamp) -> String {

@@ -209,9 +209,11 @@ fn resumed(arguments: impl Iterator<Item = String>) -> String {
         true => word,
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
-    let words: Vec<String> = arguments.filter(|word| word != "--resume").map(quoted).collect();
+    let mut words: Vec<String> = arguments.filter(|word| word != "--resume").map(quoted).collect();
     // Behind the command, for what stands behind -- is no option.
-    format!("redeliver {}", words.join(" ").replacen("submit", "submit --resume", 1))
+    let command = words.iter().position(|word| word == "submit").map_or(words.len(), |at| at + 1);
+    words.insert(command, "--resume".to_owned());
+    format!("redeliver {}", words.join(" "))
 }
 
 impl Format {
@@ -316,6 +318,7 @@ mod tests {
         for (words, command) in [
             (&["submit", "mail.log"] as &[&str], "redeliver submit --resume mail.log"),
             (&["submit", "--format", "postfix", "--resume", "a b"], "redeliver submit --resume --format postfix 'a b'"),
+            (&["-c", "submit.toml", "submit", "x"], "redeliver -c submit.toml submit --resume x"),
             (&["-c", "x;y", "submit", "it's", ""], r"redeliver -c 'x;y' submit --resume 'it'\''s' ''"),
         ] {
             assert_eq!(resumed(words.iter().map(|word| (*word).to_owned())), command);

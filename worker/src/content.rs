@@ -78,7 +78,8 @@ impl Contents {
         let kept = Cache::builder()
             .weigher(|key: &String, kept: &Kept| (key.len() + kept.size).try_into().unwrap_or(u32::MAX))
             .eviction_listener(|_, kept, _| kept.let_go())
-            .max_capacity(settings.cache as u64)
+            // One without capacity is switched off and tells nobody what it drops, which then takes room for some uses more.
+            .max_capacity(settings.cache.max(1) as u64)
             // What a campaign needs now stays, however often an earlier one was asked for.
             .eviction_policy(EvictionPolicy::lru())
             .time_to_live(settings.cache_for)

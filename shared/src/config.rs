@@ -2,7 +2,6 @@
 //! reported at once.
 
 use std::env;
-use std::fs;
 use std::mem;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +16,10 @@ use crate::store::place::PlaceBounds;
 
 mod access;
 mod content;
+pub mod files;
 mod hooks;
 mod hosts;
+mod names;
 mod read;
 mod redis;
 mod returned;
@@ -237,8 +238,8 @@ impl Config {
             .collect();
         let Some(path) = file else { return Self::from_layers(&[("default.toml", DEFAULT)], &variables) };
         let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|err| {
-            let text = format!("cannot be read: {err}; name another file with --config or REDELIVER_CONFIG");
+        let text = files::read_text(path).map_err(|why| {
+            let text = format!("{why}; name another file with --config or REDELIVER_CONFIG");
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "file".to_owned(), text }])
         })?;
         let mut config = Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)?;
@@ -256,8 +257,7 @@ impl Config {
     pub fn policy(&self) -> Result<std::sync::Arc<policy::Table>, SettingsFaults> {
         let Some(path) = &self.policy_file else { return Ok(policy::Table::embedded()) };
         let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|err| {
-            let text = format!("cannot be read: {err}");
+        let text = files::read_text(path).map_err(|text| {
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "policy.file".to_owned(), text }])
         })?;
         policy::Table::with_file(&name, &text).map(Into::into)

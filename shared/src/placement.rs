@@ -58,6 +58,16 @@ pub fn shard(name: &str, shards: u16) -> u16 {
     u16::try_from(shard).expect("a remainder is smaller than its divisor, which is a u16")
 }
 
+/// Whether a text can be the name of a destination: a provider, a domain, an address in brackets, or mail hosts with `+`
+/// between them. Names are in lower case, and beyond ASCII in Punycode.
+pub fn is_destination_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'[' | b']')
+    };
+    let is_name = |name: &str| !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_allowed);
+    text.split('+').all(is_name)
+}
+
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

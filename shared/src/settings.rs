@@ -1,6 +1,7 @@
 //! Typed reading of TOML tables, for the configuration and the policy table alike. A reader goes on past a fault, so
 //! that people see all their faults at once, each with file, key and what is allowed there.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -21,8 +22,18 @@ pub struct SettingsFault {
 
 impl fmt::Display for SettingsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.file, self.key, self.text)
+        write!(f, "{}: {}: {}", self.file, on_one_line(&self.key), on_one_line(&self.text))
     }
+}
+
+/// The text with its control characters escaped, so that a name with a line end in it cannot pretend to be another line of
+/// the log.
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let shown = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+    shown.collect::<String>().into()
 }
 
 impl SettingsFault {

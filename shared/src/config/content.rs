@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::names::{is_this_machine, parse_url};
 use super::read::{SECOND, set};
 use crate::job::CONTENT_SCHEMES;
 use crate::settings::Section;
@@ -32,17 +33,26 @@ impl Content {
     pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
         if section.has("roots") {
             self.roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
+            for root in self.roots.iter().filter(|root| !root.is_absolute()) {
+                section.fault("roots", format!("{:?} is no absolute path like \"/srv/mail\"", root.display()));
+            }
         }
         if section.has("stores") {
             self.stores.clear();
         }
         for text in section.texts("stores") {
-            match Url::parse(text) {
-                Ok(url) if CONTENT_SCHEMES.contains(&url.scheme()) && url.host_str().is_some() => self.stores.push(url),
+            match parse_url(text) {
+                Some(url) if url.scheme() == "http" && !is_this_machine(&url) => section.fault(
+                    "stores",
+                    format!("\"{text}\" has no TLS; write https://, for http:// is for stores on this machine alone"),
+                ),
+                Some(url) if CONTENT_SCHEMES.contains(&url.scheme()) && url.host_str().is_some() => {
+                    self.stores.push(url);
+                }
                 _ => section.fault(
                     "stores",
                     format!(
-                        "\"{text}\" is no URL like \"s3://bucket/folder\"; schemes are {}",
+                        "{text:?} is no URL like \"s3://bucket/folder\"; schemes are {}",
                         CONTENT_SCHEMES.join(", ")
                     ),
                 ),

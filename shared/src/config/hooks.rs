@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::names::read_plain;
 use super::read::{SECOND, set};
 use super::secret::Secret;
 use crate::account::Account;
@@ -167,12 +168,20 @@ impl Hook {
         set(&mut self.deferrals, section.switch("deferrals"));
         if service == Service::Ses {
             let topics: Vec<String> = section.texts("topics").into_iter().map(str::to_owned).collect();
+            for topic in topics.iter().filter(|topic| !is_topic(topic)) {
+                let text = format!("{topic:?} is no topic like \"arn:aws:sns:eu-west-1:123456789012:bounces\"");
+                section.fault("topics", text);
+            }
             if section.has("topics") {
                 self.topics = topics;
             }
         }
         if service.has_user() {
-            set(&mut self.user, section.text("user").map(|user| Some(user.to_owned())));
+            let user = read_plain(section, "user");
+            if user.is_some_and(|user| user.contains(':')) {
+                section.fault("user", "cannot hold a colon, which ends the user in basic authentication");
+            }
+            set(&mut self.user, user.map(|user| Some(user.to_owned())));
         }
         if service.is_signed() {
             set(&mut self.window, section.duration("window", 60 * SECOND..=WINDOW_MAX));
@@ -185,6 +194,12 @@ impl Hook {
             self.secret = Some(secret);
         }
     }
+}
+
+/// Whether a text can be the name of a topic, or begin one that ends with a star.
+fn is_topic(text: &str) -> bool {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    name.starts_with("arn:") && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*')
 }
 
 #[cfg(test)]

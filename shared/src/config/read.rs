@@ -9,6 +9,7 @@ use toml::{Table, Value};
 mod pace;
 mod smtp;
 
+use super::names::{read_cron, read_name};
 use super::senders::{read_command, read_http};
 use super::{Config, HostRule, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
 use crate::settings::{Section, SettingsFault};
@@ -67,13 +68,20 @@ impl Config {
             }
             section.finish();
         }
+        let mut named = Vec::new();
         for table in destinations {
-            pace::read_destination(&mut self.destinations, &self.pace, file, table, faults);
+            pace::read_destination(&mut self.destinations, &self.pace, file, table, faults, &mut named);
         }
         self.providers.read(file, &providers, faults);
+        let mut named = Vec::new();
         for (n, table) in routes.into_iter().enumerate() {
             let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
-            let Some(route) = read_route(Section::new(file, format!("route.{label}"), table, faults)) else { continue };
+            let mut section = Section::new(file, format!("route.{label}"), table, faults);
+            if named.contains(&label) {
+                section.fault("name", "another [[route]] of this file has this name; keep one of them");
+            }
+            named.push(label);
+            let Some(route) = read_route(section) else { continue };
             match self.routes.iter_mut().find(|known| known.name == route.name) {
                 Some(known) => *known = route,
                 None => self.routes.push(route),
@@ -142,10 +150,10 @@ impl Worker {
 
 impl Upkeep {
     fn read(&mut self, section: &mut Section<'_, '_>) {
-        set(&mut self.reinstate, section.text("reinstate").map(str::to_owned));
-        set(&mut self.trim_journal, section.text("trim_journal").map(str::to_owned));
-        set(&mut self.trim_delivered, section.text("trim_delivered").map(str::to_owned));
-        set(&mut self.repair, section.text("repair").map(str::to_owned));
+        set(&mut self.reinstate, read_cron(section, "reinstate").map(str::to_owned));
+        set(&mut self.trim_journal, read_cron(section, "trim_journal").map(str::to_owned));
+        set(&mut self.trim_delivered, read_cron(section, "trim_delivered").map(str::to_owned));
+        set(&mut self.repair, read_cron(section, "repair").map(str::to_owned));
     }
 }
 
@@ -206,8 +214,8 @@ const SENDERS: [(&str, SenderKind); 5] = [
 ];
 
 fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
-    let name = section.text("name").filter(|name| !name.is_empty()).map(str::to_owned);
-    if name.is_none() {
+    let name = read_name(&mut section, "name").map(str::to_owned);
+    if !section.has("name") {
         section.fault("name", "every route needs a name");
     }
     let kind = section.choice("sender", &SENDERS);

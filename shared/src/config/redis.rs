@@ -6,6 +6,7 @@ use deadpool_redis::redis::{ConnectionInfo, RedisConnectionInfo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::names::{read_plain, read_prefix};
 use super::read::{SECOND, set, set_number};
 use super::secret::{Secret, read_file};
 use crate::settings::{Section, SettingsFault};
@@ -82,12 +83,7 @@ impl Redis {
         let sentinel = ["sentinel_password", "sentinel_password_file"];
         read_login(&mut self.sentinel_login, section, "sentinel_username", sentinel);
         read_tls(&mut self.tls, section);
-        if let Some(prefix) = section.text("prefix") {
-            if prefix.is_empty() || prefix.contains(['{', '}']) || prefix.chars().any(char::is_whitespace) {
-                section.fault("prefix", "must not be empty, nor hold braces or white space");
-            }
-            prefix.clone_into(&mut self.prefix);
-        }
+        set(&mut self.prefix, read_prefix(section, "prefix").map(str::to_owned));
         set_number(&mut self.shards, section.number("shards", 1..=1_024));
         set_number(&mut self.pool_max, section.number("pool_max", 1..=1_024));
         set(&mut self.connect_timeout, section.duration("connect_timeout", SECOND / 100..=600 * SECOND));
@@ -197,8 +193,8 @@ pub(super) fn read_tls(tls: &mut Tls, section: &mut Section<'_, '_>) {
 }
 
 fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
-    let master = section.text("master").unwrap_or_default();
-    if master.is_empty() {
+    let master = read_plain(section, "master").unwrap_or_default();
+    if !section.has("master") {
         section.fault("master", "the sentinels have to be asked for a master by its name");
     }
     let nodes: Vec<ConnectionInfo> = read_nodes(section, "nodes");
@@ -228,7 +224,7 @@ fn read_nodes(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Connectio
 }
 
 fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static str, password: [&'static str; 2]) {
-    set(&mut login.username, section.text(user).map(|name| Some(name.to_owned())));
+    set(&mut login.username, read_plain(section, user).map(|name| Some(name.to_owned())));
     if let Some((_, secret)) = Secret::read(section, password) {
         login.password = Some(secret.reveal_text().into_owned());
     }
@@ -310,7 +306,8 @@ mod tests {
             ("url = \"redis://:secret@h\"\npassword = \"secret\"", "redis.password", "keep one"),
             ("sentinel_password = \"secret\"", "redis.sentinel_password", "no redis.sentinel"),
             ("durability = \"replicas\"", "redis.durability", "replicas:n"),
-            ("tls_ca_file = \"/dev/null\"", "redis.tls_ca_file", "PEM"),
+            ("tls_ca_file = \"/dev/null\"", "redis.tls_ca_file", "a device"),
+            ("tls_ca_file = \"Cargo.toml\"", "redis.tls_ca_file", "PEM"),
             ("tls_cert_file = \"/dev/null\"", "redis.tls_cert_file", "belong together"),
         ];
         for (text, key, why) in cases {

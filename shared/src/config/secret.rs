@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs;
+use std::path::Path;
 
+use super::files::read_bytes;
 use crate::settings::Section;
 
 /// A secret. Its `Debug` does not show it, and it has no `Display`.
@@ -56,7 +57,7 @@ pub(super) fn without_line_end(bytes: &[u8]) -> &[u8] {
 /// What is in the file that `key` names; a fault where it cannot be read.
 pub(super) fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
     let path = section.text(key)?;
-    fs::read(path).map_err(|err| section.fault(key, format!("\"{path}\" cannot be read: {err}"))).ok()
+    read_bytes(Path::new(path)).map_err(|why| section.fault(key, format!("\"{path}\" {why}"))).ok()
 }
 
 impl fmt::Debug for Secret {

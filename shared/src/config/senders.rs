@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
+use super::names::{is_this_machine, parse_url};
 use super::read::{SECOND, set};
 use super::secret::read_file;
 use super::{HostRule, Route, SenderSettings};
@@ -94,13 +95,8 @@ pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
 
 /// A URL that mail may be posted to: by TLS, or without it where that is on this machine, or wanted so.
 fn post_url(text: &str, cleartext: bool) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|_| "is no URL like \"https://mail.example.com/redeliver\"".to_owned())?;
-    let here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
+    let url = parse_url(text).ok_or("is no URL like \"https://mail.example.com/redeliver\"")?;
+    let here = is_this_machine(&url);
     match url.scheme() {
         _ if !url.username().is_empty() || url.password().is_some() => {
             Err("has a user or password in it; requests are signed instead".to_owned())
@@ -134,6 +130,9 @@ pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSetti
         Some(_) => {}
     }
     let arguments: Vec<String> = section.texts("arguments").into_iter().map(str::to_owned).collect();
+    if section.text("path").is_some_and(|path| path.contains('\0')) {
+        section.fault("path", "cannot hold a null character");
+    }
     for argument in &arguments {
         if let Err(unknown) = check_placeholders(argument) {
             let known = PLACEHOLDERS.join(", ");
@@ -230,7 +229,8 @@ mod tests {
     fn a_route_that_lacks_something_is_told_how_to_make_it() {
         for (text, key, says) in [
             ("sender = \"http\"\nurl = \"http://localhost/\"", "route.r.secret_file", "openssl rand"),
-            ("sender = \"http\"\nsecret_file = \"/dev/null\"", "route.r.secret_file", "openssl rand"),
+            ("sender = \"http\"\nsecret_file = \"/dev/null\"", "route.r.secret_file", "a device"),
+            ("sender = \"http\"\nsecret_file = \"Cargo.toml\"", "route.r.secret_file", "openssl rand"),
             ("sender = \"command\"\nprogram = \"/bin/true\"", "route.r.arguments", "{recipient}"),
             ("sender = \"command\"\nprogram = \"/bin/true\"", "route.r.arguments", "standard input"),
         ] {

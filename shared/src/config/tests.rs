@@ -116,3 +116,111 @@ fn a_default_route_that_is_not_there_is_a_fault() {
     let faults = Config::from_layers(&layers, &[]).unwrap_err();
     assert_eq!(faults.0[0].key, "worker.route");
 }
+
+/// Each line of these could only be a mistake. All are refused at the start, with their key and what is allowed.
+#[test]
+fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
+    let relay = "[[route]]\nname = \"relay\"\nsender = \"smtp\"\n";
+    let host = |host: &str| format!("{relay}host = \"{host}\"\n");
+    let named = |name: &str| format!("[[route]]\nname = \"{name}\"\nsender = \"log\"\n");
+    let destination = |name: &str| format!("[[destination]]\nname = \"{name}\"\nrate = 1\n");
+    let hook = |text: &str| format!("[intake.hooks.postmark]\npassword = \"x\"\n{text}\n");
+    let twice = "another [[";
+    let cases = [
+        // Twice the same section.
+        (destination("Example.com") + &destination("example.com"), "destination.example.com.name", twice),
+        (named("relay") + &named("relay"), "route.relay.name", twice),
+        // Names that get into keys, headers, URLs, paths and logs.
+        (named("a\\r\\nb"), "route.a\r\nb.name", "A-Z a-z 0-9 . _ -"),
+        (named("a b"), "route.a b.name", "A-Z a-z 0-9 . _ -"),
+        (named("a/b"), "route.a/b.name", "A-Z a-z 0-9 . _ -"),
+        (named(""), "route..name", "A-Z a-z 0-9 . _ -"),
+        (host("mx.example\\r\\nRSET"), "route.relay.host", "like \"relay.example.com\""),
+        (host("mx.example:25"), "route.relay.host", "like \"relay.example.com\""),
+        (host("smtp://mx.example"), "route.relay.host", "like \"relay.example.com\""),
+        (format!("{}helo = \"a\\r\\nb\"\n", host("mx.example")), "route.relay.helo", "host name"),
+        (format!("{}username = \"a\\u0000b\"\n", host("mx.example")), "route.relay.username", "control characters"),
+        (destination("*example.com"), "destination.*example.com.name", "\"*.example.com\""),
+        (destination("a.*.example"), "destination.a.*.example.name", "\"*.example.com\""),
+        (destination("a\\nb"), "destination.a\nb.name", "\"*.example.com\""),
+        (hook("user = \"a\\nb\""), "intake.hooks.postmark.user", "control characters"),
+        (hook("user = \"a:b\""), "intake.hooks.postmark.user", "colon"),
+        (hook("user = \"a\"\naccount = \"a/b\""), "intake.hooks.postmark.account", "A-Z a-z 0-9 . _ -"),
+        ("[intake.hooks.ses]\ntopics = [\"*\"]".to_owned(), "intake.hooks.ses.topics", "arn:aws:sns"),
+        ("[intake.lmtp]\naccount = \"a/b\"".to_owned(), "intake.lmtp.account", "A-Z a-z 0-9 . _ -"),
+        ("[intake.lmtp]\nhost = \"a\\r\\nb\"".to_owned(), "intake.lmtp.host", "host name"),
+        ("[access]\ntokens = [\"a/b read sha256:0\"]".to_owned(), "access.tokens", "A-Z a-z 0-9 . _ -"),
+        ("[redis]\nprefix = \"*\"".to_owned(), "redis.prefix", "A-Z a-z 0-9 . _ : -"),
+        ("[redis]\nprefix = \"rd{1}\"".to_owned(), "redis.prefix", "A-Z a-z 0-9 . _ : -"),
+        ("[redis]\nprefix = \"r?[d]\"".to_owned(), "redis.prefix", "A-Z a-z 0-9 . _ : -"),
+        ("[redis]\nurl = \"redis://h\\n/1\"".to_owned(), "redis.url", "URL"),
+        (
+            "[redis]\nsentinel = { master = \"a\\nb\", nodes = [\"redis://s1\"] }".to_owned(),
+            "redis.sentinel.master",
+            "control characters",
+        ),
+        // Content that leaves this machine in the clear, or is somewhere else in each folder that a worker starts in.
+        ("[content]\nstores = [\"http://store.example/mail\"]".to_owned(), "content.stores", "write https://"),
+        ("[content]\nstores = [\"https://store.example/\\r\\nmail\"]".to_owned(), "content.stores", "s3://bucket"),
+        ("[content]\nroots = [\"mail\"]".to_owned(), "content.roots", "absolute path"),
+        // Tasks that never run.
+        ("[upkeep]\nrepair = \"0 0 0 30 2 *\"".to_owned(), "upkeep.repair", "within a year"),
+        ("[upkeep]\nreinstate = \"0 0 0 1 1 * 2020\"".to_owned(), "upkeep.reinstate", "within a year"),
+        ("[upkeep]\ntrim_journal = \"every day\"".to_owned(), "upkeep.trim_journal", "second minute hour"),
+    ];
+    for (text, key, allowed) in cases {
+        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).err();
+        let faults = faults.unwrap_or_else(|| panic!("accepted: {text}"));
+        let said = faults.0.iter().any(|fault| fault.key == key && fault.text.contains(allowed));
+        assert!(said, "{text}: {faults}");
+        assert!(!faults.to_string().contains('\r'), "a fault is one line: {faults:?}");
+    }
+    let good = "[content]\nroots = [\"/srv/mail\"]\nstores = [\"http://127.0.0.1:9000/mail\", \"s3://bucket\"]\n\
+                [redis]\nprefix = \"app:rd-1\"\n[[destination]]\nname = \"*\"\n[[destination]]\nname = \"a.example+b.example\"\n";
+    let good = format!("{good}{}", host("2001:db8::1"));
+    Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &good)], &[]).unwrap();
+}
+
+/// A named pipe that nothing writes to would hold up the start for ever.
+#[test]
+fn files_that_are_no_regular_ones_are_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let large = folder.path().join("large");
+    std::fs::File::create(&large).unwrap().set_len(5 << 20).unwrap();
+    for (file, why) in [
+        (pipe.as_path(), "a named pipe"),
+        (folder.path(), "a folder"),
+        (Path::new("/dev/zero"), "a device"),
+        (&large, "larger than 4 MiB"),
+        (Path::new("/nowhere"), "cannot be read"),
+    ] {
+        let shown = file.display();
+        let text = format!(
+            "[redis]\nurl_file = \"{shown}\"\npassword_file = \"{shown}\"\ntls_ca_file = \"{shown}\"\n\
+             [verp]\nkey_file = \"{shown}\"\n[intake.hooks.mailgun]\nsigning_key_file = \"{shown}\"\n\
+             [[route]]\nname = \"r\"\nsender = \"http\"\nsecret_file = \"{shown}\"\nca_file = \"{shown}\"\n\
+             [[route]]\nname = \"s\"\nsender = \"smtp\"\nhost = \"h\"\nusername = \"u\"\npassword_file = \"{shown}\"\n\
+             tls = \"required\"\ntls_ca_file = \"{shown}\"\n"
+        );
+        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).unwrap_err();
+        let refused = |key: &str| faults.0.iter().any(|fault| fault.key == key && fault.text.contains(why));
+        for key in [
+            "redis.url_file",
+            "redis.password_file",
+            "redis.tls_ca_file",
+            "verp.key_file",
+            "intake.hooks.mailgun.signing_key_file",
+            "route.r.secret_file",
+            "route.r.ca_file",
+            "route.s.password_file",
+            "route.s.tls_ca_file",
+        ] {
+            assert!(refused(key), "{key} {shown}: {faults}");
+        }
+        let config = Config { policy_file: Some(file.to_owned()), ..Config::embedded() };
+        assert!(config.policy().unwrap_err().to_string().contains(why), "{shown}");
+        assert!(Config::load(Some(file)).unwrap_err().to_string().contains(why), "{shown}");
+    }
+}

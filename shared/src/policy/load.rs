@@ -11,6 +11,8 @@ use super::ranking::Ranking;
 use super::reason::{REASONS, Reason};
 use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
 use super::table::Table;
+use crate::account::Account;
+use crate::placement::is_destination_name;
 use crate::settings::{Section, SettingsFault, SettingsFaults};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -163,9 +165,9 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     }
     let text = read_text(&mut section);
     let reason = read_reasons(&mut section);
-    let account = section.text("account").map(str::to_owned);
-    let stream = section.text("stream").map(str::to_owned);
-    let destination = section.text("destination").map(str::to_lowercase);
+    let account = read_account(&mut section);
+    let stream = read_stream(&mut section);
+    let destination = read_destination(&mut section);
     let scope = section.choice("scope", &SCOPES);
     let delays = section.durations("delays", &(Duration::from_secs(1)..=366 * DAY));
     if delays.len() > DELAYS_MAX {
@@ -189,6 +191,35 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let jitter = if scope == super::Scope::Host { jitter.never_early() } else { jitter };
     let name = name?.to_owned();
     Some(Row { name, status, text, reason, account, stream, destination, scope, delays, jitter, hint, hold, end, says })
+}
+
+fn read_account(section: &mut Section<'_, '_>) -> Option<String> {
+    let name = section.text("account")?;
+    match Account::parse(name) {
+        Ok(_) => Some(name.to_owned()),
+        Err(why) => {
+            section.fault("account", format!("{name:?} is no account: {why}"));
+            None
+        }
+    }
+}
+
+fn read_stream(section: &mut Section<'_, '_>) -> Option<String> {
+    let stream = section.text("stream")?;
+    if stream.is_empty() || stream.chars().any(char::is_control) {
+        section.fault("stream", format!("{stream:?} is no stream: it must be text without control characters"));
+    }
+    Some(stream.to_owned())
+}
+
+/// A row is for one destination. A pattern would match nothing.
+fn read_destination(section: &mut Section<'_, '_>) -> Option<String> {
+    let name = section.text("destination")?.to_lowercase();
+    if !is_destination_name(&name) {
+        let text = "is no destination: write a domain like \"example.com\" or a provider; leave it out for all of them";
+        section.fault("destination", format!("{name:?} {text}"));
+    }
+    Some(name)
 }
 
 fn read_jitter(section: &mut Section<'_, '_>) -> Option<Jitter> {
@@ -257,6 +288,27 @@ mod tests {
             let table = Table::with_file("t", &format!("{row}{class}")).unwrap();
             let row = table.row(&Reply::parse("550 5.9.9 no"), "", None, "");
             assert_eq!((row.class(), row.end), (expected, Final::Unavailable), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_for_something_that_cannot_be_is_refused_with_what_is_allowed() {
+        for (text, key, allowed) in [
+            ("account = \"a/b\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
+            ("account = \"\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
+            ("account = \"*\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
+            ("destination = \"*\"", "row.r.destination", "leave it out"),
+            ("destination = \"*.example.com\"", "row.r.destination", "leave it out"),
+            ("destination = \"\"", "row.r.destination", "leave it out"),
+            ("destination = \"jo@example.com\"", "row.r.destination", "leave it out"),
+            ("stream = \"\"", "row.r.stream", "control characters"),
+            ("stream = \"a\\r\\nb\"", "row.r.stream", "control characters"),
+        ] {
+            let row = "[[row]]\nname = \"r\"\nstatus = \"*\"\nscope = \"host\"\nfinal = \"message\"";
+            let faults = Table::with_file("mine.toml", &format!("{row}\n{text}")).err();
+            let faults = faults.unwrap_or_else(|| panic!("accepted: {text}"));
+            let said = faults.0.iter().any(|fault| fault.key == key && fault.text.contains(allowed));
+            assert!(said, "{text}: {faults}");
         }
     }
 

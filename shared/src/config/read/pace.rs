@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use super::{SECOND, set, set_number};
 use crate::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
+use crate::placement::is_destination_name;
 use crate::settings::{Section, SettingsFault};
 
 const DAY: Duration = super::DAY;
@@ -25,24 +26,32 @@ pub(super) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>)
     set(&mut breaker.open_max, section.duration("open_max", SECOND..=7 * DAY));
 }
 
-/// Reads a section and puts it in the place of one that has the same name. What it leaves out is as in `[pace]`.
+/// Reads a section and puts it in the place of one that an earlier file gave the same name. What it leaves out is as in
+/// `[pace]`. `named` are the names that this file has used.
 pub(super) fn read_destination(
     rules: &mut Vec<DestinationRule>,
     pace: &Pace,
     file: &str,
     table: &Table,
     faults: &mut Vec<SettingsFault>,
+    named: &mut Vec<String>,
 ) {
     let label = table.get("name").and_then(Value::as_str).unwrap_or_default();
     let mut section = Section::new(file, format!("destination.{label}"), table, faults);
     let mut limits = pace.limits;
     read_limits(&mut limits, &mut section, "window");
     let name = section.text("name").unwrap_or_default().to_lowercase();
-    let rest = name.strip_prefix('*').unwrap_or(&name);
-    if name.is_empty() || rest.contains('*') || name.contains(char::is_whitespace) {
-        section.fault("name", "every destination needs a name: \"example.com\", \"*.example.com\" or a provider's");
+    let plain = name.strip_prefix("*.").unwrap_or(&name);
+    if name != "*" && !is_destination_name(plain) {
+        section.fault(
+            "name",
+            "every destination needs a name: \"example.com\", \"*.example.com\", a provider's, or \"*\" for all",
+        );
+    } else if named.contains(&name) {
+        section.fault("name", "another [[destination]] of this file has this name; keep one of them");
     } else {
         rules.retain(|rule| rule.name != name);
+        named.push(name.clone());
         rules.push(DestinationRule { name, limits });
     }
     section.finish();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::names::{read_host, read_plain};
 use super::super::redis::read_tls;
 use super::super::secret::{read_file, without_line_end};
 use super::super::smtp::{
@@ -13,8 +14,8 @@ use crate::settings::Section;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 pub(super) fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
-    let host = section.text("host").filter(|host| !host.is_empty()).map(str::to_owned);
-    if host.is_none() {
+    let host = read_host(section, "host").map(str::to_owned);
+    if !section.has("host") {
         section.fault("host", "an smtp route needs the host of its relay");
     }
     let mut smtp = SmtpSettings::new(host?, 25);
@@ -123,7 +124,7 @@ fn read_notify(section: &mut Section<'_, '_>) -> Notify {
 }
 
 fn read_login(section: &mut Section<'_, '_>) -> Option<SmtpLogin> {
-    let username = section.text("username").map(str::to_owned);
+    let username = read_plain(section, "username").map(str::to_owned);
     let password = read_file(section, "password_file");
     if section.has("username") != section.has("password_file") {
         section.fault("username", "username and password_file belong together; give both or none");
@@ -174,7 +175,7 @@ mod tests {
         let relay = "sender = \"smtp\"\nhost = \"relay.example\"\n";
         for (text, key, why) in [
             ("username = \"ann\"", "route.r.username", "belong together"),
-            ("username = \"ann\"\npassword_file = \"/dev/null\"", "route.r.password_file", "in the clear"),
+            ("username = \"ann\"\npassword_file = \"Cargo.toml\"", "route.r.password_file", "in the clear"),
             ("tls = \"always\"", "route.r.tls", "is not one of"),
             ("tls_cert_file = \"/dev/null\"", "route.r.tls_cert_file", "belong together"),
             ("notify = [\"never\", \"delay\"]", "route.r.notify", "stands alone"),

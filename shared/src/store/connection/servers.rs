@@ -204,6 +204,10 @@ impl fmt::Debug for Tls {
 /// [`BadUrl`] where it cannot be read, or asks for TLS that checks nothing.
 pub fn read_url(url: &str) -> Result<ConnectionInfo, BadUrl> {
     let node: ConnectionInfo = url.parse().map_err(|_| BadUrl)?;
+    // They would be lost without a word.
+    if url.chars().any(char::is_control) {
+        return Err(BadUrl);
+    }
     if matches!(node.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err(BadUrl);
     }

@@ -2,7 +2,6 @@
 //! that is read again when it changes. Each token has its own rate, if any, at each scheduler.
 
 use std::collections::HashMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,7 +13,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
 use shared::access::{Grant, Scope, TokenHash};
-use shared::clock::{Clock, Timestamp};
+use shared::clock::Clock;
 use shared::config;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +22,6 @@ use crate::api::problem::Problem;
 
 /// How often the file of tokens is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How large that file may be, in bytes.
-const FILE_MAX: u64 = 1 << 20;
 
 /// The longest token that is looked at, in bytes.
 const TOKEN_MAX: usize = 512;
@@ -49,7 +45,8 @@ struct Bearer {
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     saved: f64,
-    at: Timestamp,
+    /// By [`Clock::running`], because a clock that is set back must not keep tokens from being saved up.
+    at: Duration,
 }
 
 impl Access {
@@ -99,7 +96,7 @@ impl Access {
         });
         let Some(bearer) = bearer else { return Err(Problem::unauthorized(WRONG_TOKEN, CHALLENGE_WRONG)) };
         if let Some(rate) = bearer.grant.rate.or(self.settings.rate) {
-            bearer.take_one(rate, self.clock.now()).map_err(|wait| {
+            bearer.take_one(rate, self.clock.running()).map_err(|wait| {
                 let detail = format!("{} requests per second are granted to {}", rate, bearer.grant.name);
                 Problem::too_many(detail, wait)
             })?;
@@ -118,7 +115,7 @@ impl Access {
     /// Takes over the grants of a file's text beside those of the configuration. Who was known keeps what it has saved up.
     fn take(&self, text: &str) -> Result<(), String> {
         let grants = Grant::parse_all(text).map_err(|faults| faults.join("; "))?;
-        let now = self.clock.now();
+        let now = self.clock.running();
         let mut bearers = self.bearers.write().unwrap_or_else(PoisonError::into_inner);
         let new = self.settings.tokens.iter().cloned().chain(grants).map(|grant| {
             let known = bearers.get(&grant.hash).filter(|known| known.grant == grant).cloned();
@@ -176,9 +173,9 @@ pub async fn guard(
 
 impl Bearer {
     /// Takes one request; where none is saved up, how long that takes.
-    fn take_one(&self, rate: f64, now: Timestamp) -> Result<(), Duration> {
+    fn take_one(&self, rate: f64, now: Duration) -> Result<(), Duration> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = (bucket.saved + now.since(bucket.at).as_secs_f64() * rate).min(burst(rate));
+        let saved = (bucket.saved + now.saturating_sub(bucket.at).as_secs_f64() * rate).min(burst(rate));
         if saved < 1.0 {
             return Err(Duration::from_secs_f64((1.0 - saved) / rate));
         }
@@ -194,9 +191,5 @@ fn burst(rate: f64) -> f64 {
 
 fn read_file(path: &Path) -> Result<String, String> {
     let fault = |why: String| format!("access.tokens_file: {}: {why}", path.display());
-    let size = fs::metadata(path).map_err(|err| fault(err.to_string()))?.len();
-    if size > FILE_MAX {
-        return Err(fault(format!("has more than {FILE_MAX} bytes")));
-    }
-    fs::read_to_string(path).map_err(|err| fault(err.to_string()))
+    config::files::read_text(path).map_err(fault)
 }

@@ -20,8 +20,12 @@ pub mod repair;
 pub mod trim_delivered;
 pub mod trim_journal;
 
-/// How long a claim on an occurrence is kept: longer than the clocks of two replicas can differ.
-const CLAIM_KEPT: Duration = Duration::from_secs(3_600);
+/// How long a claim on an occurrence is kept. Replicas whose clocks differ by more than this run the task once each, which
+/// does no harm. If it were kept for longer, a replica whose clock is ahead would claim occurrences that the others then miss.
+const CLAIM_KEPT: Duration = Duration::from_secs(60);
+
+/// How long one wait lasts at most, in real time. The clock may be set meanwhile, so it is read again after each.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One periodic task.
 #[async_trait]
@@ -73,14 +77,18 @@ impl Upkeep {
     }
 
     async fn repeat(&self, schedule: &Schedule, task: &dyn Task) {
-        let mut last = self.store.clock().now();
-        while let Some(occurrence) = next(schedule, last) {
-            let clock = self.store.clock();
-            sleep(clock.real(occurrence.since(clock.now()))).await;
-            if clock.now() < occurrence {
+        let clock = self.store.clock();
+        // Occurrences up to here are over. Those that were missed, as the clock was set ahead, are made good by one run.
+        let mut last = clock.now();
+        while let Some(occurrence) = next(schedule, last.min(clock.now())) {
+            let now = clock.now();
+            // After the clock was set back, the last run must not keep the task from running until then.
+            last = last.min(now);
+            if now < occurrence {
+                sleep(clock.real(occurrence.since(now)).min(LOOK)).await;
                 continue;
             }
-            last = occurrence.max(clock.now());
+            last = now;
             match self.run_occurrence(task, occurrence).await {
                 Ok(Some(count)) if count > 0 => tracing::info!(task = task.name(), count, "upkeep"),
                 Ok(_) => {}

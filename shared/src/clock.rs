@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An instant, in whole milliseconds since the Unix epoch. In JSON it is RFC 3339 text in UTC.
@@ -85,9 +86,19 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// The instant to hand to the store's scripts, or `None` where Redis shall read its own clock.
     fn passed_in(&self) -> Option<Timestamp>;
 
+    /// How much time has passed on this clock since an instant of its own. It goes on while the machine is suspended, and
+    /// setting the clock back or ahead does not move it. Only the difference of two such times means anything.
+    fn running(&self) -> Duration;
+
     /// How much real time it takes until `span` has passed on this clock.
     fn real(&self, span: Duration) -> Duration;
 }
+
+/// The clock that goes on while the machine is suspended. On macOS the monotonic clock does.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const RUNNING: ClockId = ClockId::CLOCK_BOOTTIME;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const RUNNING: ClockId = ClockId::CLOCK_MONOTONIC;
 
 /// The machine's clock; the store's scripts read Redis's own.
 #[derive(Debug, Default)]
@@ -101,6 +112,11 @@ impl Clock for SystemClock {
 
     fn passed_in(&self) -> Option<Timestamp> {
         None
+    }
+
+    fn running(&self) -> Duration {
+        // `Instant` stands still while the machine is suspended.
+        clock_gettime(RUNNING).expect("every system that this is built for has the clock").into()
     }
 
     fn real(&self, span: Duration) -> Duration {
@@ -139,6 +155,10 @@ impl Clock for FastClock {
         Some(self.now())
     }
 
+    fn running(&self) -> Duration {
+        self.started.get().map(Instant::elapsed).unwrap_or_default() * self.speed
+    }
+
     fn real(&self, span: Duration) -> Duration {
         span / self.speed
     }
@@ -146,12 +166,15 @@ impl Clock for FastClock {
 
 /// A clock that stands still until it is moved: the tests'.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now_ms: AtomicI64,
+    running_ms: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `now` until it is moved.
     pub fn new(now: Timestamp) -> Self {
-        Self(AtomicI64::new(now.ms()))
+        Self { now_ms: AtomicI64::new(now.ms()), running_ms: AtomicU64::new(0) }
     }
 
     /// Moves the clock forward by `span`.
@@ -159,19 +182,25 @@ impl ManualClock {
         self.set(self.now().plus(span));
     }
 
-    /// Moves the clock to `now`.
+    /// Moves the clock to `now`. Time passes if that is later; if it is earlier the clock is set back.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.ms(), Ordering::SeqCst);
+        let before = Timestamp::from_ms(self.now_ms.swap(now.ms(), Ordering::SeqCst));
+        let passed = now.since(before).as_millis().try_into().unwrap_or(u64::MAX);
+        self.running_ms.fetch_add(passed, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_ms(self.0.load(Ordering::SeqCst))
+        Timestamp::from_ms(self.now_ms.load(Ordering::SeqCst))
     }
 
     fn passed_in(&self) -> Option<Timestamp> {
         Some(self.now())
+    }
+
+    fn running(&self) -> Duration {
+        Duration::from_millis(self.running_ms.load(Ordering::SeqCst))
     }
 
     fn real(&self, _span: Duration) -> Duration {
@@ -183,6 +212,18 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_that_has_passed_is_not_taken_back_when_the_clock_is_set_back() {
+        let clock = ManualClock::new(Timestamp::from_ms(5_000));
+        clock.advance(Duration::from_secs(3));
+        clock.set(Timestamp::from_ms(1_000));
+        assert_eq!(clock.running(), Duration::from_secs(3));
+        clock.set(Timestamp::from_ms(2_000));
+        assert_eq!(clock.running(), Duration::from_secs(4));
+        let before = SystemClock.running();
+        assert!(SystemClock.running() >= before);
+    }
 
     #[test]
     fn instants_read_and_print_as_rfc_3339() {

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::{ContentError, Contents};
+use worker::lease_end::LeaseEnd;
 use worker::routes::Routes;
 
 /// A service account's, of no use to anybody.
@@ -150,7 +151,8 @@ async fn content_that_is_not_there_drops_its_message_and_says_nothing_about_the_
     let routes = Routes::new("default").with("default", world.mail.clone());
     let contents = contents_of("s3", server.address);
     let attempter = Attempter::new(routes, contents, Table::embedded(), world.store.clock().clone());
-    let settlement = attempter.attempt(world.claim_one().await, &CancellationToken::new()).await.unwrap();
+    let settlement =
+        attempter.attempt(world.claim_one().await, &CancellationToken::new(), &LeaseEnd::default()).await.unwrap();
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     let missing = Some(DropReason::ContentMissing.as_str().to_owned());
     assert_eq!(

@@ -17,6 +17,7 @@ use shared::tally::TallyResult;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;
+use worker::lease_end::LeaseEnd;
 use worker::routes::Routes;
 use worker::sender::smtp::SmtpSender;
 
@@ -118,7 +119,8 @@ async fn cut_off_at(command: &str, peer: &SmtpPeer, world: &World, attempter: &A
         peer.has_heard(command, 1).await;
         cut.cancel();
     };
-    tokio::join!(attempter.attempt(world.claim_one().await, &cut), cutting).0
+    let never = LeaseEnd::default();
+    tokio::join!(attempter.attempt(world.claim_one().await, &cut, &never), cutting).0
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod batches;
 mod benches;
 mod bounds;
 mod breaker;
+mod clocks;
 mod clustered;
 mod confirm;
 mod conformance;

@@ -20,6 +20,7 @@ use shared::tally::{Tally, TallyResult};
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;
+use worker::lease_end::LeaseEnd;
 use worker::routes::Routes;
 use worker::sender::smtp::SmtpSender;
 
@@ -128,7 +129,8 @@ async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_w
         let mut mail = bounce("jo@one.example", "m1", FULL);
         mail["content"] = json!({"inline": "Subject: hello\n\nbye\n"});
         world.take_in_and_wait(mail).await;
-        let settlement = attempter.attempt(world.claim_one().await, &CancellationToken::new()).await.unwrap();
+        let settlement =
+            attempter.attempt(world.claim_one().await, &CancellationToken::new(), &LeaseEnd::default()).await.unwrap();
         assert_eq!(world.settle(&settlement).await, Settled::Done);
         let event = world.events_of(kind).await.pop().unwrap();
         assert!(event.transcript.unwrap().unknown, "{after_dot:?}");

@@ -8,6 +8,7 @@ pub mod bounce;
 pub mod certificates;
 pub mod cluster;
 pub mod dns;
+pub mod faketime;
 pub mod http;
 pub mod lmtp;
 pub mod mail;

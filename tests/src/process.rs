@@ -1,6 +1,7 @@
 //! The real program, as a process of its own.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,14 @@ impl Redeliver {
     /// # Panics
     /// Where the program has not been built.
     pub fn start_with(arguments: &[&str], config: &str) -> Self {
+        Self::start_in(&[], arguments, config)
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Panics
+    /// Where the program has not been built.
+    pub fn start_in(environment: &[(&str, OsString)], arguments: &[&str], config: &str) -> Self {
         let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
         let file = folder.path().join("redeliver.toml");
         fs::write(&file, config).expect("the folder can be written to");
@@ -42,6 +51,7 @@ impl Redeliver {
             .arg(file)
             .current_dir(folder.path())
             .env("TMPDIR", folder.path())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(folder.path().join(LOG)).expect("the folder can be written to"))

@@ -2,6 +2,7 @@
 //! a Cluster. They end with the value that stands for them, and with the test's process, however that ends.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -14,6 +15,7 @@ use shared::store::private::{PROGRAM_VARIABLE, PROGRAMS};
 use tempfile::TempDir;
 
 use crate::certificates::Certificates;
+use crate::faketime::FakeClock;
 use crate::wait::eventually;
 
 /// Kills what it was told of when its pipe is closed: that happens when the test's process ends, even where it is killed.
@@ -49,6 +51,8 @@ fn is_there(program: &str) -> bool {
 /// Servers of one test, in a folder of their own.
 pub struct Servers {
     program: String,
+    /// What is in their environment beside that of the test.
+    environment: Vec<(&'static str, OsString)>,
     folder: TempDir,
     /// The directives of servers that encrypt, beside the port.
     tls: Vec<String>,
@@ -70,11 +74,19 @@ impl Servers {
             .expect("a shell can be started");
         Self {
             program: program.to_owned(),
+            environment: Vec::new(),
             folder,
             tls: Vec::new(),
             children: Mutex::default(),
             guard: Mutex::new(guard),
         }
+    }
+
+    /// None yet, of Redis, whose wall clock is `clock`. Valkey does not start by libfaketime.
+    pub fn by_clock(clock: &FakeClock) -> Self {
+        let mut servers = Self::new("redis-server");
+        servers.environment = clock.environment();
+        servers
     }
 
     /// None yet, of this program, which talk with each other over TLS, and with others on a port of its own. Their authority is
@@ -134,6 +146,7 @@ impl Servers {
         let child = Command::new(&self.program)
             .arg(file)
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -22,6 +22,8 @@ pub enum Act {
     Say(&'static str),
     /// Answers, and closes the connection.
     SayAndClose(&'static str),
+    /// Answers when the test lets it, by [`SmtpPeer::say_it`].
+    SayLater(&'static str),
     /// Says nothing any more.
     Hang,
     /// Closes the connection.
@@ -51,6 +53,7 @@ pub struct SmtpPeer {
     pub address: SocketAddr,
     heard: watch::Sender<Vec<Heard>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
+    says_it: watch::Sender<bool>,
     _stop: DropGuard,
 }
 
@@ -90,11 +93,13 @@ impl SmtpPeer {
         let listener = TcpListener::bind(at).await.expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
         let heard = watch::Sender::new(Vec::new());
-        let stop = CancellationToken::new();
+        let (says_it, stop) = (watch::Sender::new(false), CancellationToken::new());
         let contents = Arc::new(Mutex::default());
-        let listening = listen(listener, (tls, encrypted), Arc::new(script), heard.clone(), Arc::clone(&contents));
+        let says = says_it.subscribe();
+        let listening =
+            listen(listener, (tls, encrypted), Arc::new(script), heard.clone(), Arc::clone(&contents), says);
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
-        Self { address, heard, contents, _stop: stop.drop_guard() }
+        Self { address, heard, contents, says_it, _stop: stop.drop_guard() }
     }
 
     /// All that it was sent so far.
@@ -105,6 +110,11 @@ impl SmtpPeer {
     /// The contents that it was sent so far, without the dots that SMTP adds.
     pub fn contents(&self) -> Vec<Bytes> {
         self.contents.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Lets it give the answers of [`Act::SayLater`], now and from now on.
+    pub fn say_it(&self) {
+        self.says_it.send_replace(true);
     }
 
     /// On which connections a command that starts so was sent.
@@ -141,10 +151,12 @@ async fn listen(
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
+    says: watch::Receiver<bool>,
 ) {
     for connection in 1.. {
         let Ok((stream, _)) = listener.accept().await else { return };
-        tokio::spawn(converse(stream, tls.clone(), connection, script.clone(), heard.clone(), contents.clone()));
+        let (heard, contents) = (heard.clone(), contents.clone());
+        tokio::spawn(converse(stream, tls.clone(), connection, script.clone(), heard, contents, says.clone()));
     }
 }
 
@@ -156,6 +168,7 @@ async fn converse(
     script: Arc<Script>,
     heard: watch::Sender<Vec<Heard>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
+    mut says: watch::Receiver<bool>,
 ) -> Option<()> {
     let stream = match &tls {
         Some(tls) if encrypted => Either::Right(Box::new(tls.accept(stream).await.ok()?)),
@@ -169,6 +182,10 @@ async fn converse(
         heard.send_modify(|heard| heard.push(now));
         let reply = match act {
             Act::Say(reply) | Act::SayAndClose(reply) | Act::Encrypt(reply) => reply,
+            Act::SayLater(reply) => {
+                says.wait_for(|says| *says).await.ok()?;
+                reply
+            }
             Act::Begin(part) => {
                 lines.write_all(part.as_bytes()).await.ok()?;
                 lines.flush().await.ok()?;

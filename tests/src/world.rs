@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::worker::attempt::Attempter;
+use ::worker::lease_end::LeaseEnd;
 use ::worker::sender::Sender;
 use scheduler::intake::accept::Accept;
 use scheduler::intake::{facts, json};
@@ -175,7 +176,11 @@ impl World {
     /// Attempts a leased job; what is to be settled.
     pub async fn attempt(&self, leased: LeasedJob) -> Settlement {
         let never = CancellationToken::new();
-        *self.attempter.attempt(leased, &never).await.expect("an attempt that is not cut off ends in a settlement")
+        *self
+            .attempter
+            .attempt(leased, &never, &LeaseEnd::default())
+            .await
+            .expect("an attempt that is not cut off ends in a settlement")
     }
 
     /// Attempts leased jobs, whose messages are all answered with `reply`, and settles each in a call of its own.
@@ -189,7 +194,7 @@ impl World {
 
     /// Lengthens a lease to its full length from now.
     pub async fn extend(&self, lease: &Lease) -> Extended {
-        self.store.extend(&[(lease.key(), self.now().plus(LEASE))]).await.remove(0)
+        self.store.extend(&[lease.key()], LEASE).await.remove(0)
     }
 
     /// Gives a lease back; whether its token was valid.

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::progress::Progress;
 use self::trouble::Troubles;
 use crate::content::{ContentError, Contents};
+use crate::lease_end::LeaseEnd;
 use crate::routes::Routes;
 use crate::sender::{Attempt, Fate, Moment};
 
@@ -49,8 +50,14 @@ impl Attempter {
 
     /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
     /// cancelled it stops at the message that is under way, within some seconds where the peer may have that one already, and
-    /// says what happened until then; `None` where that is nothing, and the job can be given back untried.
-    pub async fn attempt(&self, leased: LeasedJob, cut: &CancellationToken) -> Option<Box<Settlement>> {
+    /// says what happened until then; `None` where that is nothing, and the job can be given back untried. When the lease is
+    /// over it cancels `cut` itself before it sends anything more.
+    pub async fn attempt(
+        &self,
+        leased: LeasedJob,
+        cut: &CancellationToken,
+        lease_end: &LeaseEnd,
+    ) -> Option<Box<Settlement>> {
         let mut progress = Progress::new(leased);
         progress.hear_silence();
         progress.drop_expired();
@@ -58,7 +65,7 @@ impl Attempter {
             return Some(settlement);
         }
         while let Some(message) = progress.waiting.front() {
-            let Some((outcome, transcript)) = self.send_unless_cut(&progress, message, cut).await else {
+            let Some((outcome, transcript)) = self.send_unless_cut(&progress, message, cut, lease_end).await else {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
@@ -104,8 +111,9 @@ impl Attempter {
         progress: &Progress,
         message: &Message,
         cut: &CancellationToken,
+        lease_end: &LeaseEnd,
     ) -> Option<(Outcome, Option<Transcript>)> {
-        let fate = Fate::until(cut.clone());
+        let fate = Fate::within(cut.clone(), lease_end.clone());
         let mut sending = pin!(self.send(progress, message, fate.clone()));
         if let Some(ended) = cut.run_until_cancelled(&mut sending).await {
             return Some(ended);
@@ -154,6 +162,8 @@ impl Attempter {
             metadata: message.metadata.clone(),
             content,
         };
+        // Here for all senders; those that connect first look again when they have.
+        attempt.fate.may_send().await;
         let (outcome, transcript) = sender.send_traced(&attempt).await;
         if let Some(transcript) = &transcript {
             trace(transcript, &progress.leased.job.head.destination);

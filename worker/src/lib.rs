@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod connect;
 pub mod content;
+pub mod lease_end;
 pub mod presence;
 pub mod rendezvous;
 pub mod routes;

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempter;
 use crate::content::Contents;
+use crate::lease_end::LeaseEnd;
 use crate::presence::Presence;
 use crate::rendezvous::Turn;
 use crate::routes::Routes;
@@ -66,7 +67,16 @@ struct Visit {
     turn: Turn,
     /// What it could claim at most.
     permits: Vec<OwnedSemaphorePermit>,
+    /// When it was asked for, by [`Clock::running`](shared::clock::Clock::running): leases last from then on.
+    asked_at: Duration,
     claimed: Result<Claimed, StoreError>,
+}
+
+/// What a visit has claimed, and a permit for each job.
+struct Taken {
+    claimed: Claimed,
+    permits: Vec<OwnedSemaphorePermit>,
+    asked_at: Duration,
 }
 
 impl Worker {
@@ -167,8 +177,9 @@ impl Loop {
             let config::Worker { share, lease, .. } = self.worker.settings;
             let (store, bounds) = (self.worker.store.clone(), ClaimBounds { batch: permits.len(), share, lease });
             self.under_way.spawn(async move {
+                let asked_at = store.clock().running();
                 let claimed = store.claim(turn.shard, bounds).await;
-                Visit { turn, permits, claimed }
+                Visit { turn, permits, asked_at, claimed }
             });
         }
         false
@@ -180,8 +191,8 @@ impl Loop {
     }
 
     /// Plans the next visit after one that has ended, and gives what it claimed, with a permit for each job.
-    fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<(Claimed, Vec<OwnedSemaphorePermit>)> {
-        let Visit { turn: Turn { shard, own }, mut permits, claimed } =
+    fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<Taken> {
+        let Visit { turn: Turn { shard, own }, mut permits, asked_at, claimed } =
             visit.expect("a visit neither panics nor is aborted");
         // All shards are on one Redis, or on few: the first that is away is news, and the last that comes back.
         let all_were_there = self.visits.all_are_there();
@@ -195,7 +206,7 @@ impl Loop {
                     tracing::info!("the store answers again");
                 }
                 permits.truncate(claimed.jobs.len());
-                Some((claimed, permits))
+                Some(Taken { claimed, permits, asked_at })
             }
             Err(err) => {
                 self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
@@ -222,23 +233,23 @@ impl Loop {
     }
 
     /// Starts the attempts of what a visit has claimed.
-    fn start(&self, claimed: Option<(Claimed, Vec<OwnedSemaphorePermit>)>) {
-        let Some((claimed, permits)) = claimed else { return };
+    fn start(&self, taken: Option<Taken>) {
+        let Some(Taken { claimed, permits, asked_at }) = taken else { return };
         for (destination, why) in claimed.corrupt {
             tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
         let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else { return };
         let cuts: Vec<_> = claimed.jobs.iter().map(|_| self.cut.child_token()).collect();
         let jobs = claimed.jobs.iter().zip(&cuts).map(|(leased, cut)| (leased.lease.clone(), cut.clone())).collect();
-        let deadline = claimed.now.plus(self.worker.settings.lease);
-        let held = HeldLease::new(lease, jobs, deadline, self.worker.store.clock().now());
+        let end = LeaseEnd::new(self.worker.store.clock().clone(), asked_at, self.worker.settings.lease);
+        let held = HeldLease::new(lease, jobs, end.clone());
         // The settler ends only after this loop and its attempts, so it hears every notice.
         let _ = self.settler.notices.send(Notice::Claimed(held));
         for (number, ((leased, cut), permit)) in claimed.jobs.into_iter().zip(cuts).zip(permits).enumerate() {
             let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
-            let longest = self.worker.settings.attempt_max;
+            let (longest, end) = (self.worker.settings.attempt_max, end.clone());
             self.attempts.spawn(async move {
-                let notice = attempt(&attempter, leased, Slot { lease, number }, permit, longest, cut).await;
+                let notice = attempt(&attempter, leased, Slot { lease, number }, permit, longest, (cut, end)).await;
                 let _ = notices.send(notice);
             });
         }
@@ -266,11 +277,11 @@ async fn attempt(
     slot: Slot,
     permit: OwnedSemaphorePermit,
     longest: Duration,
-    cut: CancellationToken,
+    (cut, end): (CancellationToken, LeaseEnd),
 ) -> Notice {
     let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
     // Boxed, because the runtime moves a task's future several times.
-    let mut attempt = AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut))).catch_unwind();
+    let mut attempt = AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut, &end))).catch_unwind();
     let mut ended = timeout(longest, &mut attempt).await;
     let is_too_long = ended.is_err();
     if is_too_long {

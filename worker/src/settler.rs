@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use shared::clock::Timestamp;
 use shared::store::Store;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::Extended;
@@ -90,8 +89,8 @@ type UnderWay = FuturesUnordered<BoxFuture<'static, Answered>>;
 enum Answered {
     /// It knows all that it was told of this shard.
     Told(u16),
-    /// It was asked at this instant for these deadlines of leases of this shard.
-    Extended(u16, Timestamp, Vec<((LeaseKey, Timestamp), Extended)>),
+    /// It was asked at this time, by [`Clock::running`](shared::clock::Clock::running), to lengthen these leases of this shard.
+    Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
 }
 
 /// One shard, as far as the store is asked about it.
@@ -203,7 +202,7 @@ impl Settler {
             Answered::Extended(shard, asked_at, answers) => {
                 self.shards[usize::from(shard)].is_extended = false;
                 for (lease, extended) in &answers {
-                    self.held.note_extended(*lease, asked_at, extended);
+                    self.held.note_extended(*lease, asked_at, self.settings.lease, extended);
                 }
             }
         }
@@ -217,8 +216,8 @@ impl Settler {
                 state.untold.permits.clear();
             }
         }
-        let now = self.teller.store.clock().now();
-        for (shard, leases) in self.held.deadlines(now) {
+        let (asked_at, length) = (self.teller.store.clock().running(), self.settings.lease);
+        for (shard, leases) in self.held.by_shard() {
             let state = &mut self.shards[usize::from(shard)];
             if state.is_extended {
                 continue;
@@ -226,8 +225,8 @@ impl Settler {
             state.is_extended = true;
             let teller = self.teller.clone();
             self.under_way.push(Box::pin(async move {
-                let answers = teller.extend(shard, &leases).await;
-                Answered::Extended(shard, now, leases.into_iter().zip(answers).collect())
+                let answers = teller.extend(shard, &leases, length).await;
+                Answered::Extended(shard, asked_at, leases.into_iter().zip(answers).collect())
             }));
         }
     }

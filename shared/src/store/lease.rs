@@ -1,14 +1,15 @@
 //! Leases between claim and settle: giving one back untried, and lengthening one.
 
+use std::time::Duration;
+
 use super::claim::{Lease, LeaseKey};
-use super::scripts::{EXTEND, RELEASE};
+use super::scripts::{EXTEND, RELEASE, ms};
 use super::{BATCH_MAX, Store, StoreError};
-use crate::clock::Timestamp;
 
 /// What became of a lease that was to be lengthened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extended {
-    /// It lasts at least until the new deadline; but not for these jobs, by their ids in full, whose addresses were retired
+    /// It lasts for its length from now on; but not for these jobs, by their ids in full, whose addresses were retired
     /// meanwhile.
     Yes(Vec<String>),
     /// It has lapsed: its jobs are somebody else's by now.
@@ -46,20 +47,21 @@ impl Store {
         Ok(released)
     }
 
-    /// Lengthens leases to new deadlines, and answers each in the order given. The answer for one shard says nothing of the
-    /// others. Repeating it changes nothing, so whoever gets [`Extended::Unknown`] may ask again.
-    pub async fn extend(&self, leases: &[(LeaseKey, Timestamp)]) -> Vec<Extended> {
+    /// Lets leases last for `length` from now on, by Redis's clock, and answers each in the order given. The answer for one
+    /// shard says nothing of the others. Repeating it does no harm, so it may be asked again after [`Extended::Unknown`].
+    pub async fn extend(&self, leases: &[LeaseKey], length: Duration) -> Vec<Extended> {
         let places: Vec<usize> = (0..leases.len()).collect();
         let mut answers = vec![Extended::Unknown; leases.len()];
-        for (shard, places) in self.by_shard(&places, |place| leases[*place].0.shard) {
+        for (shard, places) in self.by_shard(&places, |place| leases[*place].shard) {
             let mut call = self.call(&EXTEND, shard);
-            for (lease, deadline) in places.iter().map(|place| &leases[**place]) {
-                call.arg(deadline.ms()).arg(lease.token);
+            call.arg(ms(length));
+            for lease in places.iter().map(|place| &leases[**place]) {
+                call.arg(lease.token);
             }
             match self.connections.script::<(i64, Vec<i64>, Vec<(u64, String)>)>(&call).await {
                 Ok((_, extended, void)) => {
                     for (place, done) in places.into_iter().zip(extended) {
-                        let of_lease = void.iter().filter(|(token, _)| *token == leases[*place].0.token);
+                        let of_lease = void.iter().filter(|(token, _)| *token == leases[*place].token);
                         let void = of_lease.map(|(_, id)| id.clone()).collect();
                         answers[*place] = if done == 1 { Extended::Yes(void) } else { Extended::Lapsed };
                     }

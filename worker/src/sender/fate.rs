@@ -2,12 +2,15 @@
 //! may have it. Who attempts and the sender share this, so that an attempt that is cut off then is not taken for one that
 //! did not happen.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use crate::lease_end::LeaseEnd;
 
 /// How much longer an attempt that is cut off waits for the answer to a message that is out.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -17,6 +20,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 pub struct Fate {
     open: Arc<AtomicBool>,
     cut: CancellationToken,
+    lease_end: LeaseEnd,
 }
 
 /// While it lives nobody knows.
@@ -25,7 +29,21 @@ struct Open<'a>(&'a AtomicBool);
 impl Fate {
     /// That of a message whose attempt ends where `cut` is cancelled.
     pub fn until(cut: CancellationToken) -> Self {
-        Self { open: Arc::default(), cut }
+        Self { open: Arc::default(), cut, lease_end: LeaseEnd::default() }
+    }
+
+    /// The same for a message that may only be sent while its lease lasts.
+    pub fn within(cut: CancellationToken, lease_end: LeaseEnd) -> Self {
+        Self { open: Arc::default(), cut, lease_end }
+    }
+
+    /// To be awaited before each step that brings a message closer to being taken by the peer. Goes on at once while the lease
+    /// lasts. When it is over, another worker may have the job: then the attempt is cut off, and this waits for ever.
+    pub async fn may_send(&self) {
+        if self.lease_end.is_over() {
+            self.cut.cancel();
+            pending::<()>().await;
+        }
     }
 
     /// Waits for the peer's answer to a message that is out, or will be by what is waited for. An attempt that is cut off

@@ -1,13 +1,14 @@
 //! The leases that a worker holds: which of their jobs have attempts under way, and until when.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use shared::clock::Timestamp;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::Extended;
 use tokio_util::sync::CancellationToken;
 
 use super::Slot;
+use crate::lease_end::LeaseEnd;
 
 /// A lease while it is held.
 pub struct HeldLease {
@@ -15,16 +16,15 @@ pub struct HeldLease {
     /// The jobs whose attempts have not ended, by their number, and what stops each.
     open: Vec<Option<(Lease, CancellationToken)>>,
     left: usize,
-    deadline: Timestamp,
-    /// When the deadline was set, by this process's clock: the next one is as much later as time has passed since.
-    set_at: Timestamp,
+    end: LeaseEnd,
 }
 
 impl HeldLease {
     /// The lease on these jobs. A job's token is cancelled when the lease is lost for it, so that nothing more is sent.
-    pub fn new(key: LeaseKey, jobs: Vec<(Lease, CancellationToken)>, deadline: Timestamp, set_at: Timestamp) -> Self {
+    /// `end` is moved on as the lease is lengthened.
+    pub fn new(key: LeaseKey, jobs: Vec<(Lease, CancellationToken)>, end: LeaseEnd) -> Self {
         let left = jobs.len();
-        Self { key, open: jobs.into_iter().map(Some).collect(), left, deadline, set_at }
+        Self { key, open: jobs.into_iter().map(Some).collect(), left, end }
     }
 
     /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others alone. Tells how many
@@ -61,27 +61,22 @@ impl HeldLeases {
         }
     }
 
-    /// The leases and what their deadlines should be now, by shard.
-    pub(super) fn deadlines(&self, now: Timestamp) -> HashMap<u16, Vec<(LeaseKey, Timestamp)>> {
+    /// The leases, by shard.
+    pub(super) fn by_shard(&self) -> HashMap<u16, Vec<LeaseKey>> {
         let mut by_shard: HashMap<u16, Vec<_>> = HashMap::new();
-        for (key, held) in &self.0 {
-            by_shard.entry(key.shard).or_default().push((*key, held.deadline.plus(now.since(held.set_at))));
+        for key in self.0.keys() {
+            by_shard.entry(key.shard).or_default().push(*key);
         }
         by_shard
     }
 
-    /// What became of a lease that was to last until `deadline`, as asked for at `asked_at`. Attempts whose lease is lost
-    /// are stopped.
-    pub(super) fn note_extended(
-        &mut self,
-        (key, deadline): (LeaseKey, Timestamp),
-        asked_at: Timestamp,
-        extended: &Extended,
-    ) {
+    /// What became of a lease that was to last for `length` from when it was asked for. Attempts whose lease is lost are
+    /// stopped.
+    pub(super) fn note_extended(&mut self, key: LeaseKey, asked_at: Duration, length: Duration, extended: &Extended) {
         match extended {
             Extended::Yes(void) => {
                 let Some(held) = self.0.get_mut(&key) else { return };
-                (held.deadline, held.set_at) = (deadline, asked_at);
+                held.end.extend(asked_at, length);
                 if !void.is_empty() && held.let_go(void) == 0 {
                     self.0.remove(&key);
                 }

@@ -5,7 +5,6 @@ use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shared::clock::Timestamp;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
@@ -144,9 +143,9 @@ impl Teller {
     }
 
     /// Lengthens leases of one shard, as [`Store::extend`] does.
-    pub(super) async fn extend(&self, shard: u16, leases: &[(LeaseKey, Timestamp)]) -> Vec<Extended> {
+    pub(super) async fn extend(&self, shard: u16, leases: &[LeaseKey], length: Duration) -> Vec<Extended> {
         let _turn = self.turn(shard).await;
-        let answers = self.store.extend(leases).await;
+        let answers = self.store.extend(leases, length).await;
         self.silent[usize::from(shard)].store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
         answers
     }

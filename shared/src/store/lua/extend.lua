@@ -1,19 +1,23 @@
--- Lengthens leases of one shard whose attempts take long. A lease that has lapsed is not lengthened.
+-- Lets leases of one shard last from now on for their length again, because their attempts take long. A lease that has
+-- lapsed stays so. The new deadline may be earlier than the one before, if the server's clock was set back.
 --
--- ARGV from FIRST, 2 per lease: the new deadline in ms, the token
--- Reply: now; 1 or 0 per lease: it lasts at least until the new deadline, or it has lapsed; then, of all of them, token and
--- job id of each job that the lease is void for, because its address was retired meanwhile.
--- Cost: 3 operations for a batch, and 3 per lease while any lease is void for some job. Atomic; repeating it changes
--- nothing.
+-- ARGV from FIRST: the length in ms; the tokens
+-- Reply: now; 1 or 0 per lease: it lasts, or it has lapsed; then, of all of them, token and job id of each job that the lease
+-- is void for, because its address was retired meanwhile.
+-- Cost: 3 operations for a batch, and 3 per lease while any lease is void for some job. Atomic; repeating it does no harm.
 
-assert((#ARGV - FIRST + 1) % 2 == 0, 'extend takes 2 values per lease')
-if #ARGV < FIRST then return { NOW, {}, {} } end
+local deadline = text(NOW + tonumber(ARGV[FIRST]))
+if #ARGV == FIRST then return { NOW, {}, {} } end
 
-local tokens = {}
-for i = FIRST, #ARGV, 2 do tokens[#tokens + 1] = ARGV[i + 1] end
-redis.call('ZADD', LEASES, 'XX', 'GT', unpack(ARGV, FIRST))
+local tokens, deadlines = {}, {}
+for i = FIRST + 1, #ARGV do
+  tokens[#tokens + 1] = ARGV[i]
+  deadlines[#deadlines + 1] = deadline
+  deadlines[#deadlines + 1] = ARGV[i]
+end
+redis.call('ZADD', LEASES, 'XX', unpack(deadlines))
 local extended, void_jobs = {}, {}
-for k, deadline in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do extended[k] = deadline and 1 or 0 end
+for k, at in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do extended[k] = at and 1 or 0 end
 if redis.call('HLEN', MEANWHILE) > 0 then
   for _, token in ipairs(tokens) do
     local ids = held_jobs(token)

@@ -38,10 +38,12 @@ impl Session {
         trail.begin(Phase::Mail);
         let envelope = Envelope::new(&self.offers, self.settings.notify, attempt, content)
             .map_err(|reply| Stop { phase: Phase::Mail, why: Why::Said(reply) })?;
+        // The connection may have taken long to open.
+        attempt.fate.may_send().await;
         (self.in_transaction, self.messages) = (true, self.messages + 1);
         self.open_transaction(&envelope, trail).await?;
         let limit = self.settings.timeouts.data;
-        in_time(Phase::Data, limit, self.wire.send_pieces(dot_stuffed(content))).await?;
+        in_time(Phase::Data, limit, self.wire.send_content(dot_stuffed(content), &attempt.fate)).await?;
 
         // From here on the peer may have the message, whatever we hear.
         trail.begin(Phase::Dot);

@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use crate::sender::Fate;
+
 /// The most that one reply may have, in bytes. The longest lines of real servers fit in many times.
 const REPLY_MAX: usize = 256 << 10;
 
@@ -54,11 +56,20 @@ impl Wire {
 
     /// Sends all of it.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), Silence> {
-        self.send_pieces([bytes].into_iter()).await
+        let sent = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        sent.await.map_err(|err: io::Error| lost(&err))
     }
 
-    /// Sends all of the pieces, as many at once as there is room for in [`WRITE`].
-    pub(crate) async fn send_pieces(&mut self, pieces: impl Iterator<Item = &[u8]>) -> Result<(), Silence> {
+    /// Sends the content in pieces, as many at once as there is room for in [`WRITE`], while the message may be sent. The peer
+    /// drops a message whose last piece does not come.
+    pub(crate) async fn send_content(
+        &mut self,
+        pieces: impl Iterator<Item = &[u8]>,
+        fate: &Fate,
+    ) -> Result<(), Silence> {
         let sent = async {
             let mut together = Vec::new();
             for piece in pieces {
@@ -72,6 +83,7 @@ impl Wire {
                     together.extend_from_slice(piece);
                 }
             }
+            fate.may_send().await;
             self.stream.write_all(&together).await?;
             self.stream.flush().await
         };

@@ -1,0 +1,66 @@
+//! Clocks that are set while processes run, and processes that stand still while time passes: nothing is lost, nothing
+//! sleeps for the length of the step, and only attempts in flight are repeated.
+
+use harness::faketime::FakeClock;
+use harness::process::{Redeliver, free_port};
+use harness::redis;
+use harness::wait::eventually;
+use harness::world::{DAY, SECOND, World};
+use shared::clock::{Clock, SystemClock, Timestamp};
+
+mod frozen;
+
+/// The occurrences of a task that have been claimed so far.
+async fn occurrences(world: &World, task: &str) -> Vec<Timestamp> {
+    let pattern = format!("{}:upkeep:{task}:*", world.prefix);
+    let keys = redis::ask(&redis::url(), &["KEYS", &pattern]).await;
+    let instants = keys.lines().filter_map(|line| line.rsplit_once(':')?.1.parse().ok());
+    instants.map(Timestamp::from_ms).collect()
+}
+
+#[tokio::test]
+async fn upkeep_goes_on_when_a_clock_that_was_a_day_ahead_is_put_right() {
+    let world = World::new().await;
+    let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
+    let clock = FakeClock::new("+1d");
+    let _scheduler = Redeliver::start_in(
+        &clock.environment(),
+        &["scheduler"],
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{}\"\n\
+             [upkeep]\nreinstate = \"* * * * * *\"\n[log]\nfilter = \"error\"\n",
+            free_port()
+        ),
+    );
+    let near = |at: Timestamp, now: Timestamp| at.since(now).max(now.since(at)) < DAY / 24;
+    let ahead = || SystemClock.now().plus(DAY);
+    let runs = async |now: Timestamp| occurrences(&world, "reinstate").await.into_iter().find(|at| near(*at, now));
+    eventually("a run by the wrong clock", async || runs(ahead()).await).await;
+    clock.set("+0");
+    eventually("a run by the right clock", async || runs(SystemClock.now()).await).await;
+    clock.set("+1d");
+    let later = ahead().plus(SECOND);
+    eventually("a run after a step ahead", async || {
+        occurrences(&world, "reinstate").await.into_iter().find(|at| *at > later)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_occurrence_that_a_clock_ahead_has_claimed_is_open_again_when_its_time_comes() {
+    let world = World::new().await;
+    let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
+    let _scheduler = Redeliver::start(
+        "scheduler",
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"127.0.0.1:{}\"\n\
+             [upkeep]\nreinstate = \"* * * * * *\"\n[log]\nfilter = \"error\"\n",
+            free_port()
+        ),
+    );
+    let claimed = eventually("a run", async || occurrences(&world, "reinstate").await.pop()).await;
+    let key = format!("{prefix}:upkeep:reinstate:{}", claimed.ms());
+    let left = redis::ask(&url, &["PTTL", &key]).await;
+    let left_ms: u64 = left.trim_start_matches(':').trim().parse().unwrap();
+    assert!(left_ms <= 60_000, "it would be missed by the others for {left_ms} ms");
+}

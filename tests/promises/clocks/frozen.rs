@@ -1,0 +1,89 @@
+//! A worker that stood still past its lease sends nothing more of it.
+
+use harness::bounce::{FULL, bounce};
+use harness::process::Redeliver;
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::eventually;
+use harness::world::{DAY, Settings, World};
+use serde_json::json;
+use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::event::EventKind;
+
+const JO: &str = "jo@example.com";
+
+/// A worker on the store of `world` that hands all mail to `peer`.
+fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
+    let (url, prefix, shards) = (harness::redis::url(), &world.prefix, world.store.shards());
+    let (host, port) = (peer.address.ip(), peer.address.port());
+    Redeliver::start(
+        "worker",
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[worker]\npoll_max = \"10ms\"\nlease = \"2s\"\n\
+             [log]\nfilter = \"warn\"\n[[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n"
+        ),
+    )
+}
+
+/// A world with one job that is due by the clock of a real worker.
+async fn with_due_job() -> World {
+    let epoch = Timestamp::default();
+    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
+    let world = World::with(Settings { start, ..Settings::default() }).await;
+    let mut bounce = bounce(JO, "m1", FULL);
+    bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
+    world.take_in(bounce).await;
+    world
+}
+
+fn verb(command: &str) -> &str {
+    command.split([' ', ':']).next().unwrap_or_default()
+}
+
+/// Freezes a worker while it waits for the reply to `command`, lets another worker take the job, and lets the first one go
+/// on with the reply already there. The peer must have got the message once.
+async fn sends_once(command: &'static str) {
+    let world = with_due_job().await;
+    let peer = SmtpPeer::start(move |heard| match agree(&heard.command) {
+        Act::Say(reply) if heard.connection == 1 && verb(&heard.command) == command => Act::SayLater(reply),
+        act => act,
+    })
+    .await;
+    let first = start_worker(&world, &peer);
+    peer.has_heard(command, 1).await;
+    first.signal("-STOP").await;
+    peer.say_it();
+    let second = start_worker(&world, &peer);
+    let delivered = async || world.events_of(EventKind::MessageDelivered).await.pop();
+    eventually("the second worker's delivery", delivered).await;
+    first.signal("-CONT").await;
+    assert!(first.terminate().await.success());
+    assert!(second.terminate().await.success());
+    assert_eq!(peer.contents().len(), 1, "{command:?}: {:?}", peer.heard());
+    assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
+    assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_before_the_greeting_sends_nothing() {
+    sends_once("").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_before_the_answer_to_ehlo_sends_nothing() {
+    sends_once("EHLO").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_before_the_answer_to_mail_sends_nothing() {
+    sends_once("MAIL").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_before_the_answer_to_rcpt_sends_nothing() {
+    sends_once("RCPT").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_was_frozen_before_the_answer_to_data_sends_nothing() {
+    sends_once("DATA").await;
+}

@@ -1,0 +1,61 @@
+//! The wall clock of a process as a test sets it while the process runs, by libfaketime. The clocks that only measure how
+//! much time passes are left alone, as they are when a real clock is set.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+/// The folders that hold libfaketime, by distribution.
+const FOLDERS: [&str; 4] = [
+    "/usr/lib/x86_64-linux-gnu/faketime",
+    "/usr/lib/aarch64-linux-gnu/faketime",
+    "/usr/lib64/faketime",
+    "/usr/lib/faketime",
+];
+
+/// A wall clock. Processes that are started with its [`environment`](Self::environment) read it.
+pub struct FakeClock {
+    folder: TempDir,
+}
+
+impl FakeClock {
+    /// A clock that differs from the real one by `offset`, as [`set`](Self::set) reads it.
+    pub fn new(offset: &str) -> Self {
+        let clock = Self { folder: TempDir::with_prefix("redeliver-clock-").expect("a folder can be made") };
+        clock.set(offset);
+        clock
+    }
+
+    /// Sets the clock of all its processes: `+0` is the real time, `+1d` a day ahead, `-1h` an hour behind.
+    pub fn set(&self, offset: &str) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, format!("{offset}\n")).expect("the folder can be written to");
+        fs::rename(new, self.file()).expect("the folder can be written to");
+    }
+
+    /// What makes a process read it.
+    ///
+    /// # Panics
+    /// If libfaketime is not installed.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        vec![
+            // The C library's allocator comes before jemalloc, which reads the clock while it is being set up.
+            ("LD_PRELOAD", format!("{}:libc.so.6", library().display()).into()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().into()),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ]
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("offset")
+    }
+}
+
+fn library() -> PathBuf {
+    let libraries = FOLDERS.map(|folder| PathBuf::from(folder).join("libfaketimeMT.so.1"));
+    let found = libraries.into_iter().find(|library| library.exists());
+    found.expect("no libfaketime, no faked clock: install it with `apt-get install faketime`")
+}

@@ -1,14 +1,31 @@
 //! The DNS, as far as it says where mail goes: the resolver that placement and the mx sender both ask. What an answer
-//! means to them they say themselves.
+//! means to them they say themselves; whose fault it is if there is none is said here, by `whose_fault`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use crate::outcome::{Fault, FaultKind, Side};
+use crate::whose_fault::{Cause, Unusable, own_error, response_code};
+
+/// How many servers are asked one by one after another one had no answer.
+const SERVERS_MAX: usize = 3;
+
+/// How often a question is asked for which there was no socket, and how long it waits before it is asked again.
+const SHORTAGE_TRIES: usize = 10;
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the DNS is asked.
 #[derive(Clone, Copy, Debug)]
@@ -19,87 +36,266 @@ pub struct Settings<'a> {
     pub timeout: Duration,
     /// How many answers are kept, each as long as the DNS says that it holds.
     pub kept_max: u64,
-    /// How many questions are under way at once with one server.
+    /// How many questions are under way at once. Each may need a few sockets.
     pub at_once_max: usize,
 }
 
 /// A resolver. It has no time limit of its own that callers could rely on.
-#[derive(Debug)]
-pub struct Dns(TokioResolver);
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// Asks the servers together, and keeps answers.
+    all: TokioResolver,
+    /// Ask one server each. Empty if there is only one.
+    each: Arc<[TokioResolver]>,
+    permits: Arc<Semaphore>,
+}
 
 /// Why the DNS gave no records.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnsError {
     /// The name does not exist.
-    #[error("the name does not exist")]
     NoName,
     /// It exists, and has no such records.
-    #[error("the name has no such records")]
     NoRecords,
-    /// Its own servers fail, says the resolver.
-    #[error("{0}")]
-    Failed(String),
-    /// The resolver could not be asked, or said nothing.
-    #[error("{0}")]
-    Silent(String),
+    /// There is no answer that could be used.
+    Failed(Fault),
+}
+
+/// A mail host, as an MX record has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailHost {
+    /// The least is the first to be tried.
+    pub preference: u16,
+    /// Its name with the last dot, as text. What is no character of a host name is written as an escape.
+    pub name: String,
 }
 
 impl Dns {
     /// The DNS by these settings. Asks nothing yet; needs a Tokio runtime.
     ///
     /// # Errors
-    /// Where the system's servers are to be asked and are not known.
+    /// If the system's servers are to be asked and are not known.
     pub fn new(settings: Settings<'_>) -> Result<Self, String> {
-        let mut builder = if settings.nameservers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|err| format!("the system names no DNS server: {err}"))?
+        let (config, mut options) = if settings.nameservers.is_empty() {
+            read_system_conf().map_err(|err| format!("the system names no DNS server: {err}"))?
         } else {
-            let servers = settings.nameservers.iter().map(|address| {
-                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                });
-                NameServerConfig::new(address.ip(), true, connections.into())
-            });
-            let config = ResolverConfig::from_name_servers(servers.collect());
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            let servers = settings.nameservers.iter().map(|address| name_server(*address)).collect();
+            (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
         };
-        let options = builder.options_mut();
         options.cache_size = settings.kept_max;
         options.max_active_requests = settings.at_once_max;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         // One repetition fits into the caller's timeout.
         options.timeout = settings.timeout / 2;
         options.attempts = 1;
-        builder.build().map(Self).map_err(|err| format!("no DNS resolver: {err}"))
+        let servers = config.name_servers().to_vec();
+        let all = resolver(config, options.clone())?;
+        let each = if servers.len() > 1 { servers } else { Vec::new() };
+        let each = each
+            .into_iter()
+            .take(SERVERS_MAX)
+            .map(|server| resolver(ResolverConfig::from_name_servers(vec![server]), options.clone()));
+        let permits = Arc::new(Semaphore::new(settings.at_once_max));
+        Ok(Self { all, each: each.collect::<Result<_, _>>()?, permits })
     }
 
-    /// The MX records of a domain, preference and host with its last dot, in no order.
-    pub async fn mail_hosts(&self, domain: &str) -> Result<Vec<(u16, String)>, DnsError> {
-        let lookup = self.0.mx_lookup(whole(domain)).await.map_err(|err| sort(&err))?;
+    /// The MX records of a domain, in no order.
+    ///
+    /// # Errors
+    /// If there are none, or no answer could be had.
+    pub async fn mail_hosts(&self, domain: &str) -> Result<Vec<MailHost>, DnsError> {
+        let lookup = self.look_up(host_name(domain)?, RecordType::MX).await?;
         let records = lookup.answers().iter().filter_map(|record| match &record.data {
-            RData::MX(mx) => Some((mx.preference, mx.exchange.to_ascii())),
+            RData::MX(mx) => Some(MailHost { preference: mx.preference, name: mx.exchange.to_ascii() }),
             _ => None,
         });
         Ok(records.collect())
     }
 
-    /// The addresses of a host, of both kinds.
+    /// The addresses of a host, of both kinds. If one kind has none, the other decides; a failure of ours outweighs one of
+    /// theirs, because it leaves open whether there are any.
+    ///
+    /// # Errors
+    /// If it has no address, or no answer could be had.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
-        let lookup = self.0.lookup_ip(whole(host)).await.map_err(|err| sort(&err))?;
-        Ok(lookup.iter().collect())
+        let name = host_name(host)?;
+        let (four, six) = (self.look_up(name.clone(), RecordType::A), self.look_up(name, RecordType::AAAA));
+        match join(four, six).await {
+            (Err(four), Err(six)) => Err(if six.weight() > four.weight() { six } else { four }),
+            (four, six) => {
+                let found = [four, six].into_iter().flatten();
+                let records = found.flat_map(|lookup| lookup.answers().to_vec());
+                Ok(records.filter_map(|record| record.data.ip_addr()).collect())
+            }
+        }
+    }
+
+    /// Asks, again after a pause if this process was short of sockets.
+    async fn look_up(&self, name: Name, kind: RecordType) -> Result<Lookup, DnsError> {
+        let _permit = self.permits.acquire().await;
+        let mut tries = 1;
+        loop {
+            match self.ask(&name, kind).await {
+                Err(DnsError::Failed(fault)) if fault.is_shortage() && tries < SHORTAGE_TRIES => {
+                    tries += 1;
+                    sleep(SHORTAGE_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Asks all servers together. If that fails, because the first to answer had no answer, asks each of them: one that is
+    /// broken must not speak for the others. If all fail, one that says that the domain's own servers fail is believed.
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Lookup, DnsError> {
+        let mut failed = match self.all.lookup(name.clone(), kind).await.map_err(|err| sort(&err)) {
+            Err(DnsError::Failed(fault)) => fault,
+            answer => return answer,
+        };
+        for server in self.each.iter() {
+            match server.lookup(name.clone(), kind).await.map_err(|err| sort(&err)) {
+                Err(DnsError::Failed(fault)) if fault.side == Side::Theirs => failed = fault,
+                Err(DnsError::Failed(_)) => {}
+                answer => return answer,
+            }
+        }
+        Err(DnsError::Failed(failed))
     }
 }
 
-/// The last dot says that the name is whole, so that no search list is gone through.
-fn whole(name: &str) -> String {
-    format!("{}.", name.trim_end_matches('.'))
+impl DnsError {
+    /// Of two failures the one that says more has more weight.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Failed(Fault { side: Side::Ours, .. }) => 3,
+            Self::Failed(_) => 2,
+            Self::NoRecords => 1,
+            Self::NoName => 0,
+        }
+    }
+}
+
+/// No answer came within the caller's time.
+pub fn late() -> Fault {
+    Unusable::Late.cause().fault(FaultKind::Lookup, "the DNS did not answer in time")
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.into())
+}
+
+fn resolver(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
+    builder.build().map_err(|err| format!("no DNS resolver: {err}"))
+}
+
+/// A host's name. Names in the DNS are ASCII already, so nothing is converted: that would refuse the underscores that some
+/// mail hosts have. The name is whole, so that no search list is gone through.
+fn host_name(text: &str) -> Result<Name, DnsError> {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    let is_of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_of_hosts);
+    let name = bare.split('.').all(is_label).then(|| Name::from_labels(bare.split('.').map(str::as_bytes)).ok());
+    let name = name.flatten();
+    let mut name = name.ok_or_else(|| {
+        DnsError::Failed(Unusable::BadName.cause().fault(FaultKind::Lookup, &format!("{text} is no name of a host")))
+    })?;
+    name.set_fqdn(true);
+    Ok(name)
 }
 
 fn sort(err: &NetError) -> DnsError {
     match err {
-        err if err.is_nx_domain() => DnsError::NoName,
-        err if err.is_no_records_found() => DnsError::NoRecords,
-        NetError::Dns(err) => DnsError::Failed(err.to_string()),
-        err => DnsError::Silent(err.to_string()),
+        NetError::Dns(hickory_resolver::net::DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => DnsError::NoName,
+            ResponseCode::NoError => DnsError::NoRecords,
+            code => failed(response_code(code.into()), err),
+        },
+        _ => failed(cause(err), err),
+    }
+}
+
+fn failed(cause: Cause, err: &NetError) -> DnsError {
+    DnsError::Failed(cause.fault(FaultKind::Lookup, &err.to_string()))
+}
+
+/// Whose fault it is that there is no answer.
+fn cause(err: &NetError) -> Cause {
+    match err {
+        NetError::Dns(hickory_resolver::net::DnsError::ResponseCode(code)) => response_code((*code).into()),
+        // Servers are asked over UDP and TCP, and both are ours.
+        NetError::Io(err) => own_error(err).unwrap_or(Unusable::Unasked.cause()),
+        NetError::Timeout => Unusable::Late.cause(),
+        NetError::Proto(_) | NetError::ForeignClassRecord { .. } | NetError::Dns(_) => Unusable::Broken.cause(),
+        NetError::Truncated => Unusable::TooLong.cause(),
+        _ => Unusable::Unasked.cause(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_the_dns_is_taken_as_it_is_unless_no_host_can_have_it() {
+        let long = "x".repeat(64);
+        let too_long = [long[..63].as_ref(); 4].join(".");
+        for (name, good) in [
+            ("mx1.example.com.", true),
+            ("mx_1.example.com", true),
+            ("_mx.example.com", true),
+            ("MX.EXAMPLE.com", true),
+            ("xn--bcher-kva.example", true),
+            ("-a-.example", true),
+            ("mx\\0401.example.com", false),
+            ("mx 1.example.com", false),
+            ("mx..example.com", false),
+            (".example.com", false),
+            ("", false),
+            (".", false),
+            ("mx\u{fc}.example.com", false),
+            (&format!("{long}.example.com"), false),
+            (&too_long, false),
+        ] {
+            assert_eq!(host_name(name).is_ok(), good, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn each_error_of_the_resolver_has_its_side() {
+        let of_code = |code| NetError::Dns(hickory_resolver::net::DnsError::ResponseCode(code));
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        for (err, side) in [
+            (of_code(ResponseCode::ServFail), Side::Theirs),
+            (of_code(ResponseCode::Refused), Side::Ours),
+            (of_code(ResponseCode::NotImp), Side::Ours),
+            (of_code(ResponseCode::FormErr), Side::Ours),
+            (NetError::Timeout, Side::Ours),
+            (NetError::NoConnections, Side::Ours),
+            (NetError::Busy, Side::Ours),
+            (NetError::Io(refused.into()), Side::Ours),
+            (NetError::Message("not all bytes sent"), Side::Ours),
+            (NetError::Truncated, Side::Theirs),
+            (NetError::Proto("rdata ends too early".into()), Side::Theirs),
+        ] {
+            let DnsError::Failed(fault) = sort(&err) else { panic!("{err} is a failure") };
+            assert_eq!(fault.side, side, "{err}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_stands_beside_no_records_is_looked_at() {
+        use hickory_resolver::net::NoRecords;
+        use hickory_resolver::proto::op::Query;
+
+        let none = |code| sort(&NetError::from(NoRecords::new(Query::default(), code)));
+        assert_eq!(none(ResponseCode::NXDomain), DnsError::NoName);
+        assert_eq!(none(ResponseCode::NoError), DnsError::NoRecords);
+        let DnsError::Failed(fault) = none(ResponseCode::Unknown(4_000)) else { panic!("it is no answer") };
+        assert_eq!(fault.side, Side::Ours);
     }
 }

@@ -214,6 +214,12 @@ pub fn is_content_url(text: &str) -> bool {
         && url.fragment().is_none()
 }
 
+/// Whether content is empty: nothing, or only white space. Mail has a header section at least (RFC 5322, section 3.6), so
+/// intake refuses such content, and an attempt drops its message.
+pub fn is_empty_content(content: &[u8]) -> bool {
+    content.trim_ascii().is_empty()
+}
+
 impl fmt::Debug for ContentRef {
     /// Shows the size of inline content and not the content, which is personal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,6 +22,7 @@ pub mod status;
 pub mod tally;
 pub mod transcript;
 pub mod verp;
+pub mod whose_fault;
 
 pub mod clock;
 
@@ -31,3 +32,4 @@ pub mod postfix;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod troubles;

@@ -29,6 +29,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Whose trouble it is.
     pub side: Side,
+    /// The name of the error that led to it, `EMFILE` or `REFUSED` say, if it has one.
+    pub name: Option<&'static str>,
     /// What the system said, for people; it names no address.
     pub text: String,
 }
@@ -59,6 +61,23 @@ pub enum Side {
     Ours,
     /// The recipient's mail system.
     Theirs,
+}
+
+impl Fault {
+    /// Trouble of our own.
+    pub fn ours(kind: FaultKind, text: String) -> Self {
+        Self { kind, side: Side::Ours, name: None, text }
+    }
+
+    /// Trouble of the recipient's mail system.
+    pub fn theirs(kind: FaultKind, text: String) -> Self {
+        Self { kind, side: Side::Theirs, name: None, text }
+    }
+
+    /// Whether this process, or this machine, may open no more files for now. That passes as others are closed.
+    pub fn is_shortage(&self) -> bool {
+        self.name.is_some_and(|name| ["EMFILE", "ENFILE"].contains(&name))
+    }
 }
 
 impl FaultKind {

@@ -9,7 +9,7 @@ use harness::world::{LEASE, MS, Settings, World};
 use serde_json::json;
 use shared::clock::Timestamp;
 use shared::event::EventKind;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::pace::{Breaker, Pace};
 use shared::placement::Destination;
 use shared::store::claim::LeasedJob;
@@ -318,5 +318,5 @@ fn neighbour(world: &World) -> String {
 }
 
 fn unreachable_by_our_fault() -> Outcome {
-    Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text: "the relay is away".to_owned() })
+    Outcome::Unreachable(Fault::ours(FaultKind::Local, "the relay is away".to_owned()))
 }

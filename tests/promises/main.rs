@@ -55,3 +55,4 @@ mod submit;
 mod suppression;
 mod tallies;
 mod waits;
+mod whose_fault;

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
 use shared::clock::Timestamp;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::pace::{Breaker, DestinationRule, Pace, PaceLimits};
 use shared::placement::Destination;
 use shared::store::claim::ClaimBounds;
@@ -278,5 +278,5 @@ fn limited(limits: PaceLimits) -> Settings {
 }
 
 fn unreachable_by_our_fault() -> Outcome {
-    Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text: "the relay is away".to_owned() })
+    Outcome::Unreachable(Fault::ours(FaultKind::Local, "the relay is away".to_owned()))
 }

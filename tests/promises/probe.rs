@@ -3,7 +3,7 @@
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, HOUR, World};
 use shared::event::{DropReason, EventKind};
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
@@ -106,7 +106,7 @@ async fn a_mailbox_that_fills_up_after_a_delivery_is_unavailable_for_the_first_t
 async fn trouble_of_our_own_spends_no_attempt_and_never_counts_against_the_address() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    let relay_down = Fault { kind: FaultKind::Connect, side: Side::Ours, text: "refused".to_owned() };
+    let relay_down = Fault::ours(FaultKind::Connect, "refused".to_owned());
     world.mail.answers(move |_| Outcome::Unreachable(relay_down.clone()));
     let created = world.now();
     for _ in 0..20 {

@@ -7,7 +7,7 @@ use harness::mail::outcome;
 use harness::world::{DAY, HOUR, MS, World};
 use shared::clock::Timestamp;
 use shared::event::{DropReason, EventKind};
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
@@ -127,7 +127,7 @@ async fn a_job_past_its_age_ends_as_if_its_last_try_had_failed_and_sends_nothing
 async fn a_job_that_was_held_past_its_age_gives_its_messages_up_and_says_nothing_of_the_address() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", DISABLED)).await;
-    let relay_down = Fault { kind: FaultKind::Connect, side: Side::Ours, text: "refused".to_owned() };
+    let relay_down = Fault::ours(FaultKind::Connect, "refused".to_owned());
     world.mail.answers(move |_| Outcome::Unreachable(relay_down.clone()));
     assert_eq!(world.work().await, 1);
     let history = world.job(JO).await.job.head.history;

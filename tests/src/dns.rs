@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::MX;
+use hickory_proto::rr::rdata::{CNAME, MX};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,6 +25,7 @@ pub struct DnsServer {
 struct Zone {
     mail: HashMap<String, Vec<(u16, String)>>,
     addresses: HashMap<String, Vec<IpAddr>>,
+    aliases: HashMap<String, String>,
     mood: Mood,
     asked: Vec<String>,
     /// The names that it says nothing of, whatever it is asked.
@@ -39,6 +40,10 @@ pub enum Mood {
     Helpful,
     /// SERVFAIL, whatever it is asked.
     Failing,
+    /// This response code, whatever it is asked.
+    Saying(ResponseCode),
+    /// An answer that breaks off in the middle of a record.
+    Garbled,
     /// Not at all.
     Silent,
 }
@@ -64,6 +69,12 @@ impl DnsServer {
     pub fn places(&self, host: &str, addresses: &[&str]) -> &Self {
         let addresses = addresses.iter().map(|text| text.parse().expect("the test's address is one")).collect();
         self.zone().addresses.insert(host.to_owned(), addresses);
+        self
+    }
+
+    /// From now on `name` stands for `target`.
+    pub fn aliases(&self, name: &str, target: &str) -> &Self {
+        self.zone().aliases.insert(name.to_owned(), target.to_owned());
         self
     }
 
@@ -93,9 +104,15 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     loop {
         let (len, client) = socket.recv_from(&mut buffer).await.expect("a socket on loopback does not fail");
         let query = Message::from_vec(&buffer[..len]).expect("the resolver writes messages that can be read");
-        let answer = zone.lock().expect("nobody panics while holding it").answer(&query);
+        let (answer, mood) = {
+            let mut zone = zone.lock().expect("nobody panics while holding it");
+            (zone.answer(&query), zone.mood)
+        };
         if let Some(answer) = answer {
-            let bytes = answer.to_vec().expect("the answer can be written");
+            let mut bytes = answer.to_vec().expect("the answer can be written");
+            if mood == Mood::Garbled {
+                bytes.truncate(bytes.len() - 1);
+            }
             // A client that no longer waits is none of our business.
             let _ = socket.send_to(&bytes, client).await;
         }
@@ -117,6 +134,11 @@ impl Zone {
                 answer.metadata.response_code = ResponseCode::ServFail;
                 return Some(answer);
             }
+            Mood::Saying(code) => {
+                answer.metadata.response_code = code;
+                return Some(answer);
+            }
+            Mood::Garbled => Some(vec![exchange(&(10, "mx1.example.com.".to_owned()))]),
             Mood::Helpful => self.records(&domain, asked.query_type),
         };
         if data.is_none() {
@@ -130,6 +152,9 @@ impl Zone {
 
     /// What is known of a name; `None` where it does not exist.
     fn records(&self, name: &str, kind: RecordType) -> Option<Vec<RData>> {
+        if let Some(target) = self.aliases.get(name) {
+            return Some(vec![RData::CNAME(CNAME(host(target)))]);
+        }
         let (mail, addresses) = (self.mail.get(name), self.addresses.get(name));
         if mail.is_none() && addresses.is_none() {
             return None;
@@ -139,12 +164,19 @@ impl Zone {
             (IpAddr::V6(six), RecordType::AAAA) => Some(RData::AAAA(six.into())),
             _ => None,
         };
-        let exchange = |(preference, host): &(u16, String)| {
-            RData::MX(MX::new(*preference, Name::from_ascii(host).expect("the test's host is one")))
-        };
         Some(match kind {
             RecordType::MX => mail.into_iter().flatten().map(exchange).collect(),
             _ => addresses.into_iter().flatten().filter_map(address).collect(),
         })
     }
+}
+
+fn exchange((preference, name): &(u16, String)) -> RData {
+    RData::MX(MX::new(*preference, host(name)))
+}
+
+/// A name of any characters, as the DNS carries them.
+fn host(name: &str) -> Name {
+    let labels = name.trim_end_matches('.').split('.').filter(|label| !label.is_empty());
+    Name::from_labels(labels.map(str::as_bytes)).expect("its labels are short enough")
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::reply::Reply;
 use tokio::sync::watch;
 use worker::sender::{Attempt, Sender};
@@ -129,7 +129,7 @@ impl Sender for MailSystem {
 /// What a sender sees where the recipient's mail system says `reply`, or where it is [`AWAY`].
 pub fn outcome(reply: &str) -> Outcome {
     if reply == AWAY {
-        return Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text: reply.to_owned() });
+        return Outcome::Unreachable(Fault::ours(FaultKind::Local, reply.to_owned()));
     }
     let reply = Reply::parse(reply);
     match reply.code {

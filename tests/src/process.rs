@@ -1,7 +1,7 @@
 //! The real program, as a process of its own.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -42,10 +42,21 @@ impl Redeliver {
     /// # Panics
     /// Where the program has not been built.
     pub fn start_in(environment: &[(&str, OsString)], arguments: &[&str], config: &str) -> Self {
+        Self::start_by(&[], environment, arguments, config)
+    }
+
+    /// The same by a program that changes what surrounds it, `prlimit --nofile=96` say, and then runs it.
+    ///
+    /// # Panics
+    /// Where the program has not been built.
+    pub fn start_by(runner: &[&str], environment: &[(&str, OsString)], arguments: &[&str], config: &str) -> Self {
         let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
         let file = folder.path().join("redeliver.toml");
         fs::write(&file, config).expect("the folder can be written to");
-        let child = Command::new(program())
+        let program = program();
+        let mut words = runner.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let child = Command::new(words.next().expect("the program itself is one"))
+            .args(words)
             .args(arguments)
             .arg("--config")
             .arg(file)

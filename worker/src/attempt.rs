@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
-use self::trouble::Troubles;
+use self::trouble::RouteTroubles;
 use crate::content::{ContentError, Contents};
 use crate::lease_end::LeaseEnd;
 use crate::routes::Routes;
@@ -39,13 +39,13 @@ pub struct Attempter {
     contents: Contents,
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
-    troubles: Troubles,
+    troubles: RouteTroubles,
 }
 
 impl Attempter {
     /// An attempter with these ways out, this content and this policy.
     pub fn new(routes: Routes, contents: Contents, table: Arc<Table>, clock: Arc<dyn Clock>) -> Self {
-        Self { routes, contents, table, clock, troubles: Troubles::default() }
+        Self { routes, contents, table, clock, troubles: RouteTroubles::default() }
     }
 
     /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
@@ -123,13 +123,13 @@ impl Attempter {
         }
         let unanswered = || {
             let text = "cut off before the answer".to_owned();
-            (Outcome::Unreachable(Fault { kind: FaultKind::Unanswered, side: Side::Ours, text }), None)
+            (Outcome::Unreachable(Fault::ours(FaultKind::Unanswered, text)), None)
         };
         Some(timeout(LAST_ANSWER_MAX, sending).await.unwrap_or_else(|_| unanswered()))
     }
 
     async fn send(&self, progress: &Progress, message: &Message, fate: Fate) -> (Outcome, Option<Transcript>) {
-        let ours = |kind, text| (Outcome::Unreachable(Fault { kind, side: Side::Ours, text }), None);
+        let ours = |kind, text| (Outcome::Unreachable(Fault::ours(kind, text)), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
             let route = message.route.as_deref().unwrap_or("the default one");
             if self.routes.is_first_to_miss(route) {
@@ -146,7 +146,7 @@ impl Attempter {
             Some(content) => match Box::pin(self.contents.read(content)).await {
                 Ok(content) => Some(content),
                 Err(ContentError::Missing(why)) => return (Outcome::Unreadable(why.to_owned()), None),
-                Err(ContentError::Unread(why)) => return ours(FaultKind::Local, format!("content not read: {why}")),
+                Err(ContentError::Unread(fault)) => return (Outcome::Unreachable(fault), None),
             },
         };
         let attempt = Attempt {

@@ -2,6 +2,7 @@
 //! the wire. It is read whole: a campaign's jobs share one copy, and whether its lines can be sent has to be known before
 //! anybody is connected to. So one bound holds for all of it together.
 
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -13,6 +14,8 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use shared::config;
 use shared::job::ContentRef;
+use shared::outcome::{Fault, FaultKind, Side};
+use shared::whose_fault::{Cause, file_error};
 use tokio::time::{sleep, timeout};
 
 mod file;
@@ -32,9 +35,9 @@ pub enum ContentError {
     /// It is not there, lies elsewhere, or is no mail: the message cannot be sent, now or later.
     #[error("{0}")]
     Missing(&'static str),
-    /// Reading it failed; it may succeed later.
-    #[error("content could not be read: {0}")]
-    Unread(String),
+    /// Reading it failed, and that is our own fault: it may succeed later.
+    #[error("{0}")]
+    Unread(Fault),
 }
 
 /// Reads content, and keeps what was read lately. Clones share what they keep.
@@ -92,7 +95,7 @@ impl Contents {
     /// The content, with CRLF line ends (RFC 5321, section 2.3.8) and no line that mail cannot have. Many that ask for the
     /// same content at once cause one fetch; where there is no room for it in memory it waits, as long as reading may take.
     pub async fn read(&self, content: &ContentRef) -> Result<Bytes, ContentError> {
-        let late = || ContentError::Unread("it did not come in time, or there was no room for it".to_owned());
+        let late = || ContentError::unread("it did not come in time, or there was no room for it");
         timeout(self.limit, self.read_at_leisure(content)).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -174,15 +177,23 @@ impl Kept {
     }
 }
 
+impl ContentError {
+    fn unread(why: &str) -> Self {
+        Self::Unread(Fault::ours(FaultKind::Local, format!("content not read: {why}")))
+    }
+
+    /// One that an error led to, of which this much is known.
+    fn by(cause: Cause, err: &dyn Display) -> Self {
+        Self::Unread(cause.fault(FaultKind::Local, &format!("content not read: {err}")))
+    }
+}
+
 /// A name that stands for no file stays one; whatever else keeps a file from being read may pass.
 fn sort(err: &io::Error) -> ContentError {
-    match err.kind() {
-        io::ErrorKind::NotFound
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::IsADirectory
-        | io::ErrorKind::InvalidInput
-        | io::ErrorKind::InvalidFilename => ContentError::Missing("the content's file is not there"),
-        _ => ContentError::Unread(err.to_string()),
+    let cause = file_error(err);
+    match cause.side {
+        Side::Theirs => ContentError::Missing("the content's file is not there"),
+        Side::Ours => ContentError::by(cause, err),
     }
 }
 
@@ -208,7 +219,11 @@ mod tests {
             async move { contents.read(&ContentRef::File(path.display().to_string())).await }
         };
         assert_eq!(&read(root.join("in.eml")).await.unwrap()[..], b"Subject: x\r\n");
-        for outside in ["../out.eml", "nothing.eml", ".", "long.eml"] {
+        std::os::unix::fs::symlink(root.join("loop.eml"), root.join("loop.eml")).unwrap();
+        std::fs::write(root.join("empty.eml"), "\r\n \n").unwrap();
+        let long = "x".repeat(300);
+        let missing = ["../out.eml", "nothing.eml", ".", "long.eml", "in.eml/x", "loop.eml", "empty.eml", &long];
+        for outside in missing {
             assert!(matches!(read(root.join(outside)).await, Err(ContentError::Missing(_))), "{outside}");
         }
         std::fs::write(root.join("in.eml"), "Subject: another\n").unwrap();

@@ -3,12 +3,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use futures::future::join_all;
 use shared::config::Placement;
 use shared::dns::{self, DnsError};
+use shared::outcome::{Fault, Side};
 use shared::placement::propose::MailHosts;
+use shared::troubles::{News, Troubles};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -33,6 +35,7 @@ pub struct Dns {
     timeout: Duration,
     silent: AtomicU32,
     rests_until: Mutex<Option<Instant>>,
+    troubles: Troubles<Option<&'static str>>,
 }
 
 impl Dns {
@@ -46,7 +49,14 @@ impl Dns {
         let dns = dns::Dns::new(asked)
             .map_err(|why| format!("{why}; name some in placement.nameservers, or set placement.mx = false"))?;
         let permits = Semaphore::new(settings.lookups_max);
-        Ok(Self { dns, permits, timeout: settings.timeout, silent: AtomicU32::new(0), rests_until: Mutex::default() })
+        Ok(Self {
+            dns,
+            permits,
+            timeout: settings.timeout,
+            silent: AtomicU32::new(0),
+            rests_until: Mutex::default(),
+            troubles: Troubles::default(),
+        })
     }
 
     /// What the DNS says of domains, in the order given. Each has one timeout from when it is asked for, and a few in which to
@@ -69,14 +79,18 @@ impl Dns {
             return MailHosts::Unanswered;
         }
         let hosts = match timeout(self.timeout, self.dns.mail_hosts(domain)).await {
-            Ok(Ok(records)) => MailHosts::from_records(records),
+            Ok(Ok(hosts)) => MailHosts::from_records(hosts.into_iter().map(|host| (host.preference, host.name))),
             Ok(Err(DnsError::NoName | DnsError::NoRecords)) => MailHosts::Answered(Default::default()),
-            Ok(Err(DnsError::Failed(err))) => {
-                tracing::debug!(domain, err, "the DNS cannot say where mail goes");
+            Ok(Err(DnsError::Failed(fault))) if fault.side == Side::Theirs => {
+                tracing::debug!(domain, %fault, "the DNS cannot say where mail goes");
                 MailHosts::Unanswered
             }
-            Ok(Err(DnsError::Silent(_))) | Err(_) => {
-                self.stayed_silent();
+            Ok(Err(DnsError::Failed(fault))) => {
+                self.failed(&fault);
+                return MailHosts::Unanswered;
+            }
+            Err(_) => {
+                self.failed(&dns::late());
                 return MailHosts::Unanswered;
             }
         };
@@ -86,16 +100,35 @@ impl Dns {
 
     fn answered(&self) {
         self.silent.store(0, Ordering::Relaxed);
+        self.log(None);
     }
 
-    fn stayed_silent(&self) {
+    /// Logs trouble with the resolver when it begins and when it is over.
+    fn log(&self, fault: Option<&Fault>) {
+        for news in self.troubles.note("dns", fault.map(|fault| fault.name), StdInstant::now()) {
+            match (news, fault) {
+                (News::Begun, Some(fault)) => tracing::warn!(
+                    %fault,
+                    "the DNS cannot be asked where mail goes; new domains are placed by their own names, and stay there"
+                ),
+                (News::Begun, None) => {}
+                (News::Over { lasted, times }, _) => {
+                    tracing::info!(lasted_s = lasted.as_secs(), times, "a trouble with the DNS is over");
+                }
+            }
+        }
+    }
+
+    /// A resolver did not answer, or refused to.
+    fn failed(&self, fault: &Fault) {
+        self.log(Some(fault));
         if self.silent.fetch_add(1, Ordering::Relaxed) + 1 != SILENT_MAX {
             return;
         }
         let rest = self.timeout * REST_TIMEOUTS;
         tracing::warn!(
             ?rest,
-            "the DNS does not answer; domains that are new meanwhile are placed by their own names, and stay there"
+            "the DNS does not answer and is left alone; domains that are new meanwhile are placed by their own names"
         );
         *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
     }
@@ -106,7 +139,7 @@ impl Dns {
         let rests = until.is_some_and(|until| Instant::now() < until);
         if until.is_some() && !rests {
             *until = None;
-            self.answered();
+            self.silent.store(0, Ordering::Relaxed);
         }
         rests
     }

@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn our_own_trouble_spends_no_attempt_and_ends_by_age() {
-        let fault = Fault { kind: FaultKind::Connect, side: Side::Ours, text: "refused".to_owned() };
+        let fault = Fault::ours(FaultKind::Connect, "refused".to_owned());
         let outcome = Outcome::Unreachable(fault.clone());
         let table = Table::embedded();
         for attempt in [1, 40] {

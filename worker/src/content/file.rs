@@ -1,8 +1,11 @@
 //! Content in files under the configured roots.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use shared::outcome::Side;
+use shared::whose_fault::{Cause, file_error};
 use tokio::fs::{self, File};
 use tokio::io::AsyncReadExt;
 
@@ -24,7 +27,7 @@ pub(super) async fn find(path: &str, roots: &[PathBuf], max: usize) -> Result<Fo
     let mut resolved_roots = Vec::with_capacity(roots.len());
     for root in roots {
         let resolved = fs::canonicalize(root).await;
-        resolved_roots.push(resolved.map_err(|err| ContentError::Unread(format!("a root of content: {err}")))?);
+        resolved_roots.push(resolved.map_err(|err| root_error(root, &err))?);
     }
     let resolved = fs::canonicalize(path).await.map_err(|err| sort(&err))?;
     if !resolved_roots.iter().any(|root| resolved.starts_with(root)) {
@@ -42,6 +45,12 @@ pub(super) async fn find(path: &str, roots: &[PathBuf], max: usize) -> Result<Fo
     Ok(Found { path: resolved, key, size: about.len() as usize })
 }
 
+/// A root is ours, so all that is wrong with it is too.
+fn root_error(root: &Path, err: &io::Error) -> ContentError {
+    let cause = Cause { side: Side::Ours, advice: "check content.roots, and that they are mounted", ..file_error(err) };
+    ContentError::by(cause, &format!("{}: {err}", root.display()))
+}
+
 impl Found {
     /// Reads it, and never more than it had when it was found: what has grown since is read as another file.
     pub(super) async fn read(&self) -> Result<Vec<u8>, ContentError> {
@@ -49,7 +58,7 @@ impl Found {
         let file = File::open(&self.path).await.map_err(|err| sort(&err))?;
         let read = file.take(self.size as u64 + 1).read_to_end(&mut content).await.map_err(|err| sort(&err))?;
         if read > self.size {
-            return Err(ContentError::Unread("the content's file was written while it was read".to_owned()));
+            return Err(ContentError::unread("the content's file was written while it was read"));
         }
         Ok(content)
     }

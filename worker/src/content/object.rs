@@ -10,6 +10,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreScheme};
+use shared::whose_fault::{own_error, system_error};
 use url::{Position, Url};
 
 use self::connector::Straight;
@@ -67,7 +68,7 @@ impl Found {
         let mut pieces = self.object.into_stream();
         while let Some(piece) = pieces.try_next().await.map_err(|err| sort(&err))? {
             if content.len() + piece.len() > self.size {
-                return Err(ContentError::Unread("the store sent more of the object than it had said".to_owned()));
+                return Err(ContentError::unread("the store sent more of the object than it had said"));
             }
             content.extend_from_slice(&piece);
         }
@@ -122,7 +123,10 @@ fn sort(err: &Error) -> ContentError {
     match err {
         Error::NotFound { .. } => ContentError::Missing("the content's object is not there"),
         Error::InvalidPath { .. } => ContentError::Missing("the content's URL names no object"),
-        other => ContentError::Unread(other.to_string()),
+        other => match system_error(other).and_then(own_error) {
+            Some(cause) => ContentError::by(cause, other),
+            None => ContentError::unread(&other.to_string()),
+        },
     }
 }
 

@@ -1,6 +1,7 @@
 //! What mail must look like on the wire.
 
 use memchr::memchr2_iter;
+use shared::job::is_empty_content;
 
 use super::ContentError;
 
@@ -19,6 +20,9 @@ struct Lines {
 /// The content with CRLF line ends; where it has no others it is not copied. A line that no server has to take is refused
 /// before anybody is connected to.
 pub(super) fn fit(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
+    if is_empty_content(&raw) {
+        return Err(ContentError::Missing("the content is empty"));
+    }
     let mut lines = Lines::default();
     let mut next = 0;
     for (line, after) in ends(&raw) {
@@ -70,11 +74,17 @@ mod tests {
             ("a\nb", "a\r\nb"),
             ("a\r\nb\r\n", "a\r\nb\r\n"),
             ("a\rb", "a\r\nb"),
-            ("\n\r\n\r", "\r\n\r\n\r\n"),
-            ("\r\r\n\n", "\r\n\r\n\r\n"),
-            ("", ""),
+            ("\n\r\n\ra", "\r\n\r\n\r\na"),
+            ("\r\r\n\na", "\r\n\r\n\r\na"),
         ] {
             assert_eq!(fit(raw.into()).unwrap(), wire.as_bytes(), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn content_of_nothing_is_no_mail() {
+        for raw in ["", "\r\n", " \t\r\n\n"] {
+            assert!(matches!(fit(raw.into()), Err(ContentError::Missing(_))), "{raw:?}");
         }
     }
 

@@ -12,7 +12,8 @@ use futures::future::join;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shared::config::CommandSettings;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
+use shared::whose_fault::own_error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -53,16 +54,19 @@ impl CommandSender {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(|err| ours(FaultKind::Local, format!("the program cannot be started: {err}")))?;
+            .map_err(|err| not_started(&err))?;
         let mut running = Running(child);
         // From its start on it may have sent.
         match fate.answer(timeout(self.settings.timeout, running.ended(content, &self.settings))).await {
             Some(Ok(Ok((status, output)))) => exit::outcome(status, &output),
-            Some(Ok(Err(err))) => Err(ours(FaultKind::Unanswered, format!("the program was lost: {err}"))),
-            None => Err(ours(FaultKind::Unanswered, "the program was stopped before its end".to_owned())),
+            Some(Ok(Err(err))) => Err(Fault::ours(FaultKind::Unanswered, format!("the program was lost: {err}"))),
+            None => Err(Fault::ours(FaultKind::Unanswered, "the program was stopped before its end".to_owned())),
             Some(Err(_)) => {
                 let span = self.settings.timeout;
-                Err(ours(FaultKind::Unanswered, format!("the program ran for longer than {span:?} and was stopped")))
+                Err(Fault::ours(
+                    FaultKind::Unanswered,
+                    format!("the program ran for longer than {span:?} and was stopped"),
+                ))
             }
         }
     }
@@ -133,6 +137,15 @@ impl Sender for CommandSender {
     }
 }
 
+/// That a program cannot be started is never the message's fault: what it is handed is bounded.
+fn not_started(err: &io::Error) -> Fault {
+    let what = format!("the program cannot be started: {err}");
+    match own_error(err) {
+        Some(cause) => cause.fault(FaultKind::Local, &what),
+        None => Fault::ours(FaultKind::Local, format!("{what}: check program of the route")),
+    }
+}
+
 /// Writes the content, with CRLF or the line ends of Unix. All of its own line ends are CRLF. It is not copied as a whole.
 async fn write(input: impl AsyncWrite + Unpin, content: &[u8], crlf: bool) -> io::Result<()> {
     let mut input = BufWriter::with_capacity(WRITE, input);
@@ -144,10 +157,6 @@ async fn write(input: impl AsyncWrite + Unpin, content: &[u8], crlf: bool) -> io
         }
     }
     input.shutdown().await
-}
-
-fn ours(kind: FaultKind, text: String) -> Fault {
-    Fault { kind, side: Side::Ours, text }
 }
 
 #[cfg(test)]

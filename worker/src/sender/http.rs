@@ -13,9 +13,10 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use shared::clock::{Clock, Timestamp};
 use shared::config::HttpSettings;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::reply::Reply;
 use shared::signature::seconds;
+use shared::whose_fault::{own_error, system_error};
 
 use super::{Attempt, Sender};
 
@@ -116,11 +117,11 @@ fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
 /// knows whether the mail went out.
 fn fault(err: reqwest::Error) -> Fault {
     let kind = if err.is_connect() { FaultKind::Connect } else { FaultKind::Unanswered };
-    ours(kind, chain(&err.without_url()))
-}
-
-fn ours(kind: FaultKind, text: String) -> Fault {
-    Fault { kind, side: Side::Ours, text }
+    let err = err.without_url();
+    match system_error(&err).and_then(own_error) {
+        Some(cause) => cause.fault(kind, &chain(&err)),
+        None => Fault::ours(kind, chain(&err)),
+    }
 }
 
 /// An error with what led to it.

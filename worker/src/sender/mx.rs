@@ -93,6 +93,8 @@ impl MxSender {
                         };
                     }
                     Err(stop) if stop.is_about_connection() && stop.phase != Phase::Dot => {
+                        // An address that there is no way to was not tried.
+                        left += usize::from(stop.is_no_way());
                         passed = Passed::Stopped(stop).or_rather(passed);
                     }
                     Err(stop) => return stop.outcome(Side::Theirs),

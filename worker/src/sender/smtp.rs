@@ -15,6 +15,7 @@ use self::tls::TlsClient;
 use self::trail::Trail;
 use super::{Attempt, Sender};
 
+mod connect;
 mod dots;
 mod envelope;
 mod offers;

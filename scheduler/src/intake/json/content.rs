@@ -1,7 +1,7 @@
 //! Where a bounce says that its message's content is.
 
 use serde_json::Value;
-use shared::job::{CONTENT_SCHEMES, ContentRef, is_content_url};
+use shared::job::{CONTENT_SCHEMES, ContentRef, is_content_url, is_empty_content};
 
 use super::field::TEXT_MAX;
 use super::refusal::Refusal;
@@ -28,7 +28,7 @@ pub(super) fn content(value: Option<Value>, inline_max: usize) -> Result<Option<
             (Some(Value::String(text)), _) if text.len() > inline_max => {
                 refuse("content.inline", format!("is longer than {inline_max} bytes; put it into a file"))
             }
-            (Some(Value::String(text)), _) if text.trim().is_empty() => {
+            (Some(Value::String(text)), _) if is_empty_content(text.as_bytes()) => {
                 refuse("content.inline", "is empty; leave content out where the platform holds it".to_owned())
             }
             (Some(Value::String(text)), _) => Ok(Some(ContentRef::Inline(text))),

@@ -6,8 +6,6 @@ use std::process::ExitStatus;
 use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::reply::Reply;
 
-use super::ours;
-
 /// How the exit statuses that speak of the message or the address end (sysexits.h), with the reply that stands for each
 /// where the output has none.
 const EXITS: [(i32, &str); 5] = [
@@ -28,7 +26,7 @@ const NOT_BEGUN: [i32; 4] = [64, 66, 72, 78];
 pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Fault> {
     let Some(code) = status.code() else {
         let signal = status.signal().unwrap_or_default();
-        return Err(ours(FaultKind::Unanswered, format!("the program was ended by signal {signal}")));
+        return Err(Fault::ours(FaultKind::Unanswered, format!("the program was ended by signal {signal}")));
     };
     let text = String::from_utf8_lossy(output);
     let said = text.lines().find(|line| !line.trim().is_empty()).map(Reply::parse);
@@ -40,7 +38,7 @@ pub(super) fn outcome(status: ExitStatus, output: &[u8]) -> Result<Outcome, Faul
     }
     let Some((_, stands_for)) = EXITS.iter().find(|(known, _)| *known == code) else {
         let kind = if NOT_BEGUN.contains(&code) { FaultKind::Local } else { FaultKind::Unanswered };
-        return Err(ours(kind, format!("the program ended with status {code}")));
+        return Err(Fault::ours(kind, format!("the program ended with status {code}")));
     };
     let stands_for = Reply::parse(stands_for);
     let class = stands_for.class();

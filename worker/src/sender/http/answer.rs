@@ -5,8 +5,6 @@ use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::policy::hint::asking;
 use shared::reply::Reply;
 
-use super::ours;
-
 /// How much of an answer that is not understood is shown, in characters.
 const SHOWN_CHARS: usize = 80;
 
@@ -42,12 +40,15 @@ pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: Option<&[u8
         200..=299 if is_empty => Ok(Outcome::Delivered(Reply::parse("250 2.0.0 delivered"))),
         200..=299 => {
             let what = body.map_or_else(|| "more than answer_max".to_owned(), shown);
-            Err(ours(FaultKind::Unanswered, format!("status {status} with something that is no outcome: {what}")))
+            Err(Fault::ours(
+                FaultKind::Unanswered,
+                format!("status {status} with something that is no outcome: {what}"),
+            ))
         }
         410 => Ok(Outcome::Unreadable("the platform no longer has the message (410)".to_owned())),
         _ => {
             let kind = if may_have_sent(status) { FaultKind::Unanswered } else { FaultKind::Local };
-            Err(ours(kind, asking(&format!("the platform answered {status}"), retry_after_s)))
+            Err(Fault::ours(kind, asking(&format!("the platform answered {status}"), retry_after_s)))
         }
     }
 }
@@ -76,7 +77,7 @@ fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault>
     };
     let reply = Reply::parse(&answer.reply);
     if contradicts(&reply) {
-        return Err(ours(FaultKind::Unanswered, "the outcome and its reply contradict each other".to_owned()));
+        return Err(Fault::ours(FaultKind::Unanswered, "the outcome and its reply contradict each other".to_owned()));
     }
     let reply_or = |text| if answer.reply.is_empty() { Reply::parse(text) } else { reply.clone() };
     Ok(match answer.outcome {

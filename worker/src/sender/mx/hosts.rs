@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use shared::config::MxSettings;
-use shared::dns::{self, DnsError};
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::dns::{self, DnsError, MailHost};
+use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::reply::Reply;
 use tokio::time::timeout;
 
-use super::public::is_public;
+use super::public::{is_of_a_host, is_public};
 
 /// Answers that are kept.
 const KEPT_MAX: u64 = 10_000;
@@ -62,11 +62,11 @@ impl Dns {
             return Ok(vec![domain.to_owned()]);
         }
         let answer = timeout(self.timeout, self.dns.mail_hosts(domain)).await;
-        match answer.map_err(|_| unanswered())? {
+        match answer.map_err(|_| Lookup::Failed(dns::late()))? {
             Ok(records) => in_order(records, domain, us),
             Err(DnsError::NoName) => Err(Lookup::NoDomain),
             Err(DnsError::NoRecords) => Ok(vec![domain.to_owned()]),
-            Err(err) => Err(failed(domain, &err)),
+            Err(DnsError::Failed(fault)) => Err(failed(domain, fault)),
         }
     }
 
@@ -76,7 +76,9 @@ impl Dns {
             Some(address) => vec![address],
             None => self.look_up(host).await?,
         };
-        let allowed = found.into_iter().filter(|address| self.private_hosts || is_public(*address));
+        let may_be_a_host =
+            |address: &IpAddr| if self.private_hosts { is_of_a_host(*address) } else { is_public(*address) };
+        let allowed = found.into_iter().filter(may_be_a_host);
         let (four, six): (Vec<_>, Vec<_>) = allowed.partition(IpAddr::is_ipv4);
         let (mut four, mut six) = (four.into_iter(), six.into_iter());
         let mut addresses = Vec::new();
@@ -91,10 +93,11 @@ impl Dns {
     }
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, Lookup> {
-        match timeout(self.timeout, self.dns.addresses(host)).await.map_err(|_| unanswered())? {
+        let answer = timeout(self.timeout, self.dns.addresses(host)).await;
+        match answer.map_err(|_| Lookup::Failed(dns::late()))? {
             Ok(found) => Ok(found),
             Err(DnsError::NoName | DnsError::NoRecords) => Err(Lookup::NoAddress),
-            Err(err) => Err(failed(host, &err)),
+            Err(DnsError::Failed(fault)) => Err(failed(host, fault)),
         }
     }
 }
@@ -102,7 +105,7 @@ impl Dns {
 impl Lookup {
     /// Trouble of our own.
     pub(crate) fn ours(text: String) -> Self {
-        Self::Failed(Fault { kind: FaultKind::Lookup, side: Side::Ours, text })
+        Self::Failed(Fault::ours(FaultKind::Lookup, text))
     }
 
     /// What it comes to for the attempt.
@@ -122,12 +125,12 @@ impl Lookup {
 }
 
 /// The hosts in the order to try them.
-fn in_order(records: Vec<(u16, String)>, domain: &str, us: &str) -> Result<Vec<String>, Lookup> {
+fn in_order(records: Vec<MailHost>, domain: &str, us: &str) -> Result<Vec<String>, Lookup> {
     if records.is_empty() {
         return Ok(vec![domain.to_owned()]);
     }
-    let named = records.into_iter().filter(|(_, host)| host != ".");
-    let named: Vec<_> = named.map(|(preference, host)| (preference, host.to_ascii_lowercase())).collect();
+    let named = records.into_iter().filter(|host| host.name != ".");
+    let named: Vec<_> = named.map(|host| (host.preference, host.name.to_ascii_lowercase())).collect();
     if named.is_empty() {
         return Err(Lookup::NullMx);
     }
@@ -161,17 +164,9 @@ fn literal(host: &str) -> Option<IpAddr> {
     inner[if is_six { 5 } else { 0 }..].parse().ok()
 }
 
-/// No answer at all is our own trouble: a resolver that works says in time that the domain's servers do not.
-fn unanswered() -> Lookup {
-    Lookup::ours("the DNS did not answer in time".to_owned())
-}
-
-fn failed(name: &str, err: &DnsError) -> Lookup {
-    let text = format!("{name}: {err}");
-    match err {
-        DnsError::Silent(_) => Lookup::ours(text),
-        _ => Lookup::Failed(Fault { kind: FaultKind::Lookup, side: Side::Theirs, text }),
-    }
+fn failed(name: &str, mut fault: Fault) -> Lookup {
+    fault.text = format!("{name}: {}", fault.text);
+    Lookup::Failed(fault)
 }
 
 #[cfg(test)]
@@ -179,8 +174,8 @@ mod tests {
     use super::*;
 
     fn order(records: &[(u16, &str)]) -> Result<Vec<String>, Lookup> {
-        let records = records.iter().map(|(preference, host)| (*preference, (*host).to_owned())).collect();
-        in_order(records, "example.com", "us.example.net")
+        let host = |(preference, name): &(u16, &str)| MailHost { preference: *preference, name: (*name).to_owned() };
+        in_order(records.iter().map(host).collect(), "example.com", "us.example.net")
     }
 
     #[test]

@@ -26,13 +26,14 @@ impl Passed {
     }
 
     /// How much it says. A host's reply says most. Trouble of our own leaves open whether that host would have had us, so that
-    /// nothing can be said of the others that would not. An address without a source says something only where there is no
-    /// other to try, and a host without an address says least.
+    /// nothing can be said of the others that would not. An address that we have no way to, or no source for, says something
+    /// only if there is no other to try: a machine without IPv6 judges hosts by IPv4. A host without an address says least.
     fn weight(&self) -> u8 {
         match self {
             Self::Stopped(Stop { why: Why::Said(_), .. }) => 4,
-            Self::Stopped(Stop { why: Why::Broken(FaultKind::Local, _), .. })
-            | Self::Unfound(Lookup::Failed(Fault { side: Side::Ours, .. })) => 3,
+            Self::Stopped(stop) if stop.is_no_way() => 1,
+            Self::Stopped(Stop { why: Why::Broken(silence), .. }) if silence.is_ours() => 3,
+            Self::Unfound(Lookup::Failed(Fault { side: Side::Ours, .. })) => 3,
             Self::Stopped(_) | Self::Unfound(Lookup::Failed(_)) => 2,
             Self::Sourceless => 1,
             Self::Unfound(_) => 0,
@@ -50,7 +51,7 @@ impl Passed {
             Self::Stopped(stop) => Outcome::Unreachable(stop.fault(Side::Theirs)),
             Self::Sourceless => {
                 let text = "the route has no source of the kind of address that the domain's hosts have".to_owned();
-                Outcome::Unreachable(Fault { kind: FaultKind::Local, side: Side::Ours, text })
+                Outcome::Unreachable(Fault::ours(FaultKind::Local, text))
             }
         }
     }

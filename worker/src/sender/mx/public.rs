@@ -14,6 +14,14 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Whether a host can have an address, and we could connect to it. A link-local one says too little: it belongs to one of
+/// our networks, and does not say to which.
+pub(crate) fn is_of_a_host(address: IpAddr) -> bool {
+    let is_link_local = matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_multicast() || is_broadcast || is_link_local)
+}
+
 fn is_public_v4(four: Ipv4Addr) -> bool {
     let [a, b, c, _] = four.octets();
     let special = four.is_private()
@@ -51,6 +59,24 @@ fn embedded_v4(six: Ipv6Addr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_address_of_a_host_is_not_connected_to() {
+        for (text, may_be) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("::1", true),
+            ("fd00::1", true),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("224.0.0.1", false),
+            ("ff02::1", false),
+            ("255.255.255.255", false),
+            ("fe80::1", false),
+        ] {
+            assert_eq!(is_of_a_host(text.parse().unwrap()), may_be, "{text}");
+        }
+    }
 
     #[test]
     fn only_what_the_internet_routes_is_public() {

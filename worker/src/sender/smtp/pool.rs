@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::session::{Failure, Manner, Peer, Session};
 use super::stop::{Stop, Why};
 use super::trail::Trail;
+use super::wire::Silence;
 use crate::sender::Attempt;
 
 /// How many peers have sessions kept. Those beyond get one session for each message.
@@ -82,7 +83,7 @@ impl Pools {
                 other => return other,
             }
         }
-        let why = Why::Broken(FaultKind::Lost, "the peer closes each connection that is kept".to_owned());
+        let why = Why::Broken(Silence::new(FaultKind::Lost, "the peer closes each connection that is kept"));
         Err(Stop { phase: Phase::Mail, why })
     }
 

@@ -1,6 +1,5 @@
 //! A session: a connection on which EHLO has been answered, encrypted and authenticated as it should be.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -8,10 +7,11 @@ use data_encoding::BASE64;
 use shared::config::{SessionSettings, SmtpLogin, TlsMode};
 use shared::outcome::FaultKind;
 use shared::transcript::{Phase, Transcript};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
+use super::connect::connect;
 use super::offers::Offers;
 use super::stop::{Stop, Why};
 use super::tls::{TlsClient, version};
@@ -182,39 +182,6 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
     })
 }
 
-async fn connect(peer: &Peer) -> Result<TcpStream, Silence> {
-    let connected = async {
-        let stream = match (peer.place, peer.source) {
-            (Place::Port(port), _) => TcpStream::connect((peer.host.as_str(), port)).await?,
-            (Place::Address(address), None) => TcpStream::connect(address).await?,
-            (Place::Address(address), Some(source)) => {
-                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                socket.bind(SocketAddr::new(source, 0)).map_err(NotOurs)?;
-                socket.connect(address).await?
-            }
-        };
-        // Each command waits for its reply: holding back small segments would only add delay.
-        stream.set_nodelay(true)?;
-        Ok::<_, io::Error>(stream)
-    };
-    connected.await.map_err(|err| {
-        let not_ours = matches!(err.get_ref(), Some(inner) if inner.is::<NotOurs>());
-        let kind = if not_ours { FaultKind::Local } else { FaultKind::Connect };
-        Silence { kind, text: format!("{}: {err}", peer.host) }
-    })
-}
-
-/// A source address that this machine does not have.
-#[derive(Debug, thiserror::Error)]
-#[error("the source address cannot be used: {0}")]
-struct NotOurs(io::Error);
-
-impl From<NotOurs> for io::Error {
-    fn from(err: NotOurs) -> Self {
-        Self::other(err)
-    }
-}
-
 /// EHLO; or HELO, where the peer knows no EHLO (RFC 5321, section 3.2).
 async fn hello(wire: &mut Wire, helo: &str, limit: Duration, trail: &mut Trail) -> Result<Offers, Stop> {
     trail.begin(Phase::Hello);
@@ -243,10 +210,7 @@ async fn encrypt(
     trail: &mut Trail,
 ) -> Result<(Stream, &'static str), Stop> {
     trail.begin(Phase::Tls);
-    let handshake = async {
-        let shaken = manner.tls.connect(&peer.host, verified, stream).await;
-        shaken.map_err(|err| Silence { kind: FaultKind::Tls, text: format!("{}: {err}", peer.host) })
-    };
+    let handshake = async { manner.tls.connect(&peer.host, verified, stream).await };
     let stream = in_time(Phase::Tls, manner.settings.timeouts.connect, handshake).await?;
     let version = version(&stream);
     trail.encrypted(version);
@@ -263,7 +227,7 @@ async fn authenticate(wire: &mut Wire, offers: &Offers, login: &SmtpLogin, limit
         vec![password, username, "AUTH LOGIN".to_owned()]
     } else {
         let text = "the peer offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
-        return Err(Stop { phase: Phase::Auth, why: Why::Broken(FaultKind::Connect, text) });
+        return Err(Stop { phase: Phase::Auth, why: Why::Broken(Silence::new(FaultKind::Connect, text)) });
     };
     while let Some(step) = steps.pop() {
         let said = ask(wire, Phase::Auth, limit, &format!("{step}\r\n")).await?;
@@ -294,7 +258,7 @@ pub(super) async fn in_time<T>(
 ) -> Result<T, Stop> {
     match timeout(limit, doing).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(Silence { kind, text })) => Err(Stop { phase, why: Why::Broken(kind, text) }),
+        Ok(Err(silence)) => Err(Stop { phase, why: Why::Broken(silence) }),
         Err(_) => Err(Stop { phase, why: Why::Late }),
     }
 }
@@ -304,5 +268,5 @@ fn yes(phase: Phase, said: &Said) -> Result<(), Stop> {
 }
 
 fn no_tls(text: &str) -> Stop {
-    Stop { phase: Phase::Tls, why: Why::Broken(FaultKind::Tls, text.to_owned()) }
+    Stop { phase: Phase::Tls, why: Why::Broken(Silence::new(FaultKind::Tls, text)) }
 }

@@ -5,7 +5,7 @@ use shared::reply::Reply;
 use shared::reply::stage::Stage;
 use shared::transcript::Phase;
 
-use super::wire::Said;
+use super::wire::{Said, Silence};
 
 /// Why, and in which phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) enum Why {
     /// The peer said nothing within the phase's time.
     Late,
     /// The connection is of no more use.
-    Broken(FaultKind, String),
+    Broken(Silence),
     /// All connections that there may be were in use: the peer was not asked for another.
     Crowded,
 }
@@ -39,17 +39,20 @@ impl Stop {
         if said.is_no() {
             return Self { phase, why: Why::Said(said.reply()) };
         }
-        Self { phase, why: Why::Broken(FaultKind::Garbled, format!("the peer said {} to {phase}", said.code)) }
+        Self {
+            phase,
+            why: Why::Broken(Silence::new(FaultKind::Garbled, format!("the peer said {} to {phase}", said.code))),
+        }
     }
 
     /// The same where TLS had just begun: a peer that breaks off then has refused it, for with TLS 1.3 what it has against our
     /// certificate comes after our side is done (RFC 8446, section 4.4.2.4).
     pub(crate) fn by_tls(self) -> Self {
         match self.why {
-            Why::Broken(FaultKind::Lost, text) => Self {
-                phase: Phase::Tls,
-                why: Why::Broken(FaultKind::Tls, format!("broken off after TLS began: {text}")),
-            },
+            Why::Broken(lost) if lost.kind == FaultKind::Lost => {
+                let text = format!("broken off after TLS began: {}", lost.text);
+                Self { phase: Phase::Tls, why: Why::Broken(Silence { kind: FaultKind::Tls, text, ..lost }) }
+            }
             why => Self { why, ..self },
         }
     }
@@ -71,7 +74,13 @@ impl Stop {
 
     /// Whether a connection that had carried messages before had ended while nobody looked.
     pub(crate) fn is_farewell(&self) -> bool {
-        self.is_closing() || self.phase == Phase::Mail && matches!(self.why, Why::Broken(FaultKind::Lost, _))
+        self.is_closing()
+            || self.phase == Phase::Mail && matches!(&self.why, Why::Broken(lost) if lost.kind == FaultKind::Lost)
+    }
+
+    /// Whether this machine has no way to the address: no route, or no address of its kind.
+    pub(crate) fn is_no_way(&self) -> bool {
+        matches!(&self.why, Why::Broken(Silence { cause: Some(cause), .. }) if cause.is_no_way())
     }
 
     /// Whether it came before the message was mentioned.
@@ -95,6 +104,8 @@ impl Stop {
     /// As a fault. Trouble of our own machine stays ours.
     pub(crate) fn fault(self, side: Side) -> Fault {
         let (unknown, before_mail) = (self.is_unknown(), self.is_before_mail());
+        let is_ours = matches!(&self.why, Why::Broken(silence) if silence.is_ours());
+        let mut name = None;
         let (kind, text) = match self.why {
             // What is said to the envelope may quote it.
             Why::Said(reply) if !before_mail => {
@@ -104,11 +115,14 @@ impl Stop {
             Why::Said(reply) => (FaultKind::Connect, format!("{} was refused: {reply}", self.phase)),
             Why::Late if self.phase == Phase::Connect => (FaultKind::Connect, "no connection in time".to_owned()),
             Why::Late => (FaultKind::Lost, format!("no answer to {} in time", self.phase)),
-            Why::Broken(kind, text) => (kind, text),
+            Why::Broken(Silence { kind, cause, text }) => {
+                name = cause.map(|cause| cause.name);
+                (kind, text)
+            }
             Why::Crowded => (FaultKind::Local, "no connection became free in time".to_owned()),
         };
-        let side = if kind == FaultKind::Local { Side::Ours } else { side };
-        Fault { kind: if unknown { FaultKind::Unanswered } else { kind }, side, text }
+        let side = if is_ours || kind == FaultKind::Local { Side::Ours } else { side };
+        Fault { kind: if unknown { FaultKind::Unanswered } else { kind }, side, name, text }
     }
 }
 

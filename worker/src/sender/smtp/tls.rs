@@ -1,5 +1,6 @@
 //! TLS as a client: with a certificate that has to hold for the host, or with any (RFC 7435).
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -8,16 +9,20 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ConfigBuilder, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
+use shared::outcome::FaultKind;
 use shared::store::connection::servers::Tls;
+use shared::whose_fault::{OWN_TLS, When, network_error};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::wire::Silence;
+
 /// Both ways to be a client. Each is made when it is first needed, because reading the system's certificates takes time.
 pub(crate) struct TlsClient {
     files: Tls,
-    verified: OnceLock<Result<Arc<ClientConfig>, String>>,
-    unverified: OnceLock<Result<Arc<ClientConfig>, String>>,
+    verified: OnceLock<Arc<ClientConfig>>,
+    unverified: OnceLock<Arc<ClientConfig>>,
 }
 
 impl TlsClient {
@@ -31,15 +36,31 @@ impl TlsClient {
         host: &str,
         verified: bool,
         stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, String> {
-        let config = if verified {
-            self.verified.get_or_init(|| verified_config(&self.files))
-        } else {
-            self.unverified.get_or_init(|| unverified_config(&self.files))
-        };
-        let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
-            .map_err(|_| format!("{host} is no name that a certificate could hold for"))?;
-        TlsConnector::from(config.clone()?).connect(name, stream).await.map_err(|err| err.to_string())
+    ) -> Result<TlsStream<TcpStream>, Silence> {
+        let config = self.config(verified).map_err(|why| Silence::by(OWN_TLS, FaultKind::Tls, &why))?;
+        let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(|_| {
+            Silence::new(FaultKind::Tls, format!("{host} is no name that a certificate could hold for"))
+        })?;
+        TlsConnector::from(config).connect(name, stream).await.map_err(|err| failed(host, &err))
+    }
+
+    /// What has once been made is kept. A failure is not: the files may have been unreadable for a moment.
+    fn config(&self, verified: bool) -> Result<Arc<ClientConfig>, String> {
+        let kept = if verified { &self.verified } else { &self.unverified };
+        if let Some(config) = kept.get() {
+            return Ok(config.clone());
+        }
+        let made = if verified { verified_config(&self.files) } else { unverified_config(&self.files) }?;
+        Ok(kept.get_or_init(|| made).clone())
+    }
+}
+
+/// What the peer's TLS, or the network, has against us. An error of TLS has no number.
+fn failed(host: &str, err: &io::Error) -> Silence {
+    let what = format!("{host}: {err}");
+    match err.raw_os_error() {
+        Some(_) => Silence::by(network_error(err, When::Later), FaultKind::Tls, &what),
+        None => Silence::new(FaultKind::Tls, what),
     }
 }
 

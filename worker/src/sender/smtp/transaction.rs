@@ -50,7 +50,7 @@ impl Session {
         let said = attempt.fate.answer(in_time(Phase::Dot, self.settings.timeouts.dot, self.wire.reply())).await;
         trail.end();
         // That nobody waited says nothing of the peer.
-        let cut_off = || Why::Broken(FaultKind::Local, "cut off before the answer".to_owned());
+        let cut_off = || Why::Broken(Silence::new(FaultKind::Local, "cut off before the answer"));
         match said.unwrap_or_else(|| Err(Stop { phase: Phase::Dot, why: cut_off() })) {
             Ok(said) if said.is_yes() => {
                 self.in_transaction = false;
@@ -113,7 +113,7 @@ impl Session {
         }
         self.wire.send(b"RSET\r\n").await?;
         let said = self.wire.reply().await?;
-        if said.is_yes() { Ok(()) } else { Err(Silence { kind: FaultKind::Garbled, text: "RSET refused".to_owned() }) }
+        if said.is_yes() { Ok(()) } else { Err(Silence::new(FaultKind::Garbled, "RSET refused")) }
     }
 }
 

@@ -4,8 +4,9 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use shared::outcome::FaultKind;
+use shared::outcome::{FaultKind, Side};
 use shared::reply::Reply;
+use shared::whose_fault::{Cause, When, network_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -43,9 +44,11 @@ pub(crate) struct Said {
 }
 
 /// Why there was no reply.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Silence {
     pub(crate) kind: FaultKind,
+    /// What is known about the error, if an error led to it. One that is ours counts against nobody.
+    pub(crate) cause: Option<Cause>,
     pub(crate) text: String,
 }
 
@@ -98,7 +101,7 @@ impl Wire {
             let line = self.line(REPLY_MAX - size).await?;
             size += line.len();
             let Some((code, last)) = code_of(&line) else {
-                return Err(Silence { kind: FaultKind::Garbled, text: "the peer spoke no SMTP".to_owned() });
+                return Err(Silence::new(FaultKind::Garbled, "the peer spoke no SMTP"));
             };
             let kept = line.len().min(KEPT_MAX.saturating_sub(text.len()));
             text.extend_from_slice(&line[..kept]);
@@ -121,13 +124,11 @@ impl Wire {
             searched = self.ahead.len();
             if searched >= max {
                 let text = format!("a reply of more than {REPLY_MAX} bytes");
-                return Err(Silence { kind: FaultKind::Garbled, text });
+                return Err(Silence::new(FaultKind::Garbled, text));
             }
             self.ahead.reserve(READ);
             match self.stream.read_buf(&mut self.ahead).await {
-                Ok(0) => {
-                    return Err(Silence { kind: FaultKind::Lost, text: "the peer closed the connection".to_owned() });
-                }
+                Ok(0) => return Err(Silence::new(FaultKind::Lost, "the peer closed the connection")),
                 Ok(_) => {}
                 Err(err) => return Err(lost(&err)),
             }
@@ -179,7 +180,24 @@ fn code_of(line: &[u8]) -> Option<(u16, bool)> {
 }
 
 fn lost(err: &io::Error) -> Silence {
-    Silence { kind: FaultKind::Lost, text: err.to_string() }
+    Silence::by(network_error(err, When::Later), FaultKind::Lost, &err.to_string())
+}
+
+impl Silence {
+    /// One that no error led to.
+    pub(crate) fn new(kind: FaultKind, text: impl Into<String>) -> Self {
+        Self { kind, cause: None, text: text.into() }
+    }
+
+    /// One that an error led to.
+    pub(crate) fn by(cause: Cause, kind: FaultKind, what: &str) -> Self {
+        Self { kind, cause: Some(cause), text: cause.explain(what) }
+    }
+
+    /// Whether it is certainly our own fault.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.kind == FaultKind::Local || self.cause.is_some_and(|cause| cause.side == Side::Ours)
+    }
 }
 
 #[cfg(test)]

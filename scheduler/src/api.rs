@@ -102,7 +102,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/dsn", post(dsn::post))
         .route("/v1/facts", post(facts::post));
     let read = Router::new()
-        .route("/v1/addresses/check", post(addresses::check).layer(DefaultBodyLimit::max(api.limits.body)))
+        .route("/v1/addresses/check", post(addresses::check))
         .route("/v1/addresses/{address}", get(addresses::get))
         .route("/v1/destinations", get(destinations::list::list))
         .route("/v1/destinations/{name}", get(destinations::get))

@@ -13,6 +13,8 @@ use idna::AsciiDenyList;
 use idna::uts46::{DnsLength, Hyphens, Uts46};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+mod characters;
+
 /// The longest local part, in octets (RFC 5321, section 4.5.3.1.1).
 pub const MAX_LOCAL: usize = 64;
 
@@ -49,6 +51,12 @@ pub enum AddressError {
     /// The local part is longer than [`MAX_LOCAL`].
     #[error("the local part is too long: at most {MAX_LOCAL} octets are allowed before the @")]
     LocalTooLong,
+    /// The local part has a character that cannot be told from others, or from nothing.
+    #[error(
+        "the local part has a character that is invisible, is not assigned, or stands for bytes that could not be \
+         read: letters, marks, digits, punctuation and symbols are allowed"
+    )]
+    Character,
     /// The local part is neither a dot-string nor a quoted string.
     #[error(
         "the local part is not valid: letters, digits and !#$%&'*+-/=?^_`{{|}}~ are allowed, with single dots between \
@@ -142,8 +150,8 @@ fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
     };
     // NFC turns some characters into ASCII (U+037E into a semicolon), so what is allowed is asked after it.
     let content = ComposingNormalizer::new_nfc().normalize(&content);
-    if content.contains(is_invisible) {
-        return Err(AddressError::Local);
+    if !characters::are_visible(&content) {
+        return Err(AddressError::Character);
     }
     let canonical = if is_dot_string(&content) {
         content.into_owned()
@@ -172,15 +180,6 @@ fn unquote(quoted: &str) -> Option<String> {
 fn is_dot_string(local: &str) -> bool {
     let is_atext = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
     local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
-}
-
-/// White space but ASCII's, and the marks that steer text without being seen: RFC 6531 lets them through, but they
-/// would make two addresses look like one, or turn a line on a console around.
-fn is_invisible(c: char) -> bool {
-    let steers = "\u{200b}\u{200e}\u{200f}\u{feff}".contains(c)
-        || ('\u{202a}'..='\u{202e}').contains(&c)
-        || ('\u{2060}'..='\u{206f}').contains(&c);
-    steers || (!c.is_ascii() && c.is_whitespace())
 }
 
 /// Whether a domain is a host name that [`canonical_domain`] would leave as it is, as nearly all are: labels of lower-case
@@ -335,9 +334,9 @@ mod tests {
             ("a@b@example.com", Local),
             ("a;b@example.com", Local),
             ("a\u{37e}b@example.com", Local),
-            ("jo\u{a0}@example.com", Local),
-            ("\"jo\u{202e}\"@example.com", Local),
-            ("\u{feff}jo@example.com", Local),
+            ("jo\u{a0}@example.com", Character),
+            ("\"jo\u{202e}\"@example.com", Character),
+            ("\u{feff}jo@example.com", Character),
             (r#""jo@example.com"#, Local),
             (r#""jo\"@example.com"#, Local),
             (r#""jo"doe@example.com"#, Local),

@@ -6,9 +6,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 /// An instant, in whole milliseconds since the Unix epoch. In JSON it is RFC 3339 text in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -25,9 +27,18 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads RFC 3339 text with any offset, to the millisecond; `None` where it is not such an instant.
+    /// Reads RFC 3339 text with any offset, to the millisecond; `None` if it is not such an instant. Second 60 is
+    /// allowed at the end of a month in UTC, the only place for a leap second (RFC 3339, appendix D), and counts as the
+    /// second after it.
     pub fn parse(text: &str) -> Option<Self> {
-        DateTime::parse_from_rfc3339(text).ok().map(|t| Self(t.timestamp_millis()))
+        let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+        // `chrono` has it as second 59 with more than a second of nanoseconds.
+        if instant.timestamp_subsec_nanos() >= NANOS_PER_SECOND {
+            let after = DateTime::<Utc>::from_timestamp_secs(instant.timestamp() + 1)?;
+            let ends_a_month = after.day() == 1 && after.num_seconds_from_midnight() == 0;
+            return ends_a_month.then(|| Self(instant.timestamp_millis()));
+        }
+        Some(Self(instant.timestamp_millis()))
     }
 
     /// The time from `earlier` to here; zero where `earlier` is later.
@@ -236,6 +247,25 @@ mod tests {
         }
         for text in ["", "yesterday", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21T09:30:00"] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_leap_second_is_read_only_where_there_can_be_one() {
+        for (text, printed) in [
+            ("2016-12-31T23:59:60Z", Some("2017-01-01T00:00:00.000Z")),
+            ("2015-06-30T23:59:60.25Z", Some("2015-07-01T00:00:00.250Z")),
+            ("2017-01-01T00:59:60+01:00", Some("2017-01-01T00:00:00.000Z")),
+            ("2016-12-31T15:59:60-08:00", Some("2017-01-01T00:00:00.000Z")),
+            ("2028-02-29T23:59:60Z", Some("2028-03-01T00:00:00.000Z")),
+            ("2026-11-21T12:30:60Z", None),
+            ("2026-11-21T23:59:60Z", None),
+            ("2016-12-31T23:59:60+01:00", None),
+            ("2016-12-31T22:59:60Z", None),
+            ("2016-12-31T23:59:61Z", None),
+            ("2016-12-31T23:60:00Z", None),
+        ] {
+            assert_eq!(Timestamp::parse(text).map(|read| read.to_string()).as_deref(), printed, "{text}");
         }
     }
 

@@ -121,7 +121,8 @@ impl Report {
             .or_else(|| answer::read(&mail))
             .unwrap_or_default();
         if report.kind != Kind::None {
-            report.message_id = report.message_id.or_else(|| original::message_id(&mail));
+            report.message_id = report.message_id.or_else(|| original::message_id(&mail)).filter(|id| is_readable(id));
+            report.envelope_id = report.envelope_id.filter(|id| is_readable(id));
             // A person's mail may quote any mail; the report in it has to say itself whom it is about.
             report.original_to = if mail.is_handed_on() { Vec::new() } else { original::recipients(&mail) };
         }
@@ -239,6 +240,11 @@ fn on_one_line(text: &str, max: usize) -> String {
 fn name(text: &str) -> Option<String> {
     let name = on_one_line(text, MAX_NAME);
     (!name.is_empty()).then_some(name)
+}
+
+/// Whether an id was text as it came. Ids of other bytes would all become the same, so they name nothing.
+fn is_readable(id: &str) -> bool {
+    !id.contains(char::REPLACEMENT_CHARACTER)
 }
 
 /// Whether `text` begins with `opening`, in whatever case.

@@ -43,6 +43,7 @@ mod probe;
 mod processes;
 mod quarantine;
 mod repair;
+mod repeated_keys;
 mod reports;
 mod return_path;
 mod returned_mail;

@@ -43,6 +43,18 @@ fn return_path(world: &World, account: &str, message: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_recipient_that_is_no_text_is_refused_and_never_judged_as_another_address() {
+    let world = World::new().await;
+    let http = Http::serve(&world).await;
+    let mail = DeliveryReport::failed("j@example.com", UNKNOWN).and(AL, "failed", UNKNOWN).mail();
+    let (before, after) = mail.split_once("j@example.com").unwrap();
+    let bytes = [before.as_bytes(), b"j\xf6@example.com", after.as_bytes()].concat();
+    let told = json(post(&http, "", bytes).await).await;
+    assert_eq!(answers(&told), ["refused", "retired"]);
+    assert!(told["recipients"][0]["reason"].as_str().unwrap().contains("could not be read"), "{told}");
+}
+
+#[tokio::test]
 async fn each_recipient_that_failed_is_a_bounce_and_no_other() {
     let world = World::new().await;
     let http = Http::serve(&world).await;

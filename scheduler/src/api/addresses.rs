@@ -1,7 +1,7 @@
 //! What is known of addresses.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use shared::store::facts::Word;
 use shared::store::waits::WaitsFor;
 
 use super::Api;
+use super::fields::{Body, Object};
 use super::problem::Problem;
 
 /// How many addresses one check takes.
@@ -49,8 +50,12 @@ pub async fn get(
 }
 
 /// `POST /v1/addresses/check`: which of these addresses are not active, so that a campaign can leave them out.
-pub async fn check(State(api): State<Api>, body: Result<Json<Check>, JsonRejection>) -> Result<Json<Value>, Problem> {
-    let Json(Check { account, addresses }) = body?;
+pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Problem> {
+    let Object(fields) = body?;
+    let read = Check::deserialize(Value::Object(fields));
+    // Its own text speaks of our types.
+    let wrong = "the body has not the fields that are documented: account, and addresses, a list of texts";
+    let Check { account, addresses } = read.map_err(|_| Problem::bad_request(wrong))?;
     if addresses.len() > CHECK_MAX {
         let detail = format!("{} addresses; one request takes at most {CHECK_MAX}", addresses.len());
         return Err(Problem::too_large(detail));

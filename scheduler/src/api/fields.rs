@@ -1,20 +1,42 @@
 //! The fields of a small JSON body, read one by one, so that a wrong one is refused by name and with what is allowed. A
-//! `null` counts as absent.
+//! `null` counts as absent. A body takes no longer than any other that comes in, and has each key once.
 
 use std::ops::RangeInclusive;
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
 use serde_json::{Map, Value};
 use shared::clock::Timestamp;
 
+use super::Api;
+use super::items::{DOCUMENT, collect, essence};
 use super::problem::Problem;
+use crate::intake::json::unique::Parsed;
 
 /// How much of an unknown field's name is given back, in characters.
 const NAME_CHARS: usize = 80;
 
-/// A body that is a JSON object, as it came.
-pub type Body = Result<Json<Map<String, Value>>, JsonRejection>;
+/// A body that is a JSON object.
+#[derive(Debug)]
+pub struct Object(pub Map<String, Value>);
+
+/// A body that is a JSON object, or what is wrong with it.
+pub type Body = Result<Object, Problem>;
+
+impl FromRequest<Api> for Object {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let content_type = essence(request.headers());
+        if content_type != DOCUMENT {
+            return Err(Problem::unsupported(format!("content type \"{content_type}\"; send {DOCUMENT}")));
+        }
+        let bytes = collect(api, request.into_body()).await?;
+        match Parsed::read(&bytes).map_err(|refusal| Problem::wrong_body(&refusal))? {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(Problem::bad_request("the body is no JSON object")),
+        }
+    }
+}
 
 /// The fields of a body, none of which is unknown.
 #[derive(Debug)]
@@ -23,7 +45,7 @@ pub struct Fields(Map<String, Value>);
 impl Fields {
     /// Reads a body that may have these fields and no other.
     pub fn read(body: Body, allowed: &[&str]) -> Result<Self, Problem> {
-        let Json(mut fields) = body?;
+        let Object(mut fields) = body?;
         fields.retain(|_, value| !value.is_null());
         match fields.keys().find(|name| !allowed.contains(&name.as_str())) {
             Some(unknown) => {

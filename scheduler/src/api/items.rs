@@ -15,9 +15,13 @@ use super::Api;
 use super::problem::Problem;
 use crate::intake::accept::SentTo;
 use crate::intake::json::Refusal;
+use crate::intake::json::unique::Parsed;
 
 mod document;
 mod lines;
+
+/// The content type of one JSON document.
+pub(super) const DOCUMENT: &str = "application/json";
 
 /// The content type of items that are a line each.
 pub(super) const NDJSON: &str = "application/x-ndjson";
@@ -35,8 +39,7 @@ pub(super) trait Item: Sized + Send + 'static {
 
     /// Reads the text of one.
     fn read_text(api: &Api, text: &[u8]) -> Result<Self, Refusal> {
-        let item = serde_json::from_slice(text);
-        Self::read(api, item.map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?)
+        Self::read(api, Parsed::read(text)?)
     }
 
     /// Takes in a batch, and answers each in the order given. What workers still send to is waited for when all of the
@@ -75,11 +78,15 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     Ok(bytes)
 }
 
-fn is_document(headers: &HeaderMap) -> Result<bool, Problem> {
+/// The content type without its parameters, in lower case.
+pub(super) fn essence(headers: &HeaderMap) -> String {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "application/json" => Ok(true),
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn is_document(headers: &HeaderMap) -> Result<bool, Problem> {
+    match essence(headers).as_str() {
+        DOCUMENT => Ok(true),
         NDJSON | "application/ndjson" | "application/jsonl" => Ok(false),
         other => Err(Problem::unsupported(format!(
             "content type \"{other}\"; send application/json (an object or an array) or {NDJSON} (one object per line)"

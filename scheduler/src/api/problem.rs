@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -44,6 +44,12 @@ impl Problem {
     /// The one item that was sent is none. Its answer is in the document, for whoever reads answers of items.
     pub(crate) fn refused(refusal: &Refusal) -> Self {
         Self { answer: Some(Box::new(refusal.to_wire())), ..Self::bad_request(refusal.reason.clone()) }
+    }
+
+    /// The body as a whole is not what it has to be.
+    pub(crate) fn wrong_body(refusal: &Refusal) -> Self {
+        let field = refusal.field.clone().map(Cow::Owned);
+        Self { field, ..Self::bad_request(refusal.reason.clone()) }
     }
 
     /// The body is too large.
@@ -113,16 +119,6 @@ impl From<StoreError> for Problem {
                 let detail = "the store answered something unexpected; the log says more";
                 Self { status: StatusCode::INTERNAL_SERVER_ERROR, ..Self::bad_request(detail) }
             }
-        }
-    }
-}
-
-impl From<JsonRejection> for Problem {
-    fn from(rejection: JsonRejection) -> Self {
-        match rejection {
-            // Its own text speaks of our types.
-            JsonRejection::JsonDataError(_) => Self::bad_request("the body has not the fields that are documented"),
-            other => Self { status: other.status(), ..Self::bad_request(other.body_text()) },
         }
     }
 }

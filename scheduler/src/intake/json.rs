@@ -16,10 +16,12 @@ use shared::status::{EnhancedStatus, StatusClass};
 mod content;
 pub(super) mod field;
 mod refusal;
+pub(crate) mod unique;
 
 use content::content;
 use field::{Field, Kind, Text, object};
 pub use refusal::Refusal;
+use unique::Parsed;
 
 /// Bytes of a bounce's metadata, as JSON.
 const METADATA_MAX: usize = 4 << 10;
@@ -74,6 +76,7 @@ struct Draft<'i> {
     route: Option<Text<'i>>,
     #[serde(borrow)]
     envelope_from: Option<Text<'i>>,
+    #[serde(default, deserialize_with = "unique::value")]
     content: Option<Value>,
     #[serde(borrow)]
     expires_at: Option<Text<'i>>,
@@ -81,6 +84,7 @@ struct Draft<'i> {
     remote_mta: Option<Text<'i>>,
     #[serde(borrow)]
     traceparent: Option<Text<'i>>,
+    #[serde(default, deserialize_with = "unique::object")]
     metadata: Option<Map<String, Value>>,
 }
 
@@ -110,8 +114,7 @@ impl Reader {
         {
             return self.on_a_route(draft.bounce(now, self.inline_max)?);
         }
-        let item = serde_json::from_slice(text).map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?;
-        self.read(item, now)
+        self.read(Parsed::read(text)?, now)
     }
 
     fn on_a_route(&self, bounce: Bounce) -> Result<Bounce, Refusal> {
@@ -381,9 +384,7 @@ mod tests {
             format!("{full},\"message_id\":\"<\\u00e9\\\"@example.org>\",\"metadata\":{{\"a\":[1.50,\"\\n\"]}}}}"),
             format!("{full},\"content\":{{\"inline\":\"Subject: x\"}}}}"),
             format!("{full},\"occurred_at\":\"2026-11-21T09:30:00Z\",\"status\":\"4.3.1\"}}"),
-            // The last one of a name counts.
-            format!("{full},\"recipient\":\"sam@example.com\"}}"),
-            format!("{full},\"recipient\":7}}"),
+            format!("{full},\"account\":7}}"),
             format!("{full},\"route\":\"nowhere\"}}"),
             format!("{full},\"recipent\":\"jo@example.com\"}}"),
             format!("{full},\"metadata\":[]}}"),
@@ -398,9 +399,17 @@ mod tests {
             assert_eq!(format!("{at_once:?}"), format!("{piecewise:?}"), "{text}");
         }
         let read = |text: &str| reader.read_text(text.as_bytes(), NOW);
-        assert_eq!(read(&texts[5]).unwrap().recipient.as_str(), "sam@example.com");
-        assert_eq!(read(&texts[7]).unwrap_err().field.as_deref(), Some("route"));
-        assert!(read(&texts[11]).unwrap_err().reason.contains("object"));
+        assert_eq!(read(&texts[6]).unwrap_err().field.as_deref(), Some("route"));
+        assert!(read(&texts[10]).unwrap_err().reason.contains("object"));
+        for (fields, repeated) in [
+            ("\"recipient\":\"sam@example.com\"", "recipient"),
+            ("\"route\":null,\"route\":null", "route"),
+            ("\"content\":{\"file\":\"/a\",\"file\":\"/b\"}", "content.file"),
+            ("\"metadata\":{\"c\":[{\"d\":1,\"d\":1}]}", "metadata.c.d"),
+        ] {
+            let refusal = read(&format!("{full},{fields}}}")).unwrap_err();
+            assert_eq!(refusal.field.as_deref(), Some(repeated), "{fields}");
+        }
         for broken in ["{", "", "{}{}", "{\"recipient\":\"\\ud800@example.com\"}"] {
             assert!(read(broken).unwrap_err().reason.contains("not JSON"), "{broken}");
         }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::accept::Accept;
+use super::json::unique::{Parsed, repeated};
 use super::json::{Reader, Refusal};
 
 /// How long to wait for an entry. Shorter than an answer of Redis may take, and than anybody waits for us to stop.
@@ -159,16 +160,25 @@ impl StreamReader {
     /// The bounce of an entry: its field `bounce` as JSON, or else its fields, as far as they are no text as JSON.
     fn bounce(&self, entry: &IntakeEntry) -> Result<Bounce, Refusal> {
         let now = self.store.clock().now();
-        if let Some((_, json)) = entry.fields.iter().find(|(field, _)| field == "bounce") {
-            return self.reader.read_text(json.as_bytes(), now);
+        let mut whole = entry.fields.iter().filter(|(field, _)| field == "bounce");
+        if let Some((field, json)) = whole.next() {
+            return if whole.next().is_none() {
+                self.reader.read_text(json.as_bytes(), now)
+            } else {
+                Err(repeated(field))
+            };
         }
         let value = |(field, text): &(String, String)| {
             let is_text = !matches!(field.as_str(), "content" | "metadata");
-            let value = if is_text { Ok(Value::from(text.as_str())) } else { serde_json::from_str(text) };
-            let value = value.map_err(|err| Refusal::whole(format!("{field} is not JSON: {err}")))?;
-            Ok((field.clone(), value))
+            if is_text { Ok(Value::from(text.as_str())) } else { Parsed::read(text.as_bytes()) }
         };
-        let fields = entry.fields.iter().map(value).collect::<Result<Map<_, _>, Refusal>>()?;
+        let mut fields = Map::with_capacity(entry.fields.len());
+        for pair in &entry.fields {
+            let value = value(pair).map_err(|refusal| refusal.within(&pair.0))?;
+            if fields.insert(pair.0.clone(), value).is_some() {
+                return Err(repeated(&pair.0));
+            }
+        }
         self.reader.read(Value::Object(fields), now)
     }
 

@@ -2,6 +2,7 @@
 
 use super::dialect::names;
 use super::{Kind, MAX_NAME, Recipient, Report};
+use crate::address::Address;
 
 macro_rules! fixtures {
     ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };
@@ -239,4 +240,58 @@ fn a_failure_never_says_success() {
         let report = Report::read(mail.as_bytes());
         assert_eq!((report.kind, report.recipients[0].reply.class()), (Kind::Failed, None), "{mail}");
     }
+}
+
+/// `bytes` with each `from` in it replaced.
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(from) {
+            out.extend_from_slice(to);
+            rest = after;
+        } else {
+            out.push(*first);
+            rest = after;
+        }
+    }
+    out
+}
+
+#[test]
+fn an_address_that_is_no_text_is_never_read_as_another_one() {
+    let spellings: [&[u8]; 5] = [
+        b"\xe4nn@example.com",
+        b"a\xff\xfen@example.com",
+        b"an\xc3@example.com",
+        b"ann\x80@example.com",
+        b"\xed\xa0\x80@example.com",
+    ];
+    for (name, fixture) in FIXTURES {
+        for spelling in spellings {
+            let message = replaced(fixture.as_bytes(), b"ann@example.com", spelling);
+            for recipient in &Report::read(&message).recipients {
+                let Some(Ok(address)) = recipient.address().map(Address::parse) else { continue };
+                let others = ["bob", "jörg"];
+                assert!(others.contains(&address.local()), "{name}: {}", address.as_str());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_id_that_is_no_text_names_no_message() {
+    let fields =
+        "Original-Envelope-Id: c42\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: 4.2.2\n";
+    let message = format!(
+        "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n{fields}\n--b\n\
+         Content-Type: message/rfc822\n\nMessage-ID: <c42@example.org>\n\n--b--\n"
+    );
+    let read = |message: &[u8]| {
+        let report = Report::read(message);
+        (report.envelope_id, report.message_id)
+    };
+    let ids = (Some("c42".to_owned()), Some("c42@example.org".to_owned()));
+    assert_eq!(read(message.as_bytes()), ids);
+    assert_eq!(read(&replaced(message.as_bytes(), b"c42", b"c\xe42")), (None, None));
 }

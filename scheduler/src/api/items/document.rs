@@ -7,17 +7,17 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::Value;
 
 use super::{Item, NDJSON, Tally, answer, collect};
 use crate::api::Api;
 use crate::api::problem::Problem;
 use crate::intake::accept::SentTo;
+use crate::intake::json::unique::Parsed;
 
 /// What was posted.
 enum Document {
-    One(Value),
-    Many(Vec<Value>),
+    One(Parsed),
+    Many(Vec<Parsed>),
 }
 
 /// Takes in the items of a document.
@@ -30,7 +30,7 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
     let mut sent_to = SentTo::new();
     match document {
         Document::Many(items) => {
-            let mut items = items.into_iter().map(|item| I::read(api, item)).peekable();
+            let mut items = items.into_iter().map(|item| I::read(api, item.unique()?)).peekable();
             answers.push(b'[');
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
@@ -43,7 +43,8 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
             answers.push(b']');
         }
         Document::One(item) => {
-            let item = I::read(api, item).map_err(|refusal| Problem::refused(&refusal))?;
+            let item = item.unique().and_then(|item| I::read(api, item));
+            let item = item.map_err(|refusal| Problem::refused(&refusal))?;
             (tally, sent_to) = answer(api, vec![Ok(item)], |_| {}, &mut answers).await?;
         }
     }
@@ -60,7 +61,7 @@ impl Document {
         let read = if first == Some(&b'[') {
             Items { max: items_max }.deserialize(&mut reader).map(Self::Many)
         } else {
-            Value::deserialize(&mut reader).map(Self::One)
+            Parsed::deserialize(&mut reader).map(Self::One)
         };
         match read.and_then(|document| reader.end().map(|()| document)) {
             Ok(Self::Many(items)) if items.is_empty() => {
@@ -83,21 +84,21 @@ struct Items {
 }
 
 impl<'de> DeserializeSeed<'de> for Items {
-    type Value = Vec<Value>;
+    type Value = Vec<Parsed>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Value>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Parsed>, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
 impl<'de> Visitor<'de> for Items {
-    type Value = Vec<Value>;
+    type Value = Vec<Parsed>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Value>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<Parsed>, A::Error> {
         let mut items = Vec::new();
         while items.len() <= self.max {
             match sequence.next_element()? {

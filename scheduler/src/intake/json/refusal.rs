@@ -32,6 +32,12 @@ impl Refusal {
         Self { field: Some(field.chars().take(VALUE_CHARS).collect()), value, reason: reason.into(), line: None }
     }
 
+    /// The same, of something that is within this field.
+    pub(in crate::intake) fn within(self, outer: &str) -> Self {
+        let field = self.field.map_or_else(|| outer.to_owned(), |inner| format!("{outer}.{inner}"));
+        Self { field: Some(field), ..self }
+    }
+
     /// What is wrong, without the value, which may name a person.
     pub fn without_value(&self) -> String {
         self.field.as_ref().map_or_else(|| self.reason.clone(), |field| format!("{field}: {}", self.reason))

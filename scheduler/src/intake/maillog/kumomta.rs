@@ -107,7 +107,8 @@ impl Record {
 pub(in crate::intake) fn message_id<'r>(headers: &'r Value, spool_id: Option<&'r str>) -> Option<&'r str> {
     let mut named = headers.as_object().into_iter().flatten();
     let header = named.find(|(name, _)| name.eq_ignore_ascii_case("message-id")).and_then(|(_, value)| value.as_str());
-    [header, spool_id].into_iter().flatten().find(|id| !id.is_empty())
+    // What was no text as it came would be the name of other messages too.
+    [header, spool_id].into_iter().flatten().find(|id| !id.is_empty() && !id.contains(char::REPLACEMENT_CHARACTER))
 }
 
 impl Response {

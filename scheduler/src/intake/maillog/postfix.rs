@@ -119,7 +119,9 @@ impl LogReader for Postfix {
         if let Some(sender) = SENDER.captures(rest) {
             self.queued(queue).sender = Some(sender["from"].to_owned());
         } else if let Some(id) = MESSAGE_ID.captures(rest) {
-            self.queued(queue).message_id = Some(id["id"].to_owned());
+            // What was no text as it came would be the name of other messages too.
+            let id = Some(&id["id"]).filter(|id| !id.contains(char::REPLACEMENT_CHARACTER));
+            self.queued(queue).message_id = id.map(str::to_owned);
         }
         Ok(Vec::new())
     }
@@ -186,6 +188,14 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
             read("Jan  1 10:00:01 out1 sshd[4]: to=<x@y>, status=bounced (no)\n\nnonsense"),
             Vec::<Value>::new()
         );
+    }
+
+    #[test]
+    fn an_id_that_was_no_text_names_no_message() {
+        let log = "\
+Jan  1 10:00:01 out1 postfix/cleanup[311]: 4fXk2m1Qz7: message-id=<c\u{fffd}@news.example.org>
+Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, relay=none, delay=1, dsn=4.3.1, status=deferred (no)";
+        assert_eq!(read(log)[0]["message_id"], "4fXk2m1Qz7");
     }
 
     #[test]

@@ -1,0 +1,156 @@
+//! Which characters beyond ASCII a local part may have: those of the FreeformClass of PRECIS (RFC 8264, section 4.3)
+//! without its spaces. RFC 6531 allows all, but some would make two addresses look like one, or turn a line on a
+//! console around.
+
+use icu_properties::props::{CanonicalCombiningClass, DefaultIgnorableCodePoint, GeneralCategory, JoiningType};
+use icu_properties::{CodePointMapData, CodePointSetData};
+
+/// What decoders put where bytes are no text: it says that the address was another one.
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+
+const ZERO_WIDTH_NON_JOINER: char = '\u{200c}';
+const ZERO_WIDTH_JOINER: char = '\u{200d}';
+
+/// Whether each character of this text is ASCII or can be seen. The two joiners are allowed as in domains (RFC 5892,
+/// appendix A): where Persian and the scripts of India need them, and nowhere else.
+pub(super) fn are_visible(text: &str) -> bool {
+    text.char_indices().all(|(at, c)| match c {
+        ZERO_WIDTH_JOINER => is_after_virama(&text[..at]),
+        ZERO_WIDTH_NON_JOINER => {
+            let (before, after) = (&text[..at], &text[at + c.len_utf8()..]);
+            is_after_virama(before) || parts_joined_letters(before, after)
+        }
+        _ => c.is_ascii() || is_visible(c),
+    })
+}
+
+/// Whether a character is a letter, a mark, a number, punctuation or a symbol.
+fn is_visible(c: char) -> bool {
+    use GeneralCategory::{
+        Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Surrogate, Unassigned,
+    };
+    let has_no_shape = matches!(
+        CodePointMapData::<GeneralCategory>::new().get(c),
+        Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | SpaceSeparator | Surrogate | Unassigned
+    );
+    !has_no_shape && c != REPLACEMENT && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+}
+
+/// Whether a text ends with the sign that takes the vowel from a letter of an Indic script.
+fn is_after_virama(text: &str) -> bool {
+    let class = CodePointMapData::<CanonicalCombiningClass>::new();
+    text.chars().next_back().is_some_and(|c| class.get(c) == CanonicalCombiningClass::Virama)
+}
+
+/// Whether the last letter before and the first letter after would be joined in a cursive script.
+fn parts_joined_letters(before: &str, after: &str) -> bool {
+    let kinds = CodePointMapData::<JoiningType>::new();
+    let is_opaque = |kind: &JoiningType| *kind != JoiningType::Transparent;
+    let last = before.chars().rev().map(|c| kinds.get(c)).find(is_opaque);
+    let first = after.chars().map(|c| kinds.get(c)).find(is_opaque);
+    let joins_on = last.is_some_and(|kind| [JoiningType::LeftJoining, JoiningType::DualJoining].contains(&kind));
+    joins_on && first.is_some_and(|kind| [JoiningType::RightJoining, JoiningType::DualJoining].contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_parts_of_people_in_many_scripts_are_visible() {
+        for text in [
+            "jo",
+            "rémi",
+            "用户",
+            "ユーザー",
+            "사용자",
+            "иван",
+            "γιώργος",
+            "דוד",
+            "محمد",
+            "उपयोगकर्ता",
+            "பயனர்",
+            "ผู้ใช้",
+            "ἀλέξανδρος",
+            "đỗ",
+            "łukasz",
+            "naïve.œuvre",
+            "o’neil",
+            "straße",
+            "Ⅷ",
+            "☃",
+            "🙂",
+            "𠮷野",
+            // Persian "mi-khaham", and conjuncts of Malayalam and Sinhala.
+            "می\u{200c}خواهم",
+            "ക്\u{200d}",
+            "ශ්\u{200d}රී",
+            "क्\u{200c}ष",
+        ] {
+            assert!(are_visible(text), "{text} {}", text.escape_unicode());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_or_told_apart_is_not_visible() {
+        for c in [
+            // Tags, which spell ASCII unseen.
+            '\u{e0001}',
+            '\u{e0020}',
+            '\u{e0041}',
+            '\u{e007f}',
+            // Marks that steer text.
+            '\u{61c}',
+            '\u{200b}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{206f}',
+            '\u{feff}',
+            '\u{fff9}',
+            // Ignored by default: soft hyphen, grapheme joiner, fillers, variation selectors, musical formats.
+            '\u{ad}',
+            '\u{34f}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b4}',
+            '\u{180b}',
+            '\u{180e}',
+            '\u{3164}',
+            '\u{ffa0}',
+            '\u{fe00}',
+            '\u{fe0f}',
+            '\u{1d173}',
+            '\u{e0100}',
+            '\u{e01ef}',
+            // Spaces, controls, private use, what is not assigned, no characters at all.
+            '\u{a0}',
+            '\u{1680}',
+            '\u{2000}',
+            '\u{2028}',
+            '\u{2029}',
+            '\u{3000}',
+            '\u{85}',
+            '\u{e000}',
+            '\u{f8ff}',
+            '\u{10fffd}',
+            '\u{378}',
+            '\u{fdd0}',
+            '\u{ffff}',
+            '\u{10ffff}',
+            // Bytes that could not be read.
+            '\u{fffd}',
+            // Joiners that join nothing.
+            '\u{200c}',
+            '\u{200d}',
+        ] {
+            for text in [format!("j{c}o"), format!("{c}"), format!("用{c}户")] {
+                assert!(!are_visible(&text), "{}", text.escape_unicode());
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-.PHONY: help demo dev test valkey check bench fuzz fmt tools clean
+.PHONY: help demo dev test valkey chaos nightly check bench fuzz fmt tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,15 +14,23 @@ demo: tools ## Play a campaign of bounces against a cast of mail servers, in fas
 dev: tools ## Run scheduler and worker over a Redis server of their own, until Ctrl-C
 	cargo run --locked --bin redeliver -- dev $(ARGS)
 
-test: ## Run all tests, against a real Redis and a real Postfix
+test: ## Run all tests, against a real Redis and a real Postfix, and one minute of chaos
 	@scripts/tools test
 	cargo build --locked --bin redeliver
 	cargo test --locked --workspace $(ARGS)
+	scripts/chaos quick
 
 valkey: ## Run the tests that want a server over Valkey in place of Redis
 	@scripts/tools valkey
 	cargo build --locked --bin redeliver
 	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --workspace --test promises $(ARGS)
+
+chaos: tools ## Break a running fleet in every way and check every promise (ARGS="--seed 7 --minutes 2 --shape sentinel"; docs/chaos.md)
+	cargo build --locked --bin redeliver
+	cargo run --locked --package redeliver-tests --bin chaos -- $(ARGS)
+
+nightly: tools ## What is too long for CI: chaos over all shapes, with several seeds (SEEDS="1 2 3" MINUTES=4)
+	scripts/chaos long
 
 check: tools ## What CI looks at first: format, lints, licences and advisories where cargo-deny is there, tidiness
 	cargo fmt --all --check

@@ -143,6 +143,16 @@ impl Servers {
         let file = folder.join("server.conf");
         let text = format!("{}\ndir {}\nlogfile server.log\n", directives.join("\n"), folder.display());
         fs::write(&file, text).expect("the folder can be written to");
+        self.run(port, &file, arguments);
+    }
+
+    /// Starts the server on `port` again with its configuration as it is: what a sentinel has written into it is kept. Does
+    /// not wait until it answers.
+    pub fn restart(&self, port: u16) {
+        self.run(port, &self.folder.path().join(port.to_string()).join("server.conf"), &[]);
+    }
+
+    fn run(&self, port: u16, file: &Path, arguments: &[&str]) {
         let child = Command::new(&self.program)
             .arg(file)
             .args(arguments)
@@ -224,6 +234,8 @@ pub struct Sentinel {
     pub sentinels: [u16; 3],
     /// The port of the first master.
     pub master: u16,
+    /// The port of its replica.
+    pub replica: u16,
 }
 
 impl Sentinel {
@@ -235,7 +247,7 @@ impl Sentinel {
     /// The same with servers of which none has been started.
     pub async fn start_with(servers: Servers, directives: &[&str]) -> Self {
         let master = servers.start(directives).await;
-        servers.start_replica(master, directives).await;
+        let replica = servers.start_replica(master, directives).await;
         let sentinels = [free_port(), free_port(), free_port()];
         for port in sentinels {
             let own = format!("port {port}");
@@ -255,7 +267,7 @@ impl Sentinel {
             value("num-other-sentinels").as_deref() == Some("2") && value("num-slaves").as_deref() == Some("1")
         };
         eventually("the sentinels know each other", async || sentinels.into_iter().all(know_all).then_some(())).await;
-        Self { servers, sentinels, master }
+        Self { servers, sentinels, master, replica }
     }
 
     /// The port of whom the sentinels name as master, where they agree.

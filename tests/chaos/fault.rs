@@ -1,0 +1,178 @@
+//! The faults that there are: which shape has them, how likely each is, and what it may do to an attempt.
+
+use serde::{Deserialize, Serialize};
+
+use crate::options::Shape;
+
+/// How long a worker holds a lease.
+pub(crate) const LEASE_MS: i64 = 4_000;
+
+/// A process that stands still for this long may have lost a lease: one is lengthened every second.
+const LEASE_AT_RISK_MS: i64 = LEASE_MS - 1_500;
+
+/// What can break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// A process is ended with SIGKILL and started again.
+    Kill,
+    /// A process is ended with SIGTERM and started again.
+    Terminate,
+    /// A process is stopped with SIGSTOP, and goes on later.
+    Freeze,
+    /// All connections of a process to its server are cut.
+    Cut,
+    /// Every answer to a process comes late.
+    Slow,
+    /// A process's connections stay, and nothing passes.
+    Silent,
+    /// Single requests of a process are lost, or their answers, or half of an answer.
+    Torn,
+    /// A server is ended with SIGKILL and started again.
+    ServerKill,
+    /// A server is stopped with SIGSTOP, and goes on later.
+    ServerFreeze,
+    /// An operator makes a replica the master.
+    Failover,
+    /// A server has no memory left.
+    Full,
+    /// A server forgets all scripts.
+    Flush,
+    /// A slot of the Cluster moves to another master.
+    SlotMove,
+    /// A server's clock goes an hour ahead, and stays there.
+    ClockAhead,
+    /// A server's clock goes back by an hour, and is set right again later.
+    ClockBack,
+    /// A scheduler's folder for temporary files has no room left.
+    DiskFull,
+    /// A process may open no more files.
+    NoDescriptors,
+    /// The network has no route to a peer.
+    NoRoute,
+    /// The resolver refuses, fails, or does not answer.
+    Resolver,
+}
+
+impl Kind {
+    /// All of them, with how likely each is.
+    const ALL: [(usize, Self); 19] = [
+        (30, Self::Kill),
+        (10, Self::Terminate),
+        (8, Self::Freeze),
+        (8, Self::Cut),
+        (4, Self::Slow),
+        (4, Self::Silent),
+        (4, Self::Torn),
+        (4, Self::ServerKill),
+        (3, Self::ServerFreeze),
+        (3, Self::Failover),
+        (3, Self::Full),
+        (4, Self::Flush),
+        (6, Self::SlotMove),
+        (1, Self::ClockAhead),
+        (1, Self::ClockBack),
+        (2, Self::DiskFull),
+        (3, Self::NoDescriptors),
+        (3, Self::NoRoute),
+        (3, Self::Resolver),
+    ];
+
+    /// Those that can befall a fleet of this shape, with how likely each is.
+    pub(crate) fn of(shape: Shape) -> Vec<(usize, Self)> {
+        Self::ALL.into_iter().filter(|(_, kind)| kind.fits(shape)).collect()
+    }
+
+    fn fits(self, shape: Shape) -> bool {
+        match self {
+            Self::Cut | Self::Slow | Self::Silent | Self::Torn => shape.has_links(),
+            Self::Failover => matches!(shape, Shape::Sentinel | Shape::Cluster),
+            Self::SlotMove => shape == Shape::Cluster,
+            Self::ClockAhead | Self::ClockBack => shape == Shape::Single,
+            _ => true,
+        }
+    }
+
+    /// Whether it is trouble of our own, for which jobs wait a minute.
+    pub(crate) fn is_own_trouble(self) -> bool {
+        matches!(self, Self::NoDescriptors | Self::NoRoute | Self::Resolver)
+    }
+
+    /// Whether it befalls a server: its keys, its clock, or whether it answers.
+    pub(crate) fn is_of_server(self) -> bool {
+        matches!(
+            self,
+            Self::ServerKill
+                | Self::ServerFreeze
+                | Self::Failover
+                | Self::Full
+                | Self::Flush
+                | Self::SlotMove
+                | Self::ClockAhead
+                | Self::ClockBack
+        )
+    }
+
+    /// Whether it befalls one process.
+    pub(crate) fn is_of_process(self) -> bool {
+        !self.is_of_server() && !matches!(self, Self::NoRoute | Self::Resolver)
+    }
+
+    /// How long it may last, in milliseconds. One of them is drawn.
+    pub(crate) fn spans_ms(self, shape: Shape) -> &'static [i64] {
+        match self {
+            Self::Freeze | Self::Silent => &[1_000, LEASE_MS + 2_000, LEASE_MS * 5 / 2],
+            Self::ServerKill if shape.has_links() => &[200, 1_500],
+            Self::ServerKill => &[200, 3_000, 6_000],
+            Self::ServerFreeze => &[1_000, 3_000, 6_000],
+            Self::Full | Self::ClockBack => &[1_000, 3_000, 6_000],
+            Self::Slow | Self::Torn | Self::DiskFull | Self::NoDescriptors | Self::NoRoute | Self::Resolver => {
+                &[1_000, 3_000, 5_000]
+            }
+            _ => &[0],
+        }
+    }
+
+    /// Whether an attempt that was under way in it may be made once more, although the peer has accepted its message. All
+    /// other faults are no excuse: memory that is short, scripts that are gone, a slot that moves, a slow link.
+    pub(crate) fn may_repeat_attempt(self, lasted_ms: i64) -> bool {
+        match self {
+            Self::Kill | Self::ServerKill | Self::Failover | Self::ClockAhead | Self::ClockBack | Self::NoRoute => true,
+            Self::Freeze | Self::Silent | Self::ServerFreeze => lasted_ms >= LEASE_AT_RISK_MS,
+            _ => false,
+        }
+    }
+
+    /// Whether servers of this shape may forget writes by it.
+    pub(crate) fn may_lose_writes(self, shape: Shape) -> bool {
+        match self {
+            Self::ServerKill | Self::Failover => shape.can_lose_writes(),
+            Self::ServerFreeze => matches!(shape, Shape::Sentinel | Shape::Cluster),
+            _ => false,
+        }
+    }
+
+    /// The name used in figures and docs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Terminate => "terminate",
+            Self::Freeze => "freeze",
+            Self::Cut => "cut",
+            Self::Slow => "slow",
+            Self::Silent => "silent",
+            Self::Torn => "torn",
+            Self::ServerKill => "server-kill",
+            Self::ServerFreeze => "server-freeze",
+            Self::Failover => "failover",
+            Self::Full => "full",
+            Self::Flush => "flush",
+            Self::SlotMove => "slot-move",
+            Self::ClockAhead => "clock-ahead",
+            Self::ClockBack => "clock-back",
+            Self::DiskFull => "disk-full",
+            Self::NoDescriptors => "no-descriptors",
+            Self::NoRoute => "no-route",
+            Self::Resolver => "resolver",
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What goes in, at its time and by its way. Whatever breaks, each input is sent again until it is answered, and what the
+//! answer was is written down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::plan::{Bounce, Input, What};
+use crate::record::{Bounced, Held, Told, Way, now_ms};
+use crate::world::World;
+
+mod bounces;
+mod lmtp;
+mod relay;
+
+pub(crate) use relay::report_all;
+
+/// How many inputs may be under way at once.
+const AT_ONCE: usize = 64;
+
+/// How long one request may take.
+const REQUEST_MAX: Duration = Duration::from_secs(15);
+
+/// Between two tries of one input.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Puts everything in, and waits until all of it is answered or the run is closing.
+pub(crate) async fn put_in(world: &Arc<World>, inputs: Vec<Input>) {
+    let started = Instant::now();
+    let (permits, mut sending) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+    for input in inputs {
+        sleep_until(started + input.at).await;
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let world = world.clone();
+        sending.spawn(async move {
+            let _permit = permit;
+            let closing = world.closing.clone();
+            closing.run_until_cancelled(put_in_one(&world, input)).await;
+        });
+        while sending.try_join_next().is_some() {}
+    }
+    while sending.join_next().await.is_some() {}
+}
+
+async fn put_in_one(world: &World, input: Input) {
+    match input.what {
+        What::Bounces(way, bounces) => bounces::send(world, input.scheduler, way, &bounces).await,
+        What::Fact(fact, recipient, message) => tell(world, input.scheduler, fact, &recipient, message).await,
+        What::Hold(destination, span) => hold(world, input.scheduler, destination, span).await,
+    }
+}
+
+/// The tries of one input, each with another scheduler.
+struct Tries {
+    scheduler: usize,
+    made: u32,
+}
+
+impl Tries {
+    /// The first try is with this scheduler.
+    fn from(scheduler: usize) -> Self {
+        Self { scheduler, made: 0 }
+    }
+
+    /// The scheduler of the next try, after a pause if there was one before.
+    async fn next(&mut self) -> usize {
+        if self.made > 0 {
+            sleep(PAUSE).await;
+        }
+        self.made += 1;
+        self.scheduler + self.made as usize - 1
+    }
+}
+
+/// Sends a request. `None` if it has to be sent again. What is neither an answer nor a wish to try later is written down.
+async fn request(
+    world: &World,
+    scheduler: usize,
+    method: Method,
+    path: &str,
+    build: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    answers: &[u16],
+) -> Option<(u16, String)> {
+    let http = world.schedulers[scheduler % world.schedulers.len()].http;
+    let request = world.http.request(method, format!("http://{http}{path}")).timeout(REQUEST_MAX);
+    let response = build(request).send().await.ok()?;
+    let status = response.status().as_u16();
+    // An answer that breaks off is none.
+    let text = response.text().await.ok()?;
+    match status {
+        status if answers.contains(&status) => Some((status, text)),
+        // 503: later. 507: later too, for a disk is full.
+        429 | 503 | 507 => None,
+        _ => {
+            let text: String = text.chars().take(200).collect();
+            world.recorder.wrong.push(format!("{path} was answered {status}: {text}"));
+            None
+        }
+    }
+}
+
+async fn tell(world: &World, scheduler: usize, fact: &'static str, recipient: &str, message: Option<String>) {
+    let first_at = now_ms();
+    let at = shared::clock::Timestamp::from_ms(first_at).to_string();
+    let mut body = json!({"type": fact, "recipient": recipient, "account": crate::plan::ACCOUNT, "occurred_at": at});
+    if let Some(message) = &message {
+        body["message_id"] = message.clone().into();
+    }
+    let mut tries = Tries::from(scheduler);
+    let text = loop {
+        let scheduler = tries.next().await;
+        let build = |request: RequestBuilder| request.json(&body);
+        if let Some((_, text)) = request(world, scheduler, Method::POST, "/v1/facts", build, &[202]).await {
+            break text;
+        }
+    };
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    world.recorder.told.push(Told {
+        fact: fact.to_owned(),
+        job: crate::plan::job_of(recipient),
+        message,
+        first_at,
+        answered_at: now_ms(),
+        answer: answer["answer"].as_str().unwrap_or("nothing").to_owned(),
+    });
+}
+
+async fn hold(world: &World, scheduler: usize, destination: String, span: Duration) {
+    let path = format!("/v1/destinations/{destination}/hold");
+    let reason = json!({"reason": "chaos"});
+    let put = |request: RequestBuilder| request.json(&reason);
+    let mut tries = Tries::from(scheduler);
+    while request(world, tries.next().await, Method::PUT, &path, put, &[200]).await.is_none() {}
+    let from = now_ms();
+    sleep(span).await;
+    let until = now_ms();
+    // 404: a try before had done it, or the servers have forgotten the hold.
+    let mut tries = Tries::from(scheduler);
+    while request(world, tries.next().await, Method::DELETE, &path, |request| request, &[200, 404]).await.is_none() {}
+    world.recorder.held.push(Held { destination, from, until });
+}
+
+/// Writes down what bounces were answered.
+fn note(
+    world: &World,
+    way: Way,
+    bounces: &[Bounce],
+    answers: &[String],
+    tries: u32,
+    first_at: i64,
+) -> anyhow::Result<()> {
+    if answers.len() != bounces.len() {
+        bail!("{} bounces by {way:?} were given {} answers", bounces.len(), answers.len());
+    }
+    for (bounce, answer) in bounces.iter().zip(answers) {
+        world.recorder.bounced.push(Bounced {
+            message: bounce.message.clone(),
+            job: bounce.job(),
+            way,
+            permanent: bounce.is_permanent(),
+            answer: answer.clone(),
+            tries,
+            first_at,
+            answered_at: now_ms(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Counters are exact and within the schedule, and nothing is sent before it is due.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::event::EventKind;
+
+use super::{Excuses, Facts, Histories, Verdict};
+use crate::config::{PERMANENT, STEPS};
+use crate::record::{Asked, Event, Evidence, Ms};
+
+/// How long after a job was ended from outside its worker may still have asked for the recipient: it is told within a second,
+/// and then ends what it has begun.
+const TOLD_MS: Ms = 3_000;
+
+/// When a job is due, as its journal tells it.
+struct Due {
+    /// When that was written.
+    since: Ms,
+    /// `None`: there is no job.
+    due: Option<Ms>,
+}
+
+/// A job as its journal tells it, event by event.
+#[derive(Default)]
+struct Job {
+    attempt: u32,
+    /// What a relay has taken, with the attempts that a report may name.
+    accepted: HashMap<String, u32>,
+    dues: Vec<Due>,
+    /// Whether a sign of life was told, which may set the counter to 0.
+    is_alive: bool,
+}
+
+pub(super) fn judge(
+    evidence: &Evidence,
+    histories: &Histories<'_>,
+    excuses: &Excuses<'_>,
+    facts: &Facts<'_>,
+    verdict: &mut Verdict,
+) {
+    let mut asked: BTreeMap<&str, Vec<&Asked>> = BTreeMap::new();
+    for ask in &evidence.asked {
+        asked.entry(&ask.job).or_default().push(ask);
+    }
+    for (name, history) in &histories.0 {
+        let signs = facts.get(name).map_or(&[][..], Vec::as_slice);
+        let is_alive = signs.iter().any(|(fact, _)| ["delivered", "engaged"].contains(fact));
+        let mut job = Job { is_alive, ..Job::default() };
+        for entry in history.chunk_by(|one, other| one.entry() == other.entry()) {
+            job.follow(name, entry, verdict);
+        }
+        for ask in asked.remove(name).unwrap_or_default() {
+            judge_time(ask, &job.dues, excuses, verdict);
+        }
+    }
+    for ask in asked.into_values().flatten() {
+        if excuses.forgotten(ask.at, ask.at) {
+            verdict.count("sent, and forgotten by the servers");
+        } else {
+            verdict.blame(
+                "never early",
+                format!("{} was sent by {} at {}, and no event knows the job", ask.job, ask.life, ask.at),
+            );
+        }
+    }
+}
+
+fn judge_time(ask: &Asked, dues: &[Due], excuses: &Excuses<'_>, verdict: &mut Verdict) {
+    let at = excuses.server_time(ask.at);
+    let now = dues.iter().rev().find(|due| due.since <= at);
+    let why = match now {
+        None => "before it was scheduled".to_owned(),
+        Some(Due { since, due: None }) if at - since > TOLD_MS => format!("after it had ended at {since}"),
+        Some(Due { due: Some(due), .. }) if *due > at + 1 => format!("before it was due at {due}"),
+        _ => return,
+    };
+    if excuses.attempt(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
+        verdict.count("sent early, in flight at a fault");
+    } else {
+        verdict.blame("never early", format!("{} was sent by {} at {}, {why}", ask.job, ask.life, ask.at));
+    }
+}
+
+impl Job {
+    /// What one entry of the journal says of the job.
+    fn follow(&mut self, name: &str, entry: &[&Event], verdict: &mut Verdict) {
+        let before = self.attempt;
+        let tried = entry.iter().any(|event| is_of_a_try(event));
+        let is_delivered = |event: &&Event| event.kind == EventKind::MessageDelivered && event.attempt.is_some();
+        let delivered = entry.iter().any(|event| is_delivered(event));
+        for event in entry {
+            if event.late_ms.is_some_and(|late| late < 0) {
+                verdict.blame("never early", format!("{name}: {} says late_ms {:?}", event.id, event.late_ms));
+            }
+            self.check_counter(name, event, before, tried, delivered, verdict);
+        }
+        for event in entry {
+            self.apply(event, before, delivered);
+        }
+        // A job that would have ended, and goes on at once with what had joined, says nothing of it.
+        let last = entry.last().map(|event| (event.kind, event.at));
+        if let Some((EventKind::MessageDelivered | EventKind::MessageDropped, at)) = last
+            && tried
+        {
+            self.attempt = 0;
+            self.dues.push(Due { since: at, due: Some(at) });
+        }
+    }
+
+    /// Whether an event tells of a report about what a relay had taken.
+    fn is_report(&self, event: &Event) -> bool {
+        let kind = matches!(event.kind, EventKind::AttemptDeferred | EventKind::MessageDropped);
+        kind && event.late_ms.is_none()
+            && event.message.as_ref().is_some_and(|message| self.accepted.contains_key(message))
+    }
+
+    fn check_counter(
+        &self,
+        name: &str,
+        event: &Event,
+        before: u32,
+        tried: bool,
+        delivered: bool,
+        verdict: &mut Verdict,
+    ) {
+        let Some(attempt) = event.attempt else { return };
+        let is_silence = event.kind == EventKind::MessageDelivered && event.reason.as_deref() == Some("silence");
+        let expected = if is_silence || self.is_report(event) || !tried { before } else { before + 1 };
+        // The platform's own attempt was 0, and a sign of life lets a job begin anew.
+        let is_anew = self.is_alive && attempt <= 1 || attempt == 0;
+        if attempt != expected && !is_anew {
+            let kind = event.kind.name();
+            verdict.blame(
+                "exact counters",
+                format!("{name}: {kind} {} is of attempt {attempt}, and {expected} was next", event.id),
+            );
+        }
+        // What follows a delivery in the same attempt is the first try of a new outage, whatever its number.
+        if attempt > STEPS && !delivered {
+            verdict.blame("exact counters", format!("{name}: {} is of attempt {attempt} of {STEPS}", event.id));
+        }
+        let is_soft = event.policy.as_deref().is_none_or(|policy| policy != PERMANENT);
+        if event.kind == EventKind::AddressRetired && is_soft && attempt != STEPS {
+            verdict
+                .blame("within the schedule", format!("{name}: {} retires at attempt {attempt} of {STEPS}", event.id));
+        }
+    }
+
+    fn apply(&mut self, event: &Event, before: u32, delivered: bool) {
+        let Event { kind, at, due, attempt, message, reason, .. } = event;
+        let is_report = self.is_report(event);
+        if let Some(message) = message
+            && (kind.is_final() || is_report)
+        {
+            self.accepted.remove(message);
+        }
+        match kind {
+            EventKind::JobScheduled => {
+                *self = Self { is_alive: self.is_alive, dues: std::mem::take(&mut self.dues), ..Self::default() };
+                self.dues.push(Due { since: *at, due: *due });
+            }
+            EventKind::JobLapsed | EventKind::JobReinstated | EventKind::JobRecovered => {
+                self.dues.push(Due { since: *at, due: Some(*at) });
+            }
+            EventKind::JobClosed | EventKind::AddressRetired | EventKind::AddressSuppressed => {
+                (self.attempt, self.accepted) = (0, HashMap::new());
+                self.dues.push(Due { since: *at, due: None });
+            }
+            EventKind::AttemptDeferred | EventKind::MessageAccepted => {
+                if let (EventKind::MessageAccepted, Some(message), Some(attempt)) = (kind, message, attempt) {
+                    self.accepted.insert(message.clone(), *attempt);
+                }
+                let counts = !matches!(reason.as_deref(), Some("held" | "interrupted" | "confirming"));
+                if due.is_some() && !is_report {
+                    self.attempt = match attempt {
+                        _ if delivered => 0,
+                        Some(attempt) if counts => *attempt,
+                        _ => before,
+                    };
+                }
+                if due.is_some() {
+                    self.dues.push(Due { since: *at, due: *due });
+                }
+            }
+            // What a report leaves in the job follows at once.
+            EventKind::MessageDropped if is_report => self.dues.push(Due { since: *at, due: Some(*at) }),
+            _ => {}
+        }
+    }
+}
+
+/// Whether an event tells of a try, and not only of a report, or that none had come.
+fn is_of_a_try(event: &Event) -> bool {
+    event.late_ms.is_some() || event.reason.as_deref() == Some("interrupted")
+}

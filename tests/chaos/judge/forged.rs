@@ -1,0 +1,425 @@
+//! The verdict on forged evidence: each promise that is broken is found, and what a fault explains is no violation.
+
+use shared::event::EventKind;
+use shared::standing::Standing;
+
+use super::judge;
+use crate::fault::Kind;
+use crate::options::Shape;
+use crate::record::{
+    Asked, Bounced, Crowd, Ended, Event, Evidence, Fault, Held, Ms, Refuted, Rest, Run, Taken, Told, Way,
+};
+
+const JOB: &str = "chaos/u1@n9.plain.test";
+const RATED: &str = "chaos/u1@n4.rated.test";
+const LIFE: &str = "worker0-1.chaos.test";
+const OTHER: &str = "worker1-1.chaos.test";
+
+fn event(id: &str, kind: EventKind, attempt: Option<u32>, due: Option<Ms>) -> Event {
+    let at = id.split([':', '-']).nth(1).unwrap().parse().unwrap();
+    let message = !matches!(kind, EventKind::JobClosed | EventKind::AddressRetired | EventKind::JobLapsed);
+    Event {
+        id: id.to_owned(),
+        kind,
+        at,
+        job: JOB.to_owned(),
+        message: message.then(|| "m1".to_owned()),
+        attempt,
+        reason: None,
+        policy: Some("system-full".to_owned()),
+        late_ms: attempt.map(|_| 10),
+        due,
+        standing: None,
+    }
+}
+
+fn asked(at: Ms) -> Asked {
+    Asked { at, job: JOB.to_owned(), life: LIFE.to_owned(), begins: true }
+}
+
+fn taken(at: Ms, life: &str) -> Taken {
+    Taken { at, began: at - 10, message: "m1".to_owned(), job: JOB.to_owned(), life: life.to_owned(), answered: true }
+}
+
+fn fault(kind: Kind, at: Ms, until: Ms, life: Option<&str>) -> Fault {
+    Fault { at, until, kind, life: life.map(str::to_owned), lost_since: None }
+}
+
+/// Where nothing is wrong: a message comes in, is deferred once, and gets through at its second attempt.
+fn clean() -> Evidence {
+    let events = vec![
+        event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
+        event("0:11100-0:0", EventKind::AttemptDeferred, Some(1), Some(13_100)),
+        event("0:13300-0:0", EventKind::MessageDelivered, Some(2), None),
+        event("0:13300-0:1", EventKind::JobClosed, Some(2), None),
+    ];
+    let bounced = Bounced {
+        message: "m1".to_owned(),
+        job: JOB.to_owned(),
+        way: Way::Lines,
+        permanent: false,
+        answer: "scheduled".to_owned(),
+        tries: 1,
+        first_at: 9_990,
+        answered_at: 10_010,
+    };
+    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
+    Evidence {
+        run: Run { seed: 1, shape: Shape::Single, minutes: 1.0 },
+        bounced: vec![bounced],
+        told: vec![],
+        held: vec![],
+        asked: vec![asked(11_050), asked(13_200)],
+        taken: vec![taken(13_210, LIFE)],
+        crowds: vec![],
+        refuted: vec![],
+        faults: vec![],
+        ended: vec![],
+        events,
+        skews: vec![],
+        rest: Rest { followed: ids.clone(), stored: ids, ..Rest::default() },
+    }
+}
+
+/// Adds an event at its place in the journal.
+fn add(evidence: &mut Evidence, event: Event) {
+    evidence.events.push(event);
+    evidence.events.sort_by_key(|event| super::place(&event.id));
+    number_again(evidence);
+}
+
+fn number_again(evidence: &mut Evidence) {
+    let ids: Vec<String> = evidence.events.iter().map(|event| event.id.clone()).collect();
+    (evidence.rest.followed, evidence.rest.stored) = (ids.clone(), ids);
+}
+
+fn take_out(evidence: &mut Evidence, kind: EventKind) {
+    evidence.events.retain(|event| event.kind != kind);
+    number_again(evidence);
+}
+
+fn lose_everything(evidence: &mut Evidence) {
+    let mut lost = clean();
+    lost.events.clear();
+    (lost.rest, lost.asked, lost.taken) = (Rest::default(), vec![], vec![]);
+    *evidence = lost;
+}
+
+fn told(answer: &str, fact: &str, at: Ms) -> Told {
+    let (fact, job, answer) = (fact.to_owned(), JOB.to_owned(), answer.to_owned());
+    Told { fact, job, message: None, first_at: at - 5, answered_at: at, answer }
+}
+
+/// What is forged, and the promises that are then seen to be broken.
+type Case = (&'static str, fn(&mut Evidence), &'static [&'static str]);
+
+const CASES: &[Case] = &[
+    ("nothing", |_| {}, &[]),
+    (
+        "a message that ends twice",
+        |e| add(e, event("0:13400-0:0", EventKind::MessageDropped, None, None)),
+        &["ends once"],
+    ),
+    (
+        "a message that never ends",
+        |e| {
+            take_out(e, EventKind::MessageDelivered);
+            take_out(e, EventKind::JobClosed);
+        },
+        &["ends once"],
+    ),
+    (
+        "a message that comes in while it waits",
+        |e| {
+            add(e, event("0:10500-0:0", EventKind::MessageJoined, None, None));
+        },
+        &["ends once"],
+    ),
+    (
+        "a message that is sent once and comes in twice",
+        |e| {
+            add(e, event("0:14000-0:0", EventKind::JobScheduled, None, Some(15_000)));
+            add(e, event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None));
+            add(e, event("0:15300-0:1", EventKind::JobClosed, Some(1), None));
+            e.asked.push(asked(15_200));
+            e.taken.push(taken(15_210, LIFE));
+        },
+        &["ends once"],
+    ),
+    (
+        "the same, and its input was repeated",
+        |e| {
+            add(e, event("0:14000-0:0", EventKind::JobScheduled, None, Some(15_000)));
+            add(e, event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None));
+            add(e, event("0:15300-0:1", EventKind::JobClosed, Some(1), None));
+            e.asked.push(asked(15_200));
+            e.taken.push(taken(15_210, LIFE));
+            e.bounced[0].tries = 2;
+        },
+        &[],
+    ),
+    ("an acknowledged message without any event", lose_everything, &["nothing is lost"]),
+    (
+        "the same over snapshots, in the lost window",
+        |e| {
+            lose_everything(e);
+            e.run.shape = Shape::Snapshot;
+            e.faults.push(Fault { lost_since: Some(9_000), ..fault(Kind::ServerKill, 11_000, 11_500, None) });
+        },
+        &[],
+    ),
+    (
+        "the same over sentinels, where no fault excuses it",
+        |e| {
+            lose_everything(e);
+            e.run.shape = Shape::Sentinel;
+            e.faults.push(Fault { lost_since: Some(9_000), ..fault(Kind::ServerKill, 11_000, 11_500, None) });
+        },
+        &["nothing is lost"],
+    ),
+    ("a bounce that is refused", |e| e.bounced[0].answer = "refused".to_owned(), &["nothing is refused"]),
+    ("an attempt before its time", |e| e.asked.push(asked(12_000)), &["never early"]),
+    (
+        "the same by a worker that had just woken",
+        |e| {
+            e.asked.push(asked(12_000));
+            e.faults.push(fault(Kind::Freeze, 5_000, 11_800, Some(LIFE)));
+        },
+        &[],
+    ),
+    (
+        "the same, and another worker had just woken",
+        |e| {
+            e.asked.push(asked(12_000));
+            e.faults.push(fault(Kind::Freeze, 5_000, 11_800, Some(OTHER)));
+        },
+        &["never early"],
+    ),
+    (
+        "the same, long after the worker woke",
+        |e| {
+            e.asked.push(asked(12_000));
+            e.faults.push(fault(Kind::Freeze, 5_000, 11_400, Some(LIFE)));
+        },
+        &["never early"],
+    ),
+    ("an attempt before the job was there", |e| e.asked.push(asked(9_000)), &["never early"]),
+    ("an attempt long after the job's end", |e| e.asked.push(asked(19_000)), &["never early"]),
+    (
+        "an attempt of a job that no event knows",
+        |e| {
+            e.asked.push(Asked { job: RATED.to_owned(), ..asked(12_000) });
+        },
+        &["never early"],
+    ),
+    ("a lateness below zero", |e| e.events[1].late_ms = Some(-1), &["never early"]),
+    (
+        "a server's clock that was an hour ahead",
+        |e| {
+            for event in &mut e.events {
+                event.at += 3_600_000;
+                event.due = event.due.map(|due| due + 3_600_000);
+            }
+            e.skews.push(crate::record::Skew { at: 0, ahead: 3_600_000 });
+        },
+        &[],
+    ),
+    ("a counter that skips", |e| e.events[1].attempt = Some(2), &["exact counters"]),
+    (
+        "a counter that stands still",
+        |e| {
+            e.events[2].attempt = Some(1);
+            e.events[3].attempt = Some(1);
+        },
+        &["exact counters"],
+    ),
+    (
+        "a retirement before the last attempt",
+        |e| {
+            take_out(e, EventKind::JobClosed);
+            e.events[2].kind = EventKind::MessageDropped;
+            e.taken.clear();
+            let mut retired = event("0:13300-0:1", EventKind::AddressRetired, Some(2), None);
+            retired.standing = Some(Standing::Unavailable);
+            add(e, retired);
+            e.rest.standings.push((JOB.to_owned(), Standing::Unavailable));
+        },
+        &["within the schedule"],
+    ),
+    ("a message that is accepted twice", |e| e.taken.push(taken(13_250, OTHER)), &["accepted once"]),
+    (
+        "the same, and the first one was killed",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.faults.push(fault(Kind::Kill, 13_215, 13_300, Some(LIFE)));
+        },
+        &[],
+    ),
+    (
+        "the same while memory was short, which is no excuse",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.faults.push(fault(Kind::Full, 13_000, 16_000, None));
+        },
+        &["accepted once"],
+    ),
+    (
+        "the same, and the first one got no answer",
+        |e| {
+            e.taken[0].answered = false;
+            e.taken.push(taken(17_250, OTHER));
+        },
+        &[],
+    ),
+    (
+        "the same after a report",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.refuted.push(Refuted { at: 14_000, message: "m1".to_owned(), reply: String::new() });
+        },
+        &[],
+    ),
+    ("a delivery that no peer saw", |e| e.taken.clear(), &["delivered is accepted"]),
+    (
+        "a message that was accepted and then dropped",
+        |e| {
+            e.events[2].kind = EventKind::MessageDropped;
+        },
+        &["accepted is delivered"],
+    ),
+    (
+        "two attempts of a job at once",
+        |e| {
+            let lives = vec![(LIFE.to_owned(), 13_000), (OTHER.to_owned(), 13_200)];
+            e.crowds.push(Crowd { at: 13_200, of: JOB.to_owned(), lives });
+        },
+        &["one lease at a time"],
+    ),
+    (
+        "the same, and the first one stood still",
+        |e| {
+            let lives = vec![(LIFE.to_owned(), 13_000), (OTHER.to_owned(), 18_200)];
+            e.crowds.push(Crowd { at: 18_200, of: JOB.to_owned(), lives });
+            e.faults.push(fault(Kind::Freeze, 13_100, 19_200, Some(LIFE)));
+        },
+        &[],
+    ),
+    (
+        "three at a window of two",
+        |e| {
+            let lives = vec![(LIFE.to_owned(), 1), (LIFE.to_owned(), 2), (OTHER.to_owned(), 3)];
+            e.crowds.push(Crowd { at: 3, of: "n1.narrow.test".to_owned(), lives });
+        },
+        &["windows"],
+    ),
+    ("three at a window of two, by the servers", |e| e.rest.crowded.push("pace".to_owned()), &["windows"]),
+    (
+        "more than a rate",
+        |e| {
+            add(e, Event { job: RATED.to_owned(), ..event("0:9000-0:0", EventKind::JobScheduled, None, Some(9_000)) });
+            e.asked.extend((0..20).map(|n| Asked { job: RATED.to_owned(), ..asked(10_000 + n) }));
+        },
+        &["ends once", "rates"],
+    ),
+    (
+        "an attempt while an operator holds",
+        |e| {
+            e.held.push(Held { destination: "n9.plain.test".to_owned(), from: 5_000, until: 13_500 });
+        },
+        &["holds"],
+    ),
+    (
+        "mail after a complaint",
+        |e| {
+            e.told.push(told("suppressed", "complaint", 12_000));
+            let mut suppressed = event("0:13400-0:0", EventKind::AddressSuppressed, None, None);
+            (suppressed.message, suppressed.standing) = (None, Some(Standing::Suppressed));
+            add(e, suppressed);
+            e.rest.standings.push((JOB.to_owned(), Standing::Suppressed));
+        },
+        &["no mail after a complaint"],
+    ),
+    (
+        "a standing that no event explains",
+        |e| {
+            e.rest.standings.push((JOB.to_owned(), Standing::Inactive));
+        },
+        &["standings"],
+    ),
+    ("a key that is left over", |e| e.rest.left.push("rd:{0}:leased".to_owned()), &["nothing is left over"]),
+    (
+        "an event that the stream missed",
+        |e| {
+            e.rest.followed.remove(1);
+        },
+        &["events resume"],
+    ),
+    (
+        "the same while a failover lost writes",
+        |e| {
+            e.rest.followed.remove(1);
+            e.run.shape = Shape::Sentinel;
+            e.faults.push(Fault { lost_since: Some(10_900), ..fault(Kind::Failover, 11_000, 11_500, None) });
+        },
+        &[],
+    ),
+    (
+        "an event that came twice",
+        |e| {
+            let id = e.rest.followed[3].clone();
+            e.rest.followed.push(id);
+        },
+        &["events resume"],
+    ),
+    ("an event that came too late", |e| e.rest.followed.swap(0, 3), &["events resume"]),
+    (
+        "an event that only the servers have",
+        |e| {
+            e.rest.stored.push("0:20000-0:0".to_owned());
+            e.rest.followed.push("0:20000-0:0".to_owned());
+        },
+        &["events resume"],
+    ),
+    ("a wrong answer", |e| e.rest.wrong.push("500".to_owned()), &["processes and answers"]),
+    ("a process that ended by itself", |e| e.ended.push(ended(false)), &["processes and answers"]),
+    ("a process that did not end well", |e| e.ended.push(ended(true)), &["processes and answers"]),
+    (
+        "the same while its server was away",
+        |e| {
+            e.ended.push(ended(true));
+            e.faults.push(fault(Kind::ServerKill, 11_500, 12_500, None));
+        },
+        &[],
+    ),
+    (
+        "a job that was in no set",
+        |e| {
+            let mut recovered = event("0:12000-0:0", EventKind::JobRecovered, None, None);
+            recovered.message = None;
+            add(e, recovered);
+        },
+        &["nothing is lost"],
+    ),
+];
+
+fn ended(was_asked: bool) -> Ended {
+    let status = Some("exit status: 1".to_owned());
+    Ended { at: 12_000, life: LIFE.to_owned(), was_asked, age_ms: 9_000, status, is_success: false }
+}
+
+#[test]
+fn each_broken_promise_is_found_and_what_a_fault_explains_is_none() {
+    let mut wrong = Vec::new();
+    for (name, forge, expected) in CASES {
+        let mut evidence = clean();
+        forge(&mut evidence);
+        let verdict = judge(&evidence);
+        let mut found: Vec<&str> = verdict.violations.iter().map(|(promise, _)| *promise).collect();
+        found.sort_unstable();
+        found.dedup();
+        if found != *expected {
+            wrong.push(format!("{name}: expected {expected:?}, found {:?}", verdict.violations));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,134 @@
+//! Every accepted bounce ends exactly once per message.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Excuses, Facts, Histories, Verdict};
+use crate::record::{Bounced, Event, Evidence, Ms, Way};
+use shared::event::EventKind;
+
+/// What the journal says of one message.
+#[derive(Debug, Default)]
+pub(super) struct Story<'a> {
+    /// When it came in, by the server's clock.
+    pub(super) entries: Vec<Ms>,
+    pub(super) ends: Vec<&'a Event>,
+    is_open: bool,
+}
+
+/// What the journal says of each message, by its id.
+pub(super) type Stories<'a> = HashMap<&'a str, Story<'a>>;
+
+pub(super) fn judge<'a>(
+    evidence: &'a Evidence,
+    histories: &Histories<'a>,
+    excuses: &Excuses<'_>,
+    facts: &Facts<'_>,
+    verdict: &mut Verdict,
+) -> Stories<'a> {
+    let mut stories = Stories::new();
+    let reported: HashSet<&str> = evidence.refuted.iter().map(|refuted| refuted.message.as_str()).collect();
+    for (job, history) in &histories.0 {
+        for event in history {
+            if let Some(message) = &event.message {
+                follow(job, message, event, reported.contains(message.as_str()), &mut stories, verdict);
+            }
+        }
+    }
+    for (message, story) in &stories {
+        if story.is_open {
+            verdict.blame("ends once", format!("{message} came in at {:?} and never ended", story.entries));
+        }
+    }
+    for bounced in &evidence.bounced {
+        let story = stories.get(bounced.message.as_str());
+        let is_reported = reported.contains(bounced.message.as_str());
+        judge_bounce(bounced, story, is_reported, histories, excuses, facts, verdict);
+    }
+    stories
+}
+
+fn follow<'a>(
+    job: &str,
+    message: &'a str,
+    event: &'a Event,
+    is_reported: bool,
+    stories: &mut Stories<'a>,
+    verdict: &mut Verdict,
+) {
+    let story = stories.entry(message).or_default();
+    if matches!(event.kind, EventKind::JobScheduled | EventKind::MessageJoined) {
+        if story.is_open {
+            verdict.blame("ends once", format!("{message} of {job} came in again while it waited: {}", event.id));
+        }
+        story.entries.push(event.at);
+        story.is_open = true;
+    }
+    if event.kind.is_final() {
+        // A bounce that says that it failed for good ends its message without a wait. A relay's report that comes after the
+        // silence is a bounce anew.
+        let is_first = story.ends.is_empty() || is_reported;
+        let at_the_door = event.kind == EventKind::MessageDropped && event.attempt.unwrap_or(0) == 0 && is_first;
+        if !story.is_open && !at_the_door {
+            let before: Vec<&str> = story.ends.iter().map(|end| end.id.as_str()).collect();
+            verdict.blame(
+                "ends once",
+                format!("{message} of {job} ended at {} without waiting; before: {before:?}", event.id),
+            );
+        }
+        story.ends.push(event);
+        story.is_open = false;
+    }
+}
+
+fn judge_bounce(
+    bounced: &Bounced,
+    story: Option<&Story<'_>>,
+    is_reported: bool,
+    histories: &Histories<'_>,
+    excuses: &Excuses<'_>,
+    facts: &Facts<'_>,
+    verdict: &mut Verdict,
+) {
+    let Bounced { message, job, answer, way, .. } = bounced;
+    if let Some(story) = story.filter(|story| story.entries.len() > 1) {
+        // A bounce that is repeated after its message has ended is a bounce anew.
+        if bounced.tries > 1 || is_reported || matches!(way, Way::Stream) {
+            verdict.count("came in again after a report or a repeated input");
+        } else {
+            verdict.blame("ends once", format!("{message} of {job} was sent once and came in at {:?}", story.entries));
+        }
+    }
+    let is_known = story.is_some_and(|story| !story.ends.is_empty());
+    let must_end = match answer.as_str() {
+        "scheduled" | "joined" | "duplicate" | "deferred" => true,
+        "retired" | "dropped" | "stale" => false,
+        "taken" => !is_explained(bounced, histories, facts),
+        other => {
+            verdict.blame("nothing is refused", format!("{message} of {job} by {way:?} was answered {other}"));
+            false
+        }
+    };
+    if !must_end || is_known || story.is_some_and(|story| story.is_open) {
+        return;
+    }
+    if excuses.acknowledged_may_be_lost(bounced.first_at, bounced.answered_at) {
+        verdict.count("lost with the writes after a snapshot");
+        return;
+    }
+    let times = format!("sent at {}, answered {answer} at {}", bounced.first_at, bounced.answered_at);
+    verdict.blame("nothing is lost", format!("{message} of {job} by {way:?}, {times}, has no event at all"));
+}
+
+/// Whether a bounce that was taken without a word may have started nothing: its address was not active, or has got mail
+/// since.
+fn is_explained(bounced: &Bounced, histories: &Histories<'_>, facts: &Facts<'_>) -> bool {
+    let history = histories.of_job(&bounced.job);
+    let was_delivered =
+        facts.get(bounced.job.as_str()).is_some_and(|facts| facts.iter().any(|(fact, _)| *fact == "delivered"));
+    let left_or_got_mail = history.iter().any(|event| match event.kind {
+        EventKind::AddressRetired | EventKind::AddressSuppressed => true,
+        EventKind::MessageDelivered => event.at >= bounced.first_at,
+        _ => false,
+    });
+    was_delivered || left_or_got_mail
+}

@@ -1,0 +1,154 @@
+//! What the peers accepted against what the journal says: nothing twice, nothing unsaid, nothing to an address that wants no
+//! mail, and one attempt of a job at a time.
+
+use std::collections::{BTreeMap, HashMap};
+
+use shared::event::EventKind;
+
+use super::excuse::SETTLED_MS;
+use super::messages::Stories;
+use super::{Excuses, Facts, Histories, Verdict};
+use crate::record::{Evidence, Ms, Taken};
+
+pub(super) fn judge(
+    evidence: &Evidence,
+    histories: &Histories<'_>,
+    excuses: &Excuses<'_>,
+    stories: &Stories<'_>,
+    facts: &Facts<'_>,
+    verdict: &mut Verdict,
+) {
+    let mut taken: BTreeMap<&str, Vec<&Taken>> = BTreeMap::new();
+    for take in &evidence.taken {
+        taken.entry(&take.message).or_default().push(take);
+    }
+    let mut refuted: HashMap<&str, Vec<Ms>> = HashMap::new();
+    for refutation in &evidence.refuted {
+        refuted.entry(&refutation.message).or_default().push(refutation.at);
+    }
+    for (message, takes) in &mut taken {
+        takes.sort_by_key(|take| take.at);
+        let reports = refuted.get(message).map_or(&[][..], Vec::as_slice);
+        for pair in takes.windows(2) {
+            judge_pair(message, pair[0], pair[1], reports, stories, excuses, verdict);
+        }
+    }
+    judge_ends(&taken, &refuted, stories, excuses, facts, histories, verdict);
+    judge_suppressed(evidence, excuses, histories, verdict);
+    judge_overlaps(evidence, excuses, verdict);
+}
+
+/// Whether an attempt was under way at a fault, from the moment that the peer heard of it until it should be settled.
+fn was_in_flight(take: &Taken, excuses: &Excuses<'_>) -> bool {
+    excuses.attempt(&take.life, take.began, take.at + SETTLED_MS)
+}
+
+fn judge_pair(
+    message: &str,
+    first: &Taken,
+    second: &Taken,
+    reports: &[Ms],
+    stories: &Stories<'_>,
+    excuses: &Excuses<'_>,
+    verdict: &mut Verdict,
+) {
+    let between = |at: &Ms| (first.at..=second.at + SETTLED_MS).contains(at);
+    let came_in_again = stories.get(message).is_some_and(|story| {
+        let anew = story.entries.iter().skip(1);
+        anew.clone().any(|at| (excuses.server_time(first.at)..=excuses.server_time(second.at)).contains(at))
+    });
+    if !first.answered {
+        verdict.count("accepted twice, the first time without an answer");
+    } else if reports.iter().any(between) || came_in_again {
+        verdict.count("accepted again after a report or a repeated input");
+    } else if was_in_flight(first, excuses) || was_in_flight(second, excuses) {
+        verdict.count("accepted twice, in flight at a fault");
+    } else {
+        let told = |take: &Taken| format!("by {} from {} to {}", take.life, take.began, take.at);
+        verdict.blame("accepted once", format!("{message} of {}: {} and {}", first.job, told(first), told(second)));
+    }
+}
+
+/// What is delivered was accepted, and what was accepted is delivered.
+fn judge_ends(
+    taken: &BTreeMap<&str, Vec<&Taken>>,
+    refuted: &HashMap<&str, Vec<Ms>>,
+    stories: &Stories<'_>,
+    excuses: &Excuses<'_>,
+    facts: &Facts<'_>,
+    histories: &Histories<'_>,
+    verdict: &mut Verdict,
+) {
+    for (message, story) in stories {
+        let takes = taken.get(message).map_or(&[][..], Vec::as_slice);
+        let own = |reason: Option<&str>| reason != Some("reported");
+        let delivered: Vec<_> = story.ends.iter().filter(|end| end.kind == EventKind::MessageDelivered).collect();
+        if takes.is_empty() && delivered.iter().any(|end| own(end.reason.as_deref())) {
+            verdict.blame(
+                "delivered is accepted",
+                format!("{message}: {} says so, and no peer accepted it", delivered[0].id),
+            );
+        }
+        let Some(last) = story.ends.last() else { continue };
+        // One that came in again has more than one story, and an address that was ended from outside has its own.
+        let is_plain = story.entries.len() == 1 && delivered.is_empty();
+        let is_ended_outside = facts.contains_key(last.job.as_str())
+            || histories.of_job(&last.job).iter().any(|event| is_of_intake(event.kind, event.attempt));
+        if !is_plain || is_ended_outside || refuted.contains_key(message) || takes.is_empty() {
+            continue;
+        }
+        if takes.iter().all(|take| !take.answered || was_in_flight(take, excuses)) {
+            verdict.count("accepted and dropped, in flight at a fault");
+        } else {
+            let take = takes[0];
+            verdict.blame(
+                "accepted is delivered",
+                format!(
+                    "{message} was accepted at {} of {}, and {} ended it as {}",
+                    take.at,
+                    take.life,
+                    last.id,
+                    last.kind.name()
+                ),
+            );
+        }
+    }
+}
+
+/// Whether an event ends a job from outside: a bounce that kills the address, or a complaint.
+fn is_of_intake(kind: EventKind, attempt: Option<u32>) -> bool {
+    matches!(kind, EventKind::AddressRetired | EventKind::AddressSuppressed) && attempt.unwrap_or(0) == 0
+}
+
+/// Once a complaint is answered, nothing is sent to its address.
+fn judge_suppressed(evidence: &Evidence, excuses: &Excuses<'_>, histories: &Histories<'_>, verdict: &mut Verdict) {
+    let mut since: HashMap<&str, Ms> = HashMap::new();
+    for told in evidence.told.iter().filter(|told| told.answer == "suppressed") {
+        let at = since.entry(&told.job).or_insert(told.answered_at);
+        *at = told.answered_at.min(*at);
+    }
+    for ask in &evidence.asked {
+        let Some(since) = since.get(ask.job.as_str()).filter(|since| **since < ask.at) else { continue };
+        // The servers may have forgotten the complaint.
+        let is_known = histories.of_job(&ask.job).iter().any(|event| event.kind == EventKind::AddressSuppressed);
+        if excuses.attempt(&ask.life, ask.at, ask.at) || !is_known || excuses.forgotten(*since, *since) {
+            verdict.count("sent after a complaint, in flight at a fault");
+        } else {
+            verdict.blame(
+                "no mail after a complaint",
+                format!("{} was sent by {} at {}, and suppressed since {since}", ask.job, ask.life, ask.at),
+            );
+        }
+    }
+}
+
+/// Two attempts of one job at the same time mean two leases that both count.
+fn judge_overlaps(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
+    for crowd in evidence.crowds.iter().filter(|crowd| crowd.of.contains('@')) {
+        if crowd.lives.iter().any(|(life, began)| excuses.attempt(life, *began, crowd.at)) {
+            verdict.count("two attempts of a job at once, one of them cut off");
+        } else {
+            verdict.blame("one lease at a time", format!("{} at {}: {:?}", crowd.of, crowd.at, crowd.lives));
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What is written down while a run goes on, and what the verdict is made of. Each list is a file of JSON lines in the
+//! folder of the run, so that a run can be judged again.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use shared::event::EventKind;
+use shared::standing::Standing;
+
+use crate::fault::Kind;
+use crate::options::Shape;
+
+/// Milliseconds since 1970 by this machine's clock. All times of a record are such, unless it says otherwise.
+pub(crate) type Ms = i64;
+
+/// What the clock shows.
+pub(crate) fn now_ms() -> Ms {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(Ms::MAX))
+}
+
+/// The way that a bounce came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Way {
+    /// One JSON object.
+    Object,
+    /// A JSON array.
+    Array,
+    /// NDJSON.
+    Lines,
+    /// A signed webhook.
+    Hook,
+    /// A delivery report by LMTP.
+    Report,
+    /// The stream `rd:intake`.
+    Stream,
+}
+
+/// A bounce that was taken in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Bounced {
+    pub(crate) message: String,
+    pub(crate) job: String,
+    pub(crate) way: Way,
+    /// Whether its reply retires the address at once.
+    pub(crate) permanent: bool,
+    pub(crate) answer: String,
+    /// How often it was sent until an answer came.
+    pub(crate) tries: u32,
+    pub(crate) first_at: Ms,
+    pub(crate) answered_at: Ms,
+}
+
+/// A fact that was told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// `delivered`, `engaged`, `complaint` or `unsubscribe`.
+    pub(crate) fact: String,
+    pub(crate) job: String,
+    pub(crate) message: Option<String>,
+    pub(crate) first_at: Ms,
+    pub(crate) answered_at: Ms,
+    pub(crate) answer: String,
+}
+
+/// A destination that was held by an operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) destination: String,
+    /// When the hold was answered.
+    pub(crate) from: Ms,
+    /// When its release was asked for.
+    pub(crate) until: Ms,
+}
+
+/// A recipient that a peer was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) at: Ms,
+    pub(crate) job: String,
+    /// The life of the worker that asked, by its HELO.
+    pub(crate) life: String,
+    /// False if the same connection had asked for the same recipient just before: a message that follows a probe.
+    pub(crate) begins: bool,
+}
+
+/// A message that a peer accepted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    pub(crate) at: Ms,
+    /// When its transaction began.
+    pub(crate) began: Ms,
+    pub(crate) message: String,
+    pub(crate) job: String,
+    pub(crate) life: String,
+    /// False if the peer closed the connection in place of an answer.
+    pub(crate) answered: bool,
+}
+
+/// Transactions that were under way at the same time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Crowd {
+    pub(crate) at: Ms,
+    /// The destination, or the job.
+    pub(crate) of: String,
+    /// The lives that have them, the oldest transaction first, with when each began.
+    pub(crate) lives: Vec<(String, Ms)>,
+}
+
+/// A report that a message which a relay had accepted did not get through.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Refuted {
+    pub(crate) at: Ms,
+    pub(crate) message: String,
+    pub(crate) reply: String,
+}
+
+/// A fault, and how long it lasted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    pub(crate) at: Ms,
+    pub(crate) until: Ms,
+    pub(crate) kind: Kind,
+    /// The life of the process that it befell; `None` if it befell a server or all processes.
+    pub(crate) life: Option<String>,
+    /// Writes of servers since then may be lost by it.
+    pub(crate) lost_since: Option<Ms>,
+}
+
+/// The end of a life of a process that was not killed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub(crate) at: Ms,
+    pub(crate) life: String,
+    /// Whether it was asked to end, by SIGTERM.
+    pub(crate) was_asked: bool,
+    /// How long it had lived when it was asked.
+    pub(crate) age_ms: Ms,
+    /// How it ended; `None` if it did not, and was killed.
+    pub(crate) status: Option<String>,
+    pub(crate) is_success: bool,
+}
+
+/// An event of the journal, as `/v1/events` has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// `shard:entry:number`.
+    pub(crate) id: String,
+    pub(crate) kind: EventKind,
+    /// By the server's clock.
+    pub(crate) at: Ms,
+    pub(crate) job: String,
+    pub(crate) message: Option<String>,
+    pub(crate) attempt: Option<u32>,
+    pub(crate) reason: Option<String>,
+    pub(crate) policy: Option<String>,
+    pub(crate) late_ms: Option<i64>,
+    /// By the server's clock.
+    pub(crate) due: Option<Ms>,
+    pub(crate) standing: Option<Standing>,
+}
+
+impl Event {
+    /// The journal's entry that it is in.
+    pub(crate) fn entry(&self) -> &str {
+        self.id.rsplit_once(':').map_or("", |(entry, _)| entry)
+    }
+}
+
+/// From when on the server's clock was ahead of the machine's, and by how much.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Skew {
+    pub(crate) at: Ms,
+    pub(crate) ahead: Ms,
+}
+
+/// What was found at the end that is not a list of what happened.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Rest {
+    /// Ids of the events that the client saw that followed the stream through all faults, in their order.
+    pub(crate) followed: Vec<String>,
+    /// Ids of the events that the servers hold.
+    pub(crate) stored: Vec<String>,
+    /// Standings that the servers hold, as job and standing.
+    pub(crate) standings: Vec<(String, Standing)>,
+    /// What should be gone and is not.
+    pub(crate) left: Vec<String>,
+    /// What the program itself did wrong: a wrong answer, an end that nothing explains, a panic, an address in a log.
+    pub(crate) wrong: Vec<String>,
+    /// Destinations that had more attempts under way than they may, by the servers.
+    pub(crate) crowded: Vec<String>,
+    /// How long draining took.
+    pub(crate) drained_ms: Ms,
+}
+
+/// The settings of a run that its verdict depends on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    pub(crate) shape: Shape,
+    pub(crate) minutes: f64,
+}
+
+/// All that a run is judged by.
+#[derive(Clone, Debug)]
+pub(crate) struct Evidence {
+    pub(crate) run: Run,
+    pub(crate) bounced: Vec<Bounced>,
+    pub(crate) told: Vec<Told>,
+    pub(crate) held: Vec<Held>,
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) taken: Vec<Taken>,
+    pub(crate) crowds: Vec<Crowd>,
+    pub(crate) refuted: Vec<Refuted>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) skews: Vec<Skew>,
+    pub(crate) rest: Rest,
+}
+
+impl Evidence {
+    /// Writes everything into `folder`.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        write_lines(folder, "run", std::slice::from_ref(&self.run))?;
+        write_lines(folder, "bounced", &self.bounced)?;
+        write_lines(folder, "told", &self.told)?;
+        write_lines(folder, "held", &self.held)?;
+        write_lines(folder, "asked", &self.asked)?;
+        write_lines(folder, "taken", &self.taken)?;
+        write_lines(folder, "crowds", &self.crowds)?;
+        write_lines(folder, "refuted", &self.refuted)?;
+        write_lines(folder, "faults", &self.faults)?;
+        write_lines(folder, "ended", &self.ended)?;
+        write_lines(folder, "events", &self.events)?;
+        write_lines(folder, "skews", &self.skews)?;
+        write_lines(folder, "rest", std::slice::from_ref(&self.rest))
+    }
+
+    /// Reads what [`write`](Self::write) wrote.
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            run: read_one(folder, "run")?,
+            bounced: read_lines(folder, "bounced")?,
+            told: read_lines(folder, "told")?,
+            held: read_lines(folder, "held")?,
+            asked: read_lines(folder, "asked")?,
+            taken: read_lines(folder, "taken")?,
+            crowds: read_lines(folder, "crowds")?,
+            refuted: read_lines(folder, "refuted")?,
+            faults: read_lines(folder, "faults")?,
+            ended: read_lines(folder, "ended")?,
+            events: read_lines(folder, "events")?,
+            skews: read_lines(folder, "skews")?,
+            rest: read_one(folder, "rest")?,
+        })
+    }
+}
+
+fn write_lines<T: Serialize>(folder: &Path, name: &str, items: &[T]) -> anyhow::Result<()> {
+    let lines: Result<Vec<String>, _> = items.iter().map(serde_json::to_string).collect();
+    let file = folder.join(format!("{name}.jsonl"));
+    fs::write(&file, lines?.join("\n")).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn read_lines<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<T>> {
+    let file = folder.join(format!("{name}.jsonl"));
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let read = |line| serde_json::from_str(line).with_context(|| format!("{} has a broken line", file.display()));
+    text.lines().map(read).collect()
+}
+
+fn read_one<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<T> {
+    read_lines(folder, name)?.into_iter().next().with_context(|| format!("{name}.jsonl is empty"))
+}
+
+/// A list that several tasks add to.
+#[derive(Debug)]
+pub(crate) struct List<T>(Mutex<Vec<T>>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> List<T> {
+    /// Adds an item.
+    pub(crate) fn push(&self, item: T) {
+        self.0.lock().expect("no task panics while it adds to a list").push(item);
+    }
+
+    /// All items so far.
+    pub(crate) fn all(&self) -> Vec<T> {
+        self.0.lock().expect("no task panics while it adds to a list").clone()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().expect("no task panics while it adds to a list").len()
+    }
+}
+
+/// What the tasks of a run write down.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub(crate) bounced: List<Bounced>,
+    pub(crate) told: List<Told>,
+    pub(crate) held: List<Held>,
+    pub(crate) asked: List<Asked>,
+    pub(crate) taken: List<Taken>,
+    pub(crate) crowds: List<Crowd>,
+    pub(crate) refuted: List<Refuted>,
+    pub(crate) faults: List<Fault>,
+    pub(crate) ended: List<Ended>,
+    pub(crate) skews: List<Skew>,
+    pub(crate) followed: List<String>,
+    pub(crate) wrong: List<String>,
+    pub(crate) crowded: List<String>,
+}

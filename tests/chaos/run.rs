@@ -1,0 +1,139 @@
+//! One run: start everything, put in and break, drain, collect what there is to know, judge.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::fault::LEASE_MS;
+use crate::judge::judge;
+use crate::net::Isolation;
+use crate::options::Options;
+use crate::plan::Plan;
+use crate::record::{Run, now_ms};
+use crate::world::World;
+use crate::{breaking, collect, follow, input, report, upkeep};
+
+/// How long the fleet may take to be ready.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// How long nothing must wait before the run counts as drained: leases that nobody settles run out in that time.
+const QUIET: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 2_000);
+
+/// How long the client of the stream may take to see what is there.
+const CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
+
+/// Runs, and tells whether nothing was wrong.
+pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path) -> anyhow::Result<bool> {
+    let seed = options.seed.unwrap_or_else(|| now_ms().unsigned_abs() % 1_000_000);
+    let plan = Plan::draw(seed, options);
+    let shape = options.shape.name();
+    println!(
+        "chaos: seed {seed}, shape {shape}: {} bounces and {} faults in {} minutes",
+        plan.bounces(),
+        plan.faults.len(),
+        options.minutes
+    );
+    if let Isolation::None(why) = &isolation {
+        println!("chaos: no namespaces of its own ({why}): some faults are left out");
+    }
+    let folder = make_folder(options, seed)?;
+    let (world, reports) = World::start(options, seed, isolation, &folder, program).await?;
+    until_ready(&world).await?;
+    let beside = [
+        tokio::spawn(follow::follow(world.clone())),
+        tokio::spawn(upkeep::look_around(world.clone())),
+        tokio::spawn(input::report_all(world.clone(), reports)),
+    ];
+    let inputs = {
+        let world = world.clone();
+        tokio::spawn(async move { input::put_in(&world, plan.inputs).await })
+    };
+    let skipped = breaking::break_all(&world, &plan.faults).await;
+    let calm = Instant::now();
+    let deadline = calm + Duration::from_secs(options.drain);
+    // What is not answered by then is given up when the run is closing.
+    let _ = tokio::time::timeout_at(deadline, inputs).await;
+    drain(&world, deadline).await;
+    let drained_ms = calm.elapsed().as_millis().try_into().unwrap_or_default();
+    let run = Run { seed, shape: options.shape, minutes: options.minutes };
+    caught_up(&world).await;
+    world.closing.cancel();
+    for task in beside {
+        task.await.context("a task of the run has panicked")?;
+    }
+    let evidence = collect::collect(&world, run, drained_ms).await?;
+    evidence.write(&folder)?;
+    world.store.keep_logs(&folder)?;
+    let verdict = judge(&evidence);
+    report::print(&evidence, &verdict, options.table);
+    if skipped > 0 {
+        println!("chaos: {skipped} faults did not happen, because their targets had one already");
+    }
+    for (what, why) in world.left_out() {
+        println!("chaos: left out: {what}, because {why}");
+    }
+    let is_clean = verdict.violations.is_empty();
+    if is_clean && !options.keep {
+        drop(world);
+        // What is left lies in a folder for temporary files.
+        let _ = fs::remove_dir_all(&folder);
+        println!("chaos: seed {seed}, shape {shape}: nothing was wrong");
+    } else {
+        println!("chaos: seed {seed}, shape {shape}: the records are in {}", folder.display());
+    }
+    Ok(is_clean)
+}
+
+fn make_folder(options: &Options, seed: u64) -> anyhow::Result<PathBuf> {
+    let name = format!("redeliver-chaos-{}-{seed}-{}", options.shape.name(), now_ms());
+    let folder = options.folder.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(fs::canonicalize(&folder)?)
+}
+
+async fn until_ready(world: &World) -> anyhow::Result<()> {
+    let ready = async {
+        for scheduler in &world.schedulers {
+            let url = format!("http://{}/readyz", scheduler.http);
+            while !world.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    timeout(READY_MAX, ready).await.context("the schedulers are not ready after a minute; their logs are in the folder")
+}
+
+/// Waits until nothing is left to do, and nothing comes back.
+async fn drain(world: &Arc<World>, deadline: Instant) {
+    let mut quiet_since = None;
+    while Instant::now() < deadline {
+        for process in world.processes() {
+            breaking::revive_one(world, process).await;
+        }
+        let is_quiet = world.store.waiting().await == Some(0);
+        let since = *quiet_since.get_or_insert_with(Instant::now);
+        if !is_quiet {
+            quiet_since = None;
+        } else if since.elapsed() >= QUIET {
+            return;
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// Waits until the client that follows the stream has seen all that there is.
+async fn caught_up(world: &World) {
+    let deadline = Instant::now() + CAUGHT_UP_MAX;
+    while Instant::now() < deadline {
+        let Some(stored) = collect::stored_ids(world).await else { continue };
+        let followed: std::collections::HashSet<String> = world.recorder.followed.all().into_iter().collect();
+        if stored.iter().all(|id| followed.contains(id)) {
+            return;
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+}

@@ -1,0 +1,216 @@
+//! The servers that the fleet runs over, in the shape of the run: how they are started, asked, and broken.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::{self, AsyncConnectionConfig, FromRedisValue, RedisResult};
+use harness::servers::{Cluster, SENTINEL_PASSWORD, Sentinel, Servers, free_port, programs};
+
+use crate::options::Shape;
+
+mod faults;
+mod slots;
+
+/// How many shards a store has. All processes agree on it.
+pub(crate) const SHARDS: usize = 8;
+
+/// How long an answer may take before a server counts as away.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// What every server of a shape that keeps what it has acknowledged is started with.
+const DURABLE: [&str; 3] = ["appendonly yes", "appendfsync always", "maxmemory-policy noeviction"];
+
+/// The running servers.
+pub(crate) struct Store {
+    pub(crate) shape: Shape,
+    servers: Running,
+    /// The socket of a server that processes reach through links.
+    socket: String,
+}
+
+enum Running {
+    One(Servers, u16),
+    Sentinel(Sentinel),
+    Cluster(Cluster),
+}
+
+impl Store {
+    /// Starts servers, and waits until they are whole.
+    pub(crate) async fn start(shape: Shape) -> anyhow::Result<Self> {
+        let program = programs().remove(0);
+        let mut socket = String::new();
+        let servers = match shape {
+            Shape::Single | Shape::Snapshot => {
+                let servers = Servers::new(&program);
+                let port = free_port();
+                socket = servers.folder().join("server.sock").to_string_lossy().into_owned();
+                let listens = format!("unixsocket {socket}");
+                let keeps: &[&str] = if shape == Shape::Single { &DURABLE } else { &DURABLE[2..] };
+                servers.start_on(port, &[keeps, &[&listens]].concat()).await;
+                Running::One(servers, port)
+            }
+            Shape::Sentinel => Running::Sentinel(Sentinel::start(&program, &DURABLE).await),
+            Shape::Cluster => Running::Cluster(Cluster::start(&program, &DURABLE).await),
+        };
+        Ok(Self { shape, servers, socket })
+    }
+
+    /// The URL that links lead to.
+    pub(crate) fn socket_url(&self) -> String {
+        format!("redis+unix://{}", self.socket)
+    }
+
+    /// The lines of `[redis]` that say where the servers are, for a process with this link or none.
+    pub(crate) fn section(&self, link: Option<&str>) -> String {
+        match &self.servers {
+            Running::One(..) => format!("url = \"{}\"", link.unwrap_or(&self.socket_url())),
+            Running::Sentinel(sentinel) => {
+                let nodes = sentinel.sentinels.map(|port| format!("\"redis://127.0.0.1:{port}\"")).join(", ");
+                format!(
+                    "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{SENTINEL_PASSWORD}\""
+                )
+            }
+            Running::Cluster(cluster) => {
+                let nodes: Vec<String> =
+                    cluster.ports.iter().map(|port| format!("\"redis://127.0.0.1:{port}\"")).collect();
+                format!("cluster = [{}]", nodes.join(", "))
+            }
+        }
+    }
+
+    fn servers(&self) -> &Servers {
+        match &self.servers {
+            Running::One(servers, _) => servers,
+            Running::Sentinel(sentinel) => &sentinel.servers,
+            Running::Cluster(cluster) => &cluster.servers,
+        }
+    }
+
+    /// The ports of the servers that hold data.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        match &self.servers {
+            Running::One(_, port) => vec![*port],
+            Running::Sentinel(sentinel) => vec![sentinel.master, sentinel.replica],
+            Running::Cluster(cluster) => cluster.ports.clone(),
+        }
+    }
+
+    /// A connection to the server on `port`, on which nothing takes long.
+    pub(crate) async fn connect(&self, port: u16) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_MAX))
+            .set_response_timeout(Some(ANSWER_MAX));
+        let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
+        client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// Asks the server on `port` one thing.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, port: u16, words: &[&str]) -> RedisResult<T> {
+        command(words).query_async(&mut self.connect(port).await?).await
+    }
+
+    /// The ports of the servers that are masters now, and answer. A Sentinel's master is the one that the sentinels name.
+    pub(crate) async fn masters(&self) -> Vec<u16> {
+        let mut masters = Vec::new();
+        for port in self.ports() {
+            let role: RedisResult<Vec<redis::Value>> = self.ask(port, &["ROLE"]).await;
+            let is_master = |role: &Vec<redis::Value>| {
+                let name = role.first().map(|name| redis::from_redis_value_ref::<String>(name));
+                matches!(name, Some(Ok(name)) if name == "master")
+            };
+            if role.is_ok_and(|role| is_master(&role)) {
+                masters.push(port);
+            }
+        }
+        masters
+    }
+
+    /// The master of each shard, if all of them have one that answers.
+    pub(crate) async fn shards(&self) -> Option<Vec<u16>> {
+        let masters = self.masters().await;
+        let Running::Cluster(_) = self.servers else {
+            return matches!(masters[..], [_]).then(|| vec![masters[0]; SHARDS]);
+        };
+        let mut shards = Vec::new();
+        for shard in 0..SHARDS {
+            let mut owner = None;
+            for port in &masters {
+                // A server that does not have the slot answers with a redirect, which is an error here.
+                let held: RedisResult<usize> = self.ask(*port, &["HLEN", &format!("rd:{{{shard}}}:jobs")]).await;
+                owner = owner.or(held.ok().map(|_| *port));
+            }
+            shards.push(owner?);
+        }
+        Some(shards)
+    }
+
+    /// How many jobs there are, and how many entries of the intake stream. `None` if not everything could be asked.
+    pub(crate) async fn waiting(&self) -> Option<usize> {
+        let mut waiting = 0;
+        for (shard, port) in self.shards().await?.into_iter().enumerate() {
+            waiting += self.ask::<usize>(port, &["HLEN", &format!("rd:{{{shard}}}:jobs")]).await.ok()?;
+        }
+        Some(waiting + self.ask_anywhere::<usize>(&["XLEN", "rd:intake"]).await?)
+    }
+
+    /// Asks the masters until one has the key.
+    pub(crate) async fn ask_anywhere<T: FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+        for port in self.masters().await {
+            if let Ok(answer) = self.ask(port, words).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// Adds to a key and waits until the write has the durability of the run. Only then it counts.
+    pub(crate) async fn add_durably(&self, words: &[&str]) -> anyhow::Result<()> {
+        let wait: &[&str] = match self.shape {
+            // With `appendfsync always` the answer comes when the write is on the disk.
+            Shape::Single | Shape::Snapshot => &["PING"],
+            Shape::Sentinel | Shape::Cluster => &["WAIT", "1", "1000"],
+        };
+        for port in self.masters().await {
+            let mut connection = self.connect(port).await?;
+            let added: RedisResult<redis::Value> = command(words).query_async(&mut connection).await;
+            match added {
+                Err(error) if error.code() == Some("MOVED") => continue,
+                added => added?,
+            };
+            let reached: redis::Value = command(wait).query_async(&mut connection).await?;
+            let reached = match reached {
+                redis::Value::Array(counts) => counts.into_iter().next().unwrap_or(redis::Value::Nil),
+                other => other,
+            };
+            if reached == redis::Value::Int(0) {
+                bail!("the write was not confirmed");
+            }
+            return Ok(());
+        }
+        bail!("no master has the key")
+    }
+
+    /// Copies the servers' logs into `folder`.
+    pub(crate) fn keep_logs(&self, folder: &Path) -> anyhow::Result<()> {
+        for entry in fs::read_dir(self.servers().folder()).context("the servers' folder is gone")? {
+            let entry = entry?;
+            let log = entry.path().join("server.log");
+            if log.is_file() {
+                let name = format!("server-{}.log", entry.file_name().to_string_lossy());
+                fs::copy(&log, folder.join(name)).with_context(|| format!("cannot copy {}", log.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn command(words: &[&str]) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(word);
+    }
+    command
+}

@@ -1,0 +1,102 @@
+//! What goes on beside inputs and faults: a look at windows by the servers, jobs put back from quarantine, snapshots, and a
+//! line now and then for the person who waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{self, RedisResult};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::options::Shape;
+use crate::plan::{NARROW, ROUTES};
+use crate::record::now_ms;
+use crate::store::SHARDS;
+use crate::world::World;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Between two snapshots, so that a kill loses a part of what was written since.
+const SNAPSHOT: Duration = Duration::from_secs(3);
+
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(15);
+
+/// Looks again and again until the run is closing.
+pub(crate) async fn look_around(world: Arc<World>) {
+    let looking = async {
+        loop {
+            look_at_windows(&world).await;
+            sleep(LOOK).await;
+        }
+    };
+    let releasing = async {
+        loop {
+            sleep(Duration::from_secs(2)).await;
+            let _ = release_quarantine(&world).await;
+        }
+    };
+    let saving = async {
+        while world.options.shape == Shape::Snapshot {
+            let began = now_ms();
+            if let Some(port) = world.store.masters().await.first()
+                && world.store.snapshot(*port).await
+            {
+                world.note_snapshot(began);
+            }
+            sleep(SNAPSHOT).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let telling = async {
+        loop {
+            sleep(PROGRESS).await;
+            let recorder = &world.recorder;
+            println!(
+                "chaos: {} bounces in, {} recipients tried, {} messages accepted, {} faults",
+                recorder.bounced.len(),
+                recorder.asked.len(),
+                recorder.taken.len(),
+                recorder.faults.len()
+            );
+        }
+    };
+    let all = async { tokio::join!(looking, releasing, saving, telling) };
+    world.closing.run_until_cancelled(all).await;
+}
+
+/// No narrow destination has more attempts under way than its window.
+async fn look_at_windows(world: &World) {
+    let keys: Vec<String> = (0..ROUTES.len())
+        .flat_map(|number| (0..SHARDS).map(move |shard| format!("rd:{{{shard}}}:pace:n{number}.narrow.test")))
+        .collect();
+    for port in world.store.masters().await {
+        let Ok(mut connection) = world.store.connect(port).await else { continue };
+        for key in &keys {
+            let mut command = redis::cmd("HGET");
+            let asked: RedisResult<Option<usize>> =
+                command.arg(key).arg("in_flight").query_async(&mut connection).await;
+            match asked {
+                Ok(Some(under_way)) if under_way > NARROW => {
+                    let what = format!("{key} had {under_way} attempts under way at {}", now_ms());
+                    world.recorder.crowded.push(what);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Puts jobs back whose workers were lost too often, as an operator does.
+async fn release_quarantine(world: &World) -> reqwest::Result<()> {
+    let base = format!("http://{}", world.schedulers[0].http);
+    let limit = Duration::from_secs(3);
+    let page: Value = world.http.get(format!("{base}/v1/quarantine")).timeout(limit).send().await?.json().await?;
+    for job in page["jobs"].as_array().into_iter().flatten() {
+        let Some((account, address)) = job["job"].as_str().and_then(|id| id.split_once('/')) else { continue };
+        let url = format!("{base}/v1/quarantine/{address}/release?account={account}");
+        world.http.post(url).timeout(limit).send().await?;
+    }
+    Ok(())
+}

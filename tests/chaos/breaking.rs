@@ -1,4 +1,5 @@
-//! Faults as they happen: each befalls its target in a task of its own, is undone in the end, and is written down.
+//! Faults as they happen: each befalls its target in a task of its own, is undone in the end, and
+//! is written down.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,7 +21,8 @@ use crate::record::{Ended, Fault, Ms, now_ms};
 use crate::resolver::{BROKEN, Mood};
 use crate::world::World;
 
-/// How late a slow answer comes. Less than what a process waits for, so that it is no excuse for anything.
+/// How late a slow answer comes. Less than what a process waits for, so that it is no excuse for
+/// anything.
 const SLOW: Duration = Duration::from_millis(400);
 
 /// How long a replaced server's clients may need to find the new one, at most.
@@ -44,8 +46,8 @@ enum Place {
 /// What has a fault now.
 type Busy = Arc<Mutex<HashSet<Place>>>;
 
-/// Lets all these faults happen, one after the other, and waits until the last one is over. Tells how many did not happen
-/// because their target had one already.
+/// Lets all these faults happen, one after the other, and waits until the last one is over. Tells
+/// how many did not happen because their target had one already.
 pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize {
     let busy = Busy::default();
     let (mut strikes, mut skipped) = (JoinSet::new(), 0);

@@ -1,4 +1,5 @@
-//! What is known at the end of a run: the journal, the standings, what is left in Redis, and how the processes end.
+//! What is known at the end of a run: the journal, the standings, what is left in Redis, and how
+//! the processes end.
 
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ pub(crate) async fn collect(world: &World, run: Run, drained_ms: Ms) -> anyhow::
     })
 }
 
-/// The ids of all events that the servers hold; `None` if not every shard has a master that answers.
+/// The ids of all events that the servers hold; `None` if not every shard has a master that
+/// answers.
 pub(crate) async fn stored_ids(world: &World) -> Option<Vec<String>> {
     let mut ids = Vec::new();
     for (shard, port) in world.store.shards().await?.into_iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The configuration of the processes: a policy whose delays are seconds, and limits that a run of minutes reaches.
+//! The configuration of the processes: a policy whose delays are seconds, and limits that a run of
+//! minutes reaches.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

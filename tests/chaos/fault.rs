@@ -1,4 +1,5 @@
-//! The faults that there are: which shape has them, how likely each is, and what it may do to an attempt.
+//! The faults that there are: which shape has them, how likely each is, and what it may do to an
+//! attempt.
 
 use serde::{Deserialize, Serialize};
 
@@ -132,8 +133,9 @@ impl Kind {
         }
     }
 
-    /// Whether an attempt that was under way in it may be made once more, although the peer has accepted its message. All
-    /// other faults are no excuse: memory that is short, scripts that are gone, a slot that moves, a slow link.
+    /// Whether an attempt that was under way in it may be made once more, although the peer has
+    /// accepted its message. All other faults are no excuse: memory that is short, scripts that are
+    /// gone, a slot that moves, a slow link.
     pub(crate) fn may_repeat_attempt(self, lasted_ms: i64) -> bool {
         match self {
             Self::Kill | Self::ServerKill | Self::Failover | Self::ClockAhead | Self::ClockBack | Self::NoRoute => true,

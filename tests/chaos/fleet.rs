@@ -1,5 +1,5 @@
-//! The processes of the fleet. Each is started again and again; every life has a name of its own, which its HELO tells the
-//! peers.
+//! The processes of the fleet. Each is started again and again; every life has a name of its own,
+//! which its HELO tells the peers.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -18,7 +18,8 @@ use crate::config::Settings;
 use crate::net;
 use crate::record::{Ms, now_ms};
 
-/// How long a process may take to end after SIGTERM: its grace, and what is said beside it, on a busy machine.
+/// How long a process may take to end after SIGTERM: its grace, and what is said beside it, on a
+/// busy machine.
 const END_MAX: Duration = Duration::from_secs(25);
 
 /// What a process is.
@@ -46,7 +47,8 @@ pub(crate) struct Surroundings {
     pub(crate) has_direct: bool,
     pub(crate) resolver: SocketAddr,
     pub(crate) authority: PathBuf,
-    /// Whether the run has namespaces of its own: all ports are free, and each process has a small disk for temporary files.
+    /// Whether the run has namespaces of its own: all ports are free, and each process has a small
+    /// disk for temporary files.
     pub(crate) isolated: bool,
 }
 
@@ -119,8 +121,8 @@ impl Process {
         Ok(())
     }
 
-    /// Ends it with SIGTERM and starts the next life. Tells how it ended, and how long it had lived before; `None` if it
-    /// did not end and had to be killed.
+    /// Ends it with SIGTERM and starts the next life. Tells how it ended, and how long it had lived
+    /// before; `None` if it did not end and had to be killed.
     pub(crate) async fn terminate(&self) -> anyhow::Result<(Option<ExitStatus>, Ms)> {
         let mut life = self.life.lock().await;
         let age = now_ms() - life.began;

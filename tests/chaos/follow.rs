@@ -1,5 +1,5 @@
-//! A client of `/v1/events`: it follows the stream through all faults, resumes behind the last place that it saw, and never
-//! starts anew.
+//! A client of `/v1/events`: it follows the stream through all faults, resumes behind the last
+//! place that it saw, and never starts anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ pub(crate) async fn follow(world: Arc<World>) {
     }
 }
 
-/// Reads all that the journal holds, from its start, with a new connection after every silence. `enough` says from the
-/// number of events whether that is all.
+/// Reads all that the journal holds, from its start, with a new connection after every silence.
+/// `enough` says from the number of events whether that is all.
 pub(crate) async fn read_all(world: &World, enough: usize, limit: Duration) -> anyhow::Result<Vec<Event>> {
     let mut events = Vec::new();
     let mut place = "start".to_owned();
@@ -98,7 +98,7 @@ fn read_message(message: &str) -> anyhow::Result<Option<(String, Value)>> {
 /// What the verdict needs of an event.
 pub(crate) fn read_event(wire: &Value) -> anyhow::Result<Event> {
     let text = |key: &str| wire[key].as_str().map(str::to_owned);
-    let instant = |key: &str| -> Option<Ms> { Timestamp::parse(wire[key].as_str()?).map(|at| at.ms()) };
+    let instant = |key: &str| -> Option<Ms> { Timestamp::parse(wire[key].as_str()?).map(Timestamp::ms) };
     let kind = wire["type"].as_str().and_then(EventKind::parse);
     Ok(Event {
         id: text("id").context("an event has no id")?,

@@ -1,5 +1,5 @@
-//! What goes in, at its time and by its way. Whatever breaks, each input is sent again until it is answered, and what the
-//! answer was is written down.
+//! What goes in, at its time and by its way. Whatever breaks, each input is sent again until it is
+//! answered, and what the answer was is written down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,8 @@ impl Tries {
     }
 }
 
-/// Sends a request. `None` if it has to be sent again. What is neither an answer nor a wish to try later is written down.
+/// Sends a request. `None` if it has to be sent again. What is neither an answer nor a wish to try
+/// later is written down.
 async fn request(
     world: &World,
     scheduler: usize,

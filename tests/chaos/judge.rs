@@ -1,4 +1,5 @@
-//! The verdict: what was promised against what was written down. Pure: the same evidence is judged the same way every time.
+//! The verdict: what was promised against what was written down. Pure: the same evidence is judged
+//! the same way every time.
 
 use std::collections::{BTreeMap, HashMap};
 

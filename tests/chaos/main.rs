@@ -1,5 +1,6 @@
-//! `make chaos`: runs a fleet of real processes over real servers, breaks what can break, and checks every promise
-//! afterwards from the peers' records and the journal. docs/chaos.md says more.
+//! `make chaos`: runs a fleet of real processes over real servers, breaks what can break, and
+//! checks every promise afterwards from the peers' records and the journal. docs/chaos.md says
+//! more.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! The network of a run. With namespaces of its own the run has addresses that it can take away and folders that it can
-//! fill, harms nothing else on the machine, and leaves no process behind.
+//! The network of a run. With namespaces of its own the run has addresses that it can take away and
+//! folders that it can fill, harms nothing else on the machine, and leaves no process behind.
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,7 +24,8 @@ pub(crate) enum Isolation {
     None(String),
 }
 
-/// Starts this program once more in namespaces of its own and waits for its end. An error says why there can be none.
+/// Starts this program once more in namespaces of its own and waits for its end. An error says why
+/// there can be none.
 pub(crate) fn run_isolated() -> Result<ExitCode, String> {
     let mut arguments: Vec<&str> = Vec::new();
     if !is_root() {
@@ -101,7 +102,8 @@ pub(crate) fn mount_small(folder: &Path) -> anyhow::Result<()> {
     run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &folder.to_string_lossy()])
 }
 
-/// Lets a running process open no more than it has open now and `more` beside; `None`: as many as it may.
+/// Lets a running process open no more than it has open now and `more` beside; `None`: as many as
+/// it may.
 pub(crate) fn limit_descriptors(process: u32, more: Option<usize>) -> anyhow::Result<()> {
     let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).context("the process is gone")?;
     let line = limits.lines().find(|line| line.starts_with("Max open files")).context("the system tells no limits")?;

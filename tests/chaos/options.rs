@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Parser)]
 #[command(max_term_width = 100)]
 pub(crate) struct Options {
-    /// Decides inputs and faults; the same seed gives the same ones in the same order [default: of the clock]
+    /// Decides inputs and faults; the same seed gives the same ones in the same order [default: of
+    /// the clock]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
@@ -39,7 +40,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3)]
     pub(crate) workers: usize,
 
-    /// Leave out what makes jobs wait for a minute, so that draining is short: relays in trouble, and trouble of our own
+    /// Leave out what makes jobs wait for a minute, so that draining is short: relays in trouble,
+    /// and trouble of our own
     #[arg(long)]
     pub(crate) quick: bool,
 

@@ -1,4 +1,5 @@
-//! What goes in and what breaks, in which order: all of it is drawn from the seed before the run begins.
+//! What goes in and what breaks, in which order: all of it is drawn from the seed before the run
+//! begins.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ pub(crate) const ACCOUNT: &str = "chaos";
 /// Attempts at once at each of `*.narrow.test`.
 pub(crate) const NARROW: usize = 2;
 
-/// Attempts per second at each of `*.rated.test`, how many may be saved up, and how many may be under way.
+/// Attempts per second at each of `*.rated.test`, how many may be saved up, and how many may be
+/// under way.
 pub(crate) const RATED: (usize, usize, usize) = (4, 4, 4);
 
 /// Replies of a first attempt that failed softly.

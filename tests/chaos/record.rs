@@ -1,5 +1,5 @@
-//! What is written down while a run goes on, and what the verdict is made of. Each list is a file of JSON lines in the
-//! folder of the run, so that a run can be judged again.
+//! What is written down while a run goes on, and what the verdict is made of. Each list is a file
+//! of JSON lines in the folder of the run, so that a run can be judged again.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,8 @@ use shared::standing::Standing;
 use crate::fault::Kind;
 use crate::options::Shape;
 
-/// Milliseconds since 1970 by this machine's clock. All times of a record are such, unless it says otherwise.
+/// Milliseconds since 1970 by this machine's clock. All times of a record are such, unless it says
+/// otherwise.
 pub(crate) type Ms = i64;
 
 /// What the clock shows.
@@ -84,7 +85,8 @@ pub(crate) struct Asked {
     pub(crate) job: String,
     /// The life of the worker that asked, by its HELO.
     pub(crate) life: String,
-    /// False if the same connection had asked for the same recipient just before: a message that follows a probe.
+    /// False if the same connection had asked for the same recipient just before: a message that
+    /// follows a probe.
     pub(crate) begins: bool,
 }
 
@@ -181,7 +183,8 @@ pub(crate) struct Skew {
 /// What was found at the end that is not a list of what happened.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rest {
-    /// Ids of the events that the client saw that followed the stream through all faults, in their order.
+    /// Ids of the events that the client saw that followed the stream through all faults, in their
+    /// order.
     pub(crate) followed: Vec<String>,
     /// Ids of the events that the servers hold.
     pub(crate) stored: Vec<String>,
@@ -189,7 +192,8 @@ pub(crate) struct Rest {
     pub(crate) standings: Vec<(String, Standing)>,
     /// What should be gone and is not.
     pub(crate) left: Vec<String>,
-    /// What the program itself did wrong: a wrong answer, an end that nothing explains, a panic, an address in a log.
+    /// What the program itself did wrong: a wrong answer, an end that nothing explains, a panic, an
+    /// address in a log.
     pub(crate) wrong: Vec<String>,
     /// Destinations that had more attempts under way than they may, by the servers.
     pub(crate) crowded: Vec<String>,

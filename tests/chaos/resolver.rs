@@ -1,4 +1,5 @@
-//! A DNS server on loopback for the `direct` route: every domain has the same mail host. It can be broken.
+//! A DNS server on loopback for the `direct` route: every domain has the same mail host. It can be
+//! broken.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -20,7 +20,8 @@ use crate::{breaking, collect, follow, input, report, upkeep};
 /// How long the fleet may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// How long nothing must wait before the run counts as drained: leases that nobody settles run out in that time.
+/// How long nothing must wait before the run counts as drained: leases that nobody settles run out
+/// in that time.
 const QUIET: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 2_000);
 
 /// How long the client of the stream may take to see what is there.

@@ -1,4 +1,5 @@
-//! What the peers do to each try of a recipient. Decided by the seed, the recipient and the number of the try alone.
+//! What the peers do to each try of a recipient. Decided by the seed, the recipient and the number
+//! of the try alone.
 
 use harness::random::Random;
 
@@ -53,8 +54,8 @@ const ACTS: [(usize, Act); 17] = [
     (1, Act::Reset(Phase::Content)),
 ];
 
-/// What happens to the `number`-th try of a recipient, counted from 1. A relay is in trouble in the first `trouble_tries`
-/// tries at most: each of these makes the job wait for a minute.
+/// What happens to the `number`-th try of a recipient, counted from 1. A relay is in trouble in the
+/// first `trouble_tries` tries at most: each of these makes the job wait for a minute.
 pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -> Act {
     if number > TROUBLE_TRIES {
         return Act::Take;
@@ -76,8 +77,8 @@ pub(crate) fn act(seed: u64, recipient: &str, number: u32, trouble_tries: u32) -
     }
 }
 
-/// The report that a relay sends later about a message that it accepted for the `number`-th time; none: the message got
-/// through.
+/// The report that a relay sends later about a message that it accepted for the `number`-th time;
+/// none: the message got through.
 pub(crate) fn report(seed: u64, message: &str, number: u32) -> Option<&'static str> {
     if number > 2 {
         return None;

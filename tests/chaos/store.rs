@@ -1,4 +1,5 @@
-//! The servers that the fleet runs over, in the shape of the run: how they are started, asked, and broken.
+//! The servers that the fleet runs over, in the shape of the run: how they are started, asked, and
+//! broken.
 
 use std::fs;
 use std::path::Path;
@@ -112,13 +113,14 @@ impl Store {
         command(words).query_async(&mut self.connect(port).await?).await
     }
 
-    /// The ports of the servers that are masters now, and answer. A Sentinel's master is the one that the sentinels name.
+    /// The ports of the servers that are masters now, and answer. A Sentinel's master is the one
+    /// that the sentinels name.
     pub(crate) async fn masters(&self) -> Vec<u16> {
         let mut masters = Vec::new();
         for port in self.ports() {
             let role: RedisResult<Vec<redis::Value>> = self.ask(port, &["ROLE"]).await;
             let is_master = |role: &Vec<redis::Value>| {
-                let name = role.first().map(|name| redis::from_redis_value_ref::<String>(name));
+                let name = role.first().map(redis::from_redis_value_ref::<String>);
                 matches!(name, Some(Ok(name)) if name == "master")
             };
             if role.is_ok_and(|role| is_master(&role)) {
@@ -138,7 +140,8 @@ impl Store {
         for shard in 0..SHARDS {
             let mut owner = None;
             for port in &masters {
-                // A server that does not have the slot answers with a redirect, which is an error here.
+                // A server that does not have the slot answers with a redirect, which is an error
+                // here.
                 let held: RedisResult<usize> = self.ask(*port, &["HLEN", &format!("rd:{{{shard}}}:jobs")]).await;
                 owner = owner.or(held.ok().map(|_| *port));
             }
@@ -147,7 +150,8 @@ impl Store {
         Some(shards)
     }
 
-    /// How many jobs there are, and how many entries of the intake stream. `None` if not everything could be asked.
+    /// How many jobs there are, and how many entries of the intake stream. `None` if not everything
+    /// could be asked.
     pub(crate) async fn waiting(&self) -> Option<usize> {
         let mut waiting = 0;
         for (shard, port) in self.shards().await?.into_iter().enumerate() {

@@ -1,5 +1,5 @@
-//! What goes on beside inputs and faults: a look at windows by the servers, jobs put back from quarantine, snapshots, and a
-//! line now and then for the person who waits.
+//! What goes on beside inputs and faults: a look at windows by the servers, jobs put back from
+//! quarantine, snapshots, and a line now and then for the person who waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,16 +38,18 @@ pub(crate) async fn look_around(world: Arc<World>) {
         }
     };
     let saving = async {
-        while world.options.shape == Shape::Snapshot {
+        loop {
+            sleep(SNAPSHOT).await;
+            if world.options.shape != Shape::Snapshot {
+                continue;
+            }
             let began = now_ms();
             if let Some(port) = world.store.masters().await.first()
                 && world.store.snapshot(*port).await
             {
                 world.note_snapshot(began);
             }
-            sleep(SNAPSHOT).await;
         }
-        std::future::pending::<()>().await;
     };
     let telling = async {
         loop {

@@ -129,7 +129,8 @@ async fn by_report(world: &World, scheduler: usize, bounce: &Bounce, at: Ms) -> 
 
 /// The instant as a header field has it (RFC 5322, section 3.3).
 fn mail_date(at: Ms) -> String {
-    // The days of a month have no name that the harness would know; mail of today is dated by the clock of `date`.
+    // The days of a month have no name that the harness would know; mail of today is dated by the
+    // clock of `date`.
     let date = std::process::Command::new("date").args(["-u", "-R", "-d", &format!("@{}", at / 1_000)]).output();
     date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! The relay that reports: some of what it accepted comes back by LMTP, to the return path that the message had.
+//! The relay that reports: some of what it accepted comes back by LMTP, to the return path that the
+//! message had.
 
 use std::sync::Arc;
 use std::time::Duration;

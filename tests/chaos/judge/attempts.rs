@@ -8,8 +8,8 @@ use super::{Excuses, Facts, Histories, Verdict};
 use crate::config::{PERMANENT, STEPS};
 use crate::record::{Asked, Event, Evidence, Ms};
 
-/// How long after a job was ended from outside its worker may still have asked for the recipient: it is told within a second,
-/// and then ends what it has begun.
+/// How long after a job was ended from outside its worker may still have asked for the recipient:
+/// it is told within a second, and then ends what it has begun.
 const TOLD_MS: Ms = 3_000;
 
 /// When a job is due, as its journal tells it.
@@ -27,6 +27,9 @@ struct Job {
     /// What a relay has taken, with the attempts that a report may name.
     accepted: HashMap<String, u32>,
     dues: Vec<Due>,
+    /// How many messages a report has taken out. What is left in the job is tried once more for
+    /// each.
+    reported: u32,
     /// Whether a sign of life was told, which may set the counter to 0.
     is_alive: bool,
 }
@@ -87,7 +90,7 @@ impl Job {
         let before = self.attempt;
         let tried = entry.iter().any(|event| is_of_a_try(event));
         let is_delivered = |event: &&Event| event.kind == EventKind::MessageDelivered && event.attempt.is_some();
-        let delivered = entry.iter().any(|event| is_delivered(event));
+        let delivered = entry.iter().any(is_delivered);
         for event in entry {
             if event.late_ms.is_some_and(|late| late < 0) {
                 verdict.blame("never early", format!("{name}: {} says late_ms {:?}", event.id, event.late_ms));
@@ -97,7 +100,8 @@ impl Job {
         for event in entry {
             self.apply(event, before, delivered);
         }
-        // A job that would have ended, and goes on at once with what had joined, says nothing of it.
+        // A job that would have ended, and goes on at once with what had joined, says nothing of
+        // it.
         let last = entry.last().map(|event| (event.kind, event.at));
         if let Some((EventKind::MessageDelivered | EventKind::MessageDropped, at)) = last
             && tried
@@ -135,12 +139,13 @@ impl Job {
                 format!("{name}: {kind} {} is of attempt {attempt}, and {expected} was next", event.id),
             );
         }
-        // What follows a delivery in the same attempt is the first try of a new outage, whatever its number.
-        if attempt > STEPS && !delivered {
+        // What follows a delivery in the same attempt is the first try of a new outage, whatever
+        // its number.
+        if attempt > STEPS + self.reported && !delivered {
             verdict.blame("exact counters", format!("{name}: {} is of attempt {attempt} of {STEPS}", event.id));
         }
         let is_soft = event.policy.as_deref().is_none_or(|policy| policy != PERMANENT);
-        if event.kind == EventKind::AddressRetired && is_soft && attempt != STEPS {
+        if event.kind == EventKind::AddressRetired && is_soft && attempt < STEPS {
             verdict
                 .blame("within the schedule", format!("{name}: {} retires at attempt {attempt} of {STEPS}", event.id));
         }
@@ -163,7 +168,7 @@ impl Job {
                 self.dues.push(Due { since: *at, due: Some(*at) });
             }
             EventKind::JobClosed | EventKind::AddressRetired | EventKind::AddressSuppressed => {
-                (self.attempt, self.accepted) = (0, HashMap::new());
+                (self.attempt, self.reported, self.accepted) = (0, 0, HashMap::new());
                 self.dues.push(Due { since: *at, due: None });
             }
             EventKind::AttemptDeferred | EventKind::MessageAccepted => {
@@ -183,7 +188,10 @@ impl Job {
                 }
             }
             // What a report leaves in the job follows at once.
-            EventKind::MessageDropped if is_report => self.dues.push(Due { since: *at, due: Some(*at) }),
+            EventKind::MessageDropped if is_report => {
+                self.reported += 1;
+                self.dues.push(Due { since: *at, due: Some(*at) });
+            }
             _ => {}
         }
     }

@@ -5,8 +5,8 @@ use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Evidence, Fault, Ms, Skew};
 
-/// For how long a process that goes on may still do what it had begun: it has bytes on their way, and has looked at its
-/// clock just before it stood still.
+/// For how long a process that goes on may still do what it had begun: it has bytes on their way,
+/// and has looked at its clock just before it stood still.
 const WAKING_MS: Ms = 500;
 
 /// How long the answer to a message takes to be settled, if nothing is in its way.
@@ -30,8 +30,8 @@ impl<'a> Excuses<'a> {
         Self { faults: &evidence.faults, skews: &evidence.skews, shape, aftermath_ms }
     }
 
-    /// Whether an attempt of this life, which was under way from one instant to the other, met a fault that may have it made
-    /// once more.
+    /// Whether an attempt of this life, which was under way from one instant to the other, met a
+    /// fault that may have it made once more.
     pub(super) fn attempt(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.faults.iter().any(|fault| {
             let explains = fault.kind.may_repeat_attempt(fault.until - fault.at);

@@ -1,4 +1,5 @@
-//! The verdict on forged evidence: each promise that is broken is found, and what a fault explains is no violation.
+//! The verdict on forged evidence: each promise that is broken is found, and what a fault explains
+//! is no violation.
 
 use shared::event::EventKind;
 use shared::standing::Standing;
@@ -45,7 +46,8 @@ fn fault(kind: Kind, at: Ms, until: Ms, life: Option<&str>) -> Fault {
     Fault { at, until, kind, life: life.map(str::to_owned), lost_since: None }
 }
 
-/// Where nothing is wrong: a message comes in, is deferred once, and gets through at its second attempt.
+/// Where nothing is wrong: a message comes in, is deferred once, and gets through at its second
+/// attempt.
 fn clean() -> Evidence {
     let events = vec![
         event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),

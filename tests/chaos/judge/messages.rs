@@ -64,8 +64,8 @@ fn follow<'a>(
         story.is_open = true;
     }
     if event.kind.is_final() {
-        // A bounce that says that it failed for good ends its message without a wait. A relay's report that comes after the
-        // silence is a bounce anew.
+        // A bounce that says that it failed for good ends its message without a wait. A relay's
+        // report that comes after the silence is a bounce anew.
         let is_first = story.ends.is_empty() || is_reported;
         let at_the_door = event.kind == EventKind::MessageDropped && event.attempt.unwrap_or(0) == 0 && is_first;
         if !story.is_open && !at_the_door {
@@ -119,8 +119,8 @@ fn judge_bounce(
     verdict.blame("nothing is lost", format!("{message} of {job} by {way:?}, {times}, has no event at all"));
 }
 
-/// Whether a bounce that was taken without a word may have started nothing: its address was not active, or has got mail
-/// since.
+/// Whether a bounce that was taken without a word may have started nothing: its address was not
+/// active, or has got mail since.
 fn is_explained(bounced: &Bounced, histories: &Histories<'_>, facts: &Facts<'_>) -> bool {
     let history = histories.of_job(&bounced.job);
     let was_delivered =

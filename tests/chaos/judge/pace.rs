@@ -6,11 +6,12 @@ use super::{Excuses, Verdict};
 use crate::plan::RATED;
 use crate::record::{Asked, Evidence, Ms};
 
-/// How long before a moment a fault may have begun that explains a crowd: leases, and what a frozen worker had taken.
+/// How long before a moment a fault may have begun that explains a crowd: leases, and what a frozen
+/// worker had taken.
 const CROWDED_BY_MS: Ms = 15_000;
 
-/// How long after a hold was answered attempts that were claimed before may still begin: the time that a peer may take for a
-/// message of the same job, twice.
+/// How long after a hold was answered attempts that were claimed before may still begin: the time
+/// that a peer may take for a message of the same job, twice.
 const BEGUN_MS: Ms = 6_000;
 
 pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
@@ -61,8 +62,8 @@ fn judge_holds(destination: &str, asked: &[&Asked], evidence: &Evidence, excuses
     }
 }
 
-/// In any span a destination gets what was saved up, what its rate gives in that time, and at most a window of attempts that
-/// were claimed before.
+/// In any span a destination gets what was saved up, what its rate gives in that time, and at most
+/// a window of attempts that were claimed before.
 fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdict: &mut Verdict) {
     let (rate, burst, window) = RATED;
     let counts = |ask: &&&Asked| ask.begins && !excuses.attempt(&ask.life, ask.at - CROWDED_BY_MS, ask.at);

@@ -1,5 +1,5 @@
-//! What is left at the end: standings that match events, nothing in Redis, a stream of events without gap or repeat, and
-//! processes that ended as they should.
+//! What is left at the end: standings that match events, nothing in Redis, a stream of events
+//! without gap or repeat, and processes that ended as they should.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,5 +1,5 @@
-//! What the peers accepted against what the journal says: nothing twice, nothing unsaid, nothing to an address that wants no
-//! mail, and one attempt of a job at a time.
+//! What the peers accepted against what the journal says: nothing twice, nothing unsaid, nothing to
+//! an address that wants no mail, and one attempt of a job at a time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -38,7 +38,8 @@ pub(super) fn judge(
     judge_overlaps(evidence, excuses, verdict);
 }
 
-/// Whether an attempt was under way at a fault, from the moment that the peer heard of it until it should be settled.
+/// Whether an attempt was under way at a fault, from the moment that the peer heard of it until it
+/// should be settled.
 fn was_in_flight(take: &Taken, excuses: &Excuses<'_>) -> bool {
     excuses.attempt(&take.life, take.began, take.at + SETTLED_MS)
 }
@@ -90,7 +91,8 @@ fn judge_ends(
             );
         }
         let Some(last) = story.ends.last() else { continue };
-        // One that came in again has more than one story, and an address that was ended from outside has its own.
+        // One that came in again has more than one story, and an address that was ended from
+        // outside has its own.
         let is_plain = story.entries.len() == 1 && delivered.is_empty();
         let is_ended_outside = facts.contains_key(last.job.as_str())
             || histories.of_job(&last.job).iter().any(|event| is_of_intake(event.kind, event.attempt));

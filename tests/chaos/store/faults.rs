@@ -16,7 +16,8 @@ const WHOLE_MAX: Duration = Duration::from_secs(40);
 const SNAPSHOT_MAX: Duration = Duration::from_secs(10);
 
 impl Store {
-    /// Whether the loss of any one server would lose nothing that was confirmed: each master has a replica in step.
+    /// Whether the loss of any one server would lose nothing that was confirmed: each master has a
+    /// replica in step.
     pub(crate) async fn is_covered(&self) -> bool {
         let masters = self.masters().await;
         let wanted = if self.shape == Shape::Cluster { 3 } else { 1 };

@@ -1,4 +1,5 @@
-//! Moving one shard's slot of a Cluster to another master while it is in use, key by key, as operators do.
+//! Moving one shard's slot of a Cluster to another master while it is in use, key by key, as
+//! operators do.
 
 use anyhow::{Context, bail};
 

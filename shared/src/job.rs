@@ -175,9 +175,9 @@ pub struct Acceptance {
     /// From when on it counts as delivered.
     #[serde(rename = "u", with = "as_ms")]
     pub until: Timestamp,
-    /// The token of that attempt's lease; 0 where it is not known.
+    /// The serial of that attempt's lease; 0 if it is not known.
     #[serde(rename = "k", default)]
-    pub token: u64,
+    pub serial: u64,
 }
 
 /// The instant from which a message must not be sent any more.

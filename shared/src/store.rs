@@ -19,10 +19,12 @@ pub mod destination;
 pub mod destinations;
 pub mod facts;
 pub mod heard;
+mod history;
 pub mod intake;
 pub mod journal;
 pub mod keys;
 pub mod lease;
+pub mod lease_token;
 pub mod limits;
 pub mod meta;
 pub mod place;
@@ -40,6 +42,7 @@ pub mod waits;
 pub mod workers;
 
 use connection::Connections;
+use history::History;
 use keys::Keys;
 use place::{PlaceBounds, Places};
 
@@ -93,6 +96,7 @@ pub struct Store {
     connections: Connections,
     keys: Arc<Keys>,
     places: Arc<Places>,
+    history: Arc<History>,
     limits: Limits,
     rules: Arc<[DestinationRule]>,
     clock: Arc<dyn Clock>,
@@ -113,7 +117,8 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let keys = Arc::new(Keys::new(prefix, shards));
         let places = Arc::new(Places::new(Providers::embedded(), PlaceBounds::default(), keys.shards()));
-        let store = Self { connections, keys, places, limits, rules: Arc::default(), clock };
+        let history = Arc::new(History::new(keys.shards()));
+        let store = Self { connections, keys, places, history, limits, rules: Arc::default(), clock };
         store.check_meta().await?;
         store.connections.check_durability().await?;
         Ok(store)

@@ -30,6 +30,7 @@ mod hooks;
 mod idle;
 mod intake;
 mod joining;
+mod lost_writes;
 mod mx;
 mod operators;
 mod outage;

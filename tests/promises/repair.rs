@@ -109,10 +109,11 @@ async fn a_job_that_is_in_no_set_at_all_is_due_again() {
     by_hand(&world, &["ZREM", &due, &id(JO).key()]).await;
     let repaired = repair(&world).await;
     assert_eq!(repaired, Repaired { recovered: [(Destination::named(HOST), 1)].into(), ..Repaired::default() });
-    assert_eq!(world.claim().await.len(), 2);
+    let leased = world.claim().await;
+    assert_eq!(leased.len(), 2);
 
     // A lease that has lost its jobs.
-    by_hand(&world, &["HDEL", &key(&world, "leased"), "1"]).await;
+    by_hand(&world, &["HDEL", &key(&world, "leased"), &leased[0].lease.token.to_string()]).await;
     let repaired = repair(&world).await;
     assert_eq!(repaired.recovered, [(Destination::named(HOST), 2)].into());
     assert_eq!(repaired.recounted, [recount(2, 0)]);

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod dns;
 pub mod faketime;
+pub mod forgetful;
 pub mod http;
 pub mod lmtp;
 pub mod mail;

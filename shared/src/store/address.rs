@@ -84,10 +84,11 @@ impl Store {
     }
 
     /// The leases of one shard, at most `most`, as token and deadline, those first that end first.
-    async fn leases(&self, shard: u16, most: usize) -> Result<Vec<(u64, Timestamp)>, StoreError> {
+    async fn leases(&self, shard: u16, most: usize) -> Result<Vec<(String, Timestamp)>, StoreError> {
         let key = self.keys.shard(shard).leases();
         let last = isize::try_from(most).unwrap_or(isize::MAX) - 1;
-        let (leases,): (Vec<(u64, f64)>,) = self.connections.pipeline(pipe().zrange_withscores(key, 0, last)).await?;
+        let (leases,): (Vec<(String, f64)>,) =
+            self.connections.pipeline(pipe().zrange_withscores(key, 0, last)).await?;
         Ok(leases.into_iter().map(|(token, at)| (token, Timestamp::from_ms(at as i64))).collect())
     }
 
@@ -103,9 +104,9 @@ impl Store {
     }
 
     /// What is kept of these leases; nothing of those that are over by now.
-    async fn held(&self, shard: u16, leases: &[(u64, Timestamp)]) -> Result<Vec<Held>, StoreError> {
+    async fn held(&self, shard: u16, leases: &[(String, Timestamp)]) -> Result<Vec<Held>, StoreError> {
         let fields: Vec<String> =
-            leases.iter().flat_map(|(token, _)| [token.to_string(), format!("{token} ids")]).collect();
+            leases.iter().flat_map(|(token, _)| [token.clone(), format!("{token} ids")]).collect();
         let mut commands = pipe();
         commands.cmd("HMGET").arg(self.keys.shard(shard).leased()).arg(fields);
         let (held,): (Vec<Option<String>>,) = self.connections.pipeline(&commands).await?;

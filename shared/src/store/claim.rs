@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{FromRedisValue, Value, from_redis_value};
 
+use super::lease_token::LeaseToken;
 use super::scripts::{CLAIM, ms};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -57,8 +58,8 @@ pub struct Lease {
     pub destination: Destination,
     /// The shard that it is in.
     pub shard: u16,
-    /// The number of the claim within its shard, which no other claim ever has: the fencing token.
-    pub token: u64,
+    /// The fencing token, which no other claim ever has.
+    pub token: LeaseToken,
     /// Which of the claim's jobs it is, from 1.
     pub number: usize,
     /// When the job was due, or somewhat before: of many jobs that are due at one destination Redis tells it of the first
@@ -84,7 +85,7 @@ pub struct LeaseKey {
     /// The shard that its jobs are in.
     pub shard: u16,
     /// The fencing token.
-    pub token: u64,
+    pub token: LeaseToken,
 }
 
 impl Store {
@@ -93,8 +94,14 @@ impl Store {
     pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
         let mut call = self.call(&CLAIM, shard);
         call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
+        call.arg(format!("{:016x}", LeaseToken::new_nonce()?)).arg(self.history.serial(shard));
         let reply: Vec<Value> = self.connections.script(&call).await?;
-        read_claim(shard, reply).ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))
+        let claimed = read_claim(shard, reply)
+            .ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))?;
+        if let Some(leased) = claimed.jobs.first() {
+            self.history.note_serial(shard, leased.lease.token.serial);
+        }
+        Ok(claimed)
     }
 }
 
@@ -114,14 +121,15 @@ fn read_text(value: Value) -> Option<String> {
 fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
-    // There is none where nothing was claimed.
-    let token = read_text(reply.next()?)?.parse().unwrap_or_default();
+    let token = read_text(reply.next()?)?;
+    // There is none if nothing was claimed.
+    let token: Option<LeaseToken> = if token.is_empty() { None } else { Some(token.parse().ok()?) };
     let next_visit: i64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let mut claimed = Claimed { now, next_visit, jobs: Vec::new(), corrupt: Vec::new() };
     let mut number = 0;
     for visit in reply {
-        let Value::Array(fields) = visit else { return None };
+        let (Value::Array(fields), Some(token)) = (visit, token) else { return None };
         let mut fields = fields.into_iter().map_while(read_text);
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);

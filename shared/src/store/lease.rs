@@ -58,10 +58,11 @@ impl Store {
             for lease in places.iter().map(|place| &leases[**place]) {
                 call.arg(lease.token);
             }
-            match self.connections.script::<(i64, Vec<i64>, Vec<(u64, String)>)>(&call).await {
+            match self.connections.script::<(i64, Vec<i64>, Vec<(String, String)>)>(&call).await {
                 Ok((_, extended, void)) => {
                     for (place, done) in places.into_iter().zip(extended) {
-                        let of_lease = void.iter().filter(|(token, _)| *token == leases[*place].token);
+                        let token = leases[*place].token.to_string();
+                        let of_lease = void.iter().filter(|(of, _)| *of == token);
                         let void = of_lease.map(|(_, id)| id.clone()).collect();
                         answers[*place] = if done == 1 { Extended::Yes(void) } else { Extended::Lapsed };
                     }

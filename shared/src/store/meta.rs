@@ -5,7 +5,7 @@ use deadpool_redis::redis::pipe;
 use super::{Store, StoreError};
 
 /// The version of the key layout that this code reads and writes.
-const SCHEMA: u32 = 4;
+const SCHEMA: u32 = 5;
 
 impl Store {
     /// Writes the shape where there is none yet, and compares.

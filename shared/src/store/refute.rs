@@ -23,8 +23,8 @@ pub struct Refutation<'a> {
     pub tally: Tally,
     /// What that says about the destination. [`Feedback::Good`] is old news: it was said when the message was accepted.
     pub feedback: Feedback,
-    /// The token of the lease that the attempt was made under.
-    pub token: u64,
+    /// The serial of the lease that the attempt was made under.
+    pub serial: u64,
     /// What happened, in order.
     pub events: EventLines,
 }
@@ -47,7 +47,7 @@ pub enum Refuted {
 impl Store {
     /// Lets a job go on after a bounce, and its destination's pace hear of it. Atomic; it takes effect once, for the job is another after it.
     pub async fn refute(&self, refutation: &Refutation<'_>) -> Result<Refuted, StoreError> {
-        let Refutation { seen, record, end, tally, feedback, token, events } = refutation;
+        let Refutation { seen, record, end, tally, feedback, serial, events } = refutation;
         let destination = &seen.head.destination;
         let shard = destination.shard(self.shards());
         let (op, argument, new_record) = match end {
@@ -59,7 +59,7 @@ impl Store {
         };
         let mut call = self.call(&REFUTE, shard);
         call.arg(seen.id.key()).arg(destination.as_str()).arg(*record).arg(op).arg(argument);
-        call.arg(new_record).arg(events.as_str()).arg(tally.to_string()).arg(feedback.mark()).arg(*token);
+        call.arg(new_record).arg(events.as_str()).arg(tally.to_string()).arg(feedback.mark()).arg(*serial);
         let barrier = self.keys.shard(shard).barrier();
         let (_, letter, detail): (i64, String, String) = self.connections.durable_script(&call, &barrier).await?;
         let other_shape = || StoreError::Refused(format!("refute answered {letter} without what belongs to it"));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::claim::Lease;
 use super::connection::Told;
+use super::lease_token::LeaseToken;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
 use crate::event::EventLines;
@@ -206,7 +207,7 @@ fn numbers(group: &[&Settlement]) -> String {
 /// What settlements have in common that the script deals with together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind<'s> {
-    token: u64,
+    token: LeaseToken,
     destination: &'s str,
     op: &'static str,
     delivered: bool,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use harness::world::LEASE;
 use shared::clock::Timestamp;
 use shared::pace::{Feedback, Pace, PaceLimits};
+use shared::store::lease_token::LeaseToken;
 
 use super::DESTINATIONS;
 
@@ -24,7 +25,7 @@ pub(super) struct Model {
     jobs: BTreeMap<Slot, Job>,
     paces: Vec<Destination>,
     /// By shard and token: when each ends, and on whom it still is, be it in vain.
-    leases: BTreeMap<(u16, u64), (Timestamp, BTreeSet<Slot>)>,
+    leases: BTreeMap<(u16, LeaseToken), (Timestamp, BTreeSet<Slot>)>,
 }
 
 struct Job {
@@ -35,7 +36,7 @@ struct Job {
 #[derive(Clone, Copy, PartialEq)]
 enum State {
     Waiting(Timestamp),
-    Leased(u64),
+    Leased(LeaseToken),
     Quarantined(Timestamp),
 }
 
@@ -88,14 +89,14 @@ impl Model {
         self.schedule(slot, due);
     }
 
-    pub(super) fn extend(&mut self, shard: u16, token: u64, deadline: Timestamp) {
+    pub(super) fn extend(&mut self, shard: u16, token: LeaseToken, deadline: Timestamp) {
         if let Some((until, _)) = self.leases.get_mut(&(shard, token)) {
             *until = deadline;
         }
     }
 
     /// A claim of one shard brought `had`, under `token`: exactly what it should have.
-    pub(super) fn claim(&mut self, shard: u16, share: usize, now: Timestamp, token: Option<u64>, had: &[Slot]) {
+    pub(super) fn claim(&mut self, shard: u16, share: usize, now: Timestamp, token: Option<LeaseToken>, had: &[Slot]) {
         self.lapse(shard, now);
         for place in self.places(shard) {
             let due: Vec<Slot> = self.due(place, now);
@@ -120,7 +121,7 @@ impl Model {
         if let Some(token) = token {
             self.leases.insert((shard, token), (now.plus(LEASE), had.iter().copied().collect()));
             for place in self.places(shard) {
-                self.paces[place].serial = token;
+                self.paces[place].serial = token.serial;
             }
         }
     }
@@ -198,7 +199,7 @@ impl Model {
     }
 
     /// Takes a job out of a lease. Whether it was in it; in vain too.
-    fn leave(&mut self, slot: Slot, token: u64) -> bool {
+    fn leave(&mut self, slot: Slot, token: LeaseToken) -> bool {
         let key = (self.shard(slot), token);
         let Some((_, on)) = self.leases.get_mut(&key) else { return false };
         let was_on = on.remove(&slot);
@@ -208,7 +209,7 @@ impl Model {
         was_on
     }
 
-    fn is_on(&self, slot: Slot, token: u64) -> bool {
+    fn is_on(&self, slot: Slot, token: LeaseToken) -> bool {
         self.jobs.get(&slot).is_some_and(|job| job.state == State::Leased(token))
     }
 
@@ -222,7 +223,7 @@ impl Model {
     }
 
     /// Whether the settlement counts. What a void attempt says of its destination is heard.
-    pub(super) fn settle(&mut self, slot: Slot, token: u64, feedback: Feedback, now: Timestamp) -> bool {
+    pub(super) fn settle(&mut self, slot: Slot, token: LeaseToken, feedback: Feedback, now: Timestamp) -> bool {
         let (was_on, valid) = (self.leave(slot, token), self.is_on(slot, token));
         if was_on {
             self.feed(slot, token, feedback, self.in_flight(slot % DESTINATIONS), now);
@@ -230,7 +231,7 @@ impl Model {
         was_on && valid
     }
 
-    pub(super) fn release(&mut self, slot: Slot, token: u64, due: Timestamp, now: Timestamp) -> bool {
+    pub(super) fn release(&mut self, slot: Slot, token: LeaseToken, due: Timestamp, now: Timestamp) -> bool {
         let valid = self.settle(slot, token, Feedback::Nothing, now);
         if valid {
             self.jobs.get_mut(&slot).unwrap().state = State::Waiting(due);
@@ -238,7 +239,7 @@ impl Model {
         valid
     }
 
-    pub(super) fn crash(&mut self, slot: Slot, token: u64, now: Timestamp) {
+    pub(super) fn crash(&mut self, slot: Slot, token: LeaseToken, now: Timestamp) {
         if self.leave(slot, token) && self.is_on(slot, token) {
             self.feed(slot, token, Feedback::Nothing, self.in_flight(slot % DESTINATIONS), now);
             self.end_by_lapse(slot, now, now);
@@ -258,7 +259,7 @@ impl Model {
     }
 
     /// An attempt ended, and says something of its destination; `in_flight` counts it.
-    fn feed(&mut self, slot: Slot, token: u64, feedback: Feedback, in_flight: u32, now: Timestamp) {
+    fn feed(&mut self, slot: Slot, token: LeaseToken, feedback: Feedback, in_flight: u32, now: Timestamp) {
         self.paces[slot % DESTINATIONS].feed(&self.settings, token, feedback, in_flight, now);
     }
 }

@@ -35,8 +35,8 @@ impl Progress {
     pub(super) fn accept(&mut self, mut accepted: Event, delay: Duration, now: Timestamp) -> Option<Box<Settlement>> {
         let mut message = self.waiting.pop_front()?;
         let at = self.leased.claimed_at;
-        let token = self.leased.lease.token;
-        message.accepted = Some(Acceptance { attempt: self.step, at, until: at.plus(delay), token });
+        let serial = self.leased.lease.token.serial;
+        message.accepted = Some(Acceptance { attempt: self.step, at, until: at.plus(delay), serial });
         self.accepted.push(message);
         // The probe waits alone; an address that has shown that it is alive gets the rest at once.
         if self.delivered && !self.waiting.is_empty() {

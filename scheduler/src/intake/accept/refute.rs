@@ -87,8 +87,8 @@ impl Accept {
         let created = accepted.job.head.created;
         let tally = Tally::new(TallyResult::Refuted, decision.reply.status, acceptance.attempt, created, now);
         let feedback = decision.row.map_or(Feedback::Nothing, |row| row.scope.feedback());
-        let token = acceptance.token;
-        let refutation = Refutation { seen: &accepted.job, record, end, tally, feedback, token, events };
+        let serial = acceptance.serial;
+        let refutation = Refutation { seen: &accepted.job, record, end, tally, feedback, serial, events };
         Ok(Some(match self.store.refute(&refutation).await? {
             Refuted::Changed => return Ok(None),
             Refuted::Waits(_) | Refuted::Ended if dropped => Answer::Dropped,

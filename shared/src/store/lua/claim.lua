@@ -1,15 +1,16 @@
 -- Leases due jobs of one shard: visits the destinations whose time has come, takes from each what its pace allows and no
 -- more than a bounded share, and writes back when each is next worth visiting.
 --
--- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms
+-- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms; a nonce
+-- that no other claim has; the highest serial of the shard that the claimer has seen
 -- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); then per
 -- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record. They are
 -- in the order of their due times; where due is '' it is that of the job before, or later, and not after now.
--- Cost: 7 operations and 4 per destination visited, 6 where it gives many. Atomic.
+-- Cost: 8 operations and 4 per destination visited, 6 where it gives many. Atomic.
 
-local batch, share, lease_ms = unpack(ARGV, FIRST)
-batch, share, lease_ms = tonumber(batch), tonumber(share), tonumber(lease_ms)
-assert(#ARGV == FIRST + 2, 'claim takes 3 values')
+local batch, share, lease_ms, nonce, seen = unpack(ARGV, FIRST)
+batch, share, lease_ms, seen = tonumber(batch), tonumber(share), tonumber(lease_ms), tonumber(seen)
+assert(#ARGV == FIRST + 4, 'claim takes 5 values')
 
 -- An answer larger than this could take longer than its reader waits. The first job is always in it.
 local BYTES_MAX = 8 * 1024 * 1024
@@ -23,8 +24,14 @@ local DUES_READ = 16
 
 local fallback = NOW + lease_ms
 local token
+-- The serial is greater than all before it, and not less than the clock: so if Redis has lost its last writes, new leases
+-- still come behind those that it has forgotten. If the clock was put back as well, the claimers' memory keeps the order.
 local function take_token()
-  token = token or tostring(redis.call('INCR', SERIAL))
+  if not token then
+    local serial = text(math.max(tonumber(redis.call('GET', SERIAL) or 0) + 1, seen + 1, NOW))
+    redis.call('SET', SERIAL, serial)
+    token = serial .. '-' .. nonce
+  end
   return token
 end
 

@@ -24,7 +24,7 @@ if redis.call('HLEN', MEANWHILE) > 0 then
     local marks = #ids > 0 and redis.call('HMGET', MEANWHILE, unpack(ids)) or {}
     for k, id in ipairs(ids) do
       local void = read_mark(marks[k])
-      if void >= tonumber(token) then
+      if void >= serial_of(token) then
         void_jobs[#void_jobs + 1] = token
         void_jobs[#void_jobs + 1] = id
       end

@@ -20,7 +20,7 @@ local function put_back(ids, token, due_of)
     local record = records[k]
     local void, joined = read_mark(marks[k])
     -- Where the lease is void the record, if there is one, belongs to a job that was started since.
-    if record and tonumber(token) > void then
+    if record and serial_of(token) > void then
       local destination = destination_of(record, id)
       end_attempt(destination, token, '')
       if joined > 0 then

@@ -16,7 +16,7 @@
 -- pace:<destination>, a hash; a field that is absent has its first value:
 --   in_flight  attempts under way
 --   window     how many there may be; moves with what comes back
---   narrowed   the token up to which failures have narrowed the window already
+--   narrowed   the serial up to which failures have narrowed the window already
 --   tokens     'tokens refilled-at'
 --   parked     1 where the window was full: whoever makes room wakes the destination
 --   breaker    'open until times' or 'half_open probe times'; absent or '': closed
@@ -149,7 +149,7 @@ end
 --   good     of these, how many the mail system dealt with, whatever it said of the mailbox
 --   bad      how many failed by the host
 --   refused  how many failed by our route to it
---   newest   the newest token among the failures
+--   newest   the highest serial among the failures
 --   late     whether they are of attempts that had ended before
 --   probe    the token that the breaker waits for, if it does
 --   result   what came of it: 'good', 'bad' or 'none'
@@ -183,7 +183,7 @@ local function end_attempts(destination, token, mark, number, in_flight)
   else
     if mark == '-' then report.bad = report.bad + number else report.refused = report.refused + number end
     if is_probe then report.result = 'bad' end
-    report.newest = math.max(report.newest, tonumber(token))
+    report.newest = math.max(report.newest, serial_of(token))
   end
 end
 
@@ -191,11 +191,11 @@ local function end_attempt(destination, token, mark, in_flight) end_attempts(des
 
 -- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route to it ('~'). Where it was
 -- made before the window was last narrowed, that was for news as old as this. Of another attempt's probe it says nothing.
-local function note_late_failure(destination, mark, token)
+local function note_late_failure(destination, mark, serial)
   if mark ~= '-' and mark ~= '~' then return end
   local report = report_of(destination)
   if mark == '-' then report.bad = 1 else report.refused = 1 end
-  report.newest, report.late = tonumber(token), true
+  report.newest, report.late = tonumber(serial), true
 end
 
 -- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.

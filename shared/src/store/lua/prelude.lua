@@ -159,7 +159,11 @@ local function trim(record, id, destination)
   return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, RECORD_MAX - #head, 1, id, destination)
 end
 
--- What happened to jobs while they were leased: 'void joined', the token up to which leases on the job are void (0: none
+-- The order of a lease among those of its shard. Its token is '<serial>-<nonce>', and the whole of it is its identity:
+-- Redis gives a serial again if it loses its last writes, and no two claims have the same nonce.
+local function serial_of(token) return tonumber(string.match(token, '^%d+')) end
+
+-- What happened to jobs while they were leased: 'void joined', the serial up to which leases on the job are void (0: none
 -- is), and how many bytes of the record were there when the first message joined (0: none did).
 local function read_mark(mark)
   if not mark then return 0, 0 end

@@ -24,7 +24,7 @@ for _, token in ipairs(tokens) do
     for k, record in ipairs(redis.call('HMGET', JOBS, unpack(ids))) do
       -- Where the lease is void its attempt counts no more.
       local void = read_mark(marks[k])
-      if record and tonumber(token) > void then
+      if record and serial_of(token) > void then
         local destination = destination_of(record, ids[k])
         if counted[destination] then counted[destination] = counted[destination] + 1 end
       end

@@ -12,13 +12,13 @@
 --   events       JSON objects, joined by commas
 --   tally        the field of the destination's tally that counts this
 --   mark         what it says of the destination: '-', '~' or '' (pace.lua)
---   token        the lease that the attempt was made under
+--   serial       of the lease that the attempt was made under
 -- Reply: now; 'c' (it has changed), 'l' (it is leased), 'q' (it is in quarantine and stays there), 'w' and when it is due,
 -- 'x' (it has ended), 'r' and the standing's JSON.
 -- Cost: 10 operations; 3 more where it says something of the destination, 4 more for a retired address. Atomic.
 
 assert(#ARGV == FIRST + 9, 'refute takes 10 values')
-local id, destination, seen, op, argument, record, its_events, tally, mark, token = unpack(ARGV, FIRST)
+local id, destination, seen, op, argument, record, its_events, tally, mark, serial = unpack(ARGV, FIRST)
 
 if redis.call('HGET', JOBS, id) ~= seen then return { NOW, 'c', '' } end
 local waits = redis.call('ZSCORE', due_key(destination), id)
@@ -54,7 +54,7 @@ else
   add_event(string.sub(its_events, -last, -2) .. fields .. '}')
 end
 count(destination, tally, 1)
-note_late_failure(destination, mark, token)
+note_late_failure(destination, mark, serial)
 write_pace()
 write_due()
 write_journal()

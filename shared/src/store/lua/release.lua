@@ -20,7 +20,7 @@ for i = FIRST, #ARGV, WIDTH do
     if crashed ~= '' then
       put_back({ id }, token, { [id] = NOW })
     else
-      held = tonumber(token) > void
+      held = serial_of(token) > void
       end_attempt(destination, token, '', held and 1 or 0)
       if held then
         if joined > 0 then

@@ -65,7 +65,7 @@ if #away > 0 then
   for k, id in ipairs(away) do void_up_to[id] = read_mark(marks[k]) end
   for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     for _, id in ipairs(held_jobs(token)) do
-      if void_up_to[id] and tonumber(token) > void_up_to[id] then leased[id] = true end
+      if void_up_to[id] and serial_of(token) > void_up_to[id] then leased[id] = true end
     end
   end
 end

@@ -106,7 +106,7 @@ local function settle_job(k, token, destination, op, got_through, argument, reco
   if marks[k] then
     local void
     void, joined = read_mark(marks[k])
-    if tonumber(token) <= void then return false end
+    if serial_of(token) <= void then return false end
     if joined > 0 then unmark(id, void) end
   end
   if some_lapsed then settled[#settled + 1] = id end

@@ -11,7 +11,7 @@ local cursor, found = unpack(redis.call('HSCAN', LEASED, ARGV[FIRST], 'COUNT', A
 local fields, tokens, over, removed = {}, {}, {}, 0
 for i = 1, #found, 2 do
   fields[#fields + 1] = found[i]
-  tokens[#tokens + 1] = string.match(found[i], '^%d*')
+  tokens[#tokens + 1] = string.match(found[i], '^[^ ]*')
 end
 if #tokens > 0 then
   for k, deadline in ipairs(redis.call('ZMSCORE', LEASES, unpack(tokens))) do

@@ -1,5 +1,5 @@
 -- Forgets, in a page of one shard's `meanwhile`, that leases on a job are void where all of them are over anyway: those up to
--- a token lower than that of every lease there is. While there is any mark, every settle has to look for its own.
+-- a serial lower than that of every lease there is. While there is any mark, every settle has to look for its own.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many marks to look at, about
@@ -9,7 +9,7 @@
 assert(#ARGV == FIRST + 1, 'trim_marks takes 2 values')
 
 local lowest = math.huge
-for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do lowest = math.min(lowest, tonumber(token)) end
+for _, token in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do lowest = math.min(lowest, serial_of(token)) end
 
 local cursor, found = unpack(redis.call('HSCAN', MEANWHILE, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
 local over = {}

@@ -18,7 +18,7 @@ local found = {}
 local tokens = any and redis.call('ZRANGE', LEASES, '(' .. NOW_TEXT, '+inf', 'BYSCORE') or {}
 for _, token in ipairs(tokens) do
   for _, id in ipairs(held_jobs(token)) do
-    if void_of[id] and tonumber(token) <= void_of[id] then found[#found + 1] = id end
+    if void_of[id] and serial_of(token) <= void_of[id] then found[#found + 1] = id end
   end
 end
 return { NOW, found }

@@ -3,6 +3,7 @@
 use shared::clock::Timestamp;
 use shared::pace::{Feedback, Pace, PaceLimits};
 use shared::store::destination::BreakerState;
+use shared::store::lease_token::LeaseToken;
 
 /// The pace of one destination.
 #[derive(Default)]
@@ -15,7 +16,7 @@ pub(in crate::paced) struct Destination {
     narrowed: u64,
     /// Until when it is held; none within is for ever.
     pub(super) hold: Option<Option<Timestamp>>,
-    /// The newest token of its shard.
+    /// The highest serial of its shard.
     pub(super) serial: u64,
 }
 
@@ -24,7 +25,7 @@ pub(super) enum Breaker {
     #[default]
     Closed,
     Open(Timestamp, u32),
-    HalfOpen(u64, u32),
+    HalfOpen(LeaseToken, u32),
 }
 
 /// What came back: in this period and the one before, as good and bad.
@@ -49,7 +50,7 @@ impl Destination {
         &self,
         settings: &Pace,
         in_flight: u32,
-        is_out: impl Fn(u64) -> bool,
+        is_out: impl Fn(LeaseToken) -> bool,
         now: Timestamp,
     ) -> Allowed {
         if self.hold.is_some_and(|until| until.is_none_or(|until| until > now)) {
@@ -75,7 +76,7 @@ impl Destination {
     }
 
     /// A claim under `token` took so many.
-    pub(super) fn take(&mut self, settings: &Pace, allowed: Allowed, token: u64, count: usize, now: Timestamp) {
+    pub(super) fn take(&mut self, settings: &Pace, allowed: Allowed, token: LeaseToken, count: usize, now: Timestamp) {
         let limits = self.limits(settings);
         match (allowed, self.breaker) {
             (Allowed::Probe, Breaker::Open(_, times) | Breaker::HalfOpen(_, times)) => {
@@ -89,7 +90,14 @@ impl Destination {
     }
 
     /// An attempt ended, and says something of it; `in_flight` counts it.
-    pub(super) fn feed(&mut self, settings: &Pace, token: u64, feedback: Feedback, in_flight: u32, now: Timestamp) {
+    pub(super) fn feed(
+        &mut self,
+        settings: &Pace,
+        token: LeaseToken,
+        feedback: Feedback,
+        in_flight: u32,
+        now: Timestamp,
+    ) {
         let window_max = f64::from(self.limits(settings).window);
         let open = |times: u32| {
             let longer = settings.breaker.open * 2_u32.pow(times.min(20));
@@ -110,7 +118,7 @@ impl Destination {
             Breaker::Closed => {
                 let window = self.window.unwrap_or(settings.window.into());
                 let failed = matches!(feedback, Feedback::HostFailed | Feedback::RouteFailed);
-                if failed && token > self.narrowed {
+                if failed && token.serial > self.narrowed {
                     let left = window.min(in_flight.into()) * 0.7;
                     self.window = Some(rounded(left.max(settings.window_min.into()), 3));
                     self.narrowed = self.serial;

@@ -1,0 +1,108 @@
+//! Redis may lose its last writes while processes that know of them live on: after a crash, if it keeps snapshots alone,
+//! or in a failover. What they still hold from the lost history changes nothing in the new one.
+
+use std::time::Duration;
+
+use harness::bounce::{FULL, OK, bounce};
+use harness::forgetful::Forgetful;
+use harness::servers::programs;
+use harness::wait::eventually;
+use harness::world::{DAY, HOUR, MS, Settings, World, id};
+use serde_json::json;
+use shared::store::claim::LeasedJob;
+use shared::store::lease::Extended;
+use shared::store::settle::Settled;
+
+use crate::deployments::connections;
+
+const HOST: &str = "example.com";
+
+/// Its job is in the snapshot.
+const KEPT: &str = "kept@example.com";
+
+/// Its job came after the snapshot, and is due before the other.
+const LOST: &str = "lost@example.com";
+
+async fn world_on(redis: &Forgetful) -> World {
+    World::on(connections(&format!("url = \"{}\"\n", redis.url())), Settings::default()).await
+}
+
+async fn forget(redis: &Forgetful, world: &World) {
+    redis.forget().await;
+    eventually("the store", async || world.store.ping().await.ok()).await;
+}
+
+/// Takes in a bounce that happened this long ago, so that it is due that much sooner.
+async fn take_in(world: &World, address: &str, ago: Duration) {
+    let occurred = shared::clock::Timestamp::from_ms(world.now().ms() - ago.as_millis() as i64);
+    let mut posted = bounce(address, "m1", FULL);
+    posted["occurred_at"] = json!(occurred);
+    world.take_in(posted).await;
+}
+
+/// The job that is due first, leased.
+async fn claim_first(world: &World, address: &str) -> LeasedJob {
+    let leased = world.claim_near(HOST, 1).await.jobs.remove(0);
+    assert_eq!(leased.job.id, id(address));
+    leased
+}
+
+/// Leases a job in a history that is lost then. What is left is one job of the same destination, which is due.
+async fn lease_of_a_lost_history(redis: &Forgetful, world: &World) -> LeasedJob {
+    take_in(world, KEPT, Duration::ZERO).await;
+    redis.remember();
+    take_in(world, LOST, 12 * HOUR).await;
+    world.clock.advance(3 * DAY);
+    let lost = claim_first(world, LOST).await;
+    forget(redis, world).await;
+    lost
+}
+
+#[tokio::test]
+async fn a_lease_of_a_lost_history_changes_nothing_although_its_serial_is_given_again() {
+    for program in programs() {
+        let redis = Forgetful::start(&program).await;
+        let mut world = world_on(&redis).await;
+        let lost = lease_of_a_lost_history(&redis, &world).await;
+        // Another process claims next, by a clock that stands: nothing but the nonce tells the leases apart.
+        world.restart().await;
+        let kept = claim_first(&world, KEPT).await;
+        assert_eq!((kept.lease.token.serial, kept.lease.number), (lost.lease.token.serial, lost.lease.number));
+        assert_ne!(kept.lease.token, lost.lease.token);
+
+        assert_eq!(world.extend(&lost.lease).await, Extended::Lapsed);
+        assert!(!world.release(&lost.lease).await);
+        assert!(!world.crash(&lost.lease).await);
+        world.mail.says(OK);
+        let late = world.attempt(lost).await;
+        assert_eq!(world.settle(&late).await, Settled::Stale);
+        assert!(world.job(KEPT).await.leased_until.is_some(), "the lease of the new history is as it was");
+        assert_eq!(world.pace(HOST).await.in_flight, 1);
+
+        let settlement = world.attempt(kept).await;
+        assert_eq!(world.settle(&settlement).await, Settled::Done);
+        assert_eq!(world.final_events().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn leases_of_a_lost_history_count_as_older_than_all_that_come_after() {
+    for program in programs() {
+        // Whether another process claims next, and how the clock goes on.
+        for (another, clock) in [(true, "goes on"), (false, "stands"), (false, "is put back")] {
+            let redis = Forgetful::start(&program).await;
+            let mut world = world_on(&redis).await;
+            let lost = lease_of_a_lost_history(&redis, &world).await;
+            match clock {
+                "goes on" => world.clock.advance(MS),
+                "is put back" => world.clock.set(shared::clock::Timestamp::from_ms(world.now().ms() - 1_000)),
+                _ => {}
+            }
+            if another {
+                world.restart().await;
+            }
+            let kept = claim_first(&world, KEPT).await;
+            assert!(kept.lease.token.serial > lost.lease.token.serial, "another: {another}, the clock {clock}");
+        }
+    }
+}

@@ -25,11 +25,13 @@ valkey: ## Run the tests that want a server over Valkey in place of Redis
 	cargo build --locked --bin redeliver
 	REDELIVER_REDIS_SERVER=valkey-server cargo test --locked --workspace --test promises $(ARGS)
 
-chaos: tools ## Break a running fleet in every way and check every promise (ARGS="--seed 7 --minutes 2 --shape sentinel"; docs/chaos.md)
+chaos: ## Break a running fleet in every way and check every promise (ARGS="--seed 7 --minutes 2 --shape sentinel"; docs/chaos.md)
+	@scripts/tools chaos
 	cargo build --locked --bin redeliver
 	cargo run --locked --package redeliver-tests --bin chaos -- $(ARGS)
 
-nightly: tools ## What is too long for CI: chaos over all shapes, with several seeds (SEEDS="1 2 3" MINUTES=4)
+nightly: ## What is too long for CI: chaos over all shapes, with several seeds (SEEDS="1 2 3" MINUTES=4)
+	@scripts/tools chaos
 	scripts/chaos long
 
 check: tools ## What CI looks at first: format, lints, licences and advisories where cargo-deny is there, tidiness

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::fault::Kind;
 use crate::fleet::Process;
-use crate::net::limit_descriptors;
+use crate::net::{cut_connections, limit_descriptors};
 use crate::plan::{NextFault, ROUTES};
 use crate::record::{Ended, Fault, Ms, now_ms};
 use crate::resolver::{BROKEN, Mood};
@@ -176,7 +176,14 @@ fn fill_disk(process: &Process) -> anyhow::Result<()> {
 }
 
 async fn strike_link(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
-    let link = process.link.as_ref().context("this shape has no links of its own")?;
+    let Some(link) = &process.link else {
+        if !world.network.is_own() {
+            world.leave_out("cut", "there is no network namespace of its own");
+            return Ok(());
+        }
+        let id = process.process_id().await.context("the process has ended")?;
+        return cut_connections(id, &world.store.ports());
+    };
     match fault.kind {
         Kind::Cut => {
             link.cut();
@@ -240,6 +247,15 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
             store.set_full(port, false).await?;
         }
         Kind::Flush => store.flush_scripts(port).await?,
+        Kind::ClockAhead | Kind::ClockBack => {
+            let Some(clock) = store.clock() else { return Ok(()) };
+            let is_ahead = fault.kind == Kind::ClockAhead;
+            world.recorder.skews.push(clock.step(is_ahead));
+            if !is_ahead {
+                sleep(fault.lasts).await;
+                world.recorder.skews.push(clock.step(true));
+            }
+        }
         Kind::SlotMove => {
             if let Err(error) = store.move_slot(fault.target).await {
                 store.finish_moves().await;

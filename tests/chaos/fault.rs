@@ -70,8 +70,8 @@ impl Kind {
         (3, Self::Full),
         (4, Self::Flush),
         (6, Self::SlotMove),
-        (1, Self::ClockAhead),
-        (1, Self::ClockBack),
+        (2, Self::ClockAhead),
+        (2, Self::ClockBack),
         (2, Self::DiskFull),
         (3, Self::NoDescriptors),
         (3, Self::NoRoute),
@@ -85,10 +85,10 @@ impl Kind {
 
     fn fits(self, shape: Shape) -> bool {
         match self {
-            Self::Cut | Self::Slow | Self::Silent | Self::Torn => shape.has_links(),
+            Self::Slow | Self::Silent | Self::Torn => shape.has_links(),
             Self::Failover => matches!(shape, Shape::Sentinel | Shape::Cluster),
             Self::SlotMove => shape == Shape::Cluster,
-            Self::ClockAhead | Self::ClockBack => shape == Shape::Single,
+            Self::ClockAhead | Self::ClockBack => shape.has_links(),
             _ => true,
         }
     }
@@ -96,6 +96,11 @@ impl Kind {
     /// Whether it is trouble of our own, for which jobs wait a minute.
     pub(crate) fn is_own_trouble(self) -> bool {
         matches!(self, Self::NoDescriptors | Self::NoRoute | Self::Resolver)
+    }
+
+    /// Whether it sets a server's clock.
+    pub(crate) fn sets_clock(self) -> bool {
+        matches!(self, Self::ClockAhead | Self::ClockBack)
     }
 
     /// Whether it befalls a server: its keys, its clock, or whether it answers.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::record::{Event, Evidence};
+use crate::record::{Event, Evidence, Told};
 
 use self::excuse::Excuses;
 
@@ -62,8 +62,8 @@ fn place(id: &str) -> (u64, u64, u64) {
     (next(), next(), next())
 }
 
-/// The fact that was told about each job, with when it was.
-type Facts<'a> = HashMap<&'a str, Vec<(&'a str, i64)>>;
+/// The facts that were told about each job.
+type Facts<'a> = HashMap<&'a str, Vec<&'a Told>>;
 
 /// Judges a run.
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
@@ -72,7 +72,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let excuses = Excuses::of(evidence);
     let mut facts = Facts::new();
     for told in &evidence.told {
-        facts.entry(told.job.as_str()).or_default().push((told.fact.as_str(), told.first_at));
+        facts.entry(told.job.as_str()).or_default().push(told);
     }
     let stories = messages::judge(evidence, &histories, &excuses, &facts, &mut verdict);
     attempts::judge(evidence, &histories, &excuses, &facts, &mut verdict);

@@ -99,7 +99,7 @@ impl Network {
 
 /// Makes `folder` a small file system of its own.
 pub(crate) fn mount_small(folder: &Path) -> anyhow::Result<()> {
-    run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &folder.to_string_lossy()])
+    run("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs", &folder.to_string_lossy()]).map(|_| ())
 }
 
 /// Lets a running process open no more than it has open now and `more` beside; `None`: as many as
@@ -110,17 +110,35 @@ pub(crate) fn limit_descriptors(process: u32, more: Option<usize>) -> anyhow::Re
     let hard = line.split_whitespace().nth(4).context("the system tells no hard limit")?;
     let open = std::fs::read_dir(format!("/proc/{process}/fd")).context("the process is gone")?.count();
     let soft = more.map_or_else(|| hard.to_owned(), |more| (open + more).to_string());
-    run("prlimit", &["--pid", &process.to_string(), &format!("--nofile={soft}:{hard}")])
+    run("prlimit", &["--pid", &process.to_string(), &format!("--nofile={soft}:{hard}")]).map(|_| ())
+}
+
+/// Cuts all connections of a process to these ports of loopback.
+pub(crate) fn cut_connections(process: u32, ports: &[u16]) -> anyhow::Result<()> {
+    let listed = run("ss", &["--tcp", "--numeric", "--processes", "--no-header"])?;
+    let owner = format!("pid={process},");
+    for line in listed.lines().filter(|line| line.contains(&owner)) {
+        let places: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+        let [Some(own), Some(peer)] = [0, 1].map(|n| places.get(n).and_then(|place| place.rsplit_once(':'))) else {
+            continue;
+        };
+        if ports.iter().any(|port| port.to_string() == peer.1) {
+            let (own, peer) = (format!(":{}", own.1), format!(":{}", peer.1));
+            run("ss", &["--tcp", "--kill", "sport", "=", &own, "dport", "=", &peer])?;
+        }
+    }
+    Ok(())
 }
 
 fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    run("ip", arguments)
+    run("ip", arguments).map(|_| ())
 }
 
-fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs a program of the system and gives what it prints.
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("{program} cannot be run; install util-linux and iproute2"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{program} {} failed: {}", arguments.join(" "), errors.trim());
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -42,7 +42,8 @@ pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path)
         println!("chaos: no namespaces of its own ({why}): some faults are left out");
     }
     let folder = make_folder(options, seed)?;
-    let (world, reports) = World::start(options, seed, isolation, &folder, program).await?;
+    let sets_clock = plan.faults.iter().any(|fault| fault.kind.sets_clock());
+    let (world, reports) = World::start(options, seed, isolation, &folder, program, sets_clock).await?;
     until_ready(&world).await?;
     let beside = [
         tokio::spawn(follow::follow(world.clone())),

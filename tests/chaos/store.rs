@@ -12,8 +12,11 @@ use harness::servers::{Cluster, SENTINEL_PASSWORD, Sentinel, Servers, free_port,
 
 use crate::options::Shape;
 
+mod clock;
 mod faults;
 mod slots;
+
+pub(crate) use clock::ServerClock;
 
 /// How many shards a store has. All processes agree on it.
 pub(crate) const SHARDS: usize = 8;
@@ -30,6 +33,8 @@ pub(crate) struct Store {
     servers: Running,
     /// The socket of a server that processes reach through links.
     socket: String,
+    /// The clock of a server whose clock can be set.
+    clock: Option<ServerClock>,
 }
 
 enum Running {
@@ -39,13 +44,14 @@ enum Running {
 }
 
 impl Store {
-    /// Starts servers, and waits until they are whole.
-    pub(crate) async fn start(shape: Shape) -> anyhow::Result<Self> {
+    /// Starts servers, and waits until they are whole. One server alone may have a clock that can
+    /// be set.
+    pub(crate) async fn start(shape: Shape, clock: Option<ServerClock>) -> anyhow::Result<Self> {
         let program = programs().remove(0);
         let mut socket = String::new();
         let servers = match shape {
             Shape::Single | Shape::Snapshot => {
-                let servers = Servers::new(&program);
+                let servers = clock.as_ref().map_or_else(|| Servers::new(&program), ServerClock::servers);
                 let port = free_port();
                 socket = servers.folder().join("server.sock").to_string_lossy().into_owned();
                 let listens = format!("unixsocket {socket}");
@@ -56,7 +62,7 @@ impl Store {
             Shape::Sentinel => Running::Sentinel(Sentinel::start(&program, &DURABLE).await),
             Shape::Cluster => Running::Cluster(Cluster::start(&program, &DURABLE).await),
         };
-        Ok(Self { shape, servers, socket })
+        Ok(Self { shape, servers, socket, clock })
     }
 
     /// The URL that links lead to.
@@ -80,6 +86,11 @@ impl Store {
                 format!("cluster = [{}]", nodes.join(", "))
             }
         }
+    }
+
+    /// The clock, if it can be set.
+    pub(crate) fn clock(&self) -> Option<&ServerClock> {
+        self.clock.as_ref()
     }
 
     fn servers(&self) -> &Servers {

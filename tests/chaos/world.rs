@@ -18,7 +18,7 @@ use crate::peers::{Book, Peers, Report};
 use crate::plan::ROUTES;
 use crate::record::{Ms, Recorder};
 use crate::resolver::Resolver;
-use crate::store::Store;
+use crate::store::{ServerClock, Store};
 
 /// Everything that runs.
 pub(crate) struct World {
@@ -40,13 +40,15 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts everything. Also gives the reports that relays are going to send.
+    /// Starts everything; the server's clock can be set if `sets_clock`. Also gives the reports
+    /// that relays are going to send.
     pub(crate) async fn start(
         options: &Options,
         seed: u64,
         isolation: Isolation,
         folder: &Path,
         program: &Path,
+        sets_clock: bool,
     ) -> anyhow::Result<(Arc<Self>, UnboundedReceiver<Report>)> {
         let network = Network::prepare(isolation, ROUTES.len())?;
         let recorder = Arc::new(Recorder::default());
@@ -57,7 +59,9 @@ impl World {
         let resolver = Resolver::start(network.peer(direct)).await?;
         let policy = policy_file(folder);
         std::fs::write(&policy, config::policy()).with_context(|| format!("cannot write {}", policy.display()))?;
-        let store = Store::start(options.shape).await?;
+        let clock = sets_clock.then(ServerClock::new);
+        let no_clock = clock.as_ref().and_then(|clock| clock.as_ref().err().copied());
+        let store = Store::start(options.shape, clock.and_then(Result::ok)).await?;
         let surroundings = Arc::new(Surroundings {
             program: program.to_owned(),
             folder: folder.to_owned(),
@@ -84,6 +88,9 @@ impl World {
             snapshot: AtomicI64::new(0),
             left_out: Mutex::default(),
         };
+        if let Some(why) = no_clock {
+            world.leave_out("clock-ahead and clock-back", why);
+        }
         if !surroundings.has_direct {
             world.leave_out("the route direct", "no peer can listen on port 25; mail goes by SMTP to a relay instead");
         }

@@ -54,8 +54,16 @@ impl FakeClock {
     }
 }
 
+/// Whether libfaketime is installed.
+pub fn is_installed() -> bool {
+    find_library().is_some()
+}
+
 fn library() -> PathBuf {
+    find_library().expect("no libfaketime, no faked clock: install it with `apt-get install faketime`")
+}
+
+fn find_library() -> Option<PathBuf> {
     let libraries = FOLDERS.map(|folder| PathBuf::from(folder).join("libfaketimeMT.so.1"));
-    let found = libraries.into_iter().find(|library| library.exists());
-    found.expect("no libfaketime, no faked clock: install it with `apt-get install faketime`")
+    libraries.into_iter().find(|library| library.exists())
 }

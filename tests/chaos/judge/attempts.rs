@@ -6,11 +6,14 @@ use shared::event::EventKind;
 
 use super::{Excuses, Facts, Histories, Verdict};
 use crate::config::{PERMANENT, STEPS};
-use crate::record::{Asked, Event, Evidence, Ms};
+use crate::record::{Asked, Event, Evidence, Ms, Told};
 
 /// How long after a job was ended from outside its worker may still have asked for the recipient:
 /// it is told within a second, and then ends what it has begun.
 const TOLD_MS: Ms = 3_000;
+
+/// For how long after a sign of life its job may be tried at once, which no event tells.
+const RESUMED_MS: Ms = 15_000;
 
 /// When a job is due, as its journal tells it.
 struct Due {
@@ -47,13 +50,13 @@ pub(super) fn judge(
     }
     for (name, history) in &histories.0 {
         let signs = facts.get(name).map_or(&[][..], Vec::as_slice);
-        let is_alive = signs.iter().any(|(fact, _)| ["delivered", "engaged"].contains(fact));
+        let is_alive = signs.iter().any(|told| ["delivered", "engaged"].contains(&told.fact.as_str()));
         let mut job = Job { is_alive, ..Job::default() };
         for entry in history.chunk_by(|one, other| one.entry() == other.entry()) {
             job.follow(name, entry, verdict);
         }
         for ask in asked.remove(name).unwrap_or_default() {
-            judge_time(ask, &job.dues, excuses, verdict);
+            judge_time(ask, &job.dues, signs, excuses, verdict);
         }
     }
     for ask in asked.into_values().flatten() {
@@ -68,8 +71,14 @@ pub(super) fn judge(
     }
 }
 
-fn judge_time(ask: &Asked, dues: &[Due], excuses: &Excuses<'_>, verdict: &mut Verdict) {
+fn judge_time(ask: &Asked, dues: &[Due], signs: &[&Told], excuses: &Excuses<'_>, verdict: &mut Verdict) {
     let at = excuses.server_time(ask.at);
+    let brought_forward =
+        |told: &&&Told| told.answer == "resumed" && (told.first_at..told.first_at + RESUMED_MS).contains(&ask.at);
+    if signs.iter().any(|told| brought_forward(&told)) {
+        verdict.count("brought forward by a sign of life");
+        return;
+    }
     let now = dues.iter().rev().find(|due| due.since <= at);
     let why = match now {
         None => "before it was scheduled".to_owned(),
@@ -77,7 +86,7 @@ fn judge_time(ask: &Asked, dues: &[Due], excuses: &Excuses<'_>, verdict: &mut Ve
         Some(Due { due: Some(due), .. }) if *due > at + 1 => format!("before it was due at {due}"),
         _ => return,
     };
-    if excuses.attempt(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
+    if excuses.outdated(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
         verdict.count("sent early, in flight at a fault");
     } else {
         verdict.blame("never early", format!("{} was sent by {} at {}, {why}", ask.job, ask.life, ask.at));

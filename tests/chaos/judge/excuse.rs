@@ -12,8 +12,8 @@ const WAKING_MS: Ms = 500;
 /// How long the answer to a message takes to be settled, if nothing is in its way.
 pub(super) const SETTLED_MS: Ms = 2_000;
 
-/// For how long after a route came back an answer may be missing.
-const ROUTED_MS: Ms = 1_000;
+/// For how long after a route came back an answer, or the end of a connection, may be missing.
+const ROUTED_MS: Ms = 5_000;
 
 /// The faults of a run, asked for what they explain.
 pub(super) struct Excuses<'a> {
@@ -33,8 +33,19 @@ impl<'a> Excuses<'a> {
     /// Whether an attempt of this life, which was under way from one instant to the other, met a
     /// fault that may have it made once more.
     pub(super) fn attempt(&self, life: &str, from: Ms, to: Ms) -> bool {
-        self.faults.iter().any(|fault| {
-            let explains = fault.kind.may_repeat_attempt(fault.until - fault.at);
+        self.explains(life, from, to, |_| true)
+    }
+
+    /// Whether this life may have gone on between these instants with what was not its own any
+    /// more: it stood still, or its servers had another view. One that was killed goes on with
+    /// nothing.
+    pub(super) fn outdated(&self, life: &str, from: Ms, to: Ms) -> bool {
+        self.explains(life, from, to, |kind| !matches!(kind, Kind::Kill | Kind::NoRoute))
+    }
+
+    fn explains(&self, life: &str, from: Ms, to: Ms, counts: impl Fn(Kind) -> bool) -> bool {
+        self.faults.iter().filter(|fault| counts(fault.kind)).any(|fault| {
+            let may_repeat = fault.kind.may_repeat_attempt(fault.until - fault.at);
             let befalls = fault.life.as_deref().is_none_or(|of| of == life);
             let after = match fault.kind {
                 Kind::NoRoute => ROUTED_MS,
@@ -42,7 +53,7 @@ impl<'a> Excuses<'a> {
                 _ => WAKING_MS,
             };
             let begins = fault.lost_since.unwrap_or(fault.at);
-            explains && befalls && begins <= to && from <= fault.until + after
+            may_repeat && befalls && begins <= to && from <= fault.until + after
         })
     }
 

@@ -258,6 +258,22 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
+        "the same, and only the second one was killed",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.faults.push(fault(Kind::Kill, 17_260, 17_300, Some(OTHER)));
+        },
+        &["accepted once"],
+    ),
+    (
+        "the same, and the second one had stood still",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.faults.push(fault(Kind::Freeze, 10_000, 17_100, Some(OTHER)));
+        },
+        &[],
+    ),
+    (
         "the same while memory was short, which is no excuse",
         |e| {
             e.taken.push(taken(17_250, OTHER));

@@ -124,7 +124,7 @@ fn judge_bounce(
 fn is_explained(bounced: &Bounced, histories: &Histories<'_>, facts: &Facts<'_>) -> bool {
     let history = histories.of_job(&bounced.job);
     let was_delivered =
-        facts.get(bounced.job.as_str()).is_some_and(|facts| facts.iter().any(|(fact, _)| *fact == "delivered"));
+        facts.get(bounced.job.as_str()).is_some_and(|facts| facts.iter().any(|told| told.fact == "delivered"));
     let left_or_got_mail = history.iter().any(|event| match event.kind {
         EventKind::AddressRetired | EventKind::AddressSuppressed => true,
         EventKind::MessageDelivered => event.at >= bounced.first_at,

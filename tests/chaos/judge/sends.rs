@@ -62,7 +62,7 @@ fn judge_pair(
         verdict.count("accepted twice, the first time without an answer");
     } else if reports.iter().any(between) || came_in_again {
         verdict.count("accepted again after a report or a repeated input");
-    } else if was_in_flight(first, excuses) || was_in_flight(second, excuses) {
+    } else if was_in_flight(first, excuses) || excuses.outdated(&second.life, second.began, second.at) {
         verdict.count("accepted twice, in flight at a fault");
     } else {
         let told = |take: &Taken| format!("by {} from {} to {}", take.life, take.began, take.at);
@@ -133,7 +133,7 @@ fn judge_suppressed(evidence: &Evidence, excuses: &Excuses<'_>, histories: &Hist
         let Some(since) = since.get(ask.job.as_str()).filter(|since| **since < ask.at) else { continue };
         // The servers may have forgotten the complaint.
         let is_known = histories.of_job(&ask.job).iter().any(|event| event.kind == EventKind::AddressSuppressed);
-        if excuses.attempt(&ask.life, ask.at, ask.at) || !is_known || excuses.forgotten(*since, *since) {
+        if excuses.outdated(&ask.life, ask.at, ask.at) || !is_known || excuses.forgotten(*since, *since) {
             verdict.count("sent after a complaint, in flight at a fault");
         } else {
             verdict.blame(

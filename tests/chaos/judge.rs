@@ -65,11 +65,17 @@ fn place(id: &str) -> (u64, u64, u64) {
 /// The facts that were told about each job.
 type Facts<'a> = HashMap<&'a str, Vec<&'a Told>>;
 
+/// The event with the time that this machine's clock showed. When it leads to is left as it is.
+fn in_our_time(event: &Event, excuses: &Excuses<'_>) -> Event {
+    Event { at: excuses.our_time(event.at), ..event.clone() }
+}
+
 /// Judges a run.
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict::default();
-    let histories = Histories::of(&evidence.events);
     let excuses = Excuses::of(evidence);
+    let events: Vec<Event> = evidence.events.iter().map(|event| in_our_time(event, &excuses)).collect();
+    let histories = Histories::of(&events);
     let mut facts = Facts::new();
     for told in &evidence.told {
         facts.entry(told.job.as_str()).or_default().push(told);

@@ -15,6 +15,9 @@ const TOLD_MS: Ms = 3_000;
 /// For how long after a sign of life its job may be tried at once, which no event tells.
 const RESUMED_MS: Ms = 15_000;
 
+/// The due time of a job that is due as soon as that is written, whatever its server's clock shows.
+const AT_ONCE: Ms = Ms::MIN;
+
 /// When a job is due, as its journal tells it.
 struct Due {
     /// When that was written.
@@ -72,18 +75,18 @@ pub(super) fn judge(
 }
 
 fn judge_time(ask: &Asked, dues: &[Due], signs: &[&Told], excuses: &Excuses<'_>, verdict: &mut Verdict) {
-    let at = excuses.server_time(ask.at);
+    let server = excuses.server_time(ask.at);
     let brought_forward =
         |told: &&&Told| told.answer == "resumed" && (told.first_at..told.first_at + RESUMED_MS).contains(&ask.at);
     if signs.iter().any(|told| brought_forward(&told)) {
         verdict.count("brought forward by a sign of life");
         return;
     }
-    let now = dues.iter().rev().find(|due| due.since <= at);
+    let now = dues.iter().rev().find(|due| due.since <= ask.at);
     let why = match now {
         None => "before it was scheduled".to_owned(),
-        Some(Due { since, due: None }) if at - since > TOLD_MS => format!("after it had ended at {since}"),
-        Some(Due { due: Some(due), .. }) if *due > at + 1 => format!("before it was due at {due}"),
+        Some(Due { since, due: None }) if ask.at - since > TOLD_MS => format!("after it had ended at {since}"),
+        Some(Due { due: Some(due), .. }) if *due > server + 1 => format!("before it was due at {due}"),
         _ => return,
     };
     if excuses.outdated(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
@@ -116,7 +119,7 @@ impl Job {
             && tried
         {
             self.attempt = 0;
-            self.dues.push(Due { since: at, due: Some(at) });
+            self.dues.push(Due { since: at, due: Some(AT_ONCE) });
         }
     }
 
@@ -174,7 +177,7 @@ impl Job {
                 self.dues.push(Due { since: *at, due: *due });
             }
             EventKind::JobLapsed | EventKind::JobReinstated | EventKind::JobRecovered => {
-                self.dues.push(Due { since: *at, due: Some(*at) });
+                self.dues.push(Due { since: *at, due: Some(AT_ONCE) });
             }
             EventKind::JobClosed | EventKind::AddressRetired | EventKind::AddressSuppressed => {
                 (self.attempt, self.reported, self.accepted) = (0, 0, HashMap::new());
@@ -199,7 +202,7 @@ impl Job {
             // What a report leaves in the job follows at once.
             EventKind::MessageDropped if is_report => {
                 self.reported += 1;
-                self.dues.push(Due { since: *at, due: Some(*at) });
+                self.dues.push(Due { since: *at, due: Some(AT_ONCE) });
             }
             _ => {}
         }

@@ -9,6 +9,9 @@ use crate::record::{Evidence, Fault, Ms, Skew};
 /// and has looked at its clock just before it stood still.
 const WAKING_MS: Ms = 500;
 
+/// How late a step of a server's clock may be written down.
+const TICK_MS: Ms = 50;
+
 /// How long the answer to a message takes to be settled, if nothing is in its way.
 pub(super) const SETTLED_MS: Ms = 2_000;
 
@@ -86,9 +89,19 @@ impl<'a> Excuses<'a> {
         })
     }
 
-    /// What the server's clock showed at this instant.
+    /// What the server's clock showed at this instant of ours.
     pub(super) fn server_time(&self, at: Ms) -> Ms {
         let ahead = self.skews.iter().rev().find(|skew| skew.at <= at).map_or(0, |skew| skew.ahead);
         at + ahead
+    }
+
+    /// What our clock showed when the server's showed this. Its clock steps by far more than a run
+    /// lasts, so no two instants of ours have the same one.
+    pub(super) fn our_time(&self, server: Ms) -> Ms {
+        let starts = self.skews.iter().map(|skew| (skew.at, skew.ahead));
+        let ends = self.skews.iter().skip(1).map(|skew| skew.at).chain([Ms::MAX]);
+        let mut spans = starts.zip(ends);
+        let fits = spans.find(|((start, ahead), end)| (start - TICK_MS..*end).contains(&(server - ahead)));
+        fits.map_or(server, |((_, ahead), _)| server - ahead)
     }
 }

@@ -102,7 +102,7 @@ fn judge_bounce(
     let must_end = match answer.as_str() {
         "scheduled" | "joined" | "duplicate" | "deferred" => true,
         "retired" | "dropped" | "stale" => false,
-        "taken" => !is_explained(bounced, histories, facts),
+        "taken" => !is_explained(bounced, histories, excuses, facts),
         other => {
             verdict.blame("nothing is refused", format!("{message} of {job} by {way:?} was answered {other}"));
             false
@@ -121,13 +121,14 @@ fn judge_bounce(
 
 /// Whether a bounce that was taken without a word may have started nothing: its address was not
 /// active, or has got mail since.
-fn is_explained(bounced: &Bounced, histories: &Histories<'_>, facts: &Facts<'_>) -> bool {
+fn is_explained(bounced: &Bounced, histories: &Histories<'_>, excuses: &Excuses<'_>, facts: &Facts<'_>) -> bool {
     let history = histories.of_job(&bounced.job);
     let was_delivered =
         facts.get(bounced.job.as_str()).is_some_and(|facts| facts.iter().any(|told| told.fact == "delivered"));
     let left_or_got_mail = history.iter().any(|event| match event.kind {
         EventKind::AddressRetired | EventKind::AddressSuppressed => true,
-        EventKind::MessageDelivered => event.at >= bounced.first_at,
+        // The server compares the time of the bounce with its own.
+        EventKind::MessageDelivered => excuses.server_time(event.at) >= bounced.first_at,
         _ => false,
     });
     was_delivered || left_or_got_mail

@@ -56,7 +56,7 @@ fn judge_pair(
     let between = |at: &Ms| (first.at..=second.at + SETTLED_MS).contains(at);
     let came_in_again = stories.get(message).is_some_and(|story| {
         let anew = story.entries.iter().skip(1);
-        anew.clone().any(|at| (excuses.server_time(first.at)..=excuses.server_time(second.at)).contains(at))
+        anew.clone().any(|at| (first.at..=second.at).contains(at))
     });
     if !first.answered {
         verdict.count("accepted twice, the first time without an answer");

@@ -37,6 +37,7 @@ pub(crate) async fn collect(world: &World, run: Run, drained_ms: Ms) -> anyhow::
         left,
         wrong: recorder.wrong.all(),
         crowded: recorder.crowded.all(),
+        leased_twice: recorder.leased_twice.all(),
         drained_ms,
     };
     Ok(Evidence {

@@ -197,6 +197,9 @@ pub(crate) struct Rest {
     pub(crate) wrong: Vec<String>,
     /// Destinations that had more attempts under way than they may, by the servers.
     pub(crate) crowded: Vec<String>,
+    /// Jobs that were in two leases at once, by the servers.
+    #[serde(default)]
+    pub(crate) leased_twice: Vec<String>,
     /// How long draining took.
     pub(crate) drained_ms: Ms,
 }
@@ -325,4 +328,5 @@ pub(crate) struct Recorder {
     pub(crate) followed: List<String>,
     pub(crate) wrong: List<String>,
     pub(crate) crowded: List<String>,
+    pub(crate) leased_twice: List<String>,
 }

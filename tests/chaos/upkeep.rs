@@ -1,6 +1,7 @@
 //! What goes on beside inputs and faults: a look at windows by the servers, jobs put back from
 //! quarantine, snapshots, and a line now and then for the person who waits.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(crate) async fn look_around(world: Arc<World>) {
     let looking = async {
         loop {
             look_at_windows(&world).await;
+            look_at_leases(&world).await;
             sleep(LOOK).await;
         }
     };
@@ -90,6 +92,35 @@ async fn look_at_windows(world: &World) {
     }
 }
 
+/// No job is in two leases.
+async fn look_at_leases(world: &World) {
+    for port in world.store.masters().await {
+        let Ok(mut connection) = world.store.connect(port).await else { continue };
+        for shard in 0..SHARDS {
+            let key = format!("rd:{{{shard}}}:leased");
+            let leased: RedisResult<HashMap<String, String>> =
+                redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await;
+            for job in leased.ok().iter().flat_map(held_twice) {
+                world.recorder.leased_twice.push(format!("{job} is in two leases of {key} at {}", now_ms()));
+            }
+        }
+    }
+}
+
+/// The jobs that two leases hold. A lease has a mark for each of its jobs, `1` while it holds it,
+/// and their ids in a field of its own.
+fn held_twice(leased: &HashMap<String, String>) -> Vec<String> {
+    let mut held: HashMap<&str, usize> = HashMap::new();
+    for (token, marks) in leased {
+        let Some(ids) = leased.get(&format!("{token} ids")) else { continue };
+        let jobs = ids.split('\n').skip(1).zip(marks.bytes());
+        for (job, _) in jobs.filter(|(_, mark)| *mark == b'1') {
+            *held.entry(job).or_default() += 1;
+        }
+    }
+    held.into_iter().filter(|(_, leases)| *leases > 1).map(|(job, _)| job.to_owned()).collect()
+}
+
 /// Puts jobs back whose workers were lost too often, as an operator does.
 async fn release_quarantine(world: &World) -> reqwest::Result<()> {
     let base = format!("http://{}", world.schedulers[0].http);
@@ -101,4 +132,19 @@ async fn release_quarantine(world: &World) -> reqwest::Result<()> {
         world.http.post(url).timeout(limit).send().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_in_two_leases_only_if_both_hold_it() {
+        let leased = |second: &str| {
+            let fields = [("1", "11"), ("1 ids", "\na\nb"), ("2", second), ("2 ids", "\nb\nc")];
+            fields.into_iter().map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
+        };
+        assert_eq!(held_twice(&leased("01")), Vec::<String>::new());
+        assert_eq!(held_twice(&leased("11")), ["b"]);
+    }
 }

@@ -330,6 +330,7 @@ const CASES: &[Case] = &[
         },
         &["windows"],
     ),
+    ("a job in two leases, by the servers", |e| e.rest.leased_twice.push(JOB.to_owned()), &["one lease at a time"]),
     ("three at a window of two, by the servers", |e| e.rest.crowded.push("pace".to_owned()), &["windows"]),
     (
         "more than a rate",

@@ -146,6 +146,9 @@ fn judge_suppressed(evidence: &Evidence, excuses: &Excuses<'_>, histories: &Hist
 
 /// Two attempts of one job at the same time mean two leases that both count.
 fn judge_overlaps(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
+    for job in &evidence.rest.leased_twice {
+        verdict.blame("one lease at a time", job.clone());
+    }
     for crowd in evidence.crowds.iter().filter(|crowd| crowd.of.contains('@')) {
         if crowd.lives.iter().any(|(life, began)| excuses.attempt(life, *began, crowd.at)) {
             verdict.count("two attempts of a job at once, one of them cut off");

@@ -27,6 +27,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// What every server of a shape that keeps what it has acknowledged is started with.
 const DURABLE: [&str; 3] = ["appendonly yes", "appendfsync always", "maxmemory-policy noeviction"];
 
+/// The same for servers with replicas: a master that lost its replica, because it was replaced, say,
+/// takes no writes (docs/deployment.md).
+const REPLICATED: [&str; 5] = [DURABLE[0], DURABLE[1], DURABLE[2], "min-replicas-to-write 1", "min-replicas-max-lag 3"];
+
 /// The running servers.
 pub(crate) struct Store {
     pub(crate) shape: Shape,
@@ -59,8 +63,8 @@ impl Store {
                 servers.start_on(port, &[keeps, &[&listens]].concat()).await;
                 Running::One(servers, port)
             }
-            Shape::Sentinel => Running::Sentinel(Sentinel::start(&program, &DURABLE).await),
-            Shape::Cluster => Running::Cluster(Cluster::start(&program, &DURABLE).await),
+            Shape::Sentinel => Running::Sentinel(Sentinel::start(&program, &REPLICATED).await),
+            Shape::Cluster => Running::Cluster(Cluster::start(&program, &REPLICATED).await),
         };
         Ok(Self { shape, servers, socket, clock })
     }

@@ -12,6 +12,9 @@ use crate::options::Shape;
 /// How long servers that were replaced may take to be whole again.
 const WHOLE_MAX: Duration = Duration::from_secs(40);
 
+/// How long a failover may take to be carried out, once it is accepted.
+const CARRIED_OUT_MAX: Duration = Duration::from_secs(10);
+
 /// How long a snapshot may take.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(10);
 
@@ -91,6 +94,17 @@ impl Store {
 
     /// Makes a replica the master, as an operator would.
     pub(crate) async fn fail_over(&self, target: usize) -> anyhow::Result<()> {
+        let before = self.masters().await;
+        self.ask_for_failover(target).await?;
+        // It is carried out after it is answered.
+        let deadline = Instant::now() + CARRIED_OUT_MAX;
+        while self.masters().await == before && Instant::now() < deadline {
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    async fn ask_for_failover(&self, target: usize) -> anyhow::Result<()> {
         match &self.servers {
             Running::One(..) => bail!("one server alone has no replica"),
             Running::Sentinel(sentinel) => {

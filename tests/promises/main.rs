@@ -25,6 +25,7 @@ mod fencing;
 mod final_events;
 mod fleet;
 mod floods;
+mod full_memory;
 mod holds;
 mod hooks;
 mod idle;

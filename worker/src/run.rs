@@ -211,9 +211,10 @@ impl Loop {
             Err(err) => {
                 self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
                 if all_were_there {
-                    match err {
-                        StoreError::Unavailable(why) => tracing::warn!(why, "no jobs can be claimed for now"),
-                        err => tracing::error!(%err, shard, "no jobs can be claimed"),
+                    if err.may_pass() {
+                        tracing::warn!(%err, "no jobs can be claimed for now");
+                    } else {
+                        tracing::error!(%err, shard, "no jobs can be claimed");
                     }
                 }
                 None

@@ -104,15 +104,18 @@ impl Problem {
 impl From<StoreError> for Problem {
     fn from(err: StoreError) -> Self {
         match err {
-            StoreError::Unavailable(why) => {
-                tracing::warn!(why, "a request was turned away: the store does not answer");
-                let detail =
-                    "the store does not answer; try again later, nothing of this request is lost by repeating it";
-                Self::unavailable(detail)
-            }
             err @ StoreError::UnderWay => {
                 tracing::warn!(%err, "a request was turned away");
                 Self::unavailable(err.to_string())
+            }
+            err if err.may_pass() => {
+                tracing::warn!(%err, "a request was turned away");
+                // What the system says of a connection is for the log alone.
+                let answer = match err.named() {
+                    Some(named) => format!("the store answers {named}"),
+                    None => "the store does not answer".to_owned(),
+                };
+                Self::unavailable(format!("{answer}; try again later, nothing of this request is lost by repeating it"))
             }
             err => {
                 tracing::error!(%err, "a request failed");

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deadpool_redis::redis::{Pipeline, pipe};
 
 use super::destination::read_pace;
+use super::scripts::LOOK_UP;
 use super::waits::WaitsFor;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -118,21 +119,11 @@ impl Store {
     pub async fn address(&self, id: &JobId) -> Result<AddressReport, StoreError> {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let shard = destination.shard(self.shards());
-        let keys = self.keys.shard(shard);
         let field = id.key();
-        type Found = (Option<String>, Option<String>, Option<f64>, Option<f64>, HashMap<String, String>);
-        let (standing, record, due, quarantined, pace): Found = self
-            .connections
-            .pipeline(
-                pipe()
-                    .atomic()
-                    .hget(keys.standing(), &field)
-                    .hget(keys.jobs(), &field)
-                    .zscore(keys.due(destination.as_str()), &field)
-                    .zscore(keys.quarantine(), &field)
-                    .hgetall(keys.pace(destination.as_str())),
-            )
-            .await?;
+        type Found = (i64, Option<String>, Option<String>, Option<f64>, Option<f64>, HashMap<String, String>);
+        let mut call = self.call(&LOOK_UP, shard);
+        call.arg(&field).arg(destination.as_str());
+        let (_, standing, record, due, quarantined, pace): Found = self.connections.script(&call).await?;
         let instant = |ms: f64| Timestamp::from_ms(ms as i64);
         let job = match record {
             None => None,

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use deadpool::Runtime;
 use deadpool::managed::{Object, Pool, PoolError, TimeoutType};
-use deadpool_redis::redis::{FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe};
+use deadpool_redis::redis::{Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe};
 use futures::future::try_join_all;
 
 use super::StoreError;
+use super::scripts::text_of;
 
 pub mod durability;
 mod fault;
@@ -19,9 +20,13 @@ mod sentinel;
 pub mod servers;
 
 use durability::{Barrier, Durability, syncs_by_itself};
-use fault::{DEMOTED, sort, sort_answer};
+pub(super) use fault::named;
+use fault::{is_demotion, sort, sort_answer};
 use link::{Dialer, Link};
 pub use servers::{ConnectionSettings, Servers};
+
+/// How often a call is sent with the script's text, to a server that says that it does not know the script.
+const LOADS_MAX: usize = 3;
 
 /// A pool of connections. Cloning it is cheap and shares them.
 #[derive(Clone)]
@@ -139,7 +144,7 @@ impl Connections {
             barrier.add(&mut commands, key);
         }
         let mut link = self.get().await?;
-        let answers = send(&mut link, call, key, &commands).await;
+        let answers = send(&mut link, key, &commands).await;
         let mut answers = self.finish(link, answers)?.into_iter();
         let answer = answers.next().ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
         let answer = from_redis_value(answer)
@@ -157,7 +162,9 @@ impl Connections {
         let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
         link.map_err(|err| match err {
             // A password is changed while we run: what is to be settled has to wait for that, and not to be lost.
-            PoolError::Backend(StoreError::Refused(why)) if before => StoreError::Unavailable(why),
+            PoolError::Backend(StoreError::Forbidden(why) | StoreError::Refused(why)) if before => {
+                StoreError::Unavailable(why)
+            }
             PoolError::Backend(err) => err,
             PoolError::Timeout(TimeoutType::Wait) => {
                 StoreError::Unavailable(format!("all connections were busy for {limit}; redis.pool_max allows more"))
@@ -169,9 +176,9 @@ impl Connections {
 
     /// Gives the connection back to the pool, or lets it go where the answer says that it is of no more use.
     fn finish<T>(&self, link: Object<Dialer>, answer: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(StoreError::Unavailable(why)) = &answer {
+        if let Err(err @ StoreError::Unavailable(_)) = &answer {
             drop(Object::take(link));
-            if why == DEMOTED {
+            if is_demotion(err) {
                 // The others were made to the same server.
                 self.pool.retain(|_, _| false);
             }
@@ -186,18 +193,25 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Sends a script's call and what goes with it. Where the server does not know the script, it is told, and asked again.
-async fn send(
-    link: &mut Link,
-    call: &ScriptInvocation<'_>,
-    key: Vec<u8>,
-    commands: &Pipeline,
-) -> Result<Vec<Value>, StoreError> {
+/// Sends a script's call and what goes with it. If the server does not know the script, it gets the script's text and the
+/// call together: apart, the script could be forgotten again in between.
+async fn send(link: &mut Link, key: Vec<u8>, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
     let mut slot = link.slot(key);
     let mut answers = slot.send(commands).await.map_err(|err| sort(&err))?;
-    if matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == "NOSCRIPT") {
-        call.load_async(&mut slot).await.map_err(|err| sort(&err))?;
-        answers = slot.send(commands).await.map_err(|err| sort(&err))?;
+    for _ in 0..LOADS_MAX {
+        if !is_unknown_script(&answers) {
+            break;
+        }
+        let Some(text) = script_text(commands) else { break };
+        let mut loading = pipe();
+        loading.cmd("SCRIPT").arg("LOAD").arg(text);
+        for command in commands.cmd_iter() {
+            loading.add_command(command.clone());
+        }
+        answers = slot.send(&loading).await.map_err(|err| sort(&err))?;
+        if let Value::ServerError(err) = answers.remove(0) {
+            return Err(sort_answer(&err));
+        }
     }
     match answers.first() {
         Some(Value::ServerError(err)) => Err(sort_answer(err)),
@@ -205,13 +219,25 @@ async fn send(
     }
 }
 
+fn is_unknown_script(answers: &[Value]) -> bool {
+    matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == "NOSCRIPT")
+}
+
+/// The text of the script whose call `commands` begin with.
+fn script_text(commands: &Pipeline) -> Option<&'static str> {
+    let hash = argument(commands, 1)?;
+    text_of(std::str::from_utf8(&hash).ok()?)
+}
+
 /// The first key of the script's call that `commands` begin with. All its keys are of one slot.
 fn first_key(commands: &Pipeline) -> Vec<u8> {
-    use deadpool_redis::redis::Arg;
-    let call = commands.cmd_iter().next();
-    // EVALSHA, hash, number of keys, first key.
-    match call.and_then(|call| call.args_iter().nth(3)) {
-        Some(Arg::Simple(key)) => key.to_vec(),
-        _ => Vec::new(),
+    argument(commands, 3).unwrap_or_default()
+}
+
+/// A word of the script's call: EVALSHA, hash, number of keys, first key.
+fn argument(commands: &Pipeline, place: usize) -> Option<Vec<u8>> {
+    match commands.cmd_iter().next()?.args_iter().nth(place)? {
+        Arg::Simple(word) => Some(word.to_vec()),
+        _ => None,
     }
 }

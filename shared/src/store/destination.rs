@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
 
-use super::scripts::{HOLD, OVERRIDE, UNHOLD};
+use super::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::pace::{PaceLimits, limits_for};
@@ -185,10 +185,10 @@ impl Store {
 
     /// What waits at a destination.
     pub async fn waiting(&self, destination: &Destination) -> Result<Waiting, StoreError> {
-        let key = self.keys.shard(destination.shard(self.shards())).due(destination.as_str());
-        let (jobs, first): (u64, Vec<(String, f64)>) =
-            self.connections.pipeline(pipe().atomic().zcard(&key).zrange_withscores(&key, 0, 0)).await?;
-        Ok(Waiting { jobs, next_due: first.first().map(|(_, due)| Timestamp::from_ms(*due as i64)) })
+        let mut call = self.call(&WAITING, destination.shard(self.shards()));
+        call.arg(destination.as_str());
+        let (_, jobs, first): (i64, u64, Option<f64>) = self.connections.script(&call).await?;
+        Ok(Waiting { jobs, next_due: first.map(|due| Timestamp::from_ms(due as i64)) })
     }
 
     /// Whether anything is kept under this name: jobs that wait, or a pace.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use deadpool_redis::redis::streams::{StreamClaimReply, StreamId, StreamPendingCountReply, StreamReadReply};
 use deadpool_redis::redis::{Value, from_redis_value, pipe};
 
-use super::scripts::{NOTE, ms};
+use super::scripts::ms;
 use super::{Store, StoreError};
 use crate::event::Event;
 
@@ -122,10 +122,7 @@ impl Store {
             commands.arg(field).arg(value);
         }
         let (_,): (String,) = self.connections.pipeline(&commands).await?;
-        let mut call = self.call(&NOTE, 0);
-        call.arg(event.line());
-        let _: i64 = self.connections.script(&call).await?;
-        Ok(())
+        self.note(event).await
     }
 
     /// Forgets readers that are gone and have nothing left. Tells how many.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use deadpool_redis::redis::streams::{StreamId, StreamRangeReply};
 
+use super::scripts::NOTE;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::event::Event;
@@ -72,6 +73,14 @@ impl Store {
             })
             .await?;
         replies.into_iter().map(|(reply,)| reply.ids.iter().map(read_entry).collect()).collect()
+    }
+
+    /// Writes an event that is about no job and no destination into the journal of the first shard.
+    pub async fn note(&self, event: &Event) -> Result<(), StoreError> {
+        let mut call = self.call(&NOTE, 0);
+        call.arg(event.line());
+        let _: i64 = self.connections.script(&call).await?;
+        Ok(())
     }
 
     /// The id of the last entry of each shard's journal.

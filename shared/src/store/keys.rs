@@ -1,7 +1,7 @@
 //! The names of all keys, made in one place. All keys of a shard carry its number as hash tag, so they share a slot.
 
 /// The keys that a shard has once, in the order that `prelude.lua` names them.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 13] = [
     "agenda",
     "jobs",
     "leases",
@@ -14,6 +14,7 @@ const SHARED: [&str; 12] = [
     "journal",
     "serial",
     "leased",
+    "whole",
 ];
 
 /// Makes keys.
@@ -29,7 +30,7 @@ pub struct Shard {
     /// What every key of the shard starts with: `rd:{n}:`.
     pub prefix: String,
     /// What every script gets, in the order that `prelude.lua` names them.
-    pub all: [String; 12],
+    pub all: [String; 13],
 }
 
 impl Shard {
@@ -173,11 +174,6 @@ impl Keys {
     pub fn workers(&self) -> String {
         format!("{}:workers", self.prefix)
     }
-
-    /// The claim on one occurrence of one upkeep task.
-    pub fn upkeep(&self, task: &str, occurrence_ms: i64) -> String {
-        format!("{}:upkeep:{task}:{occurrence_ms}", self.prefix)
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +203,6 @@ mod tests {
         assert_eq!(keys.place(3), "rd:place:{3}");
         assert_eq!(keys.meta(), "rd:meta");
         assert_eq!(keys.workers(), "rd:workers");
-        assert_eq!(keys.upkeep("reinstate", 60_000), "rd:upkeep:reinstate:60000");
     }
 
     #[test]

@@ -6,44 +6,92 @@ use deadpool_redis::redis::{Script, ScriptInvocation};
 
 use super::{Limits, Store};
 
-/// Each script as a static of its own, and all of them as one list by their verbs. `prelude.lua` stands before each, then the
-/// parts that it shares with others, then the file of its verb.
-macro_rules! scripts {
-    ($($name:ident = $verb:literal $(after $($part:literal),+)?;)+) => {
-        $(pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(
-                include_str!("lua/prelude.lua"), "\n",
-                $($(include_str!(concat!("lua/", $part, ".lua")), "\n",)+)?
-                include_str!(concat!("lua/", $verb, ".lua")), "\n",
-            ))
-        });)+
+/// What a script does when the server's memory is full, that is, when it uses more than `maxmemory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Redis refuses it before its first write. For scripts that take work in or hand it out.
+    Refused,
+    /// It runs all the same. For scripts that end, give back, lengthen or correct; the header of each says how much memory
+    /// they can take.
+    Runs,
+    /// It runs, because it writes nothing.
+    Reads,
+}
 
-        static ALL: &[(&str, &LazyLock<Script>)] = &[$(($verb, &$name)),+];
+/// The first line of a script. With it Redis checks memory, disk, replicas and role once, before the script runs. Without it
+/// a script fails at its first write that needs memory, and has made all writes before that one.
+macro_rules! shebang {
+    (Refused) => {
+        "#!lua\n"
+    };
+    (Runs) => {
+        "#!lua flags=allow-oom\n"
+    };
+    (Reads) => {
+        "#!lua flags=no-writes\n"
+    };
+}
+
+/// The text of a script: `prelude.lua` comes first, then the parts that it shares with others, then the file of its verb.
+macro_rules! text {
+    ($when_full:ident, $verb:literal, $($part:literal),*) => {
+        concat!(
+            shebang!($when_full),
+            include_str!("lua/prelude.lua"), "\n",
+            $(include_str!(concat!("lua/", $part, ".lua")), "\n",)*
+            include_str!(concat!("lua/", $verb, ".lua")), "\n",
+        )
+    };
+}
+
+/// A script, and what is known of it.
+struct Known {
+    verb: &'static str,
+    when_full: WhenFull,
+    text: &'static str,
+    script: &'static LazyLock<Script>,
+}
+
+/// Each script as a static of its own, and all of them as one list. Each says what it does when memory is full.
+macro_rules! scripts {
+    ($($name:ident = $verb:literal $when_full:ident $(after $($part:literal),+)?;)+) => {
+        $(pub(super) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(text!($when_full, $verb, $($($part),+)?)));)+
+
+        static ALL: &[Known] = &[$(Known {
+            verb: $verb,
+            when_full: WhenFull::$when_full,
+            text: text!($when_full, $verb, $($($part),+)?),
+            script: &$name,
+        }),+];
     };
 }
 
 scripts! {
-    SCHEDULE = "schedule" after "lease", "pace";
-    CLAIM = "claim" after "lease", "pace", "lapse";
-    SETTLE = "settle" after "lease", "pace", "tally";
-    REFUTE = "refute" after "lease", "pace", "tally";
-    RELEASE = "release" after "lease", "pace", "lapse";
-    FACTS = "facts" after "lease", "pace";
-    EXTEND = "extend" after "lease";
-    UNDER_WAY = "under_way" after "lease";
-    HOLD = "hold" after "lease", "pace";
-    UNHOLD = "unhold" after "lease", "pace";
-    OVERRIDE = "override" after "lease", "pace";
-    LIMIT = "limit" after "lease", "pace";
-    NOTE = "note";
-    END_HEARING = "end_hearing";
-    PUT_BACK = "put_back";
-    REINSTATE = "reinstate";
-    REPAIR = "repair" after "lease", "pace", "lapse";
-    RECOUNT = "recount" after "lease", "pace", "lapse";
-    SWEEP = "sweep" after "lease";
-    TRIM_MARKS = "trim_marks";
-    TRIM_TROUBLE = "trim_trouble" after "lease", "pace";
+    SCHEDULE = "schedule" Refused after "lease", "pace";
+    CLAIM = "claim" Refused after "lease", "pace", "lapse";
+    SETTLE = "settle" Runs after "lease", "pace", "tally";
+    REFUTE = "refute" Refused after "lease", "pace", "tally";
+    RELEASE = "release" Runs after "lease", "pace", "lapse";
+    FACTS = "facts" Refused after "lease", "pace";
+    EXTEND = "extend" Runs after "lease";
+    UNDER_WAY = "under_way" Runs after "lease";
+    HOLD = "hold" Runs after "lease", "pace";
+    UNHOLD = "unhold" Runs after "lease", "pace";
+    OVERRIDE = "override" Runs after "lease", "pace";
+    LIMIT = "limit" Runs after "lease", "pace";
+    NOTE = "note" Refused;
+    LOOK_UP = "look_up" Reads;
+    WAITING = "waiting" Reads;
+    CLAIM_OCCURRENCE = "claim_occurrence" Runs;
+    END_HEARING = "end_hearing" Runs;
+    PUT_BACK = "put_back" Runs;
+    REINSTATE = "reinstate" Refused;
+    REPAIR = "repair" Runs after "lease", "pace", "lapse";
+    RECOUNT = "recount" Runs after "lease", "pace", "lapse";
+    SWEEP = "sweep" Runs after "lease";
+    TRIM_MARKS = "trim_marks" Runs;
+    TRIM_TROUBLE = "trim_trouble" Runs after "lease", "pace";
 }
 
 impl Store {
@@ -94,7 +142,17 @@ pub fn verb_of(hash: &str) -> Option<&'static str> {
 
 /// Each script's verb, and the hash that Redis knows it by.
 pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ALL.iter().map(|(verb, script)| (*verb, script.get_hash()))
+    ALL.iter().map(|known| (known.verb, known.script.get_hash()))
+}
+
+/// The text of the script that Redis knows by this hash.
+pub(super) fn text_of(hash: &str) -> Option<&'static str> {
+    ALL.iter().find(|known| known.script.get_hash() == hash).map(|known| known.text)
+}
+
+/// Each script's verb, and what it does when the server's memory is full.
+pub fn when_full() -> impl Iterator<Item = (&'static str, WhenFull)> {
+    ALL.iter().map(|known| (known.verb, known.when_full))
 }
 
 #[cfg(test)]
@@ -102,9 +160,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_script_says_in_its_header_what_it_does_when_memory_is_full() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/lua");
+        for (verb, when_full) in when_full() {
+            let text = std::fs::read_to_string(format!("{folder}/{verb}.lua")).unwrap();
+            let said = text.lines().find_map(|line| line.strip_prefix("-- Full memory: ")).expect(verb);
+            let word = match when_full {
+                WhenFull::Refused => "refused",
+                WhenFull::Runs => "runs",
+                WhenFull::Reads => "reads",
+            };
+            assert!(said.starts_with(word), "{verb}: {said}");
+        }
+    }
+
+    #[test]
     fn every_script_is_known_by_the_verb_of_its_file() {
-        for (verb, script) in ALL {
-            assert_eq!(verb_of(script.get_hash()), Some(*verb));
+        for known in ALL {
+            assert_eq!(verb_of(known.script.get_hash()), Some(known.verb));
         }
         assert_eq!(verb_of(""), None);
         let parts = ["lapse", "lease", "pace", "prelude", "tally"];
@@ -113,7 +186,7 @@ mod tests {
             .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
             .filter(|name| !parts.contains(&name.as_str()))
             .collect();
-        let mut verbs: Vec<&str> = ALL.iter().map(|(verb, _)| *verb).collect();
+        let mut verbs: Vec<&str> = ALL.iter().map(|known| known.verb).collect();
         files.sort_unstable();
         verbs.sort_unstable();
         assert_eq!(files, verbs);

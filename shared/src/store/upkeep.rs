@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
 
-use super::scripts::{REINSTATE, ms};
+use super::scripts::{CLAIM_OCCURRENCE, REINSTATE, ms};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 
@@ -75,11 +75,10 @@ impl Store {
         occurrence: Timestamp,
         keep: Duration,
     ) -> Result<bool, StoreError> {
-        let key = self.keys.upkeep(task, occurrence.ms());
-        let (won,): (Option<String>,) = self
-            .connections
-            .pipeline(pipe().cmd("SET").arg(key).arg(1).arg("NX").arg("PX").arg(ms(keep).max(1)))
-            .await?;
-        Ok(won.is_some())
+        // All claims are in one shard: there are few, and only for as long as they are kept.
+        let mut call = self.call(&CLAIM_OCCURRENCE, 0);
+        call.arg(task).arg(occurrence.ms()).arg(ms(keep).max(1));
+        let (_, won): (i64, u8) = self.connections.script(&call).await?;
+        Ok(won == 1)
     }
 }

@@ -104,9 +104,10 @@ impl Teller {
                     }
                     return;
                 }
-                Err(StoreError::Unavailable(why)) => {
+                // It can be settled later, so it is kept, and told again under the same name.
+                Err(err) if err.may_pass() => {
                     if !mem::replace(&mut asked_before, true) {
-                        tracing::warn!(why, shard, waiting = settlements.len(), "attempts wait to be settled");
+                        tracing::warn!(%err, shard, waiting = settlements.len(), "attempts wait to be settled");
                     }
                     self.pause(shard, permits).await;
                 }
@@ -133,9 +134,16 @@ impl Teller {
                     return;
                 }
                 // What was given back before the answer was lost has a stale token by now, and stays as it is.
-                Err(StoreError::Unavailable(_)) => self.pause(shard, &mut Vec::new()).await,
+                Err(err) if err.may_pass() => self.pause(shard, &mut Vec::new()).await,
+                // One that cannot be given back must not take the others with it.
+                Err(_) if leases.len() > 1 => {
+                    for lease in leases {
+                        Box::pin(self.give_back(shard, std::slice::from_ref(lease), why)).await;
+                    }
+                    return;
+                }
                 Err(err) => {
-                    tracing::warn!(%err, shard, jobs = leases.len(), "jobs could not be given back; their leases will lapse");
+                    tracing::error!(%err, shard, "a job could not be given back; it is due again when its lease has run out");
                     return;
                 }
             }
@@ -154,7 +162,7 @@ impl Teller {
     async fn ask<T>(&self, shard: u16, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let _turn = self.turn(shard).await;
         let answer = question.await;
-        let is_silent = matches!(answer, Err(StoreError::Unavailable(_)));
+        let is_silent = answer.as_ref().is_err_and(StoreError::may_pass);
         self.silent[usize::from(shard)].store(is_silent, Ordering::Relaxed);
         answer
     }

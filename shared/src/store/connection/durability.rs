@@ -89,6 +89,12 @@ impl Barrier {
     /// What the server answered to the two: nothing, or what is missing.
     pub(super) fn read(self, answers: &[Value]) -> Result<Option<String>, StoreError> {
         if let Some(Value::ServerError(err)) = answers.iter().find(|answer| matches!(answer, Value::ServerError(_))) {
+            // The script has written what it had to. Only the write that is waited for needs more memory than there is.
+            if err.code() == "OOM" {
+                return Ok(Some(
+                    "the server's memory is full, so it cannot be asked how far the write has come".to_owned(),
+                ));
+            }
             return Err(sort_answer(err));
         }
         let timeout = humantime::format_duration(self.timeout);
@@ -129,7 +135,7 @@ pub(super) async fn syncs_by_itself(link: &mut Link) -> Result<bool, StoreError>
         let mut config = cmd("CONFIG");
         config.arg("GET").arg(name);
         let answers = link.ask_masters(config).await.map_err(|err| match sort(&err) {
-            StoreError::Unavailable(why) => StoreError::Unavailable(why),
+            err @ StoreError::Unavailable(_) => err,
             _ => mismatch(
                 "redis does not tell how it syncs; allow it with ACL SETUSER … +config|get, or use 7.2 or newer",
             ),

@@ -76,7 +76,10 @@ async fn connect(dialer: &Dialer, sentinels: &Sentinels, named: &(String, u16)) 
 
 fn reason(err: &RedisError) -> String {
     match sort(err) {
-        StoreError::Unavailable(why) | StoreError::Refused(why) | StoreError::Mismatch(why) => why,
+        StoreError::Unavailable(why)
+        | StoreError::Forbidden(why)
+        | StoreError::Refused(why)
+        | StoreError::Mismatch(why) => why,
         err @ StoreError::UnderWay => err.to_string(),
     }
 }

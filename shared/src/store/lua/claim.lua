@@ -6,6 +6,8 @@
 -- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); then per
 -- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record. They are
 -- in the order of their due times; where due is '' it is that of the job before, or later, and not after now.
+-- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must
+-- be settled then.
 -- Cost: 8 operations and 4 per destination visited, 6 where it gives many. Atomic.
 
 local batch, share, lease_ms, nonce, seen = unpack(ARGV, FIRST)

@@ -3,6 +3,7 @@
 --
 -- ARGV from FIRST: the hash of the id, as 32 hexadecimal digits; the owner's name
 -- Reply: now; 1 where it was the owner's, else 0, and nothing changed.
+-- Full memory: runs; it only deletes.
 -- Cost: 2 operations. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'end_hearing takes 2 values')

@@ -2,6 +2,7 @@
 --
 -- ARGV[FIRST]  the event, as JSON
 -- Reply: now.
+-- Full memory: refused: what it tells of is told again.
 -- Cost: 1 operation. Atomic; repeating it tells the event once more.
 
 assert(#ARGV == FIRST, 'note takes 1 value')

@@ -3,6 +3,7 @@
 --
 -- ARGV from FIRST: destination; 'rate burst window', or '' for none
 -- Reply: now.
+-- Full memory: runs, because an operator says so. It adds a field and an event.
 -- Cost: 4 operations, 1 where nothing changes. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'override takes 2 values')

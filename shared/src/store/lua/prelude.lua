@@ -2,7 +2,9 @@
 --
 -- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>` and the like
 --          are derived from the shard's prefix, because which of them a script touches is known only inside it. All share
---          one slot.
+--          one slot. The last one, `whole`, is never written: while a Cluster moves the slot to another
+--          node, a script with a key that is on neither node is refused before it runs. Without it, a
+--          script could meet a key that has moved already, and end halfway.
 -- ARGV[1]  now in ms, or '' to read the server's clock (only tests, simulation and the demo pass an instant)
 -- ARGV[2]  the shard's prefix, 'rd:{n}:'
 -- ARGV[3]  how many messages a job holds at most
@@ -21,7 +23,7 @@ local MAX_MESSAGES, RECORD_MAX = tonumber(ARGV[3]), tonumber(ARGV[4])
 local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local MAX_LAPSES = tonumber(ARGV[8])
 local FIRST = 20
-assert(#KEYS == 12, 'a script takes the 12 keys of a shard')
+assert(#KEYS == 13, 'a script takes the 13 keys of a shard')
 
 local function read_clock()
   if ARGV[1] ~= '' then return tonumber(ARGV[1]) end

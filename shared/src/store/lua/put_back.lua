@@ -3,6 +3,7 @@
 --
 -- ARGV from FIRST: id, destination
 -- Reply: now; 1 where it was in quarantine, else 0, and nothing changed.
+-- Full memory: runs, because it moves a job from one set to another. It adds an event.
 -- Cost: 5 operations. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'put_back takes 2 values')

@@ -4,6 +4,7 @@
 -- ARGV[FIRST]  how many leased jobs to count at most, of all destinations; where there are more, nothing is changed
 -- ARGV after it: destinations
 -- Reply: now; 1 where it was counted, else 0; per destination that was corrected: its name, what its pace said, what it says.
+-- Full memory: runs. It corrects numbers and adds an agenda entry per destination at most.
 -- Cost: 2 operations per destination, 5 per lease. Atomic.
 
 local most = tonumber(ARGV[FIRST])

@@ -3,6 +3,7 @@
 --
 -- ARGV[FIRST]  how many addresses at most
 -- Reply: now, how many were lifted.
+-- Full memory: refused, because it tells an event per address and can wait for the next upkeep.
 -- Cost: 1 operation where there is nothing to do; else 4 for a batch. Atomic.
 
 local ids = redis.call('ZRANGE', UNAVAILABLE, '-inf', NOW, 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[FIRST]))

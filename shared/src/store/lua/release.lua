@@ -3,6 +3,8 @@
 --
 -- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms, 'crashed' or ''
 -- Reply: now, then 1 or 0 per job: released, or the token was stale.
+-- Full memory: runs, because it gives back. It adds a due time per job that was leased, and an
+-- event per attempt that crashed.
 -- Cost: 7 operations per job and 3 per destination; it is rare. Atomic.
 
 local WIDTH = 6

@@ -6,6 +6,8 @@
 -- ARGV[FIRST + 1]  how many jobs to look at, about
 -- Reply: now; where the next page starts ('0': there is none); how many bytes were read; destination and number of jobs put
 -- back; destinations put into the agenda; destinations with attempts under way, be it by their pace or by their leases.
+-- Full memory: runs, because it puts lost jobs back where they belong. It adds a due time, a mark
+-- and an event per lost job.
 -- Cost: 2 operations for a page and 3 per destination; 2 and 2 per lease of the shard where a job of it is leased; 1 more per
 -- job that was lost.
 

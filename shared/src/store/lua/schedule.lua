@@ -15,6 +15,7 @@
 -- message waits for confirmation, and nothing has changed); then a detail
 -- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; accepted: the
 -- job's record; else '').
+-- Full memory: refused, because it takes work in: the client is answered 503 and repeats it.
 -- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address; 4 more where
 -- messages are dropped. Atomic.
 

@@ -3,6 +3,7 @@
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many fields to look at, about; a lease has two
 -- Reply: now; where the next page starts ('0': there is none); how many were removed.
+-- Full memory: runs; it only deletes.
 -- Cost: 3 operations for a page. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'sweep takes 2 values')

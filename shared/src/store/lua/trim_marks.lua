@@ -4,6 +4,7 @@
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many marks to look at, about
 -- Reply: now; where the next page starts ('0': there is none); how many were forgotten.
+-- Full memory: runs; it only deletes.
 -- Cost: 3 operations for a page. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'trim_marks takes 2 values')

@@ -2,6 +2,7 @@
 --
 -- ARGV[FIRST]  destination
 -- Reply: now; 1 where it was held, else 0, and nothing changed.
+-- Full memory: runs, because an operator says so. It adds an event.
 -- Cost: 6 operations. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST, 'unhold takes 1 value')

@@ -51,6 +51,16 @@ pub struct StandingRecord {
 }
 
 impl StandingRecord {
+    /// Reads what the store has. What cannot be read counts as suppressed, as it does for the scripts: its address gets no
+    /// mail until an operator says otherwise.
+    pub fn from_store(json: &str) -> Self {
+        serde_json::from_str(json).unwrap_or_else(|why| {
+            tracing::error!(%why, "a standing in redis cannot be read; its address counts as suppressed");
+            let (since, reason) = (Timestamp::default(), "unreadable".to_owned());
+            Self { standing: Standing::Suppressed, since, until: None, reason, strikes: 0 }
+        })
+    }
+
     /// The standing at `now`: an `unavailable` whose time is over counts as active even before upkeep has lifted it.
     pub fn at(&self, now: Timestamp) -> Standing {
         match (self.standing, self.until) {

@@ -30,6 +30,7 @@ pub mod meta;
 pub mod place;
 pub mod private;
 pub mod quarantine;
+mod raw;
 pub mod refute;
 pub mod repair;
 pub mod schedule;

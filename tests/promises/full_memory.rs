@@ -159,7 +159,7 @@ impl Scene {
                 drop(store.tell(&[told]).await?);
             }
             "extend" => {
-                let answers = store.extend(&[(leased.key(), world.now().plus(19 * DAY))]).await;
+                let answers = store.extend(&[leased.key()], 19 * DAY).await;
                 assert_eq!(answers, [Extended::Yes(Vec::new())]);
             }
             "under_way" => assert!(store.under_way(&[(&id(ENDED), &there)]).await?.is_empty()),
@@ -219,7 +219,7 @@ async fn lease(world: &World, address: &str) -> LeasedJob {
 
 /// Lengthens a lease by more than all this takes.
 async fn lasts(world: &World, lease: &Lease) {
-    let lengthened = world.store.extend(&[(lease.key(), world.now().plus(9 * DAY))]).await;
+    let lengthened = world.store.extend(&[lease.key()], 9 * DAY).await;
     assert_eq!(lengthened, [Extended::Yes(Vec::new())]);
 }
 

@@ -8,7 +8,7 @@ use shared::bounce::Bounce;
 use shared::event::Event;
 use shared::store::intake::{IntakeEntry, LeftEntry};
 use shared::store::{Store, StoreError};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -52,47 +52,59 @@ impl StreamReader {
         Self { idle, ..self }
     }
 
-    /// Reads until `stop` is cancelled. What was read is dealt with first; what others left waits for the next reader.
+    /// Reads until `stop` is cancelled. What was read is dealt with first; what others left waits for the next reader. New
+    /// entries and those of other readers are looked after side by side, so that trouble with the ones does not hold up the
+    /// others.
     pub async fn run(self, stop: CancellationToken) {
-        let mut look_back_at = Instant::now();
-        let mut told = false;
+        tokio::join!(self.read_new(&stop), self.look_back(&stop));
+    }
+
+    async fn read_new(&self, stop: &CancellationToken) {
+        let (mut is_open, mut told) = (false, false);
         while !stop.is_cancelled() {
-            let look_back = Instant::now() >= look_back_at;
-            match self.pass(look_back, &stop).await {
-                Ok(()) => {
-                    if look_back {
-                        look_back_at = Instant::now() + self.idle / 3;
-                    }
-                    told = false;
-                }
-                Err(err) => {
-                    if !told {
-                        tracing::warn!(%err, "the intake stream cannot be read for now");
-                        told = true;
-                    }
-                    stop.run_until_cancelled(sleep(PAUSE)).await;
-                }
-            }
+            let read = self.read_some(is_open).await;
+            is_open = read.is_ok();
+            self.pause_after("read", read, &mut told, stop).await;
         }
     }
 
-    async fn pass(&self, look_back: bool, stop: &CancellationToken) -> Result<(), StoreError> {
-        if look_back {
+    async fn read_some(&self, is_open: bool) -> Result<(), StoreError> {
+        if !is_open {
             self.store.open_intake().await?;
-            self.store.forget_readers().await?;
-            self.take_over(stop).await?;
-        }
-        if stop.is_cancelled() {
-            return Ok(());
         }
         let entries = self.store.read_intake(&self.name, self.batch, WAIT).await?;
         self.deal_with(entries, 0).await
+    }
+
+    async fn look_back(&self, stop: &CancellationToken) {
+        let mut told = false;
+        while !stop.is_cancelled() {
+            let looked = self.take_over(stop).await;
+            if looked.is_ok() {
+                stop.run_until_cancelled(sleep(self.idle / 3)).await;
+            }
+            self.pause_after("taken over from readers that are gone", looked, &mut told, stop).await;
+        }
+    }
+
+    /// Says once that something does not work for now, and waits before it is tried again.
+    async fn pause_after(&self, what: &str, ended: Result<(), StoreError>, told: &mut bool, stop: &CancellationToken) {
+        let Err(err) = ended else {
+            *told = false;
+            return;
+        };
+        if !std::mem::replace(told, true) {
+            tracing::warn!(%err, what, "entries of the intake stream wait");
+        }
+        stop.run_until_cancelled(sleep(PAUSE)).await;
     }
 
     /// What a reader left that died, or this one when the store was away. What may have killed a reader is handed out alone, the
     /// least suspicious first, so that nothing else dies with it. Ends early once `stop` is cancelled: a reader leaves many
     /// entries, and what is not taken over stays pending.
     async fn take_over(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        self.store.open_intake().await?;
+        self.store.forget_readers().await?;
         loop {
             let mut left = self.store.left_in_intake(self.batch, self.idle).await?;
             if left.is_empty() {
@@ -125,7 +137,7 @@ impl StreamReader {
         } else {
             self.put_aside_all(&entries, &format!("it was handed out {times} times and never dealt with")).await
         };
-        if dealt_with.is_err() && !ids.is_empty() {
+        if dealt_with.as_ref().is_err_and(StoreError::may_pass) && !ids.is_empty() {
             // Where the stream cannot be reached either, nobody else counts meanwhile: this is one time too many at most.
             let _ = self.store.excuse_intake(&self.name, &ids, times).await;
         }
@@ -145,13 +157,13 @@ impl StreamReader {
         }
         match self.accept.accept(bounces).await {
             // One that the store refuses must not take the others with it.
-            Err(StoreError::Refused(_)) if taken.len() > 1 => {
+            Err(err) if !err.may_pass() && taken.len() > 1 => {
                 for entry in taken {
                     Box::pin(self.take_in(vec![entry])).await?;
                 }
                 Ok(())
             }
-            Err(StoreError::Refused(why)) if taken.len() == 1 => self.put_aside(&taken[0], &why).await,
+            Err(err) if !err.may_pass() && taken.len() == 1 => self.put_aside(&taken[0], &err.to_string()).await,
             Err(err) => Err(err),
             Ok(_) => self.store.finish_intake(&taken.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).await,
         }
@@ -160,23 +172,20 @@ impl StreamReader {
     /// The bounce of an entry: its field `bounce` as JSON, or else its fields, as far as they are no text as JSON.
     fn bounce(&self, entry: &IntakeEntry) -> Result<Bounce, Refusal> {
         let now = self.store.clock().now();
-        let mut whole = entry.fields.iter().filter(|(field, _)| field == "bounce");
-        if let Some((field, json)) = whole.next() {
-            return if whole.next().is_none() {
-                self.reader.read_text(json.as_bytes(), now)
-            } else {
-                Err(repeated(field))
-            };
+        let mut whole = entry.fields.iter().filter(|(field, _)| field == b"bounce");
+        if let Some((_, json)) = whole.next() {
+            return if whole.next().is_none() { self.reader.read_text(json, now) } else { Err(repeated("bounce")) };
         }
-        let value = |(field, text): &(String, String)| {
-            let is_text = !matches!(field.as_str(), "content" | "metadata");
-            if is_text { Ok(Value::from(text.as_str())) } else { Parsed::read(text.as_bytes()) }
+        let value = |field: &str, text: &[u8]| {
+            let is_text = !matches!(field, "content" | "metadata");
+            if is_text { Ok(Value::from(String::from_utf8_lossy(text))) } else { Parsed::read(text) }
         };
         let mut fields = Map::with_capacity(entry.fields.len());
-        for pair in &entry.fields {
-            let value = value(pair).map_err(|refusal| refusal.within(&pair.0))?;
-            if fields.insert(pair.0.clone(), value).is_some() {
-                return Err(repeated(&pair.0));
+        for (field, text) in &entry.fields {
+            let field = String::from_utf8_lossy(field).into_owned();
+            let value = value(&field, text).map_err(|refusal| refusal.within(&field))?;
+            if fields.insert(field.clone(), value).is_some() {
+                return Err(repeated(&field));
             }
         }
         self.reader.read(Value::Object(fields), now)
@@ -190,9 +199,16 @@ impl StreamReader {
     }
 
     async fn put_aside(&self, entry: &IntakeEntry, reason: &str) -> Result<(), StoreError> {
-        tracing::warn!(entry = entry.id, reason, "an entry of the intake stream was put aside");
         let event = Event::intake_refused(format!("entry {}: {reason}", entry.id));
-        self.store.put_aside(entry, reason, &event).await?;
+        match self.store.put_aside(entry, reason, &event).await {
+            Ok(()) => tracing::warn!(entry = entry.id, reason, "an entry of the intake stream was put aside"),
+            // It stays in the stream, and is tried again when it has been idle; the others of its batch go on.
+            Err(err) if !err.may_pass() => {
+                tracing::error!(entry = entry.id, reason, %err, "an entry of the intake stream cannot be put aside");
+                return Ok(());
+            }
+            Err(err) => return Err(err),
+        }
         self.store.finish_intake(std::slice::from_ref(&entry.id)).await
     }
 }

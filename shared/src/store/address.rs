@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deadpool_redis::redis::{Pipeline, pipe};
 
 use super::destination::read_pace;
+use super::raw::{self, Text};
 use super::scripts::LOOK_UP;
 use super::waits::WaitsFor;
 use super::{BATCH_MAX, Store, StoreError};
@@ -54,11 +55,11 @@ impl Store {
             (0..self.shards()).zip(&by_shard).filter(|(_, places)| !places.is_empty()).collect();
         let pipelines: Vec<Pipeline> =
             asked.iter().map(|(shard, places)| self.ask_standings(*shard, places, ids)).collect();
-        let found: Vec<Vec<Vec<Option<String>>>> = self.connections.pipelines(&pipelines).await?;
+        let found: Vec<Vec<Vec<Option<Text>>>> = self.connections.pipelines(&pipelines).await?;
         let mut standings = vec![None; ids.len()];
         for ((_, places), found) in asked.into_iter().zip(found) {
             for (place, json) in places.iter().zip(found.into_iter().flatten()) {
-                standings[*place] = json.as_deref().map(read_standing).transpose()?;
+                standings[*place] = json.map(|Text(json)| StandingRecord::from_store(&json));
             }
         }
         Ok(standings)
@@ -110,8 +111,8 @@ impl Store {
             leases.iter().flat_map(|(token, _)| [token.clone(), format!("{token} ids")]).collect();
         let mut commands = pipe();
         commands.cmd("HMGET").arg(self.keys.shard(shard).leased()).arg(fields);
-        let (held,): (Vec<Option<String>>,) = self.connections.pipeline(&commands).await?;
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (held,): (Vec<Option<Text>>,) = self.connections.pipeline(&commands).await?;
+        let text = |field: &Option<Text>| field.clone().unwrap_or_default().0;
         Ok(held.chunks_exact(2).map(|lease| Held { marks: text(&lease[0]), ids: text(&lease[1]) }).collect())
     }
 
@@ -120,14 +121,15 @@ impl Store {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let shard = destination.shard(self.shards());
         let field = id.key();
-        type Found = (i64, Option<String>, Option<String>, Option<f64>, Option<f64>, HashMap<String, String>);
+        type Found = (i64, Option<Text>, Option<Text>, Option<f64>, Option<f64>, HashMap<Text, Text>);
         let mut call = self.call(&LOOK_UP, shard);
         call.arg(&field).arg(destination.as_str());
         let (_, standing, record, due, quarantined, pace): Found = self.connections.script(&call).await?;
+        let pace = raw::texts(pace);
         let instant = |ms: f64| Timestamp::from_ms(ms as i64);
         let job = match record {
             None => None,
-            Some(record) => {
+            Some(Text(record)) => {
                 let waits = due.is_some() || quarantined.is_some();
                 let leased_until = if waits { None } else { self.leased_until(shard, &field).await? };
                 let job = Job::from_record(id.clone(), &record).map_err(|why| StoreError::Refused(why.to_string()))?;
@@ -147,7 +149,7 @@ impl Store {
                 Some(JobReport { job, due, leased_until, quarantined_since, waits_for })
             }
         };
-        Ok(AddressReport { standing: standing.as_deref().map(read_standing).transpose()?, job })
+        Ok(AddressReport { standing: standing.map(|Text(json)| StandingRecord::from_store(&json)), job })
     }
 }
 
@@ -163,8 +165,4 @@ impl Held {
         let ids = self.ids.split('\n').skip(1);
         self.marks.bytes().zip(ids).filter(|(mark, _)| *mark == b'1').map(|(_, id)| id)
     }
-}
-
-fn read_standing(json: &str) -> Result<StandingRecord, StoreError> {
-    serde_json::from_str(json).map_err(|why| StoreError::Refused(format!("a standing is not understood: {why}")))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use deadpool_redis::redis::{FromRedisValue, Value, from_redis_value};
 
 use super::lease_token::LeaseToken;
+use super::raw::Text;
 use super::scripts::{CLAIM, ms};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -109,19 +110,10 @@ fn read<T: FromRedisValue>(value: Value) -> Option<T> {
     from_redis_value(value).ok()
 }
 
-fn read_text(value: Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => {
-            Some(String::from_utf8(bytes).unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
-        }
-        other => read(other),
-    }
-}
-
 fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
-    let token = read_text(reply.next()?)?;
+    let Text(token) = Text::from(&reply.next()?);
     // There is none if nothing was claimed.
     let token: Option<LeaseToken> = if token.is_empty() { None } else { Some(token.parse().ok()?) };
     let next_visit: i64 = read(reply.next()?)?;
@@ -130,13 +122,13 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
     let mut number = 0;
     for visit in reply {
         let (Value::Array(fields), Some(token)) = (visit, token) else { return None };
-        let mut fields = fields.into_iter().map_while(read_text);
+        let mut fields = fields.iter().map(|field| Text::from(field).0);
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
         let mut due = now;
         while let (Some(id), Some(read), Some(record)) = (fields.next(), fields.next(), fields.next()) {
-            if !read.is_empty() {
-                due = Timestamp::from_ms(read.parse::<f64>().ok()? as i64);
+            if let Ok(read) = read.parse::<f64>() {
+                due = Timestamp::from_ms(read as i64);
             }
             number += 1;
             // One record that nobody can read must not keep the others of its batch from being worked on.

@@ -20,8 +20,8 @@ mod sentinel;
 pub mod servers;
 
 use durability::{Barrier, Durability, syncs_by_itself};
-pub(super) use fault::named;
-use fault::{is_demotion, sort, sort_answer};
+use fault::{is_demotion, sort};
+pub(super) use fault::{named, sort_answer};
 use link::{Dialer, Link};
 pub use servers::{ConnectionSettings, Servers};
 

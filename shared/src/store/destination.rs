@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
 
+use super::raw::{self, Text};
 use super::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -155,8 +156,8 @@ impl Store {
     /// The pace of a destination as it is now. One that nobody has heard of has the pace that all begin with.
     pub async fn pace(&self, destination: &Destination) -> Result<PaceReport, StoreError> {
         let key = self.keys.shard(destination.shard(self.shards())).pace(destination.as_str());
-        let (fields,): (HashMap<String, String>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
-        read_pace(destination, &fields)
+        let (fields,): (HashMap<Text, Text>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
+        read_pace(destination, &raw::texts(fields))
     }
 
     /// The limits that hold for a destination that has this pace, and who set them.

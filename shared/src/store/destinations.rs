@@ -10,6 +10,7 @@ use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, from_redis_value, p
 
 use super::destination::{BreakerState, PaceReport, Waiting, read_pace};
 use super::keys::Shard;
+use super::raw::{self, Text};
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::placement::Destination;
@@ -100,7 +101,7 @@ impl Store {
     /// The first destinations of a part that stand behind a place, of all shards, at most `most`.
     async fn found_after(&self, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
         let first: Vec<Pipeline> = (0..self.shards()).map(|shard| self.ask_for(shard, after, 0, most)).collect();
-        let first: Vec<(Vec<(String, f64)>,)> = self.connections.pipelines(&first).await?;
+        let first: Vec<(Vec<(Text, f64)>,)> = self.connections.pipelines(&first).await?;
         let mut found = Vec::new();
         for (shard, (page,)) in (0..self.shards()).zip(first) {
             found.extend(self.behind(shard, after, page, most).await?);
@@ -123,14 +124,15 @@ impl Store {
         &self,
         shard: u16,
         after: &ListPlace,
-        mut page: Vec<(String, f64)>,
+        mut page: Vec<(Text, f64)>,
         most: usize,
     ) -> Result<Vec<At>, StoreError> {
         let (mut seen, mut found) = (0, Vec::new());
         loop {
             seen += page.len();
             let is_last = page.len() < most;
-            found.extend(page.into_iter().map(|(name, score)| (score as i64, name)).filter(|one| *one > after.at));
+            found
+                .extend(page.into_iter().map(|(Text(name), score)| (score as i64, name)).filter(|one| *one > after.at));
             if is_last || found.len() >= most {
                 return Ok(found);
             }
@@ -168,8 +170,9 @@ fn read(destination: &Destination, answers: &[Value]) -> Result<Listed, StoreErr
     fn as_<T: FromRedisValue>(answer: &Value) -> Result<T, StoreError> {
         from_redis_value(answer.clone()).map_err(|why| StoreError::Refused(why.to_string()))
     }
-    let fields: HashMap<String, String> = as_(&answers[0])?;
-    let first: Vec<(String, f64)> = as_(&answers[2])?;
+    let fields: HashMap<Text, Text> = as_(&answers[0])?;
+    let fields = raw::texts(fields);
+    let first: Vec<(Text, f64)> = as_(&answers[2])?;
     let known: Option<f64> = as_(&answers[3])?;
     Ok(Listed {
         destination: destination.clone(),

@@ -2,6 +2,7 @@
 
 use futures::future::try_join_all;
 
+use super::raw::Text;
 use super::scripts::FACTS;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -106,12 +107,12 @@ impl Store {
                     .arg(message.unwrap_or_default());
             }
             let barrier = self.keys.shard(shard).barrier();
-            let reply: Vec<String> = self.connections.durable_script(&call, &barrier).await?;
+            let reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;
             // The first is the instant, which nobody needs here.
             if reply.len() != 1 + 2 * places.len() {
                 return Err(StoreError::Refused("facts answered in another shape".to_owned()));
             }
-            let read = |(place, pair): (&&usize, &[String])| Ok((**place, read_answer(&pair[0], &pair[1])?));
+            let read = |(place, pair): (&&usize, &[Text])| Ok((**place, read_answer(&pair[0].0, &pair[1].0)?));
             places.iter().zip(reply[1..].chunks(2)).map(read).collect::<Result<Vec<_>, _>>()
         });
         let mut answers: Vec<(usize, FactAnswer)> = try_join_all(calls).await?.into_iter().flatten().collect();
@@ -127,7 +128,7 @@ fn read_answer(word: &str, detail: &str) -> Result<FactAnswer, StoreError> {
         "ended" => FactAnswer::Ended,
         "resumed" => FactAnswer::Resumed { due: Timestamp::from_ms(detail.parse().map_err(|_| unread())?) },
         "reinstated" => FactAnswer::Reinstated,
-        "suppressed" => FactAnswer::Suppressed(serde_json::from_str(detail).map_err(|_| unread())?),
+        "suppressed" => FactAnswer::Suppressed(StandingRecord::from_store(detail)),
         "stale" => FactAnswer::Stale,
         "noted" => FactAnswer::Noted,
         _ => return Err(StoreError::Refused(format!("facts answered {word}"))),

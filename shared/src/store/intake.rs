@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use deadpool_redis::redis::streams::{StreamClaimReply, StreamId, StreamPendingCountReply, StreamReadReply};
 use deadpool_redis::redis::{Value, from_redis_value, pipe};
 
+use super::connection::sort_answer;
+use super::raw::{self, Text};
 use super::scripts::ms;
 use super::{Store, StoreError};
 use crate::event::Event;
@@ -25,8 +26,8 @@ const READER_KEPT: Duration = Duration::from_secs(3_600);
 pub struct IntakeEntry {
     /// Its id, as Redis gave it.
     pub id: String,
-    /// Its fields with their values. Bytes that are no UTF-8 have been replaced.
-    pub fields: Vec<(String, String)>,
+    /// Its fields with their values, byte for byte: a mail system may write what it likes.
+    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// An entry that a reader had and did not finish.
@@ -46,9 +47,7 @@ impl Store {
         commands.ignore_errors();
         let (answer,): (Value,) = self.connections.pipeline(&commands).await?;
         match answer {
-            Value::ServerError(err) if err.code() != "BUSYGROUP" => {
-                Err(StoreError::Refused(format!("the intake stream could not be opened: {err}")))
-            }
+            Value::ServerError(err) if err.code() != "BUSYGROUP" => Err(sort_answer(&err)),
             _ => Ok(()),
         }
     }
@@ -64,17 +63,28 @@ impl Store {
         let mut commands = pipe();
         commands.cmd("XREADGROUP").arg("GROUP").arg(GROUP).arg(reader).arg("COUNT").arg(count);
         commands.arg("BLOCK").arg(ms(wait)).arg("STREAMS").arg(self.keys.intake()).arg(">");
-        let (reply,): (Option<StreamReadReply>,) = self.connections.pipeline(&commands).await?;
-        let streams = reply.into_iter().flat_map(|reply| reply.keys);
-        Ok(streams.flat_map(|stream| stream.ids).map(IntakeEntry::from).collect())
+        let (reply,): (Value,) = self.connections.pipeline(&commands).await?;
+        // The stream's name and its entries, and nothing when the time was over.
+        let entries = match reply {
+            Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
+            streams => raw::values(streams).into_iter().next().and_then(|stream| raw::values(stream).pop()),
+        };
+        Ok(read_entries(entries.unwrap_or(Value::Nil)))
     }
 
     /// What readers have had for longer than `idle`, at most `count` entries, oldest first. It stays theirs.
     pub async fn left_in_intake(&self, count: usize, idle: Duration) -> Result<Vec<LeftEntry>, StoreError> {
         let mut ask = pipe();
         ask.cmd("XPENDING").arg(self.keys.intake()).arg(GROUP).arg("IDLE").arg(ms(idle)).arg("-").arg("+").arg(count);
-        let (pending,): (StreamPendingCountReply,) = self.connections.pipeline(&ask).await?;
-        Ok(pending.ids.into_iter().map(|entry| LeftEntry { id: entry.id, times: entry.times_delivered }).collect())
+        let (pending,): (Value,) = self.connections.pipeline(&ask).await?;
+        // Of each its id, its reader's name, for how long it has had it, and how often it was handed out.
+        let read = |entry| match raw::values(entry).as_slice() {
+            [id, _, _, times] => {
+                Some(LeftEntry { id: Text::from(id).0, times: from_redis_value(times.clone()).unwrap_or_default() })
+            }
+            _ => None,
+        };
+        Ok(raw::values(pending).into_iter().filter_map(read).collect())
     }
 
     /// Takes over those of these entries that a reader has had for longer than `idle`, and counts that each was handed out
@@ -87,8 +97,8 @@ impl Store {
     ) -> Result<Vec<IntakeEntry>, StoreError> {
         let mut claim = pipe();
         claim.cmd("XCLAIM").arg(self.keys.intake()).arg(GROUP).arg(reader).arg(ms(idle)).arg(ids);
-        let (claimed,): (StreamClaimReply,) = self.connections.pipeline(&claim).await?;
-        Ok(claimed.ids.into_iter().map(IntakeEntry::from).collect())
+        let (claimed,): (Value,) = self.connections.pipeline(&claim).await?;
+        Ok(read_entries(claimed))
     }
 
     /// These entries could not be dealt with, by no fault of theirs: they stay this reader's for now, and count as handed out
@@ -152,12 +162,15 @@ fn idle_reader(reader: Value) -> Option<String> {
     is_gone.then(|| from_redis_value(about.get("name")?.clone()).ok()).flatten()
 }
 
-impl From<StreamId> for IntakeEntry {
-    fn from(entry: StreamId) -> Self {
-        let text = |value: Value| match value {
-            Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            other => from_redis_value(other).unwrap_or_default(),
-        };
-        Self { id: entry.id, fields: entry.map.into_iter().map(|(field, value)| (field, text(value))).collect() }
-    }
+/// Reads entries one by one. An entry that was deleted meanwhile has no fields.
+fn read_entries(entries: Value) -> Vec<IntakeEntry> {
+    let bytes = |value| match value {
+        Value::BulkString(bytes) => bytes,
+        other => Text::from(&other).0.into_bytes(),
+    };
+    let read = |(id, fields)| {
+        let fields = raw::pairs(fields).map(|(field, value)| (bytes(field), bytes(value))).collect();
+        IntakeEntry { id, fields }
+    };
+    raw::entries(entries).into_iter().map(read).collect()
 }

@@ -1,10 +1,12 @@
 //! Reading the journal: the events of every shard, in the order in which each shard wrote them.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use deadpool_redis::redis::streams::{StreamId, StreamRangeReply};
+use deadpool_redis::redis::Value;
 
+use super::raw::{self, Text};
 use super::scripts::NOTE;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -66,13 +68,14 @@ impl Store {
     /// Reads what each shard wrote after the entry named for it, at most `count` entries per shard, in one round trip.
     pub async fn read_journal(&self, after: &[EntryId], count: usize) -> Result<Vec<Vec<Entry>>, StoreError> {
         let mut after = after.iter();
-        let replies: Vec<(StreamRangeReply,)> = self
+        let replies: Vec<(Value,)> = self
             .on_each_shard(|keys, commands| {
                 let after = after.next().copied().unwrap_or_default();
                 commands.xrange_count(keys.journal(), format!("({after}"), "+", count);
             })
             .await?;
-        replies.into_iter().map(|(reply,)| reply.ids.iter().map(read_entry).collect()).collect()
+        let read = |(entries,)| raw::entries(entries).into_iter().filter_map(read_entry).collect();
+        Ok(replies.into_iter().map(read).collect())
     }
 
     /// Writes an event that is about no job and no destination into the journal of the first shard.
@@ -85,25 +88,36 @@ impl Store {
 
     /// The id of the last entry of each shard's journal.
     pub async fn journal_ends(&self) -> Result<Vec<EntryId>, StoreError> {
-        let replies: Vec<(StreamRangeReply,)> = self
+        let replies: Vec<(Value,)> = self
             .on_each_shard(|keys, commands| {
                 commands.xrevrange_count(keys.journal(), "+", "-", 1);
             })
             .await?;
-        Ok(replies
-            .iter()
-            .map(|(reply,)| reply.ids.first().and_then(|entry| entry.id.parse().ok()).unwrap_or_default())
-            .collect())
+        let end = |(entries,)| raw::entries(entries).first().and_then(|(id, _)| id.parse().ok()).unwrap_or_default();
+        Ok(replies.into_iter().map(end).collect())
     }
 }
 
-fn read_entry(entry: &StreamId) -> Result<Entry, StoreError> {
-    let unread = |what: &str| StoreError::Refused(format!("journal entry {}: {what}", entry.id));
-    let id: EntryId = entry.id.parse().map_err(|_| unread("its id is not understood"))?;
-    let time: i64 = entry.get("t").ok_or_else(|| unread("it has no time"))?;
-    let json: String = entry.get("e").ok_or_else(|| unread("it has no events"))?;
-    let raw: Vec<serde_json::Value> = serde_json::from_str(&json).map_err(|why| unread(&why.to_string()))?;
-    let events = raw
+/// Reads one entry. Of one that cannot be read the events are left out, so that readers go on behind it.
+fn read_entry((id, fields): (String, Vec<Value>)) -> Option<Entry> {
+    let id: EntryId = id.parse().ok()?;
+    match read_events(id, fields) {
+        Ok(entry) => Some(entry),
+        Err(why) => {
+            tracing::error!(entry = %id, why, "an entry of the journal cannot be read, and its events are left out");
+            let time = Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX));
+            Some(Entry { id, time, events: Vec::new() })
+        }
+    }
+}
+
+fn read_events(id: EntryId, fields: Vec<Value>) -> Result<Entry, String> {
+    let fields: HashMap<Text, Value> = raw::pairs(fields).map(|(field, value)| (Text::from(&field), value)).collect();
+    let field = |name: &str| fields.get(&Text(name.to_owned()));
+    let time = field("t").and_then(|time| Text::from(time).0.parse().ok()).ok_or("it has no time")?;
+    let Some(Value::BulkString(json)) = field("e") else { return Err("it has no events".to_owned()) };
+    let events: Vec<serde_json::Value> = serde_json::from_slice(json).map_err(|why| why.to_string())?;
+    let events = events
         .into_iter()
         .filter_map(|event| match serde_json::from_value::<Event>(event) {
             Ok(event) => Some(event.with_due(Timestamp::from_ms(time))),

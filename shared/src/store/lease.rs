@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::claim::{Lease, LeaseKey};
+use super::raw::Text;
 use super::scripts::{EXTEND, RELEASE, ms};
 use super::{BATCH_MAX, Store, StoreError};
 
@@ -58,12 +59,12 @@ impl Store {
             for lease in places.iter().map(|place| &leases[**place]) {
                 call.arg(lease.token);
             }
-            match self.connections.script::<(i64, Vec<i64>, Vec<(String, String)>)>(&call).await {
+            match self.connections.script::<(i64, Vec<i64>, Vec<(Text, Text)>)>(&call).await {
                 Ok((_, extended, void)) => {
                     for (place, done) in places.into_iter().zip(extended) {
                         let token = leases[*place].token.to_string();
-                        let of_lease = void.iter().filter(|(of, _)| *of == token);
-                        let void = of_lease.map(|(_, id)| id.clone()).collect();
+                        let of_lease = void.iter().filter(|(Text(of), _)| *of == token);
+                        let void = of_lease.map(|(_, Text(id))| id.clone()).collect();
                         answers[*place] = if done == 1 { Extended::Yes(void) } else { Extended::Lapsed };
                     }
                 }

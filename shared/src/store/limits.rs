@@ -3,6 +3,7 @@
 
 use deadpool_redis::redis::pipe;
 
+use super::raw::Text;
 use super::scripts::LIMIT;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::pace::limits_for;
@@ -17,11 +18,13 @@ impl Store {
             loop {
                 let mut page = pipe();
                 page.cmd("ZSCAN").arg(self.keys.shard(shard).agenda()).arg(&cursor).arg("COUNT").arg(BATCH_MAX);
-                let ((next, found),): ((String, Vec<(String, f64)>),) = self.connections.pipeline(&page).await?;
+                let ((next, found),): ((String, Vec<(Text, f64)>),) = self.connections.pipeline(&page).await?;
                 // A page of a small set is the whole set, whatever was asked for.
+                let is_text = |(Text(name), _): &(Text, f64)| !name.contains(char::REPLACEMENT_CHARACTER);
+                let found: Vec<(Text, f64)> = found.into_iter().filter(is_text).collect();
                 for destinations in found.chunks(BATCH_MAX) {
                     let mut call = self.call(&LIMIT, shard);
-                    for (destination, _) in destinations {
+                    for (Text(destination), _) in destinations {
                         let limits = limits_for(&self.rules, destination);
                         call.arg(destination).arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
                     }

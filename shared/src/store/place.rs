@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
 use futures::future::try_join_all;
 
+use super::raw::Text;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::placement::propose::{MailHosts, Proposal};
 use crate::placement::providers::Providers;
@@ -100,7 +101,7 @@ impl Store {
             domains.iter().map(|domain| recent.get(domain)).collect()
         };
         let unknown = (0..domains.len()).filter(|n| kept[*n].is_none());
-        let found: Told<(Vec<Option<String>>, u64)> = self
+        let found: Told<(Vec<Option<Text>>, u64)> = self
             .ask_by_shard(
                 unknown,
                 |n| shard(domains[*n], self.shards()),
@@ -116,7 +117,7 @@ impl Store {
             let Some(first) = asked.first() else { continue };
             self.places.kept[usize::from(shard(domains[*first], self.shards()))].store(count, Ordering::Relaxed);
             for (n, name) in asked.into_iter().zip(names) {
-                kept[n] = name.map(Destination::named);
+                kept[n] = name.map(|Text(name)| Destination::named(name));
                 if let Some(destination) = &kept[n] {
                     recent.put(domains[n], destination);
                 }
@@ -139,7 +140,7 @@ impl Store {
         let at_home = self.at_home(&proposals).await?;
         let mut placed: Vec<Proposal> = proposals.into_iter().map(|proposal| stay(proposal, &at_home)).collect();
         let to_keep = (0..placed.len()).filter(|n| !full(&placed[*n]));
-        let written: Told<(Vec<String>,)> = self
+        let written: Told<(Vec<Text>,)> = self
             .ask_by_shard(
                 to_keep,
                 |n| shard_of(&placed[*n]),
@@ -155,7 +156,7 @@ impl Store {
             .await?;
         let mut recent = self.places.recent();
         for (asked, (names,)) in written {
-            for (n, name) in asked.into_iter().zip(names) {
+            for (n, Text(name)) in asked.into_iter().zip(names) {
                 placed[n].destination = Destination::named(name);
                 recent.put(&placed[n].domain, &placed[n].destination);
             }

@@ -3,6 +3,7 @@
 use deadpool_redis::redis::pipe;
 use futures::future::try_join_all;
 
+use super::raw::Text;
 use super::scripts::PUT_BACK;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -30,31 +31,44 @@ impl Store {
     /// The jobs of one shard that are in quarantine, those first that have been there longest: at most `most` (and never
     /// more than [`BATCH_MAX`]), after the first `skip`.
     pub async fn quarantined(&self, shard: u16, skip: usize, most: usize) -> Result<Vec<Quarantined>, StoreError> {
+        Ok(self.quarantine_page(shard, skip, most).await?.1)
+    }
+
+    /// The same, and how many were read. One whose id cannot be read is left out.
+    async fn quarantine_page(
+        &self,
+        shard: u16,
+        skip: usize,
+        most: usize,
+    ) -> Result<(usize, Vec<Quarantined>), StoreError> {
         let place = |n: usize| isize::try_from(n).unwrap_or(isize::MAX);
         let last = place(skip.saturating_add(most.min(BATCH_MAX))) - 1;
         if last < place(skip) {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let keys = self.keys.shard(shard);
-        let (found,): (Vec<(String, f64)>,) =
+        let (found,): (Vec<(Text, f64)>,) =
             self.connections.pipeline(pipe().zrange_withscores(keys.quarantine(), place(skip), last)).await?;
         if found.is_empty() {
-            return Ok(Vec::new());
+            return Ok((0, Vec::new()));
         }
         let mut ask = pipe();
         ask.cmd("HMGET").arg(keys.lapses());
-        for (id, _) in &found {
+        for (Text(id), _) in &found {
             ask.arg(id);
         }
-        let (lapses,): (Vec<Option<u32>>,) = self.connections.pipeline(&ask).await?;
-        found
-            .into_iter()
-            .zip(lapses)
-            .map(|((id, since), lapses)| {
-                let job = JobId::from_key(&id).map_err(|why| StoreError::Refused(why.to_string()))?;
-                Ok(Quarantined { job, since: Timestamp::from_ms(since as i64), lapses })
-            })
-            .collect()
+        let (lapses,): (Vec<Option<Text>>,) = self.connections.pipeline(&ask).await?;
+        let read = |((Text(id), since), lapses): ((Text, f64), Option<Text>)| match JobId::from_key(&id) {
+            Ok(job) => {
+                let lapses = lapses.and_then(|Text(lapses)| lapses.parse().ok());
+                Some(Quarantined { job, since: Timestamp::from_ms(since as i64), lapses })
+            }
+            Err(why) => {
+                tracing::error!(%why, shard, "a job in quarantine has an id that cannot be read, and is left out");
+                None
+            }
+        };
+        Ok((found.len(), found.into_iter().zip(lapses).filter_map(read).collect()))
     }
 
     /// The jobs of all shards that are in quarantine, those first that have been there longest: at most `most` (and never
@@ -81,9 +95,9 @@ impl Store {
         let mut found = Vec::new();
         // Those of the same instant are many at most once: one lapse brings up to a batch of them.
         loop {
-            let page = self.quarantined(shard, seen, most).await?;
-            let is_last = page.len() < most || page.is_empty();
-            seen += page.len();
+            let (read, page) = self.quarantine_page(shard, seen, most).await?;
+            let is_last = read < most || read == 0;
+            seen += read;
             found.extend(page.into_iter().filter(|one| one.place() > after.place()));
             if is_last || found.len() >= most {
                 return Ok(found);

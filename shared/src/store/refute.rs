@@ -1,5 +1,6 @@
 //! Refuting: a bounce says that a message which a relay had accepted did not get through, while its job waits for that.
 
+use super::raw::Text;
 use super::scripts::{REFUTE, ms};
 use super::settle::{End, retire_argument};
 use super::{Store, StoreError};
@@ -61,13 +62,13 @@ impl Store {
         call.arg(seen.id.key()).arg(destination.as_str()).arg(*record).arg(op).arg(argument);
         call.arg(new_record).arg(events.as_str()).arg(tally.to_string()).arg(feedback.mark()).arg(*serial);
         let barrier = self.keys.shard(shard).barrier();
-        let (_, letter, detail): (i64, String, String) = self.connections.durable_script(&call, &barrier).await?;
+        let (_, letter, Text(detail)): (i64, String, Text) = self.connections.durable_script(&call, &barrier).await?;
         let other_shape = || StoreError::Refused(format!("refute answered {letter} without what belongs to it"));
         Ok(match letter.as_str() {
             "w" => Refuted::Waits(Some(Timestamp::from_ms(detail.parse().map_err(|_| other_shape())?))),
             "q" => Refuted::Waits(None),
             "x" => Refuted::Ended,
-            "r" => Refuted::Retired(serde_json::from_str(&detail).map_err(|_| other_shape())?),
+            "r" => Refuted::Retired(StandingRecord::from_store(&detail)),
             "c" => Refuted::Changed,
             "l" => Refuted::Leased,
             _ => return Err(other_shape()),

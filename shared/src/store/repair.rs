@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_redis::redis::Script;
 
+use super::raw::Text;
 use super::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::placement::Destination;
@@ -57,11 +58,11 @@ impl Store {
             let mut call = self.call(&REPAIR, shard);
             call.arg(&cursor).arg(page);
             let (_, next, bytes, recovered, woken, under_way): Page = self.connections.script(&call).await?;
-            for (destination, jobs) in recovered {
+            for (Text(destination), jobs) in recovered {
                 *repaired.recovered.entry(Destination::named(destination)).or_default() += jobs;
             }
-            repaired.woken.extend(woken.into_iter().map(Destination::named));
-            suspects.extend(under_way);
+            repaired.woken.extend(woken.into_iter().map(|Text(name)| Destination::named(name)));
+            suspects.extend(under_way.into_iter().map(|Text(name)| name));
             if next == "0" {
                 break;
             }
@@ -79,8 +80,8 @@ impl Store {
     async fn recount(&self, shard: u16, destinations: &[String]) -> Result<Vec<Recount>, StoreError> {
         let mut call = self.call(&RECOUNT, shard);
         call.arg(COUNTED_MAX).arg(destinations);
-        let (_, _, corrected): (i64, u8, Vec<(String, i64, i64)>) = self.connections.script(&call).await?;
-        let read = |(name, said, counted)| Recount { destination: Destination::named(name), said, counted };
+        let (_, _, corrected): (i64, u8, Vec<(Text, i64, i64)>) = self.connections.script(&call).await?;
+        let read = |(Text(name), said, counted)| Recount { destination: Destination::named(name), said, counted };
         Ok(corrected.into_iter().map(read).collect())
     }
 
@@ -112,4 +113,4 @@ impl Store {
 }
 
 /// now, where the next page starts, bytes, recovered, woken, under way.
-type Page = (i64, String, usize, Vec<(String, u64)>, Vec<String>, Vec<String>);
+type Page = (i64, String, usize, Vec<(Text, u64)>, Vec<Text>, Vec<Text>);

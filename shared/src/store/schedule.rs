@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::raw::Text;
 use super::scripts::{SCHEDULE, ms};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use crate::clock::Timestamp;
@@ -187,18 +188,18 @@ impl Store {
         for Arrival { occurred_at, .. } in batch() {
             call.arg(optional_ms(*occurred_at));
         }
-        let mut reply: Vec<String> = self.connections.durable_script(&call, &self.keys.shard(shard).barrier()).await?;
+        let mut reply: Vec<Text> = self.connections.durable_script(&call, &self.keys.shard(shard).barrier()).await?;
         let other_shape = || StoreError::Refused("schedule answered in another shape".to_owned());
         // The first is the instant, which nobody needs here.
-        if reply.len() != 2 + places.len() || reply[1].len() != places.len() {
+        if reply.len() != 2 + places.len() || reply[1].0.len() != places.len() {
             return Err(other_shape());
         }
         let details = reply.split_off(2);
-        let answers = reply[1].chars().zip(details);
+        let answers = reply[1].0.chars().zip(details);
         places
             .iter()
             .zip(answers)
-            .map(|(place, (letter, detail))| Ok((*place, read_answer(&arrivals[*place].job, letter, detail)?)))
+            .map(|(place, (letter, Text(detail)))| Ok((*place, read_answer(&arrivals[*place].job, letter, detail)?)))
             .collect()
     }
 }
@@ -255,11 +256,17 @@ fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, Store
         'j' => Answer::Joined { due: due() },
         'u' => Answer::Duplicate,
         't' => Answer::Stale,
-        'r' => Answer::Retired(serde_json::from_str(&detail).map_err(|_| unread())?),
+        'r' => Answer::Retired(StandingRecord::from_store(&detail)),
         'd' => Answer::Dropped,
         'a' => {
-            let job = Job::from_record(id.clone(), &detail).map_err(|why| StoreError::Refused(why.to_string()))?;
-            Answer::Accepted(Box::new(AcceptedJob { job, record: detail }))
+            // The job cannot be judged, and nothing has changed; a worker that claims it says so, loudly.
+            match Job::from_record(id.clone(), &detail) {
+                Ok(job) => Answer::Accepted(Box::new(AcceptedJob { job, record: detail })),
+                Err(why) => {
+                    tracing::error!(%why, "a bounce is about a job that cannot be read, and changes nothing");
+                    Answer::Duplicate
+                }
+            }
         }
         _ => return Err(StoreError::Refused(format!("schedule answered {letter}"))),
     })

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use deadpool_redis::redis::pipe;
 
+use super::raw::Text;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::placement::Destination;
@@ -16,13 +17,14 @@ impl Store {
     pub async fn tally(&self, destination: &Destination, day: Timestamp) -> Result<Vec<(Tally, u64)>, StoreError> {
         let keys = self.keys.shard(destination.shard(self.shards()));
         let key = keys.tally(day.ms().div_euclid(DAY_MS), destination.as_str());
-        let (fields,): (HashMap<String, u64>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
-        fields
-            .into_iter()
-            .map(|(field, count)| {
-                let tally = field.parse().map_err(|why| StoreError::Refused(format!("{why}, not: {field}")))?;
-                Ok((tally, count))
-            })
-            .collect()
+        let (fields,): (HashMap<Text, Text>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
+        let read = |(Text(field), Text(count)): (Text, Text)| {
+            let read = field.parse().ok().zip(count.parse().ok());
+            if read.is_none() {
+                tracing::error!(%destination, field, "a field of a tally cannot be read, and is left out");
+            }
+            read
+        };
+        Ok(fields.into_iter().filter_map(read).collect())
     }
 }

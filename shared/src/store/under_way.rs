@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use futures::future::try_join_all;
 
+use super::raw::Text;
 use super::scripts::UNDER_WAY;
 use super::{Store, StoreError};
 use crate::job::JobId;
@@ -19,8 +20,8 @@ impl Store {
             for (job, _) in jobs {
                 call.arg(job.key());
             }
-            let (_, found): (i64, Vec<String>) = self.connections.script(&call).await?;
-            Ok::<_, StoreError>(found)
+            let (_, found): (i64, Vec<Text>) = self.connections.script(&call).await?;
+            Ok::<_, StoreError>(found.into_iter().map(|Text(id)| id))
         });
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use deadpool_redis::redis::pipe;
 use uuid::Uuid;
 
+use super::raw::Text;
 use super::scripts::ms;
 use super::{Store, StoreError};
 
@@ -66,9 +67,9 @@ impl Store {
     /// The workers that were heard of lately, and the server's instant, in ms, at which each was heard of last.
     pub async fn workers(&self) -> Result<Vec<(WorkerId, i64)>, StoreError> {
         let key = self.keys.workers();
-        let (found,): (Vec<(String, f64)>,) =
+        let (found,): (Vec<(Text, f64)>,) =
             self.connections.pipeline(pipe().zrange_withscores(key, 0, WORKERS_MAX - 1)).await?;
-        Ok(found.into_iter().filter_map(|(id, at)| Some((id.parse().ok()?, at as i64))).collect())
+        Ok(found.into_iter().filter_map(|(Text(id), at)| Some((id.parse().ok()?, at as i64))).collect())
     }
 
     /// Says that a worker stops claiming.

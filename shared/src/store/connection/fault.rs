@@ -116,7 +116,7 @@ pub(super) fn sort(err: &RedisError) -> StoreError {
 }
 
 /// What the caller can do about a server's answer that is an error.
-pub(super) fn sort_answer(err: &ServerError) -> StoreError {
+pub(in crate::store) fn sort_answer(err: &ServerError) -> StoreError {
     sort_code(err.code(), err.details())
 }
 

@@ -157,7 +157,7 @@ local function revive(id, destination, what, occurred, message)
     delivered[id] = text(at)
   end
   local json = standing_of[id]
-  local standing = json and cjson.decode(json)
+  local standing = json and read_standing(json)
   if standing and standing.s == 'suppressed' then return 'suppressed', json end
   if record_of[id] then return revive_job(id, destination, what, at, message) end
   -- What an operator took back stays known, so that a complaint from before is not taken for a new one.
@@ -171,7 +171,7 @@ end
 
 local function suppress(id, destination, reason, occurred)
   local json = standing_of[id]
-  local standing = json and cjson.decode(json)
+  local standing = json and read_standing(json)
   if standing and standing.s == 'suppressed' then return 'suppressed', json end
   local taken_back = standing and standing.s == 'active' and standing.r == 'operator'
   if taken_back and occurred and occurred <= standing.t then return 'stale', '' end
@@ -187,7 +187,7 @@ end
 
 local function reinstate(id, destination)
   local json = standing_of[id]
-  local standing = json and cjson.decode(json)
+  local standing = json and read_standing(json)
   if not standing or standing.s == 'active' then return 'noted', '' end
   write_standing(id, { s = 'active', t = NOW, r = 'operator', n = 0 })
   event_of('AddressReinstated', id, destination, ',"reason":"operator"')

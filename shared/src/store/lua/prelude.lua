@@ -182,13 +182,21 @@ local function unmark(id, void)
   end
 end
 
+-- The record of a standing. One that cannot be read counts as suppressed: its address gets no mail
+-- until an operator says otherwise, and no other of the batch suffers for it.
+local function read_standing(json)
+  local read, standing = pcall(cjson.decode, json)
+  if read and type(standing) == 'table' and standing.s then return standing end
+  return { s = 'suppressed', t = 0, n = 0, r = 'unreadable' }
+end
+
 -- Writes an address's standing; returns it as JSON, and as fields for its event. An address that becomes unavailable
 -- STRIKES times in a row becomes inactive, unless it is its host that is dead.
 local function retire(id, standing, reason, host_dead)
   local record = { s = standing, t = NOW, r = reason, n = 0 }
   if standing == 'unavailable' then
     local known = redis.call('HGET', STANDING, id)
-    record.n = (known and cjson.decode(known).n or 0) + 1
+    record.n = (known and read_standing(known).n or 0) + 1
     if record.n >= STRIKES and not host_dead then record.s = 'inactive' end
   end
   if record.s == 'unavailable' then

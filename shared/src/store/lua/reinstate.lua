@@ -11,7 +11,7 @@ if #ids == 0 then return { NOW, 0 } end
 
 local writes = {}
 for k, json in ipairs(redis.call('HMGET', STANDING, unpack(ids))) do
-  local record = json and cjson.decode(json)
+  local record = json and read_standing(json)
   if record and record.s == 'unavailable' and record.u <= NOW then
     record.s, record.u, record.t = 'active', nil, NOW
     writes[#writes + 1] = ids[k]

@@ -68,7 +68,7 @@ end
 local function not_active(id)
   local json = standing_of[id]
   if not json then return nil end
-  local standing = cjson.decode(json)
+  local standing = read_standing(json)
   if standing.s == 'active' or (standing.u and standing.u <= NOW) then return nil end
   return json, standing.s
 end

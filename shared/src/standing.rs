@@ -51,8 +51,8 @@ pub struct StandingRecord {
 }
 
 impl StandingRecord {
-    /// Reads what the store has. What cannot be read counts as suppressed, as it does for the scripts: its address gets no
-    /// mail until an operator says otherwise.
+    /// Reads what the store has. What cannot be read counts as suppressed, as it does for the
+    /// scripts: its address gets no mail until an operator says otherwise.
     pub fn from_store(json: &str) -> Self {
         serde_json::from_str(json).unwrap_or_else(|why| {
             tracing::error!(%why, "a standing in redis cannot be read; its address counts as suppressed");

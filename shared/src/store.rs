@@ -62,7 +62,8 @@ pub enum StoreError {
     /// Redis does not let our user do this: try again when an operator has allowed it.
     #[error("redis does not allow it: {0}")]
     Forbidden(String),
-    /// Redis refused the call, or answered what this version does not understand: it will be the same the next time.
+    /// Redis refused the call, or answered what this version does not understand: it will be the
+    /// same the next time.
     #[error("redis refused: {0}; look at the data of this redis.prefix, and at which versions of redeliver use it")]
     Refused(String),
     /// What was told is in, and a worker has not stopped sending yet to an address that it suppresses: tell it again.
@@ -74,12 +75,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same call can succeed later, so that what it says has to be kept and must not be dropped.
+    /// Whether the same call can succeed later, so that what it says has to be kept and must not be
+    /// dropped.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Forbidden(_) | Self::UnderWay)
     }
 
-    /// What a server answered, if that has a name: "OOM: the server's memory is full; …". It may be shown to clients.
+    /// What a server answered, if that has a name: "OOM: the server's memory is full; …". It may be
+    /// shown to clients.
     pub fn named(&self) -> Option<String> {
         connection::named(self)
     }

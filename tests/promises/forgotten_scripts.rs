@@ -1,5 +1,5 @@
-//! A server may forget our scripts at any moment: SCRIPT FLUSH, a restart, a failover. No request fails for it, no settlement
-//! is lost, and nothing is sent twice.
+//! A server may forget our scripts at any moment: SCRIPT FLUSH, a restart, a failover. No request
+//! fails for it, no settlement is lost, and nothing is sent twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

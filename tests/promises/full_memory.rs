@@ -1,5 +1,6 @@
-//! When Redis has no memory left, nothing is claimed that could not be settled, what is under way is still settled, and what
-//! is turned away has changed nothing. When there is memory again, work goes on, and each message has been sent once.
+//! When Redis has no memory left, nothing is claimed that could not be settled, what is under way
+//! is still settled, and what is turned away has changed nothing. When there is memory again, work
+//! goes on, and each message has been sent once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -280,7 +281,8 @@ const UNDER_WAY: usize = 10;
 /// How many messages there are.
 const MESSAGES: usize = 30;
 
-/// A world whose present lies days back, so that its jobs are long due by the clock of a real worker.
+/// A world whose present lies days back, so that its jobs are long due by the clock of a real
+/// worker.
 async fn days_ago(server: &Server) -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);

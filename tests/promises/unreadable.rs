@@ -1,4 +1,5 @@
-//! One value in Redis that cannot be read costs itself alone: not the batch, the list or the stream that it is in.
+//! One value in Redis that cannot be read costs itself alone: not the batch, the list or the stream
+//! that it is in.
 
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ async fn entries_of_the_intake_stream_that_cannot_be_read_are_put_aside_and_hold
     let world = World::new().await;
     let bad = add_unreadable_entries(&world).await;
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
-    let _reader = reader(&world, Duration::from_millis(20));
+    let _reader = reader(&world, Duration::from_secs(30));
     only_the_good_one_is_taken_in(&world, bad).await;
 }
 

@@ -52,9 +52,9 @@ impl StreamReader {
         Self { idle, ..self }
     }
 
-    /// Reads until `stop` is cancelled. What was read is dealt with first; what others left waits for the next reader. New
-    /// entries and those of other readers are looked after side by side, so that trouble with the ones does not hold up the
-    /// others.
+    /// Reads until `stop` is cancelled. What was read is dealt with first; what others left waits
+    /// for the next reader. New entries and those of other readers are looked after side by side,
+    /// so that trouble with the ones does not hold up the others.
     pub async fn run(self, stop: CancellationToken) {
         tokio::join!(self.read_new(&stop), self.look_back(&stop));
     }
@@ -202,7 +202,8 @@ impl StreamReader {
         let event = Event::intake_refused(format!("entry {}: {reason}", entry.id));
         match self.store.put_aside(entry, reason, &event).await {
             Ok(()) => tracing::warn!(entry = entry.id, reason, "an entry of the intake stream was put aside"),
-            // It stays in the stream, and is tried again when it has been idle; the others of its batch go on.
+            // It stays in the stream, and is tried again when it has been idle; the others of its
+            // batch go on.
             Err(err) if !err.may_pass() => {
                 tracing::error!(entry = entry.id, reason, %err, "an entry of the intake stream cannot be put aside");
                 return Ok(());

@@ -25,7 +25,8 @@ pub(super) use fault::{named, sort_answer};
 use link::{Dialer, Link};
 pub use servers::{ConnectionSettings, Servers};
 
-/// How often a call is sent with the script's text, to a server that says that it does not know the script.
+/// How often a call is sent with the script's text, to a server that says that it does not know the
+/// script.
 const LOADS_MAX: usize = 3;
 
 /// A pool of connections. Cloning it is cheap and shares them.
@@ -193,8 +194,8 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Sends a script's call and what goes with it. If the server does not know the script, it gets the script's text and the
-/// call together: apart, the script could be forgotten again in between.
+/// Sends a script's call and what goes with it. If the server does not know the script, it gets the
+/// script's text and the call together: apart, the script could be forgotten again in between.
 async fn send(link: &mut Link, key: Vec<u8>, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
     let mut slot = link.slot(key);
     let mut answers = slot.send(commands).await.map_err(|err| sort(&err))?;

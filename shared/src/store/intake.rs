@@ -77,7 +77,8 @@ impl Store {
         let mut ask = pipe();
         ask.cmd("XPENDING").arg(self.keys.intake()).arg(GROUP).arg("IDLE").arg(ms(idle)).arg("-").arg("+").arg(count);
         let (pending,): (Value,) = self.connections.pipeline(&ask).await?;
-        // Of each its id, its reader's name, for how long it has had it, and how often it was handed out.
+        // Of each its id, its reader's name, for how long it has had it, and how often it was
+        // handed out.
         let read = |entry| match raw::values(entry).as_slice() {
             [id, _, _, times] => {
                 Some(LeftEntry { id: Text::from(id).0, times: from_redis_value(times.clone()).unwrap_or_default() })

@@ -98,7 +98,8 @@ impl Store {
     }
 }
 
-/// Reads one entry. Of one that cannot be read the events are left out, so that readers go on behind it.
+/// Reads one entry. Of one that cannot be read the events are left out, so that readers go on
+/// behind it.
 fn read_entry((id, fields): (String, Vec<Value>)) -> Option<Entry> {
     let id: EntryId = id.parse().ok()?;
     match read_events(id, fields) {

@@ -1,10 +1,12 @@
-//! Values of Redis one by one: what cannot be read costs itself alone, and never the batch that it came with.
+//! Values of Redis one by one: what cannot be read costs itself alone, and never the batch that it
+//! came with.
 
 use std::collections::HashMap;
 
 use deadpool_redis::redis::{FromRedisValue, ParsingError, Value, from_redis_value};
 
-/// Text as Redis has it. Bytes that are no UTF-8 are replaced (U+FFFD); a value that is no text is empty.
+/// Text as Redis has it. Bytes that are no UTF-8 are replaced (U+FFFD); a value that is no text is
+/// empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Text(pub(super) String);
 
@@ -33,7 +35,8 @@ pub(super) fn values(value: Value) -> Vec<Value> {
     }
 }
 
-/// The entries of a stream, as id and fields by turns with their values. An entry that was deleted meanwhile has none.
+/// The entries of a stream, as id and fields by turns with their values. An entry that was deleted
+/// meanwhile has none.
 pub(super) fn entries(value: Value) -> Vec<(String, Vec<Value>)> {
     let entry = |value| {
         let mut parts = values(value).into_iter();

@@ -259,7 +259,8 @@ fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, Store
         'r' => Answer::Retired(StandingRecord::from_store(&detail)),
         'd' => Answer::Dropped,
         'a' => {
-            // The job cannot be judged, and nothing has changed; a worker that claims it says so, loudly.
+            // The job cannot be judged, and nothing has changed; a worker that claims it says so,
+            // loudly.
             match Job::from_record(id.clone(), &detail) {
                 Ok(job) => Answer::Accepted(Box::new(AcceptedJob { job, record: detail })),
                 Err(why) => {

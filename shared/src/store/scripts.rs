@@ -6,20 +6,22 @@ use deadpool_redis::redis::{Script, ScriptInvocation};
 
 use super::{Limits, Store};
 
-/// What a script does when the server's memory is full, that is, when it uses more than `maxmemory`.
+/// What a script does when the server's memory is full, that is, when it uses more than
+/// `maxmemory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// Redis refuses it before its first write. For scripts that take work in or hand it out.
     Refused,
-    /// It runs all the same. For scripts that end, give back, lengthen or correct; the header of each says how much memory
-    /// they can take.
+    /// It runs all the same. For scripts that end, give back, lengthen or correct; the header of
+    /// each says how much memory they can take.
     Runs,
     /// It runs, because it writes nothing.
     Reads,
 }
 
-/// The first line of a script. With it Redis checks memory, disk, replicas and role once, before the script runs. Without it
-/// a script fails at its first write that needs memory, and has made all writes before that one.
+/// The first line of a script. With it Redis checks memory, disk, replicas and role once, before
+/// the script runs. Without it a script fails at its first write that needs memory, and has made
+/// all writes before that one.
 macro_rules! shebang {
     (Refused) => {
         "#!lua\n"
@@ -32,7 +34,8 @@ macro_rules! shebang {
     };
 }
 
-/// The text of a script: `prelude.lua` comes first, then the parts that it shares with others, then the file of its verb.
+/// The text of a script: `prelude.lua` comes first, then the parts that it shares with others, then
+/// the file of its verb.
 macro_rules! text {
     ($when_full:ident, $verb:literal, $($part:literal),*) => {
         concat!(
@@ -52,7 +55,8 @@ struct Known {
     script: &'static LazyLock<Script>,
 }
 
-/// Each script as a static of its own, and all of them as one list. Each says what it does when memory is full.
+/// Each script as a static of its own, and all of them as one list. Each says what it does when
+/// memory is full.
 macro_rules! scripts {
     ($($name:ident = $verb:literal $when_full:ident $(after $($part:literal),+)?;)+) => {
         $(pub(super) static $name: LazyLock<Script> =

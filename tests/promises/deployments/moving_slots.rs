@@ -1,5 +1,6 @@
-//! Slots of a Cluster move from one master to another while mail is under way, key by key (SETSLOT and MIGRATE). What cannot
-//! be done meanwhile is done afterwards. No script ends halfway, no settlement is lost, nothing is sent twice.
+//! Slots of a Cluster move from one master to another while mail is under way, key by key (SETSLOT
+//! and MIGRATE). What cannot be done meanwhile is done afterwards. No script ends halfway, no
+//! settlement is lost, nothing is sent twice.
 //!
 //! The atomic way of Valkey 9 is not tried: no distribution that the tests run on has it yet.
 

@@ -89,7 +89,8 @@ impl Barrier {
     /// What the server answered to the two: nothing, or what is missing.
     pub(super) fn read(self, answers: &[Value]) -> Result<Option<String>, StoreError> {
         if let Some(Value::ServerError(err)) = answers.iter().find(|answer| matches!(answer, Value::ServerError(_))) {
-            // The script has written what it had to. Only the write that is waited for needs more memory than there is.
+            // The script has written what it had to. Only the write that is waited for needs more
+            // memory than there is.
             if err.code() == "OOM" {
                 return Ok(Some(
                     "the server's memory is full, so it cannot be asked how far the write has come".to_owned(),

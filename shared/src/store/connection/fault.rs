@@ -1,4 +1,5 @@
-//! What an error of Redis means, and what the caller can do about it. One table has the codes that a server answers with.
+//! What an error of Redis means, and what the caller can do about it. One table has the codes that
+//! a server answers with.
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerError};
 
@@ -30,7 +31,8 @@ const fn once_allowed(name: &'static str, meaning: &'static str) -> Code {
     Code { name, passes: Passes::OnceAllowed, meaning }
 }
 
-/// The codes that do not say that the call itself is wrong. Any other code will be the same the next time.
+/// The codes that do not say that the call itself is wrong. Any other code will be the same the
+/// next time.
 const CODES: [Code; 18] = [
     later("ASK", "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved"),
     later("BUSY", "another script keeps the server busy; look at SLOWLOG, and end that script with SCRIPT KILL"),
@@ -75,8 +77,8 @@ pub(super) fn is_demotion(err: &StoreError) -> bool {
     named_code(err).is_some_and(|code| code.name == "READONLY")
 }
 
-/// The code and its meaning, if a server answered the call with one of the table: "OOM: the server's memory is full; …".
-/// It quotes nothing of the call.
+/// The code and its meaning, if a server answered the call with one of the table: "OOM: the
+/// server's memory is full; …". It quotes nothing of the call.
 pub(in crate::store) fn named(err: &StoreError) -> Option<String> {
     named_code(err).map(Code::text)
 }

@@ -129,7 +129,7 @@ impl Scene {
         server.cli(&["HSET", &keys.pace(THERE), "in_flight", "70"]);
         server.cli(&["ZADD", &keys.trouble(), "1", "well.example"]);
         server.cli(&["HSET", keys.meanwhile(), "default/gone@example.com", "1 0"]);
-        server.cli(&["HSET", keys.leased(), "999", "1"]);
+        server.cli(&["HSET", keys.leased(), "999-0000000000000000", "1"]);
         let hearing = world.store.begin_hearing("an event").await.unwrap().expect("it is new");
         Self { world, settlement, leased, hearing }
     }
@@ -150,7 +150,8 @@ impl Scene {
                 let tally = Tally::new(TallyResult::Refuted, None, 1, seen.head.created, world.now());
                 let (end, feedback, events) = (End::Close, Feedback::Nothing, EventLines::default());
                 let record = seen.record();
-                let refutation = Refutation { seen: &seen, record: &record, end, tally, feedback, token: 1, events };
+                let token = settlement.lease.token;
+                let refutation = Refutation { seen: &seen, record: &record, end, tally, feedback, token, events };
                 drop(store.refute(&refutation).await?);
             }
             "release" => assert_eq!(store.release(std::slice::from_ref(leased), GivenBack::Untried).await?, 1),

@@ -149,8 +149,8 @@ async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
         bad("quarantine", r"'ZADD', 'KEY', 1, '\255'"),
         bad("lapses", r"'HSET', 'KEY', '\255', '\255'"),
         bad("jobs", r"'HSET', 'KEY', '\255', '\255'"),
-        bad("leases", r"'ZADD', 'KEY', 9e15, '999'"),
-        bad("leased", r"'HSET', 'KEY', '999', '1', '999 ids', '\n\255'"),
+        bad("leases", r"'ZADD', 'KEY', 9e15, '999-00000000000000ff'"),
+        bad("leased", r"'HSET', 'KEY', '999-00000000000000ff', '1', '999-00000000000000ff ids', '\n\255'"),
         bad("due:example.com", r"'ZADD', 'KEY', 1, '\255'"),
         format!(r"redis.call('ZADD', '{}:workers', 9e15, '\255')", world.prefix),
     ] {

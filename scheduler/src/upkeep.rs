@@ -15,6 +15,7 @@ use shared::store::{Store, StoreError};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+pub mod check_servers;
 pub mod reinstate;
 pub mod repair;
 pub mod trim_delivered;
@@ -50,10 +51,11 @@ impl Upkeep {
     /// # Errors
     /// Where an expression cannot be read; the text names the key.
     pub fn from_config(store: Store, config: &Config) -> Result<Self, String> {
-        let tasks: [(&str, Box<dyn Task>); 4] = [
+        let tasks: [(&str, Box<dyn Task>); 5] = [
             (&config.upkeep.reinstate, Box::new(reinstate::Reinstate)),
             (&config.upkeep.trim_journal, Box::new(trim_journal::TrimJournal { keep: config.journal_keep })),
             (&config.upkeep.trim_delivered, Box::new(trim_delivered::TrimDelivered)),
+            (&config.upkeep.check_servers, Box::new(check_servers::CheckServers)),
             (&config.upkeep.repair, Box::new(repair::Repair)),
         ];
         let scheduled = tasks.into_iter().map(|(expression, task)| match Schedule::from_str(expression) {

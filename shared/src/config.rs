@@ -161,6 +161,8 @@ pub struct Upkeep {
     pub trim_journal: String,
     /// Forgetting old deliveries.
     pub trim_delivered: String,
+    /// Checking the settings of the servers.
+    pub check_servers: String,
     /// Putting right what should never be wrong.
     pub repair: String,
 }

@@ -60,11 +60,15 @@ pub enum EventKind {
     DestinationReleased,
     /// An operator gave a destination other limits: limits; none where those of the configuration hold again.
     DestinationLimited,
+    /// A server is set in a way that weakens or breaks a promise: reason.
+    ServerMisconfigured,
+    /// It is not any more: reason.
+    ServerCorrected,
 }
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -86,6 +90,8 @@ impl EventKind {
         Self::DestinationHeld,
         Self::DestinationReleased,
         Self::DestinationLimited,
+        Self::ServerMisconfigured,
+        Self::ServerCorrected,
     ];
 
     /// Whether this ends a message's story. Each accepted message gets exactly one such event.
@@ -117,6 +123,8 @@ impl EventKind {
             Self::DestinationHeld => "DestinationHeld",
             Self::DestinationReleased => "DestinationReleased",
             Self::DestinationLimited => "DestinationLimited",
+            Self::ServerMisconfigured => "ServerMisconfigured",
+            Self::ServerCorrected => "ServerCorrected",
         }
     }
 

@@ -35,6 +35,7 @@ pub mod refute;
 pub mod repair;
 pub mod schedule;
 pub mod scripts;
+pub mod server_checks;
 pub mod settle;
 pub mod tally;
 pub mod under_way;
@@ -124,7 +125,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Mismatch`] where the data under this prefix has another shape, or the servers cannot keep the
-    /// configured durability.
+    /// configured durability, or are set in a way that breaks another promise.
     pub async fn open(
         connections: Connections,
         prefix: &str,
@@ -138,6 +139,7 @@ impl Store {
         let store = Self { connections, keys, places, history, limits, rules: Arc::default(), clock };
         store.check_meta().await?;
         store.connections.check_durability().await?;
+        store.check_servers_at_start().await?;
         Ok(store)
     }
 

@@ -31,6 +31,7 @@ use shared::store::lease::{Extended, GivenBack};
 use shared::store::refute::Refutation;
 use shared::store::repair::Repaired;
 use shared::store::scripts::{self, WhenFull};
+use shared::store::server_checks::{Finding, ServerReport, Severity};
 use shared::store::settle::{End, SettleCall, Settled, Settlement};
 use shared::tally::{Tally, TallyResult};
 
@@ -150,8 +151,8 @@ impl Scene {
                 let tally = Tally::new(TallyResult::Refuted, None, 1, seen.head.created, world.now());
                 let (end, feedback, events) = (End::Close, Feedback::Nothing, EventLines::default());
                 let record = seen.record();
-                let token = settlement.lease.token;
-                let refutation = Refutation { seen: &seen, record: &record, end, tally, feedback, token, events };
+                let serial = settlement.lease.token.serial;
+                let refutation = Refutation { seen: &seen, record: &record, end, tally, feedback, serial, events };
                 drop(store.refute(&refutation).await?);
             }
             "release" => assert_eq!(store.release(std::slice::from_ref(leased), GivenBack::Untried).await?, 1),
@@ -176,6 +177,18 @@ impl Scene {
                 assert_eq!(store.clone().with_rules(&[rule]).limit().await?, 1);
             }
             "note" => store.note(&Event::intake_refused("no bounce".to_owned())).await?,
+            "note_findings" => {
+                let finding = Finding {
+                    check: "maxmemory-policy",
+                    server: "here".to_owned(),
+                    found: "allkeys-lru".to_owned(),
+                    means: "jobs are lost",
+                    remedy: "change it",
+                    severity: Severity::Warn,
+                };
+                let report = ServerReport { findings: vec![finding], ..ServerReport::default() };
+                assert_eq!(store.note_findings(&report).await?, 1);
+            }
             "end_hearing" => assert!(store.end_hearing(hearing).await?),
             "claim_occurrence" => assert!(store.claim_occurrence("task", world.now(), DAY).await?),
             "put_back" => assert!(store.put_back(&id(KEPT)).await?),

@@ -52,6 +52,7 @@ mod return_path;
 mod returned_mail;
 mod schedules;
 mod senders;
+mod server_settings;
 mod smtp;
 mod stale_bounces;
 mod stream;

@@ -55,6 +55,7 @@ pub fn settings() -> ConnectionSettings {
         response_timeout: Duration::from_secs(20),
         durability: Durability::Memory,
         durability_timeout: Duration::from_secs(20),
+        allow_eviction: false,
         tls: Tls::default(),
     }
 }

@@ -153,6 +153,7 @@ impl Upkeep {
         set(&mut self.reinstate, read_cron(section, "reinstate").map(str::to_owned));
         set(&mut self.trim_journal, read_cron(section, "trim_journal").map(str::to_owned));
         set(&mut self.trim_delivered, read_cron(section, "trim_delivered").map(str::to_owned));
+        set(&mut self.check_servers, read_cron(section, "check_servers").map(str::to_owned));
         set(&mut self.repair, read_cron(section, "repair").map(str::to_owned));
     }
 }

@@ -42,6 +42,8 @@ pub struct Redis {
     pub durability: Durability,
     /// How long that may take.
     pub durability_timeout: Duration,
+    /// Whether a server may evict keys all the same.
+    pub allow_eviction: bool,
 }
 
 impl Redis {
@@ -73,6 +75,7 @@ impl Redis {
             response_timeout: self.response_timeout,
             durability: self.durability,
             durability_timeout: self.durability_timeout,
+            allow_eviction: self.allow_eviction,
             tls: self.tls.clone(),
         }
     }
@@ -89,6 +92,7 @@ impl Redis {
         set(&mut self.connect_timeout, section.duration("connect_timeout", SECOND / 100..=600 * SECOND));
         set(&mut self.response_timeout, section.duration("response_timeout", SECOND / 100..=600 * SECOND));
         set(&mut self.durability_timeout, section.duration("durability_timeout", SECOND / 100..=60 * SECOND));
+        set(&mut self.allow_eviction, section.switch("allow_eviction"));
         if let Some(text) = section.text("durability") {
             match text.parse() {
                 Ok(durability) => self.durability = durability,

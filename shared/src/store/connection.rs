@@ -17,6 +17,7 @@ pub mod durability;
 mod fault;
 mod link;
 mod sentinel;
+pub mod server_facts;
 pub mod servers;
 
 use durability::{Barrier, Durability, syncs_by_itself};
@@ -34,6 +35,8 @@ const LOADS_MAX: usize = 3;
 pub struct Connections {
     pool: Pool<Dialer>,
     settings: Arc<ConnectionSettings>,
+    /// Where the servers are, without users and passwords.
+    place: Arc<str>,
     /// Set where the servers sync each write before they answer, so that none has to be waited for.
     synced: Arc<AtomicBool>,
     /// Set once there has been a connection.
@@ -61,7 +64,8 @@ impl Connections {
             .create_timeout(Some(settings.connect_timeout))
             .build()
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
-        Ok(Self { pool, settings: Arc::new(settings), synced: Arc::default(), reached: Arc::default() })
+        let place = servers.place().into();
+        Ok(Self { pool, place, settings: Arc::new(settings), synced: Arc::default(), reached: Arc::default() })
     }
 
     /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.

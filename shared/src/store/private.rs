@@ -182,7 +182,7 @@ fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::
     for program in programs() {
         let spawned = Command::new(program)
             .args(["--port", "0", "--unixsocketperm", "700", "--save", "", "--daemonize", "no"])
-            .args(["--zset-max-listpack-entries", LISTPACK_ENTRIES_MAX])
+            .args(["--zset-max-listpack-entries", LISTPACK_ENTRIES_MAX, "--maxmemory-policy", "noeviction"])
             .arg("--unixsocket")
             .arg(socket)
             .arg("--dir")

@@ -85,6 +85,7 @@ scripts! {
     OVERRIDE = "override" Runs after "lease", "pace";
     LIMIT = "limit" Runs after "lease", "pace";
     NOTE = "note" Refused;
+    NOTE_FINDINGS = "note_findings" Refused;
     LOOK_UP = "look_up" Reads;
     WAITING = "waiting" Reads;
     CLAIM_OCCURRENCE = "claim_occurrence" Runs;

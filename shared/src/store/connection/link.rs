@@ -20,6 +20,7 @@ use super::fault::sort;
 use super::sentinel;
 use super::servers::{ConnectionSettings, Sentinels, Servers, is_tls};
 use crate::store::StoreError;
+use crate::store::raw::Text;
 
 /// How often a Cluster's answer that a slot is elsewhere is followed, and a node that went away is looked for again.
 const CLUSTER_RETRIES: u32 = 3;
@@ -171,17 +172,23 @@ impl Link {
 
     /// What every server that takes writes answers to one command.
     pub(super) async fn ask_masters(&mut self, command: Cmd) -> RedisResult<Vec<Value>> {
+        Ok(self.ask_each_master(command).await?.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// The same, with the address of each server of a Cluster; with none where there is one server.
+    pub(super) async fn ask_each_master(&mut self, command: Cmd) -> RedisResult<Vec<(String, Value)>> {
         let answers = match &mut self.wire {
-            Wire::Node(node) => vec![node.req_packed_command(&command).await?],
+            Wire::Node(node) => vec![(Value::Nil, node.req_packed_command(&command).await?)],
             Wire::Cluster(cluster) => {
                 let everyone = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
                 match cluster.route_command(command, everyone).await? {
-                    Value::Map(answers) => answers.into_iter().map(|(_, answer)| answer).collect(),
-                    other => vec![other],
+                    Value::Map(answers) => answers,
+                    other => vec![(Value::Nil, other)],
                 }
             }
         };
-        answers.into_iter().map(Value::extract_error).collect()
+        let read = |(address, answer): (Value, Value)| Ok((Text::from(&address).0, answer.extract_error()?));
+        answers.into_iter().map(read).collect()
     }
 }
 

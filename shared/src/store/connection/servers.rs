@@ -64,6 +64,8 @@ pub struct ConnectionSettings {
     pub durability: Durability,
     /// How long it may take to reach that, beyond the answer itself.
     pub durability_timeout: Duration,
+    /// Whether an operator insists on a server that evicts keys.
+    pub allow_eviction: bool,
     /// The files of TLS.
     pub tls: Tls,
 }

@@ -1,0 +1,30 @@
+//! Checks the settings of the servers again: somebody may change them while we run.
+
+use async_trait::async_trait;
+use shared::store::server_checks::Severity;
+use shared::store::{Store, StoreError};
+
+use super::Task;
+
+/// The task. It warns of each finding, and writes an event when one appears and when it is gone.
+#[derive(Debug)]
+pub struct CheckServers;
+
+#[async_trait]
+impl Task for CheckServers {
+    fn name(&self) -> &'static str {
+        "check_servers"
+    }
+
+    async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
+        let report = store.check_servers().await?;
+        for finding in report.at_least(Severity::Warn) {
+            if finding.severity == Severity::Refuse {
+                tracing::error!(%finding, "a setting of the server breaks a promise");
+            } else {
+                tracing::warn!(%finding, "a setting of the server weakens a promise");
+            }
+        }
+        store.note_findings(&report).await
+    }
+}

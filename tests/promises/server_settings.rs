@@ -50,7 +50,7 @@ async fn every_master_of_a_cluster_is_checked() {
     let redis = format!("cluster = [{}]\n", nodes.collect::<Vec<_>>().join(", "));
     let store = open(&redis).await.unwrap();
     assert_eq!(store.check_servers().await.unwrap().at_least(Severity::Warn).count(), 0);
-    let last = cluster.ports.iter().copied().filter(|port| cluster.is_master(*port)).next_back().unwrap();
+    let last = cluster.ports.iter().copied().rfind(|port| cluster.is_master(*port)).unwrap();
     cluster.servers.cli(last, &["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).unwrap();
     let Err(StoreError::Mismatch(why)) = open(&redis).await else { panic!("it opened") };
     assert!(why.contains(&format!("127.0.0.1:{last}")) && why.lines().count() == 1, "{why}");

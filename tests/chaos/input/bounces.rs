@@ -29,7 +29,7 @@ pub(super) async fn send(world: &World, scheduler: usize, way: Way, bounces: &[B
             }
             return;
         }
-        Way::Report => by_report(world, scheduler, &bounces[0], first_at).await,
+        Way::Report => by_report(world, scheduler, &bounces[0]).await,
         Way::Stream => by_stream(world, scheduler, bounces, first_at).await,
     };
     write_down(world, way, bounces, &answers, tries, first_at);
@@ -109,11 +109,9 @@ fn read_hook_answer(text: &str) -> Option<String> {
     answer["answers"][0]["answer"].as_str().map(str::to_owned).or_else(replayed)
 }
 
-async fn by_report(world: &World, scheduler: usize, bounce: &Bounce, at: Ms) -> (Vec<String>, u32) {
-    let mut report = DeliveryReport::failed(&bounce.recipient, bounce.reply);
-    report = report.of(&format!("Message-ID: {}", bounce.message));
-    report.fields.push(format!("Date: {}", mail_date(at)));
-    let mail = report.mail();
+async fn by_report(world: &World, scheduler: usize, bounce: &Bounce) -> (Vec<String>, u32) {
+    let report = DeliveryReport::failed(&bounce.recipient, bounce.reply);
+    let mail = report.of(&format!("Message-ID: {}", bounce.message)).mail();
     let mut tries = Tries::from(scheduler);
     loop {
         let address = world.schedulers[tries.next().await % world.schedulers.len()].lmtp;
@@ -125,14 +123,6 @@ async fn by_report(world: &World, scheduler: usize, bounce: &Bounce, at: Ms) -> 
             _ => {}
         }
     }
-}
-
-/// The instant as a header field has it (RFC 5322, section 3.3).
-fn mail_date(at: Ms) -> String {
-    // The days of a month have no name that the harness would know; mail of today is dated by the
-    // clock of `date`.
-    let date = std::process::Command::new("date").args(["-u", "-R", "-d", &format!("@{}", at / 1_000)]).output();
-    date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 async fn by_stream(world: &World, scheduler: usize, bounces: &[Bounce], at: Ms) -> (Vec<String>, u32) {

@@ -7,110 +7,13 @@ use shared::standing::Standing;
 use super::judge;
 use crate::fault::Kind;
 use crate::options::Shape;
-use crate::record::{
-    Asked, Bounced, Crowd, Ended, Event, Evidence, Fault, Held, Ms, Refuted, Rest, Run, Taken, Told, Way,
+use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
+
+use evidence::{
+    JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, lose_everything, take_out, taken, told,
 };
 
-const JOB: &str = "chaos/u1@n9.plain.test";
-const RATED: &str = "chaos/u1@n4.rated.test";
-const LIFE: &str = "worker0-1.chaos.test";
-const OTHER: &str = "worker1-1.chaos.test";
-
-fn event(id: &str, kind: EventKind, attempt: Option<u32>, due: Option<Ms>) -> Event {
-    let at = id.split([':', '-']).nth(1).unwrap().parse().unwrap();
-    let message = !matches!(kind, EventKind::JobClosed | EventKind::AddressRetired | EventKind::JobLapsed);
-    Event {
-        id: id.to_owned(),
-        kind,
-        at,
-        job: JOB.to_owned(),
-        message: message.then(|| "m1".to_owned()),
-        attempt,
-        reason: None,
-        policy: Some("system-full".to_owned()),
-        late_ms: attempt.map(|_| 10),
-        due,
-        standing: None,
-    }
-}
-
-fn asked(at: Ms) -> Asked {
-    Asked { at, job: JOB.to_owned(), life: LIFE.to_owned(), begins: true }
-}
-
-fn taken(at: Ms, life: &str) -> Taken {
-    Taken { at, began: at - 10, message: "m1".to_owned(), job: JOB.to_owned(), life: life.to_owned(), answered: true }
-}
-
-fn fault(kind: Kind, at: Ms, until: Ms, life: Option<&str>) -> Fault {
-    Fault { at, until, kind, life: life.map(str::to_owned), lost_since: None }
-}
-
-/// Where nothing is wrong: a message comes in, is deferred once, and gets through at its second
-/// attempt.
-fn clean() -> Evidence {
-    let events = vec![
-        event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
-        event("0:11100-0:0", EventKind::AttemptDeferred, Some(1), Some(13_100)),
-        event("0:13300-0:0", EventKind::MessageDelivered, Some(2), None),
-        event("0:13300-0:1", EventKind::JobClosed, Some(2), None),
-    ];
-    let bounced = Bounced {
-        message: "m1".to_owned(),
-        job: JOB.to_owned(),
-        way: Way::Lines,
-        permanent: false,
-        answer: "scheduled".to_owned(),
-        tries: 1,
-        first_at: 9_990,
-        answered_at: 10_010,
-    };
-    let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
-    Evidence {
-        run: Run { seed: 1, shape: Shape::Single, minutes: 1.0 },
-        bounced: vec![bounced],
-        told: vec![],
-        held: vec![],
-        asked: vec![asked(11_050), asked(13_200)],
-        taken: vec![taken(13_210, LIFE)],
-        crowds: vec![],
-        refuted: vec![],
-        faults: vec![],
-        ended: vec![],
-        events,
-        skews: vec![],
-        rest: Rest { followed: ids.clone(), stored: ids, ..Rest::default() },
-    }
-}
-
-/// Adds an event at its place in the journal.
-fn add(evidence: &mut Evidence, event: Event) {
-    evidence.events.push(event);
-    evidence.events.sort_by_key(|event| super::place(&event.id));
-    number_again(evidence);
-}
-
-fn number_again(evidence: &mut Evidence) {
-    let ids: Vec<String> = evidence.events.iter().map(|event| event.id.clone()).collect();
-    (evidence.rest.followed, evidence.rest.stored) = (ids.clone(), ids);
-}
-
-fn take_out(evidence: &mut Evidence, kind: EventKind) {
-    evidence.events.retain(|event| event.kind != kind);
-    number_again(evidence);
-}
-
-fn lose_everything(evidence: &mut Evidence) {
-    let mut lost = clean();
-    lost.events.clear();
-    (lost.rest, lost.asked, lost.taken) = (Rest::default(), vec![], vec![]);
-    *evidence = lost;
-}
-
-fn told(answer: &str, fact: &str, at: Ms) -> Told {
-    let (fact, job, answer) = (fact.to_owned(), JOB.to_owned(), answer.to_owned());
-    Told { fact, job, message: None, first_at: at - 5, answered_at: at, answer }
-}
+mod evidence;
 
 /// What is forged, and the promises that are then seen to be broken.
 type Case = (&'static str, fn(&mut Evidence), &'static [&'static str]);
@@ -222,7 +125,7 @@ const CASES: &[Case] = &[
                 event.at += 3_600_000;
                 event.due = event.due.map(|due| due + 3_600_000);
             }
-            e.skews.push(crate::record::Skew { at: 0, ahead: 3_600_000 });
+            e.skews.push(Skew { at: 0, ahead: 3_600_000 });
         },
         &[],
     ),
@@ -420,11 +323,6 @@ const CASES: &[Case] = &[
         &["nothing is lost"],
     ),
 ];
-
-fn ended(was_asked: bool) -> Ended {
-    let status = Some("exit status: 1".to_owned());
-    Ended { at: 12_000, life: LIFE.to_owned(), was_asked, age_ms: 9_000, status, is_success: false }
-}
 
 #[test]
 fn each_broken_promise_is_found_and_what_a_fault_explains_is_none() {

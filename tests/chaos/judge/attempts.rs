@@ -114,12 +114,9 @@ impl Job {
         }
         // A job that would have ended, and goes on at once with what had joined, says nothing of
         // it.
-        let last = entry.last().map(|event| (event.kind, event.at));
-        if let Some((EventKind::MessageDelivered | EventKind::MessageDropped, at)) = last
-            && tried
-        {
+        if let Some(last) = entry.last().filter(|last| is_end_of_an_attempt(last)) {
             self.attempt = 0;
-            self.dues.push(Due { since: at, due: Some(AT_ONCE) });
+            self.dues.push(Due { since: last.at, due: Some(AT_ONCE) });
         }
     }
 
@@ -212,4 +209,13 @@ impl Job {
 /// Whether an event tells of a try, and not only of a report, or that none had come.
 fn is_of_a_try(event: &Event) -> bool {
     event.late_ms.is_some() || event.reason.as_deref() == Some("interrupted")
+}
+
+/// Whether an event says that a worker ended a message. If nothing follows it, the job goes on.
+fn is_end_of_an_attempt(event: &Event) -> bool {
+    match event.kind {
+        EventKind::MessageDelivered => event.reason.as_deref() != Some("reported"),
+        EventKind::MessageDropped => event.late_ms.is_some(),
+        _ => false,
+    }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let listener = listener.into_std()?;
     let ready = CancellationToken::new();
     let waiting = TcpListener::from_std(listener.try_clone()?)?;
-    let waiting = tokio::spawn(serve_until_ready(waiting, ready.clone()));
+    let waiting = tokio::spawn(serve_until_ready(waiting, config.scheduler.clone(), ready.clone()));
     let opened = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await;
     ready.cancel();
     // A client that holds its connection open must not hold us up.

@@ -231,6 +231,8 @@ struct RefusedLines {
     path: PathBuf,
     append: bool,
     file: Option<File>,
+    /// How long the file is, in bytes.
+    length: u64,
     count: u64,
 }
 
@@ -242,7 +244,7 @@ impl RefusedLines {
             PathBuf::from(path)
         };
         let path = arguments.refused.clone().unwrap_or_else(beside);
-        Self { path, append: arguments.resume, file: None, count: 0 }
+        Self { path, append: arguments.resume, file: None, length: 0, count: 0 }
     }
 
     fn add(&mut self, item: &Item, answer: &Value) -> Result<()> {
@@ -255,10 +257,18 @@ impl RefusedLines {
                 .truncate(!self.append)
                 .open(&self.path)
                 .with_context(|| format!("cannot write {path}; name another file with --refused"))?;
+            self.length = opened.metadata()?.len();
             self.file = Some(opened);
         }
         let file = self.file.as_mut().expect("it was opened");
-        file.write_all(&[&item.raw[..], b"\n"].concat()).with_context(|| format!("cannot write {path}"))?;
+        let line = [&item.raw[..], b"\n"].concat();
+        if let Err(err) = file.write_all(&line) {
+            // A part of a line would become one with the next.
+            let _ = file.set_len(self.length);
+            return Err(err)
+                .with_context(|| format!("cannot write {path}; make room, or name another file with --refused"));
+        }
+        self.length += line.len() as u64;
         self.count += 1;
         if self.count <= SHOWN {
             let field = answer["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();

@@ -28,11 +28,12 @@ pub mod facts;
 pub mod fields;
 pub mod health;
 pub mod hooks;
-mod items;
+pub mod items;
 pub mod page;
 pub mod problem;
 pub mod quarantine;
 
+use items::answers::AnswerRoom;
 use problem::Problem;
 
 /// What every handler can use.
@@ -52,6 +53,8 @@ pub struct Api {
     pub access: Arc<Access>,
     /// Room for batches of NDJSON: beyond it bodies wait.
     pub room: Arc<Semaphore>,
+    /// Room for answers to NDJSON in temporary files.
+    pub answer_room: AnswerRoom,
     /// What makes bounces of what comes in.
     pub reader: Reader,
     /// Cancelled when the process stops: streams end then.
@@ -69,7 +72,7 @@ pub struct Limits {
     pub batch: usize,
     /// Batches of NDJSON under way at once, of all requests together.
     pub batches: usize,
-    /// Bytes of answers kept in memory.
+    /// Bytes of one request's answers kept in memory.
     pub answers: usize,
     /// Bounces of one document.
     pub items: usize,
@@ -91,6 +94,23 @@ impl Limits {
             idle: scheduler.idle_max,
         }
     }
+}
+
+/// What is answered if there are as many connections as there may be: health checks, and that there
+/// is no room.
+pub fn reserve_router(api: Api) -> Router {
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(no_room)
+        .with_state(api)
+}
+
+/// Says that there are as many connections as there may be.
+pub(crate) async fn no_room() -> Problem {
+    Problem::unavailable(
+        "this scheduler has as many connections as it may have, or as its client may have; try again later",
+    )
 }
 
 /// All routes, each with the scope that it takes. Hooks prove themselves, and whoever watches the process need not.

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod api;
+pub mod connections;
 pub mod intake;
 pub mod placement;
 pub mod serve;

@@ -1,6 +1,5 @@
 //! The scheduler as a whole: the API and upkeep, until it is stopped.
 
-use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::api::items::answers::AnswerRoom;
 use crate::api::problem::Problem;
 use crate::api::{self, Api, Limits, health};
+use crate::connections::http::{self, Patience, Served};
+use crate::connections::{Gate, Places};
 use crate::intake::accept::Accept;
 use crate::intake::dsn::Reports;
 use crate::intake::json::Reader;
@@ -36,6 +38,7 @@ pub struct Scheduler {
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
+    http: config::Scheduler,
     reader: Reader,
     reports: Reports,
     accept: Accept,
@@ -77,6 +80,7 @@ impl Scheduler {
             limits,
             upkeep,
             grace,
+            http: config.scheduler.clone(),
             reader,
             lmtp,
             stream: config.stream,
@@ -113,25 +117,32 @@ impl Scheduler {
         tokio::spawn(access.clone().watch(stop.clone()));
         let room = Arc::new(Semaphore::new(limits.batches));
         let hooks = webhooks.clone();
-        let api = Api { store, accept, reports, limits, webhooks, access, room, reader, stop: stop.clone() };
+        let answer_room = AnswerRoom::new(self.http.answers_max);
+        let api =
+            Api { store, accept, reports, limits, webhooks, access, room, answer_room, reader, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
         let reader = self.stream.enabled.then(|| {
             let (store, accept, reader) = (api.store.clone(), api.accept.clone(), api.reader.clone());
             StreamReader::new(store, accept, reader, self.stream.batch).run(stop.clone())
         });
         let reader = tokio::spawn(OptionFuture::from(reader));
-        let server = axum::serve(listener, api::router(api)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let reserve = api::reserve_router(api.clone());
+        let served = Served { router: api::router(api), reserve, patience: Patience::from_config(&self.http) };
+        let places = Places::of_the_scheduler(&self.http.connections);
+        tracing::info!(max = places.max, per_peer = places.per_peer, "HTTP connections are bounded");
+        let gate = Gate::new(places);
+        let server = http::serve(listener, gate, served, stop.clone());
         let grace_over = async {
             stop.cancelled().await;
             sleep(self.grace).await;
         };
         tokio::select! {
-            served = async {
-                let served = tokio::join!(server.into_future(), lmtp);
+            () = async {
+                let ((), lmtp) = tokio::join!(server, lmtp);
+                lmtp.expect("the LMTP listener does not panic");
                 // What clients that have hung up had brought.
                 hooks.finish().await;
-                served
-            } => served.0?,
+            } => {}
             () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
         }
         reader.await.map_err(io::Error::other)?;
@@ -141,8 +152,9 @@ impl Scheduler {
 
 /// Answers in the scheduler's place while the store is not there yet: the process is alive, and not ready. Ends when
 /// `ready` is cancelled.
-pub async fn serve_until_ready(listener: TcpListener, ready: CancellationToken) -> io::Result<()> {
+pub async fn serve_until_ready(listener: TcpListener, settings: config::Scheduler, ready: CancellationToken) {
     let not_ready = async || Problem::from(StoreError::Unavailable("it has not answered yet".to_owned()));
     let router = Router::new().route("/healthz", get(health::alive)).fallback(not_ready);
-    axum::serve(listener, router).with_graceful_shutdown(ready.cancelled_owned()).await
+    let served = Served { reserve: router.clone(), router, patience: Patience::from_config(&settings) };
+    http::serve(listener, Gate::new(Places::of_the_scheduler(&settings.connections)), served, ready).await;
 }

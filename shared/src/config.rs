@@ -15,6 +15,7 @@ use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 
 mod access;
+mod connections;
 mod content;
 pub mod files;
 mod hooks;
@@ -29,6 +30,7 @@ mod smtp;
 mod stream;
 
 pub use access::Access;
+pub use connections::Connections;
 pub use content::Content;
 pub use hooks::{Hook, Hooks, Service};
 pub use hosts::{HostRule, NotAHostRule};
@@ -102,6 +104,8 @@ pub struct Scheduler {
     pub batches: usize,
     /// Bytes of answers kept in memory.
     pub answers_in_memory: usize,
+    /// Bytes of answers kept in temporary files, of all requests together.
+    pub answers_max: usize,
     /// Bounces of one document.
     pub items_max: usize,
     /// How long a request may stand still.
@@ -110,6 +114,8 @@ pub struct Scheduler {
     pub suppress_timeout: Duration,
     /// How long requests under way may go on after SIGTERM.
     pub grace: Duration,
+    /// How many connections it has, and how patient it is with them.
+    pub connections: Connections,
 }
 
 /// `[job]`

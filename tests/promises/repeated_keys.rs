@@ -1,5 +1,5 @@
-//! An item of ours in which a key is repeated is refused by the key's name, and affects no other. What mail services
-//! send is read leniently.
+//! An item of ours in which a key is repeated is refused by the key's name, and affects no other.
+//! What mail services send is read leniently.
 
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, NDJSON, json, json_lines, problem};

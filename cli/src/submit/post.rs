@@ -16,6 +16,14 @@ const NDJSON: &str = "application/x-ndjson";
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// The answers after which the scheduler is asked again.
+const AGAIN: [StatusCode; 4] = [
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::TOO_MANY_REQUESTS,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::INSUFFICIENT_STORAGE,
+];
+
 /// What became of one try.
 enum Try {
     Answered(Vec<Value>),
@@ -64,8 +72,7 @@ async fn try_once(api: &Api, body: Vec<u8>) -> Result<Try> {
             Err(err) => Ok(Try::Again(None, err.into())),
         };
     }
-    let again =
-        matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    let again = AGAIN.contains(&status);
     let named = retry_after(&response);
     let detail = response.json::<Value>().await.ok().and_then(|problem| Some(problem["detail"].as_str()?.to_owned()));
     let why = anyhow!("the scheduler answers {status}: {}", detail.unwrap_or_else(|| "it does not say why".to_owned()));

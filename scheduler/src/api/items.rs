@@ -17,6 +17,7 @@ use crate::intake::accept::SentTo;
 use crate::intake::json::Refusal;
 use crate::intake::json::unique::Parsed;
 
+pub mod answers;
 mod document;
 mod lines;
 

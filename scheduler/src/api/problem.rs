@@ -57,6 +57,12 @@ impl Problem {
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::bad_request(detail) }
     }
 
+    /// The answers to a request of many lines could not be kept. All lines up to `taken_in` are in.
+    pub(crate) fn insufficient_storage(detail: impl Into<String>, taken_in: u64) -> Self {
+        let answer = Some(Box::new(json!({"taken_in": taken_in})));
+        Self { status: StatusCode::INSUFFICIENT_STORAGE, answer, ..Self::unavailable(detail) }
+    }
+
     /// The body is of a kind that nobody here reads.
     pub fn unsupported(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::bad_request(detail) }

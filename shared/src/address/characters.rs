@@ -1,6 +1,6 @@
-//! Which characters beyond ASCII a local part may have: those of the FreeformClass of PRECIS (RFC 8264, section 4.3)
-//! without its spaces. RFC 6531 allows all, but some would make two addresses look like one, or turn a line on a
-//! console around.
+//! Which characters beyond ASCII a local part may have: those of the FreeformClass of PRECIS (RFC
+//! 8264, section 4.3) without its spaces. RFC 6531 allows all, but some would make two addresses
+//! look like one, or turn a line on a console around.
 
 use icu_properties::props::{CanonicalCombiningClass, DefaultIgnorableCodePoint, GeneralCategory, JoiningType};
 use icu_properties::{CodePointMapData, CodePointSetData};
@@ -11,8 +11,9 @@ const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 const ZERO_WIDTH_NON_JOINER: char = '\u{200c}';
 const ZERO_WIDTH_JOINER: char = '\u{200d}';
 
-/// Whether each character of this text is ASCII or can be seen. The two joiners are allowed as in domains (RFC 5892,
-/// appendix A): where Persian and the scripts of India need them, and nowhere else.
+/// Whether each character of this text is ASCII or can be seen. The two joiners are allowed as in
+/// domains (RFC 5892, appendix A): where Persian and the scripts of India need them, and nowhere
+/// else.
 pub(super) fn are_visible(text: &str) -> bool {
     text.char_indices().all(|(at, c)| match c {
         ZERO_WIDTH_JOINER => is_after_virama(&text[..at]),
@@ -112,7 +113,8 @@ mod tests {
             '\u{206f}',
             '\u{feff}',
             '\u{fff9}',
-            // Ignored by default: soft hyphen, grapheme joiner, fillers, variation selectors, musical formats.
+            // Ignored by default: soft hyphen, grapheme joiner, fillers, variation selectors,
+            // musical formats.
             '\u{ad}',
             '\u{34f}',
             '\u{115f}',

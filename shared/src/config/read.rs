@@ -114,10 +114,12 @@ impl Scheduler {
         set_number(&mut self.batch, section.number("batch", 1..=10_000));
         set_number(&mut self.batches, section.number("batches", 1..=1_000));
         set(&mut self.answers_in_memory, section.size("answers_in_memory", 1 << 10..=1 << 30));
+        set(&mut self.answers_max, section.size("answers_max", 1 << 10..=1 << 40));
         set_number(&mut self.items_max, section.number("items_max", 1..=1_000_000));
         set(&mut self.idle_max, section.duration("idle_max", SECOND..=DAY));
         set(&mut self.suppress_timeout, section.duration("suppress_timeout", Duration::from_millis(1)..=DAY));
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
+        self.connections.read(section);
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Lmtp {
     pub recipients_max: usize,
     /// Connections at once.
     pub connections: usize,
+    /// Of these, connections of one peer.
+    pub connections_per_peer: usize,
     /// How long a client may stand still.
     pub idle_max: Duration,
 }
@@ -106,6 +108,7 @@ impl Lmtp {
         set(&mut self.message_max, section.size("message_max", 1 << 10..=1 << 30));
         set_number(&mut self.recipients_max, section.number("recipients_max", 1..=10_000));
         set_number(&mut self.connections, section.number("connections", 1..=10_000));
+        set_number(&mut self.connections_per_peer, section.number("connections_per_peer", 1..=10_000));
         set(&mut self.idle_max, section.duration("idle_max", SECOND..=DAY));
     }
 }

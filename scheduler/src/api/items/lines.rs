@@ -2,7 +2,6 @@
 //! are being read, and beyond a bound the body waits, which is what a client that sends faster gets to feel.
 
 use std::collections::VecDeque;
-use std::io::{self, Seek, Write};
 use std::mem;
 use std::panic;
 
@@ -10,12 +9,10 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use shared::store::{BATCH_BYTES_MAX, StoreError};
-use tempfile::{SpooledData, SpooledTempFile};
-use tokio::fs::File;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
-use tokio_util::io::ReaderStream;
 
+use super::answers::{Answers, NotKept};
 use super::{Item, NDJSON, Tally, answer, next_chunk};
 use crate::api::Api;
 use crate::api::problem::Problem;
@@ -29,16 +26,19 @@ const UNDER_WAY_MAX: usize = 3;
 /// The batches of one request. They are read beside each other, and taken in one after the other.
 struct Batches {
     api: Api,
-    under_way: VecDeque<JoinHandle<Result<Answers, StoreError>>>,
+    under_way: VecDeque<JoinHandle<Result<Answered, StoreError>>>,
     /// Tells that the last batch so far is in the store, so that the next one may follow it.
     last_is_in: oneshot::Receiver<()>,
     tally: Tally,
     sent_to: SentTo,
-    answers: SpooledTempFile,
+    answers: Answers,
+    /// The number of the last line that is in the store, and all before it are.
+    taken_in: u64,
 }
 
 /// The answers to one batch, a line each.
-struct Answers {
+struct Answered {
+    last_line: u64,
     tally: Tally,
     sent_to: SentTo,
     lines: Vec<u8>,
@@ -76,10 +76,11 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
 
 impl Batches {
     fn new(api: Api) -> Self {
-        let answers = SpooledTempFile::new(api.limits.answers);
+        let answers = Answers::new(api.limits.answers, api.answer_room.clone());
         let (is_in, last_is_in) = oneshot::channel();
         let _ = is_in.send(());
-        Self { api, under_way: VecDeque::new(), last_is_in, tally: Tally::default(), sent_to: SentTo::new(), answers }
+        let (tally, sent_to) = (Tally::default(), SentTo::new());
+        Self { api, under_way: VecDeque::new(), last_is_in, tally, sent_to, answers, taken_in: 0 }
     }
 
     /// Starts a batch, once there is room for it. What it brings to the store stays there even where the request ends before
@@ -107,8 +108,27 @@ impl Batches {
         let answers = first.await.unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))?;
         self.tally.add(answers.tally);
         self.sent_to.extend(answers.sent_to);
+        self.taken_in = answers.last_line;
         // One write per batch: beyond the bound the answers go to a file, where each write is a system call.
-        self.answers.write_all(&answers.lines).map_err(|err| spool_failed(&err))
+        match self.answers.add(&answers.lines) {
+            Ok(()) => Ok(()),
+            Err(why) => Err(self.not_kept(&why).await),
+        }
+    }
+
+    /// The answers cannot be given. What is under way gets into the store all the same, and the
+    /// problem says how far that went.
+    async fn not_kept(&mut self, why: &NotKept) -> Problem {
+        while let Some(first) = self.under_way.pop_front() {
+            match first.await {
+                Ok(Ok(answered)) => self.taken_in = answered.last_line,
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        tracing::error!(%why, "answers to NDJSON could not be kept, and the request ended early");
+        let line = self.taken_in;
+        let detail = format!("{why}; all lines up to {line} are taken in, go on behind it");
+        Problem::insufficient_storage(detail, line)
     }
 
     async fn response(mut self, plural: &str) -> Result<Response, Problem> {
@@ -118,9 +138,13 @@ impl Batches {
         if self.tally.read == 0 {
             return Err(Problem::bad_request(format!("the body holds no {plural}")));
         }
-        self.api.accept.wait_for_workers(self.sent_to).await?;
+        self.api.accept.wait_for_workers(mem::take(&mut self.sent_to)).await?;
         let status = self.tally.status();
-        let body = answers_body(self.answers).map_err(|err| spool_failed(&err))?;
+        let answers = mem::replace(&mut self.answers, Answers::new(0, self.api.answer_room.clone()));
+        let body = match answers.into_body() {
+            Ok(body) => body,
+            Err(why) => return Err(self.not_kept(&why).await),
+        };
         Ok((status, [(header::CONTENT_TYPE, NDJSON)], body).into_response())
     }
 }
@@ -133,9 +157,10 @@ async fn one<I: Item>(
     may_follow: oneshot::Receiver<()>,
     is_in: oneshot::Sender<()>,
     _room: OwnedSemaphorePermit,
-) -> Result<Answers, StoreError> {
+) -> Result<Answered, StoreError> {
     let read =
         |(number, line)| read_line::<I>(&api, &line).map_err(|refusal| Refusal { line: Some(number), ..refusal });
+    let last_line = batch.last().map_or(0, |(number, _)| *number);
     let items = batch.into_iter().map(read).collect();
     if may_follow.await.is_err() {
         return Err(StoreError::Unavailable("what came before could not be taken in".to_owned()));
@@ -143,7 +168,7 @@ async fn one<I: Item>(
     let mut lines = Vec::new();
     let (tally, sent_to) = answer::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
     let _ = is_in.send(());
-    Ok(Answers { tally, sent_to, lines })
+    Ok(Answered { last_line, tally, sent_to, lines })
 }
 
 fn read_line<I: Item>(api: &Api, line: &Line) -> Result<I, Refusal> {
@@ -151,16 +176,4 @@ fn read_line<I: Item>(api: &Api, line: &Line) -> Result<I, Refusal> {
         Line::Whole(text) => I::read_text(api, text),
         Line::TooLong => Err(Refusal::whole(format!("the line is longer than {} bytes", api.limits.line))),
     }
-}
-
-fn answers_body(mut answers: SpooledTempFile) -> io::Result<Body> {
-    answers.rewind()?;
-    Ok(match answers.into_inner() {
-        SpooledData::InMemory(cursor) => Body::from(cursor.into_inner()),
-        SpooledData::OnDisk(file) => Body::from_stream(ReaderStream::new(File::from_std(file))),
-    })
-}
-
-fn spool_failed(err: &io::Error) -> Problem {
-    Problem::from(StoreError::Refused(format!("answers could not be kept: {err}")))
 }

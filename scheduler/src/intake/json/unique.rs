@@ -1,6 +1,6 @@
-//! JSON in which each object has each key once. If a key is there twice, readers differ about which value counts
-//! (RFC 8259, section 4), so an item of ours that has one is refused. Webhooks of mail services are read leniently,
-//! without this.
+//! JSON in which each object has each key once. If a key is there twice, readers differ about which
+//! value counts (RFC 8259, section 4), so an item of ours that has one is refused. Webhooks of mail
+//! services are read leniently, without this.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use serde_json::{Map, Number, Value};
 
 use super::refusal::Refusal;
 
-/// A JSON value, and where in it a key is repeated. It is read in one pass, and to its end, so that the items after it
-/// can be read.
+/// A JSON value, and where in it a key is repeated. It is read in one pass, and to its end, so that
+/// the items after it can be read.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     value: Value,

@@ -8,6 +8,24 @@ use smtp_proto::Request;
 /// Commands that made no sense, after which a client is left.
 const MISTAKES_MAX: usize = 20;
 
+/// Commands without a message, beyond those that name its recipients, after which a client is left.
+const IDLE_COMMANDS_MAX: usize = 1_000;
+
+/// How the lines begin that other protocols open with: HTTP, its second version, SSH.
+const OTHER_PROTOCOLS: [&[u8]; 11] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+    b"PRI ",
+    b"SSH-",
+];
+
 /// A command line.
 #[derive(Clone, Debug)]
 pub enum Line {
@@ -39,23 +57,38 @@ pub struct Dialogue {
     begun: bool,
     recipients: Vec<String>,
     mistakes: usize,
+    /// Commands since the last message.
+    commands: usize,
 }
 
 impl Dialogue {
     /// A new one, by the name of `host`, for messages of at most `message_max` bytes to at most `recipients_max` addresses.
     pub fn new(host: &str, message_max: usize, recipients_max: usize) -> Self {
         let (host, recipients) = (host.to_owned(), Vec::new());
-        Self { host, message_max, recipients_max, greeted: false, begun: false, recipients, mistakes: 0 }
+        Self { host, message_max, recipients_max, greeted: false, begun: false, recipients, mistakes: 0, commands: 0 }
     }
 
     /// What follows a command. `expects` says whether an address may get mail, and if not, why.
     pub fn next(&mut self, line: &Line, expects: impl FnOnce(&str) -> Result<(), &'static str>) -> Next {
+        self.commands += 1;
+        if self.commands > IDLE_COMMANDS_MAX + self.recipients_max {
+            return Next::Leave("421 4.7.0 too many commands without a message");
+        }
         let next = match line {
+            Line::Whole(line) if is_of_another_protocol(line) => {
+                return Next::Leave("421 4.7.0 this is LMTP, and not the protocol that you speak");
+            }
+            Line::TooLong if !self.greeted => return Next::Leave("421 4.7.0 this is LMTP: say LHLO first"),
             Line::Whole(line) => self.obey(line, expects),
             Line::TooLong => say("500 5.5.2 the line is too long"),
         };
         self.mistakes += usize::from(matches!(&next, Next::Say(reply) if reply.starts_with("50")));
         if self.mistakes > MISTAKES_MAX { Next::Leave("421 4.5.0 too many mistakes") } else { next }
+    }
+
+    /// Whether a transaction is under way.
+    pub fn is_under_way(&self) -> bool {
+        self.begun
     }
 
     /// The recipients of the transaction, which is over.
@@ -107,10 +140,20 @@ impl Dialogue {
                 Err(why) => Next::Say(format!("550 5.1.1 {why}")),
             },
             Request::Data if self.recipients.is_empty() => say("503 5.5.1 say MAIL and RCPT first"),
-            Request::Data => Next::Content,
+            Request::Data => {
+                self.commands = 0;
+                Next::Content
+            }
             _ => say("502 5.5.1 this is not done here"),
         }
     }
+}
+
+/// Whether a line is how another protocol begins: a request of HTTP, or bytes that are no text, as
+/// of TLS.
+fn is_of_another_protocol(line: &[u8]) -> bool {
+    let is_binary = line.first().is_some_and(|byte| !matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~'));
+    is_binary || OTHER_PROTOCOLS.iter().any(|opening| line.starts_with(opening))
 }
 
 fn say(reply: &str) -> Next {

@@ -37,8 +37,13 @@ impl Lines {
         Self { reader: BufReader::new(reader), writer, idle_max }
     }
 
-    /// The next line. It can be given up while nothing has come.
+    /// The next line, which is whole within the time for it. It can be given up while nothing has
+    /// come.
     pub(super) async fn line(&mut self) -> io::Result<Line> {
+        timeout(self.idle_max, self.whole_line()).await?
+    }
+
+    async fn whole_line(&mut self) -> io::Result<Line> {
         let (mut line, mut too_long) = (Vec::new(), false);
         loop {
             let chunk = self.chunk().await?;
@@ -59,6 +64,8 @@ impl Lines {
     /// 4.5.2). What is too large is read to its end and forgotten.
     pub(super) async fn content(&mut self, max: usize) -> io::Result<Content> {
         let mut receiver = DataReceiver::new();
+        // The command's line end is the one before a first line with a dot alone.
+        receiver.ingest(&mut b"\r\n".iter(), &mut Vec::new());
         let mut forgetting: Option<DummyDataReceiver> = None;
         let mut content = Vec::new();
         loop {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Settings;
 use super::dialogue::{Dialogue, Next};
 use super::lines::{Content, Lines};
+use crate::connections::{Seat, UnderWay};
 use crate::intake::dsn::Origin;
 
 /// One connection.
@@ -17,30 +18,42 @@ pub(super) struct Session {
     lines: Lines,
     settings: Arc<Settings>,
     dialogue: Dialogue,
+    seat: Arc<Seat>,
+    /// While a transaction is under way the connection does not have to leave for others.
+    transaction: Option<UnderWay>,
 }
 
 impl Session {
-    pub(super) fn new(stream: TcpStream, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(stream: TcpStream, seat: Arc<Seat>, settings: Arc<Settings>) -> Self {
         let lines = Lines::new(stream, settings.idle_max);
         let dialogue = Dialogue::new(&settings.host, settings.message_max, settings.recipients_max);
-        Self { lines, settings, dialogue }
+        Self { lines, settings, dialogue, seat, transaction: None }
     }
 
     /// Speaks until the client has enough, or `stop` is cancelled between two commands.
     pub(super) async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         self.lines.say(&format!("220 {} LMTP", self.settings.host)).await?;
         loop {
-            let line = match stop.run_until_cancelled(self.lines.line()).await {
-                None => return self.lines.say("421 4.3.2 we are closing").await,
-                Some(Err(err)) if err.kind() == io::ErrorKind::TimedOut => {
+            let line = tokio::select! {
+                line = self.lines.line() => line,
+                () = stop.cancelled() => return self.lines.say("421 4.3.2 we are closing").await,
+                () = self.seat.has_to_leave() => return self.lines.say("421 4.3.2 others need this connection").await,
+            };
+            let line = match line {
+                Err(err) if err.kind() == io::ErrorKind::TimedOut => {
                     return self.lines.say("421 4.4.2 nothing came for too long").await;
                 }
-                Some(line) => line?,
+                line => line?,
             };
             match self.dialogue.next(&line, |address| self.settings.reports.expects(address)) {
                 Next::Say(reply) => self.lines.say(&reply).await?,
                 Next::Content => self.content().await?,
                 Next::Leave(reply) => return self.lines.say(reply).await,
+            }
+            if !self.dialogue.is_under_way() {
+                self.transaction = None;
+            } else if self.transaction.is_none() {
+                self.transaction = Some(self.seat.begin());
             }
         }
     }

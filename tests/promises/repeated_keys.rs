@@ -73,17 +73,23 @@ async fn a_body_of_an_operator_with_a_repeated_key_is_refused() {
 async fn an_entry_of_the_stream_with_a_repeated_key_is_put_aside() {
     let world = World::new().await;
     let _scheduler = Http::serve(&world).await;
-    for fields in [vec!["bounce", BOUNCES[0].0], vec!["recipient", JO, "reply", FULL, "metadata", r#"{"c":1,"c":2}"#]] {
+    let good = bounce("sam@example.com", "m1", FULL).to_string();
+    for fields in [
+        vec!["bounce", BOUNCES[0].0],
+        vec!["bounce", &good, "bounce", &good],
+        vec!["recipient", JO, "reply", FULL, "recipient", "sam@example.com"],
+        vec!["recipient", JO, "reply", FULL, "metadata", r#"{"c":1,"c":2}"#],
+    ] {
         let key = format!("{}:intake", world.prefix);
         redis::ask(&redis::url(), &[&["XADD", &key, "*"], fields.as_slice()].concat()).await;
     }
     let refused = eventually("the events", async || {
         let refused = world.events_of(EventKind::IntakeRefused).await;
-        (refused.len() == 2).then_some(refused)
+        (refused.len() == 4).then_some(refused)
     })
     .await;
     let reasons: Vec<&str> = refused.iter().filter_map(|event| event.reason.as_deref()).collect();
-    for (reason, field) in reasons.iter().zip(["recipient", "metadata.c"]) {
+    for (reason, field) in reasons.iter().zip(["recipient", "bounce", "recipient", "metadata.c"]) {
         assert!(reason.contains(&format!(": {field}: is there twice")), "{reasons:?}");
     }
     assert!(world.job_if_any(JO).await.is_none());

@@ -31,12 +31,13 @@ fn key(world: &World, name: &str) -> String {
 }
 
 /// Fields of entries that are no bounces, as Lua writes them.
-const ENTRIES: [&str; 6] = [
+const ENTRIES: [&str; 7] = [
     r"'\255', 'x'",
     r"'recipient', '\255\254', 'reply', '452 4.3.1 full'",
     r"'bounce', '\255'",
     r"'', ''",
     r"'content', '\255', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
+    r"'message_id', 'c\255', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
     r"'metadata', '{', 'recipient', 'sam@example.com', 'reply', '452 4.3.1 full'",
 ];
 

@@ -177,8 +177,14 @@ impl StreamReader {
             return if whole.next().is_none() { self.reader.read_text(json, now) } else { Err(repeated("bounce")) };
         }
         let value = |field: &str, text: &[u8]| {
-            let is_text = !matches!(field, "content" | "metadata");
-            if is_text { Ok(Value::from(String::from_utf8_lossy(text))) } else { Parsed::read(text) }
+            match (field, std::str::from_utf8(text)) {
+                ("content" | "metadata", _) => Parsed::read(text),
+                (_, Ok(text)) => Ok(text.into()),
+                // Servers speak other charsets; the codes can be read all the same.
+                ("reply", Err(_)) => Ok(String::from_utf8_lossy(text).into()),
+                // Replaced bytes would make one name of two.
+                (_, Err(_)) => Err(Refusal::whole("is no UTF-8")),
+            }
         };
         let mut fields = Map::with_capacity(entry.fields.len());
         for (field, text) in &entry.fields {

@@ -23,6 +23,7 @@ mod postfix;
 mod raw;
 mod rig;
 mod smtp;
+mod stall;
 mod targets;
 
 /// How many values of one figure there must be for its median to be worth the name.
@@ -50,6 +51,9 @@ pub(crate) struct Arguments {
     /// Print JSON, one object per mode
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    stall: stall::StallArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -77,6 +81,9 @@ enum Mode {
     /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
     /// minutes)
     Limit,
+    /// How late mail is for 700 healthy destinations beside 300 that hang, from a cold start and
+    /// after a warm-up (10 minutes)
+    Stall,
     /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)
     Classify,
     /// Post bounces at 50,000 domains by Zipf's law to a scheduler as NDJSON, over four connections (1 minute)
@@ -146,6 +153,7 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
         Mode::Skew => lateness::skew(jobs.unwrap_or(50_000), backlog(1_000_000)).await,
         Mode::Raw => raw::raw(jobs.unwrap_or(500_000)).await,
         Mode::Limit => limit::limit(jobs).await,
+        Mode::Stall => stall::stall(&arguments.stall).await,
         Mode::Classify => classify::classify(jobs.unwrap_or(500_000)),
         Mode::Http => http::http(jobs.unwrap_or(400_000), 50_000).await,
         Mode::HttpOne => http::http(jobs.unwrap_or(400_000), 1).await,

@@ -148,6 +148,11 @@ pub struct Worker {
     pub heartbeat: Duration,
     /// How long a finished attempt waits for others.
     pub settle_linger: Duration,
+    /// The share of the attempts at once that those at unproven destinations, and those that wait
+    /// long for an answer, may have together.
+    pub unproven_share: f64,
+    /// How long a host may be silent until its attempt counts as waiting long.
+    pub patience: Duration,
     /// How long one attempt may take, with all messages that follow its probe.
     pub attempt_max: Duration,
     /// How long attempts under way may go on after SIGTERM.

@@ -64,11 +64,14 @@ pub enum EventKind {
     ServerMisconfigured,
     /// It is not any more: reason.
     ServerCorrected,
+    /// A value in Redis could not be read, and its first one holds again: reason names it; of a job
+    /// or of a destination.
+    ValueReset,
 }
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -92,6 +95,7 @@ impl EventKind {
         Self::DestinationLimited,
         Self::ServerMisconfigured,
         Self::ServerCorrected,
+        Self::ValueReset,
     ];
 
     /// Whether this ends a message's story. Each accepted message gets exactly one such event.
@@ -125,6 +129,7 @@ impl EventKind {
             Self::DestinationLimited => "DestinationLimited",
             Self::ServerMisconfigured => "ServerMisconfigured",
             Self::ServerCorrected => "ServerCorrected",
+            Self::ValueReset => "ValueReset",
         }
     }
 

@@ -33,8 +33,13 @@ pub struct PaceLimits {
 pub struct Pace {
     /// The limits of a destination that has none of its own.
     pub limits: PaceLimits,
-    /// How many attempts may be under way at a destination that nothing is known of. Each window's worth of successes
-    /// adds one, and failures of the host or the route take some away.
+    /// How many attempts may be under way at a destination that has not answered lately.
+    pub window_new: u32,
+    /// For how long after an answer a destination has answered lately.
+    pub answered_within: Duration,
+    /// Up to how many attempts at once each success adds one, as long as nothing has failed. From
+    /// then on each window's worth of successes adds one, and failures of the host or the route
+    /// take some away.
     pub window: u32,
     /// How many failures leave of it at least, and with how many a closed breaker begins.
     pub window_min: u32,
@@ -60,12 +65,13 @@ pub struct Breaker {
 }
 
 impl Default for Pace {
-    /// No limit but the window, which starts at 20.
+    /// No limit but the window, which starts at 2 and soon is 20.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
         let breaker =
             Breaker { failures: 10, share: 0.5, samples: 20, over: minute, open: minute, open_max: 60 * minute };
-        Self { limits: PaceLimits { rate: 0.0, burst: 10.0, window: 200 }, window: 20, window_min: 1, breaker }
+        let limits = PaceLimits { rate: 0.0, burst: 10.0, window: 200 };
+        Self { limits, window_new: 2, answered_within: 10 * minute, window: 20, window_min: 1, breaker }
     }
 }
 
@@ -75,7 +81,8 @@ impl Pace {
         let most = 10_000_000;
         let pace = Self::default();
         let breaker = Breaker { failures: most, samples: most, ..pace.breaker };
-        Self { limits: PaceLimits { window: most, ..pace.limits }, window: most, window_min: most, breaker }
+        let limits = PaceLimits { window: most, ..pace.limits };
+        Self { limits, window_new: most, window: most, window_min: most, breaker, ..pace }
     }
 }
 
@@ -88,6 +95,8 @@ pub enum Feedback {
     HostFailed,
     /// Our route to it failed, our reputation there say: it narrows the window.
     RouteFailed,
+    /// It answered, and that says nothing of how well it works.
+    Answered,
     /// Nothing: the trouble was ours, or nothing was tried.
     Nothing,
 }
@@ -99,6 +108,7 @@ impl Feedback {
             Self::Good => "+",
             Self::HostFailed => "-",
             Self::RouteFailed => "~",
+            Self::Answered => "=",
             Self::Nothing => "",
         }
     }

@@ -25,3 +25,14 @@ async fn each_mode_prints_its_figures_as_a_line_of_json() {
         }
     }
 }
+
+#[tokio::test]
+async fn beside_destinations_that_hang_all_other_mail_is_delivered() {
+    let size = ["--destinations", "40", "--hanging", "12", "--rate", "20", "--warm-up", "6", "--measured", "4"];
+    let output = run(&[&["bench", "stall", "--permits", "8", "--runs", "1", "--json"], size.as_slice()].concat()).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let most = |figure: &str| line["figures"][format!("8 permits: {figure}")]["max"].as_f64().unwrap();
+    assert_eq!(most("never claimed"), 0.0, "{line}");
+    assert!(most("warm, ms late, p50") < 5_000.0, "{line}");
+}

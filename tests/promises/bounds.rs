@@ -102,7 +102,7 @@ async fn a_record_that_nobody_can_read_keeps_no_other_job_from_being_worked_on()
     let command = format!("HSET {}:{{{shard}}}:jobs default/{JO} no-record", world.prefix);
     say(&redis::url(), &command, ":0").await;
     world.clock.advance(2 * DAY);
-    let bounds = ClaimBounds { batch: 1, share: 1, lease: LEASE };
+    let bounds = ClaimBounds { batch: 1, share: 1, lease: LEASE, unproven: usize::MAX };
     let (mut corrupt, mut delivered) = (0, 0);
     // It is leased and lapses like any other, until it is in quarantine.
     for _ in 0..12 {

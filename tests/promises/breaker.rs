@@ -285,7 +285,7 @@ async fn a_breaker_survives_a_restart() {
 
 /// Five failures in a row open a breaker.
 fn settings() -> Settings {
-    let pace = Pace::default();
+    let pace = Settings::default().pace;
     let breaker = Breaker { failures: 5, samples: 1_000, open: OPEN, open_max: OPEN_MAX, ..pace.breaker };
     Settings { pace: Pace { breaker, ..pace }, ..Settings::default() }
 }

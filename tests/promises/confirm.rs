@@ -196,7 +196,8 @@ async fn a_route_that_delivers_by_itself_waits_for_nothing() {
 
 #[tokio::test]
 async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_its_breaker() {
-    let pace = Pace { breaker: Breaker { failures: 2, ..Pace::default().breaker }, ..Pace::default() };
+    let pace =
+        Pace { breaker: Breaker { failures: 2, ..Settings::default().pace.breaker }, ..Settings::default().pace };
     let world = World::with(Settings { confirm: DAY, pace, ..Settings::default() }).await;
     world.mail.answers(|_| accepted());
     let addresses = ["jo@example.com", "sam@example.com", "ada@example.com"];
@@ -204,7 +205,7 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
         world.take_in_and_wait(bounce(address, "m1", MAINTENANCE)).await;
         world.work().await;
     }
-    let open = Pace::default().window;
+    let open = Settings::default().pace.window;
     let narrowed = |pace: &PaceReport| pace.window.is_some_and(|window| window < f64::from(open));
     assert!(!narrowed(&world.pace("example.com").await));
     let reports = [OVER_QUOTA, MAINTENANCE, FULL];
@@ -235,7 +236,7 @@ async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not
         world.pace("example.com").await.window.unwrap()
     };
     let narrowed = refused(early[0]).await;
-    assert!(narrowed < f64::from(Pace::default().window));
+    assert!(narrowed < f64::from(Settings::default().pace.window));
     for (n, address) in early[1..].iter().enumerate() {
         // Others go on meanwhile.
         world.take_in_and_wait(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE)).await;

@@ -123,6 +123,9 @@ async fn use_every_verb(world: &World) {
     world.store.journal_ends().await.unwrap();
     assert_eq!(world.take_in(bounce("big@d3.example.com", "m1", TOO_BIG)).await, Answer::Dropped);
     use_every_verb_of_operators(world, due).await;
+    let there = Destination::named("d9.example.com");
+    let shard = there.shard(world.store.shards());
+    assert_eq!(world.store.note_silence(shard, &[(there, DAY)]).await.unwrap(), [true]);
     world.store.ping().await.unwrap();
 }
 

@@ -10,8 +10,8 @@ use shared::placement::Destination;
 
 /// A world whose breakers open at the first failure.
 async fn world_on(redis: Deployment) -> World {
-    let breaker = Breaker { failures: 1, open: HOUR, ..Pace::default().breaker };
-    World::with(Settings { redis, pace: Pace { breaker, ..Pace::default() }, ..Settings::default() }).await
+    let breaker = Breaker { failures: 1, open: HOUR, ..Settings::default().pace.breaker };
+    World::with(Settings { redis, pace: Pace { breaker, ..Settings::default().pace }, ..Settings::default() }).await
 }
 
 async fn hold(world: &World, name: &str) {

@@ -150,7 +150,7 @@ async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
         world.take_in(bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL)).await;
     }
     world.clock.advance(LEASE * 60 * 48);
-    let bounds = ClaimBounds { batch: 3, share: 2, lease: LEASE };
+    let bounds = ClaimBounds { batch: 3, share: 2, lease: LEASE, unproven: usize::MAX };
     let claims = (0..400).map(|n| world.store.claim(n % world.store.shards(), bounds));
     let claimed = join_all(claims).await.into_iter().flat_map(|claimed| claimed.unwrap().jobs);
     let ids: Vec<String> = claimed.map(|leased| leased.job.id.key()).collect();

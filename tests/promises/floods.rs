@@ -121,7 +121,7 @@ impl Flood {
     }
 
     async fn claim(&self) -> Vec<LeasedJob> {
-        let bounds = ClaimBounds { batch: BATCH, share: BATCH, lease: LEASE };
+        let bounds = ClaimBounds { batch: BATCH, share: BATCH, lease: LEASE, unproven: usize::MAX };
         let claimed = self.world.store.claim(self.shard, bounds).await.expect("Redis answers, and no script fails");
         assert!(claimed.corrupt.is_empty());
         assert!(claimed.jobs.len() <= BATCH, "{} jobs", claimed.jobs.len());

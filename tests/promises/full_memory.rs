@@ -141,7 +141,10 @@ impl Scene {
         let (store, there) = (&world.store, Destination::named(THERE));
         match verb {
             "schedule" => drop(world.try_take_in(bounce("new@example.com", "m1", FULL)).await?),
-            "claim" => drop(store.claim(shard(world), ClaimBounds { batch: 9, share: 9, lease: LEASE }).await?),
+            "claim" => {
+                let bounds = ClaimBounds { batch: 9, share: 9, lease: LEASE, unproven: 9 };
+                drop(store.claim(shard(world), bounds).await?);
+            }
             "settle" => {
                 let settled = store.settle(SettleCall::unique(), std::slice::from_ref(settlement)).await?.settled;
                 assert_eq!(settled, [Settled::Done]);
@@ -156,6 +159,7 @@ impl Scene {
                 drop(store.refute(&refutation).await?);
             }
             "release" => assert_eq!(store.release(std::slice::from_ref(leased), GivenBack::Untried).await?, 1),
+            "silent" => drop(store.note_silence(shard(world), &[(there, DAY)]).await?),
             "facts" => {
                 let word = Word::Fact(FactKind::Complaint);
                 let told = Told { job: id(DUE), destination: there, word, occurred_at: None, message_id: None };

@@ -225,7 +225,7 @@ async fn a_backlog_at_one_destination_delays_no_other() {
     }
     world.clock.advance(2 * DAY);
     // As much as it likes, so that only its place in the queue keeps the backlog from filling every claim.
-    let bounds = ClaimBounds { batch: 50, share: 50, lease: LEASE };
+    let bounds = ClaimBounds { batch: 50, share: 50, lease: LEASE, unproven: usize::MAX };
     let (mut claims, mut reached) = (0, 0);
     while reached < small.len() {
         let jobs = world.store.claim(big, bounds).await.unwrap().jobs;
@@ -266,10 +266,10 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
 
 /// A fleet whose windows start at `window` and end at `most`, with breakers that never open.
 fn window(window: u32, most: u32) -> Settings {
-    let pace = Pace::default();
+    let pace = Settings::default().pace;
     let limits = PaceLimits { window: most, ..pace.limits };
     let breaker = Breaker { failures: 1_000_000, samples: 1_000_000, ..pace.breaker };
-    Settings { pace: Pace { window, limits, breaker, ..pace }, ..Settings::default() }
+    Settings { pace: Pace { window_new: window, window, limits, breaker, ..pace }, ..Settings::default() }
 }
 
 fn limited(limits: PaceLimits) -> Settings {

@@ -13,6 +13,7 @@ use shared::pace::{Breaker, Pace, PaceLimits};
 use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
 use shared::store::destination::BreakerState;
+use shared::store::lease::GivenBack;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
@@ -45,6 +46,9 @@ const WANTED: [EventKind; 8] = [
     EventKind::JobQuarantined,
     EventKind::JobReinstated,
 ];
+
+/// For how long a destination is silent after it was told so.
+const SILENT: Duration = Duration::from_secs(5);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -90,7 +94,14 @@ async fn play_all(count: u64, redis: &Deployment) -> Vec<String> {
 fn pace() -> Pace {
     let breaker =
         Breaker { failures: 4, share: 0.6, samples: 6, over: 60 * SECOND, open: 20 * SECOND, open_max: 100 * SECOND };
-    Pace { limits: PaceLimits { rate: 0.0, burst: 1.0, window: 6 }, window: 3, window_min: 1, breaker }
+    Pace {
+        limits: PaceLimits { rate: 0.0, burst: 1.0, window: 6 },
+        window_new: 2,
+        answered_within: 600 * SECOND,
+        window: 4,
+        window_min: 1,
+        breaker,
+    }
 }
 
 /// The real store, the model, and what workers have in their hands.
@@ -135,7 +146,7 @@ impl Play {
 
     async fn operate(&mut self) {
         self.world.clock.advance(MS);
-        match self.random.below(40) {
+        match self.random.below(43) {
             0..7 => {
                 for _ in 0..5 {
                     let slot = self.random.below(SLOTS);
@@ -166,6 +177,8 @@ impl Play {
                 let place = self.random.below(DESTINATIONS);
                 self.down[place] = !self.down[place];
             }
+            36 => self.give_up().await,
+            37 | 38 => self.note_silence().await,
             _ => {
                 let steps = [
                     (8, SECOND / 10),
@@ -215,8 +228,8 @@ impl Play {
     }
 
     async fn claim(&mut self) {
-        let share = self.random.of(&[1, 2, 100]);
-        let bounds = ClaimBounds { batch: 100, share, lease: LEASE };
+        let (share, unproven) = (self.random.of(&[1, 2, 100]), self.random.of(&[0, 1, 2, 100, 100, 100]));
+        let bounds = ClaimBounds { batch: 100, share, lease: LEASE, unproven };
         let now = self.world.now();
         for shard in 0..self.world.store.shards() {
             let claimed: Claimed = self.world.store.claim(shard, bounds).await.unwrap();
@@ -226,9 +239,19 @@ impl Play {
                 assert_eq!(Some(leased.lease.token), token, "what one claim took shares one lease");
                 had.push(self.slots[leased.lease.recipient()]);
             }
-            self.model.claim(shard, share, now, token, &had);
+            self.model.claim(shard, bounds, now, token, &had);
             let waits = self.model.earliest(shard, now);
-            assert!(waits.is_none() || claimed.next_visit <= waits, "{:?} is later than {waits:?}", claimed.next_visit);
+            let is_short = claimed.unproven_waiting > 0;
+            if is_short {
+                self.model.crowded.insert(shard)
+            } else {
+                self.model.crowded.remove(&shard)
+            };
+            assert!(
+                waits.is_none() || is_short || claimed.next_visit <= waits,
+                "{:?} is later than {waits:?}",
+                claimed.next_visit
+            );
             self.hands.extend(claimed.jobs);
         }
     }
@@ -275,6 +298,25 @@ impl Play {
             let released = self.world.release(lease).await;
             assert_eq!(released, self.model.release(slot, lease.token, lease.due, now));
         }
+    }
+
+    /// Nobody answered for so long, and others need the room.
+    async fn give_up(&mut self) {
+        let Some(leased) = self.take_a_hand() else { return };
+        let (lease, now) = (&leased.lease, self.world.now());
+        let waited = self.random.of(&[SECOND, 10 * SECOND, LEASE]);
+        let why = GivenBack::Unanswered(waited);
+        let released = self.world.store.release(std::slice::from_ref(lease), why).await.unwrap() == 1;
+        let slot = self.slots[lease.recipient()];
+        assert_eq!(released, self.model.give_up(slot, lease.token, lease.due, waited, now));
+    }
+
+    async fn note_silence(&mut self) {
+        let place = self.random.below(DESTINATIONS);
+        let (there, waited) = (self.destinations[place].clone(), self.random.of(&[SECOND, 10 * SECOND, LEASE]));
+        let shard = there.shard(self.world.store.shards());
+        let is_silent = self.world.store.note_silence(shard, &[(there, waited)]).await.unwrap();
+        assert_eq!(is_silent, [self.model.note_silence(place, waited, self.world.now())]);
     }
 
     async fn extend(&mut self) {
@@ -324,6 +366,7 @@ impl Play {
             let wanted = self.model.pace(place);
             assert_eq!(had.in_flight, self.model.in_flight(place), "attempts under way at {there}");
             assert_eq!(had.window, wanted.window, "{there}");
+            assert_eq!((had.answered, had.silent_until), (wanted.answered, wanted.silent), "{there}");
             assert_eq!(had.breaker, wanted.breaker_state(), "{there}");
             assert_eq!(had.override_limits, wanted.override_limits, "{there}");
             assert!(had.in_flight <= 10 || had.breaker != BreakerState::Closed, "no window is wider than ten");

@@ -21,9 +21,12 @@ const OPEN: Duration = Duration::from_secs(20);
 
 /// A world with so many jobs of [`THERE`] that are due, a worker that is alive, and a scheduler to ask.
 async fn with_due(count: usize) -> (World, Http) {
-    let breaker = Breaker { failures: 1, open: OPEN, ..Pace::default().breaker };
-    let world =
-        World::with(Settings { pace: Pace { breaker, ..Pace::default() }, max_lapses: 1, ..Settings::default() });
+    let breaker = Breaker { failures: 1, open: OPEN, ..Settings::default().pace.breaker };
+    let world = World::with(Settings {
+        pace: Pace { breaker, ..Settings::default().pace },
+        max_lapses: 1,
+        ..Settings::default()
+    });
     let world = world.await;
     world.with_due(THERE, count).await;
     world.store.beat(WorkerId::unique(), HOUR).await.unwrap();

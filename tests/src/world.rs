@@ -134,7 +134,7 @@ impl World {
 
     /// Leases at most `batch` of the jobs that are due in the shard of a destination.
     pub async fn claim_near(&self, destination: &str, batch: usize) -> Claimed {
-        let bounds = ClaimBounds { batch, share: batch, lease: LEASE };
+        let bounds = ClaimBounds { batch, share: batch, lease: LEASE, unproven: usize::MAX };
         self.store
             .claim(Destination::named(destination).shard(self.store.shards()), bounds)
             .await
@@ -148,7 +148,7 @@ impl World {
 
     /// Leases all jobs that are due.
     pub async fn claim(&self) -> Vec<LeasedJob> {
-        let bounds = ClaimBounds { batch: 500, share: 500, lease: LEASE };
+        let bounds = ClaimBounds { batch: 500, share: 500, lease: LEASE, unproven: usize::MAX };
         let mut jobs = Vec::new();
         for shard in 0..self.store.shards() {
             let claimed = self.store.claim(shard, bounds).await.expect("Redis answers");

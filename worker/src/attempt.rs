@@ -211,8 +211,10 @@ fn feedback(outcome: &Outcome, decision: &Decision<'_>) -> Feedback {
         Outcome::Delivered(_) | Outcome::Accepted(_) => Feedback::Good,
         Outcome::Unreadable(_) => Feedback::Nothing,
         Outcome::Unreachable(fault) if fault.side == Side::Ours => Feedback::Nothing,
-        Outcome::Deferred(_) | Outcome::Refused(_) | Outcome::Unreachable(_) => {
-            decision.row.map_or(Feedback::Nothing, |row| row.scope.feedback())
-        }
+        Outcome::Deferred(_) | Outcome::Refused(_) => match decision.row.map(|row| row.scope.feedback()) {
+            None | Some(Feedback::Nothing) => Feedback::Answered,
+            Some(feedback) => feedback,
+        },
+        Outcome::Unreachable(_) => decision.row.map_or(Feedback::Nothing, |row| row.scope.feedback()),
     }
 }

@@ -1,6 +1,7 @@
 //! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a task per attempt; and
 //! sleep until the next instant that any shard named. Several shards are visited at once.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,8 @@ use crate::lease_end::LeaseEnd;
 use crate::presence::Presence;
 use crate::rendezvous::Turn;
 use crate::routes::Routes;
-use crate::settler::{self, HeldLease, Notice, SettlerHandle, SettlerSettings, Slot};
+use crate::sender::Contact;
+use crate::settler::{self, HeldJob, HeldLease, Notice, Patience, SettlerHandle, SettlerSettings, Slot};
 use crate::soon::until;
 use crate::visits::Visits;
 
@@ -39,6 +41,9 @@ const OTHERS_POLL: u32 = 4;
 /// How long the last settles may take when the worker stops.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
 
+/// The patience of a worker whose store does not go by the machine's clock.
+const NO_PATIENCE_ENDS: Duration = Duration::from_secs(366 * 86_400);
+
 /// How long an attempt that is cut off may take to say what has got through.
 const CUT_MAX: Duration = Duration::from_secs(5);
 
@@ -53,6 +58,10 @@ pub struct Worker {
 struct Loop {
     worker: Worker,
     permits: Arc<Semaphore>,
+    /// The places of attempts that may hang: a share of the permits.
+    places: Arc<Semaphore>,
+    /// Shards with unproven destinations that wait for a place.
+    wanting: HashSet<u16>,
     settler: SettlerHandle,
     attempts: TaskTracker,
     cut: CancellationToken,
@@ -67,15 +76,20 @@ struct Visit {
     turn: Turn,
     /// What it could claim at most.
     permits: Vec<OwnedSemaphorePermit>,
+    /// What it could claim at most of unproven destinations.
+    places: Vec<OwnedSemaphorePermit>,
     /// When it was asked for, by [`Clock::running`](shared::clock::Clock::running): leases last from then on.
     asked_at: Duration,
     claimed: Result<Claimed, StoreError>,
 }
 
-/// What a visit has claimed, and a permit for each job.
+/// What a visit has claimed.
 struct Taken {
     claimed: Claimed,
+    /// One for each job.
     permits: Vec<OwnedSemaphorePermit>,
+    /// One for each job of an unproven destination.
+    places: Vec<OwnedSemaphorePermit>,
     asked_at: Duration,
 }
 
@@ -90,10 +104,19 @@ impl Worker {
     /// Works until `stop` is cancelled, then drains: claims nothing more, lets attempts under way end within the grace,
     /// and gives the rest back. Goes on by itself when Redis was away.
     pub async fn run(self, stop: CancellationToken) {
-        let settings = SettlerSettings { linger: self.settings.settle_linger, lease: self.settings.lease };
+        let config::Worker { concurrency, unproven_share, patience, settle_linger, lease, .. } = self.settings;
+        let places = Arc::new(Semaphore::new(((concurrency as f64 * unproven_share) as usize).max(1)));
+        // How long a host is silent is measured by the machine's clock, and compared with instants
+        // of the store's.
+        let patience = if self.store.clock().passed_in().is_some() { NO_PATIENCE_ENDS } else { patience };
+        let permits = Arc::new(Semaphore::new(concurrency));
+        let patience = Patience { permits: permits.clone(), places: places.clone(), patience };
+        let settings = SettlerSettings { linger: settle_linger, lease, patience };
         let settler = settler::start(self.store.clone(), settings);
         let running = Loop {
-            permits: Arc::new(Semaphore::new(self.settings.concurrency)),
+            permits,
+            places,
+            wanting: HashSet::new(),
             attempts: TaskTracker::new(),
             cut: CancellationToken::new(),
             visits: Visits::new(self.store.shards(), Instant::now()),
@@ -120,7 +143,7 @@ impl Loop {
         while !stop.is_cancelled() {
             let short_of_permits = self.begin_visits(&round);
             let has_room = self.under_way.len() < VISITS_MAX && !short_of_permits;
-            let permits = self.permits.clone();
+            let (permits, places) = (self.permits.clone(), self.places.clone());
             tokio::select! {
                 // Visits last: where work never ends, one of them is always over.
                 biased;
@@ -139,6 +162,9 @@ impl Loop {
                 () = until(self.visits.next()), if has_room => {}
                 // It goes free again at once, and the next visit begins with it.
                 _ = permits.acquire(), if short_of_permits => {}
+                _ = places.acquire(), if !self.wanting.is_empty() => {
+                    self.wanting.drain().for_each(|shard| self.visits.ask_for(shard, Instant::now()));
+                }
             }
         }
         let grace_end = Instant::now() + self.worker.settings.grace;
@@ -164,10 +190,12 @@ impl Loop {
         let mut due = self.visits.due(round, now).min(VISITS_MAX - self.under_way.len());
         while due > 0 {
             let fair = self.permits.available_permits().div_ceil(due);
-            let permits = self.take_permits(fair.min(self.worker.settings.batch));
+            let permits = take(&self.permits, fair.min(self.worker.settings.batch));
             if permits.is_empty() {
                 return true;
             }
+            let fair = self.places.available_permits().div_ceil(due);
+            let places = take(&self.places, fair.min(permits.len()));
             let Some(turn) = self.visits.begin(round, now) else { break };
             due -= 1;
             if self.settler.is_behind(turn.shard) {
@@ -175,24 +203,21 @@ impl Loop {
                 continue;
             }
             let config::Worker { share, lease, .. } = self.worker.settings;
-            let (store, bounds) = (self.worker.store.clone(), ClaimBounds { batch: permits.len(), share, lease });
+            let bounds = ClaimBounds { batch: permits.len(), share, lease, unproven: places.len() };
+            let store = self.worker.store.clone();
             self.under_way.spawn(async move {
                 let asked_at = store.clock().running();
                 let claimed = store.claim(turn.shard, bounds).await;
-                Visit { turn, permits, asked_at, claimed }
+                Visit { turn, permits, places, asked_at, claimed }
             });
         }
         false
     }
 
-    /// As many permits as are free, up to `most`.
-    fn take_permits(&self, most: usize) -> Vec<OwnedSemaphorePermit> {
-        (0..most).map_while(|_| self.permits.clone().try_acquire_owned().ok()).collect()
-    }
-
-    /// Plans the next visit after one that has ended, and gives what it claimed, with a permit for each job.
+    /// Plans the next visit after one that has ended, and gives what it claimed, with a permit for
+    /// each job and a place for each that may hang.
     fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<Taken> {
-        let Visit { turn: Turn { shard, own }, mut permits, asked_at, claimed } =
+        let Visit { turn: Turn { shard, own }, mut permits, mut places, asked_at, claimed } =
             visit.expect("a visit neither panics nor is aborted");
         // All shards are on one Redis, or on few: the first that is away is news, and the last that comes back.
         let all_were_there = self.visits.all_are_there();
@@ -206,7 +231,9 @@ impl Loop {
                     tracing::info!("the store answers again");
                 }
                 permits.truncate(claimed.jobs.len());
-                Some(Taken { claimed, permits, asked_at })
+                places.truncate(claimed.jobs.iter().filter(|leased| leased.is_unproven).count());
+                self.note_wanted(shard, claimed.unproven_waiting);
+                Some(Taken { claimed, permits, places, asked_at })
             }
             Err(err) => {
                 self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
@@ -219,6 +246,19 @@ impl Loop {
                 }
                 None
             }
+        }
+    }
+
+    /// So many unproven destinations of a shard wait for a place. If none is free, attempts that
+    /// hang have to make room.
+    fn note_wanted(&mut self, shard: u16, destinations: u64) {
+        if destinations == 0 {
+            self.wanting.remove(&shard);
+            return;
+        }
+        self.wanting.insert(shard);
+        if self.places.available_permits() == 0 {
+            let _ = self.settler.notices.send(Notice::PlacesWanted(shard, destinations));
         }
     }
 
@@ -235,22 +275,32 @@ impl Loop {
 
     /// Starts the attempts of what a visit has claimed.
     fn start(&self, taken: Option<Taken>) {
-        let Some(Taken { claimed, permits, asked_at }) = taken else { return };
+        let Some(Taken { claimed, permits, mut places, asked_at }) = taken else { return };
         for (destination, why) in claimed.corrupt {
             tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
         let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else { return };
         let cuts: Vec<_> = claimed.jobs.iter().map(|_| self.cut.child_token()).collect();
-        let jobs = claimed.jobs.iter().zip(&cuts).map(|(leased, cut)| (leased.lease.clone(), cut.clone())).collect();
+        let contacts: Vec<Contact> = claimed.jobs.iter().map(|_| Contact::default()).collect();
+        let held = claimed.jobs.iter().zip(&cuts).zip(&contacts).map(|((leased, cut), contact)| HeldJob {
+            lease: leased.lease.clone(),
+            cut: cut.clone(),
+            contact: contact.clone(),
+            place: if leased.is_unproven { places.pop() } else { None },
+        });
+        let jobs = held.collect();
         let end = LeaseEnd::new(self.worker.store.clock().clone(), asked_at, self.worker.settings.lease);
         let held = HeldLease::new(lease, jobs, end.clone());
         // The settler ends only after this loop and its attempts, so it hears every notice.
         let _ = self.settler.notices.send(Notice::Claimed(held));
-        for (number, ((leased, cut), permit)) in claimed.jobs.into_iter().zip(cuts).zip(permits).enumerate() {
+        let jobs = claimed.jobs.into_iter().zip(cuts).zip(contacts).zip(permits);
+        for (number, (((leased, cut), contact), permit)) in jobs.enumerate() {
             let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
             let (longest, end) = (self.worker.settings.attempt_max, end.clone());
             self.attempts.spawn(async move {
-                let notice = attempt(&attempter, leased, Slot { lease, number }, permit, longest, (cut, end)).await;
+                let attempt =
+                    attempt(&attempter, leased, Slot { lease, number }, permit, longest, (cut, end, &contact));
+                let notice = contact.clone().during(attempt).await;
                 let _ = notices.send(notice);
             });
         }
@@ -271,6 +321,11 @@ impl Loop {
     }
 }
 
+/// As many permits as are free, up to `most`.
+fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
+    (0..most).map_while(|_| permits.clone().try_acquire_owned().ok()).collect()
+}
+
 /// Makes one attempt, and says what came of it, whatever happens in it.
 async fn attempt(
     attempter: &Attempter,
@@ -278,7 +333,7 @@ async fn attempt(
     slot: Slot,
     permit: OwnedSemaphorePermit,
     longest: Duration,
-    (cut, end): (CancellationToken, LeaseEnd),
+    (cut, end, contact): (CancellationToken, LeaseEnd, &Contact),
 ) -> Notice {
     let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
     // Boxed, because the runtime moves a task's future several times.
@@ -293,7 +348,10 @@ async fn attempt(
     }
     match ended {
         Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
-        Ok(Ok(None)) if !is_too_long => Notice::Cut(slot, lease),
+        Ok(Ok(None)) if !is_too_long => match contact.given_up() {
+            Some(waited) => Notice::Unanswered(slot, lease, waited),
+            None => Notice::Cut(slot, lease),
+        },
         Ok(Ok(None)) => Notice::Lost(slot, lease),
         Ok(Err(_)) => {
             tracing::error!(%destination, "an attempt panicked; its job lapses");

@@ -9,12 +9,14 @@ use shared::address::Address;
 use shared::outcome::Outcome;
 use shared::transcript::Transcript;
 
+pub use contact::Contact;
 pub use fate::Fate;
 pub use moment::Moment;
 
 pub mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod contact;
 mod fate;
 pub mod http;
 pub mod log;

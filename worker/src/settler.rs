@@ -1,12 +1,14 @@
 //! The settler: one task per worker that holds its leases. It groups finished attempts and settles them together, each
 //! shard for itself, gives back jobs that were not tried, and lengthens the leases of those that take long.
 
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use shared::placement::Destination;
 use shared::store::Store;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::Extended;
@@ -16,11 +18,14 @@ use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+mod hanging;
 mod held;
 mod told;
 
-pub use held::HeldLease;
+use hanging::Hanging;
+pub use hanging::Patience;
 use held::HeldLeases;
+pub use held::{HeldJob, HeldLease};
 use told::{Teller, Untold};
 
 use crate::soon::until;
@@ -43,6 +48,12 @@ pub enum Notice {
     Lost(Slot, Lease),
     /// An attempt was cut off before anything happened, and sends nothing any more: the job is given back.
     Cut(Slot, Lease),
+    /// An attempt was given up because its host had not answered for so long: the job is given
+    /// back.
+    Unanswered(Slot, Lease, Duration),
+    /// So many unproven destinations of a shard have due jobs, and this worker has no place for an
+    /// attempt that may hang.
+    PlacesWanted(u16, u64),
 }
 
 /// Which of the jobs of a lease: its number in the claim.
@@ -55,12 +66,14 @@ pub struct Slot {
 }
 
 /// How the settler works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SettlerSettings {
     /// How long a finished attempt waits for others.
     pub linger: Duration,
     /// How long leases last.
     pub lease: Duration,
+    /// How attempts that hang are dealt with.
+    pub patience: Patience,
 }
 
 /// The worker's end of a settler.
@@ -91,6 +104,8 @@ enum Answered {
     Told(u16),
     /// It was asked at this time, by [`Clock::running`](shared::clock::Clock::running), to lengthen these leases of this shard.
     Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
+    /// These destinations of a shard are silent.
+    Silent(u16, HashSet<Destination>),
 }
 
 /// One shard, as far as the store is asked about it.
@@ -99,12 +114,14 @@ struct Shard {
     untold: Untold,
     is_told: bool,
     is_extended: bool,
+    is_asked_for_silence: bool,
 }
 
 struct Settler {
     teller: Arc<Teller>,
     settings: SettlerSettings,
     held: HeldLeases,
+    hanging: Hanging,
     shards: Vec<Shard>,
     under_way: UnderWay,
     /// When those are told who have waited for others.
@@ -117,9 +134,11 @@ pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (tell, worth_a_visit) = mpsc::channel(2 * usize::from(store.shards()));
     let shards = (0..store.shards()).map(|_| Shard::default()).collect();
     let teller = Arc::new(Teller::new(store, tell));
+    let hanging = Hanging::new(settings.patience.clone());
     let settler = Settler {
         teller: teller.clone(),
         settings,
+        hanging,
         held: HeldLeases::default(),
         shards,
         under_way: UnderWay::new(),
@@ -135,6 +154,8 @@ impl Settler {
         let mut heartbeat = interval(heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
+        let mut looks = interval(self.hanging.period());
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::new();
         loop {
             tokio::select! {
@@ -153,7 +174,11 @@ impl Settler {
                     self.tell_all();
                 }
                 Some(answered) = self.under_way.next() => self.note(answered),
-                _ = heartbeat.tick() => self.extend(),
+                _ = heartbeat.tick() => {
+                    self.extend();
+                    self.tell_silence();
+                }
+                _ = looks.tick() => self.hanging.relieve(&mut self.held),
             }
         }
         self.finish().await;
@@ -162,6 +187,7 @@ impl Settler {
     fn take(&mut self, notice: Notice) {
         match notice {
             Notice::Claimed(held) => return self.held.take(held),
+            Notice::PlacesWanted(shard, destinations) => return self.hanging.want(shard, destinations),
             Notice::Ended(slot, settlement, permit) => {
                 self.held.close(slot);
                 let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
@@ -179,6 +205,10 @@ impl Settler {
             Notice::Cut(slot, lease) => {
                 self.held.close(slot);
                 self.shards[usize::from(slot.lease.shard)].untold.untried.push(lease);
+            }
+            Notice::Unanswered(slot, lease, waited) => {
+                self.held.close(slot);
+                self.shards[usize::from(slot.lease.shard)].untold.unanswered.push((lease, waited));
             }
         }
         self.linger_end.get_or_insert_with(|| Instant::now() + self.settings.linger);
@@ -205,6 +235,10 @@ impl Settler {
                     self.held.note_extended(*lease, asked_at, self.settings.lease, extended);
                 }
             }
+            Answered::Silent(shard, silent) => {
+                self.shards[usize::from(shard)].is_asked_for_silence = false;
+                self.hanging.note_silent(shard, silent);
+            }
         }
     }
 
@@ -227,6 +261,22 @@ impl Settler {
             self.under_way.push(Box::pin(async move {
                 let answers = teller.extend(shard, &leases, length).await;
                 Answered::Extended(shard, asked_at, leases.into_iter().zip(answers).collect())
+            }));
+        }
+    }
+
+    /// Tells the store where attempts wait long for an answer, so that nothing more is claimed
+    /// there.
+    fn tell_silence(&mut self) {
+        for (shard, waiting) in self.hanging.waiting(&mut self.held) {
+            let state = &mut self.shards[usize::from(shard)];
+            if state.is_asked_for_silence || self.teller.is_behind(shard) {
+                continue;
+            }
+            state.is_asked_for_silence = true;
+            let teller = self.teller.clone();
+            self.under_way.push(Box::pin(async move {
+                Answered::Silent(shard, teller.tell_silence(shard, waiting.into_iter().collect()).await)
             }));
         }
     }

@@ -12,7 +12,7 @@ enum Target {
 use Target::{AtLeast, AtMost};
 
 /// The targets, by mode and figure. Figures that are not here are there to be known.
-const TARGETS: [(&str, &str, Target); 28] = [
+const TARGETS: [(&str, &str, Target); 32] = [
     ("ingest", "redis us per job", AtMost(10.0)),
     ("cycle", "jobs per second", AtLeast(100_000.0)),
     ("cycle", "redis us per job", AtMost(8.0)),
@@ -39,6 +39,10 @@ const TARGETS: [(&str, &str, Target); 28] = [
     ("limit", "limit 20, 4 workers: used, percent", AtLeast(70.0)),
     ("limit", "limit 50, 1 worker: used, percent", AtLeast(70.0)),
     ("limit", "limit 50, 4 workers: used, percent", AtLeast(70.0)),
+    ("stall", "64 permits: cold start, ms late, p99", AtMost(10_000.0)),
+    ("stall", "64 permits: warm, ms late, p99", AtMost(2_000.0)),
+    ("stall", "256 permits: cold start, ms late, p99", AtMost(10_000.0)),
+    ("stall", "256 permits: warm, ms late, p99", AtMost(2_000.0)),
     ("smtp", "of smtp-source, percent", AtLeast(50.0)),
     ("smtp", "times Postfix's queue", AtLeast(5.0)),
 ];

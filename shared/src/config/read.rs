@@ -141,6 +141,8 @@ impl Worker {
         set(&mut self.poll_max, section.duration("poll_max", SECOND / 1_000..=60 * SECOND));
         set(&mut self.heartbeat, section.duration("heartbeat", SECOND / 100..=60 * SECOND));
         set(&mut self.settle_linger, section.duration("settle_linger", Duration::ZERO..=SECOND));
+        set(&mut self.unproven_share, section.fraction("unproven_share", 0.01..=1.0));
+        set(&mut self.patience, section.duration("patience", SECOND / 10..=600 * SECOND));
         set(&mut self.attempt_max, section.duration("attempt_max", SECOND..=7 * DAY));
         set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
         set(&mut self.route, section.text("route").map(str::to_owned));

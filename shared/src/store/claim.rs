@@ -22,6 +22,9 @@ pub struct ClaimBounds {
     pub share: usize,
     /// For how long.
     pub lease: Duration,
+    /// How many jobs of unproven destinations: those that have not answered lately, or do not
+    /// answer now.
+    pub unproven: usize,
 }
 
 /// What a claim brought.
@@ -31,6 +34,8 @@ pub struct Claimed {
     pub now: Timestamp,
     /// When the shard is next worth visiting; none where nothing waits in it.
     pub next_visit: Option<Timestamp>,
+    /// How many unproven destinations have due jobs that [`ClaimBounds::unproven`] had no room for.
+    pub unproven_waiting: u64,
     /// The jobs, leased.
     pub jobs: Vec<LeasedJob>,
     /// Records that could not be read: their jobs are leased, come back when the lease lapses, and are worth an alert.
@@ -48,6 +53,8 @@ pub struct LeasedJob {
     pub claimed_at: Timestamp,
     /// When somebody at its destination last got through, as far as is known.
     pub delivered_there: Option<Timestamp>,
+    /// Whether its destination is unproven, so that it may hang.
+    pub is_unproven: bool,
 }
 
 /// The right to attempt and settle one job. What one claim took shares one lease: its token, and its deadline.
@@ -96,6 +103,7 @@ impl Store {
         let mut call = self.call(&CLAIM, shard);
         call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
         call.arg(format!("{:016x}", LeaseToken::new_nonce()?)).arg(self.history.serial(shard));
+        call.arg(bounds.unproven.min(BATCH_MAX));
         let reply: Vec<Value> = self.connections.script(&call).await?;
         let claimed = read_claim(shard, reply)
             .ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))?;
@@ -118,13 +126,15 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
     let token: Option<LeaseToken> = if token.is_empty() { None } else { Some(token.parse().ok()?) };
     let next_visit: i64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
-    let mut claimed = Claimed { now, next_visit, jobs: Vec::new(), corrupt: Vec::new() };
+    let unproven_waiting = read(reply.next()?)?;
+    let mut claimed = Claimed { now, next_visit, unproven_waiting, jobs: Vec::new(), corrupt: Vec::new() };
     let mut number = 0;
     for visit in reply {
         let (Value::Array(fields), Some(token)) = (visit, token) else { return None };
         let mut fields = fields.iter().map(|field| Text::from(field).0);
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
+        let is_unproven = !fields.next()?.is_empty();
         let mut due = now;
         while let (Some(id), Some(read), Some(record)) = (fields.next(), fields.next(), fields.next()) {
             if let Ok(read) = read.parse::<f64>() {
@@ -141,7 +151,7 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
                 Ok(job) => {
                     let destination = destination.clone();
                     let lease = Lease { job: id.into(), destination, shard, token, number, due };
-                    claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there });
+                    claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there, is_unproven });
                 }
                 Err(why) => claimed.corrupt.push((destination.clone(), why)),
             }

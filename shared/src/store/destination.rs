@@ -11,7 +11,7 @@ use super::raw::{self, Text};
 use super::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
-use crate::pace::{PaceLimits, limits_for};
+use crate::pace::{Pace, PaceLimits, limits_for};
 use crate::placement::Destination;
 
 /// What is a token but for this much is one: see `pace.lua`.
@@ -30,6 +30,11 @@ pub struct PaceReport {
     pub breaker: BreakerState,
     /// When somebody there last got through.
     pub delivered: Option<Timestamp>,
+    /// When a host there last answered an attempt.
+    pub answered: Option<Timestamp>,
+    /// Until when it counts as silent: an attempt there waits for an answer, and no other got one
+    /// meanwhile.
+    pub silent_until: Option<Timestamp>,
     /// Its limits from the configuration, where it has its own.
     pub limits: Option<PaceLimits>,
     /// Its limits from an operator, which win.
@@ -180,8 +185,14 @@ impl Store {
     /// How many attempts may be under way at once at a destination that has this pace.
     pub fn window_in_force(&self, destination: &Destination, pace: &PaceReport) -> u32 {
         let (limits, _) = self.limits_in_force(destination, pace);
-        let moved = pace.window.unwrap_or(f64::from(self.limits.pace.window));
-        moved.min(f64::from(limits.window)) as u32
+        let Pace { window_new, answered_within, .. } = self.limits.pace;
+        let now = self.clock.now();
+        let moved = pace.window.unwrap_or(f64::from(window_new)).min(f64::from(limits.window)) as u32;
+        if pace.silent_until.is_some_and(|until| until > now) {
+            return moved.min(1);
+        }
+        let answered_lately = pace.answered.is_some_and(|at| now.ms() - at.ms() < answered_within.as_millis() as i64);
+        if answered_lately { moved } else { moved.min(window_new) }
     }
 
     /// What waits at a destination.
@@ -223,6 +234,8 @@ fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
         })?
         .unwrap_or_default(),
         delivered: optional(field("delivered"), instant)?,
+        answered: optional(field("answered"), instant)?,
+        silent_until: optional(field("silent"), instant)?,
         limits: optional(field("limits"), |text| text.parse().ok())?,
         override_limits: optional(field("override"), |text| text.parse().ok())?,
         hold: optional(field("hold"), |until| {

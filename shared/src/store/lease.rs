@@ -1,11 +1,13 @@
-//! Leases between claim and settle: giving one back untried, and lengthening one.
+//! Leases between claim and settle: giving one back untried, lengthening one, and telling that a
+//! host does not answer.
 
 use std::time::Duration;
 
 use super::claim::{Lease, LeaseKey};
 use super::raw::Text;
-use super::scripts::{EXTEND, RELEASE, ms};
+use super::scripts::{EXTEND, RELEASE, SILENT, ms};
 use super::{BATCH_MAX, Store, StoreError};
+use crate::placement::Destination;
 
 /// What became of a lease that was to be lengthened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +28,20 @@ pub enum GivenBack {
     Untried,
     /// Its attempt crashed: it lapses at once, which counts towards quarantine.
     Crashed,
+    /// Its host had not answered for this long, and others need the room. It is due when it was due
+    /// before; unless others were answered there meanwhile, the breaker of its destination opens.
+    Unanswered(Duration),
 }
 
 impl Store {
     /// Gives leased jobs back. Tells how many were given back; the others' tokens were stale, and nothing changed for them.
     pub async fn release(&self, leases: &[Lease], why: GivenBack) -> Result<usize, StoreError> {
         let mut released = 0;
+        let reason = match why {
+            GivenBack::Untried => String::new(),
+            GivenBack::Crashed => "crashed".to_owned(),
+            GivenBack::Unanswered(waited) => ms(waited).to_string(),
+        };
         for (shard, leases) in self.by_shard(leases, |lease| lease.shard) {
             let mut call = self.call(&RELEASE, shard);
             for lease in leases {
@@ -40,7 +50,7 @@ impl Store {
                     .arg(lease.number)
                     .arg(lease.destination.as_str())
                     .arg(lease.due.ms())
-                    .arg(if why == GivenBack::Crashed { "crashed" } else { "" });
+                    .arg(&reason);
             }
             let reply: Vec<i64> = self.connections.script(&call).await?;
             released += reply.iter().skip(1).filter(|done| **done == 1).count();
@@ -72,6 +82,22 @@ impl Store {
             }
         }
         answers
+    }
+
+    /// Tells that attempts at these destinations of one shard have waited so long for an answer.
+    /// Returns for each whether it is silent: no attempt there got an answer in that time. It gets
+    /// no more attempts for some seconds then.
+    pub async fn note_silence(&self, shard: u16, waiting: &[(Destination, Duration)]) -> Result<Vec<bool>, StoreError> {
+        let mut silent = Vec::with_capacity(waiting.len());
+        for batch in waiting.chunks(BATCH_MAX) {
+            let mut call = self.call(&SILENT, shard);
+            for (destination, waited) in batch {
+                call.arg(destination.as_str()).arg(ms(*waited));
+            }
+            let reply: Vec<i64> = self.connections.script(&call).await?;
+            silent.extend(reply.into_iter().skip(1).map(|is_silent| is_silent == 1));
+        }
+        Ok(silent)
     }
 
     /// Groups items by their shard, in batches that one script call takes.

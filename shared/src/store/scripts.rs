@@ -72,18 +72,19 @@ macro_rules! scripts {
 }
 
 scripts! {
-    SCHEDULE = "schedule" Refused after "lease", "pace";
-    CLAIM = "claim" Refused after "lease", "pace", "lapse";
-    SETTLE = "settle" Runs after "lease", "pace", "tally";
-    REFUTE = "refute" Refused after "lease", "pace", "tally";
-    RELEASE = "release" Runs after "lease", "pace", "lapse";
-    FACTS = "facts" Refused after "lease", "pace";
+    SCHEDULE = "schedule" Refused after "lease", "pace_fields", "pace";
+    CLAIM = "claim" Refused after "lease", "pace_fields", "pace", "lapse";
+    SETTLE = "settle" Runs after "lease", "pace_fields", "pace", "tally";
+    REFUTE = "refute" Refused after "lease", "pace_fields", "pace", "tally";
+    RELEASE = "release" Runs after "lease", "pace_fields", "pace", "lapse";
+    SILENT = "silent" Refused after "lease", "pace_fields", "pace";
+    FACTS = "facts" Refused after "lease", "pace_fields", "pace";
     EXTEND = "extend" Runs after "lease";
     UNDER_WAY = "under_way" Runs after "lease";
-    HOLD = "hold" Runs after "lease", "pace";
-    UNHOLD = "unhold" Runs after "lease", "pace";
-    OVERRIDE = "override" Runs after "lease", "pace";
-    LIMIT = "limit" Runs after "lease", "pace";
+    HOLD = "hold" Runs after "lease", "pace_fields", "pace";
+    UNHOLD = "unhold" Runs after "lease", "pace_fields", "pace";
+    OVERRIDE = "override" Runs after "lease", "pace_fields", "pace";
+    LIMIT = "limit" Runs after "lease", "pace_fields", "pace";
     NOTE = "note" Refused;
     NOTE_FINDINGS = "note_findings" Refused;
     LOOK_UP = "look_up" Reads;
@@ -92,11 +93,11 @@ scripts! {
     END_HEARING = "end_hearing" Runs;
     PUT_BACK = "put_back" Runs;
     REINSTATE = "reinstate" Refused;
-    REPAIR = "repair" Runs after "lease", "pace", "lapse";
-    RECOUNT = "recount" Runs after "lease", "pace", "lapse";
+    REPAIR = "repair" Runs after "lease", "pace_fields", "pace", "lapse";
+    RECOUNT = "recount" Runs after "lease", "pace_fields", "pace", "lapse";
     SWEEP = "sweep" Runs after "lease";
     TRIM_MARKS = "trim_marks" Runs;
-    TRIM_TROUBLE = "trim_trouble" Runs after "lease", "pace";
+    TRIM_TROUBLE = "trim_trouble" Runs after "lease", "pace_fields", "pace";
 }
 
 impl Store {
@@ -130,7 +131,9 @@ impl Store {
             .arg(ms(pace.breaker.over))
             .arg(ms(pace.breaker.open))
             .arg(ms(pace.breaker.open_max))
-            .arg(pace.window_min);
+            .arg(pace.window_min)
+            .arg(pace.window_new)
+            .arg(ms(pace.answered_within));
         call
     }
 }
@@ -185,7 +188,7 @@ mod tests {
             assert_eq!(verb_of(known.script.get_hash()), Some(known.verb));
         }
         assert_eq!(verb_of(""), None);
-        let parts = ["lapse", "lease", "pace", "prelude", "tally"];
+        let parts = ["lapse", "lease", "pace_fields", "pace", "prelude", "tally"];
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/lua")).unwrap();
         let mut files: Vec<String> = files
             .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())

@@ -2,13 +2,15 @@
 //! destination.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use harness::world::LEASE;
 use shared::clock::Timestamp;
 use shared::pace::{Feedback, Pace, PaceLimits};
+use shared::store::claim::ClaimBounds;
 use shared::store::lease_token::LeaseToken;
 
-use super::DESTINATIONS;
+use super::{DESTINATIONS, SILENT};
 
 mod pace;
 
@@ -26,6 +28,8 @@ pub(super) struct Model {
     paces: Vec<Destination>,
     /// By shard and token: when each ends, and on whom it still is, be it in vain.
     leases: BTreeMap<(u16, LeaseToken), (Timestamp, BTreeSet<Slot>)>,
+    /// Shards where unproven destinations wait for a place.
+    pub(super) crowded: BTreeSet<u16>,
 }
 
 struct Job {
@@ -43,7 +47,15 @@ enum State {
 impl Model {
     pub(super) fn new(settings: Pace, max_lapses: u32, shards: Vec<u16>) -> Self {
         let paces = shards.iter().map(|_| Destination::default()).collect();
-        Self { settings, max_lapses, shards, jobs: BTreeMap::new(), paces, leases: BTreeMap::new() }
+        Self {
+            settings,
+            max_lapses,
+            shards,
+            jobs: BTreeMap::new(),
+            paces,
+            leases: BTreeMap::new(),
+            crowded: BTreeSet::new(),
+        }
     }
 
     pub(super) fn pace(&self, place: usize) -> &Destination {
@@ -96,8 +108,16 @@ impl Model {
     }
 
     /// A claim of one shard brought `had`, under `token`: exactly what it should have.
-    pub(super) fn claim(&mut self, shard: u16, share: usize, now: Timestamp, token: Option<LeaseToken>, had: &[Slot]) {
+    pub(super) fn claim(
+        &mut self,
+        shard: u16,
+        bounds: ClaimBounds,
+        now: Timestamp,
+        token: Option<LeaseToken>,
+        had: &[Slot],
+    ) {
         self.lapse(shard, now);
+        let (mut of_unproven, mut wanted_of_unproven) = (0, 0);
         for place in self.places(shard) {
             let due: Vec<Slot> = self.due(place, now);
             let of_place: Vec<Slot> = had.iter().copied().filter(|slot| slot % DESTINATIONS == place).collect();
@@ -107,7 +127,15 @@ impl Model {
                 Allowed::Some(count) => count,
                 Allowed::Probe => 1,
             };
-            assert_eq!(of_place.len(), count.min(share).min(due.len()), "destination {place}, due: {due:?}");
+            let mut wanted = count.min(bounds.share).min(due.len());
+            if self.paces[place].is_proven(&self.settings, now) {
+                assert_eq!(of_place.len(), wanted, "destination {place}, due: {due:?}");
+            } else {
+                // While some wait for a place, each gets one.
+                wanted = if self.crowded.contains(&shard) { wanted.min(1) } else { wanted };
+                assert!(of_place.len() <= wanted, "destination {place}, due: {due:?}");
+                (of_unproven, wanted_of_unproven) = (of_unproven + of_place.len(), wanted_of_unproven + wanted);
+            }
             let latest = of_place.iter().filter_map(|slot| self.due_of(*slot)).max();
             let left = due.iter().filter(|slot| !of_place.contains(slot)).filter_map(|slot| self.due_of(*slot)).min();
             assert!(latest.is_none() || left.is_none() || latest <= left, "those go first that are due first");
@@ -118,6 +146,7 @@ impl Model {
                 self.jobs.get_mut(&slot).unwrap().state = State::Leased(token.unwrap());
             }
         }
+        assert_eq!(of_unproven, wanted_of_unproven.min(bounds.unproven), "of unproven destinations");
         if let Some(token) = token {
             self.leases.insert((shard, token), (now.plus(LEASE), had.iter().copied().collect()));
             for place in self.places(shard) {
@@ -227,8 +256,41 @@ impl Model {
         let (was_on, valid) = (self.leave(slot, token), self.is_on(slot, token));
         if was_on {
             self.feed(slot, token, feedback, self.in_flight(slot % DESTINATIONS), now);
+            if matches!(feedback, Feedback::Good | Feedback::RouteFailed | Feedback::Answered) {
+                self.paces[slot % DESTINATIONS].note_answer(now);
+            }
         }
         was_on && valid
+    }
+
+    /// An attempt was given up that had waited so long for an answer. Whether its job was given
+    /// back.
+    pub(super) fn give_up(
+        &mut self,
+        slot: Slot,
+        token: LeaseToken,
+        due: Timestamp,
+        waited: Duration,
+        now: Timestamp,
+    ) -> bool {
+        let (was_on, valid) = (self.leave(slot, token), self.is_on(slot, token));
+        if was_on {
+            let (place, in_flight) = (slot % DESTINATIONS, self.in_flight(slot % DESTINATIONS));
+            self.paces[place].give_up(&self.settings, token, waited, in_flight, now);
+        }
+        if was_on && valid {
+            self.jobs.get_mut(&slot).unwrap().state = State::Waiting(due);
+        }
+        was_on && valid
+    }
+
+    /// An attempt has waited so long for an answer. Whether its destination is silent.
+    pub(super) fn note_silence(&mut self, place: usize, waited: Duration, now: Timestamp) -> bool {
+        let is_mute = self.paces[place].is_mute(waited, now);
+        if is_mute {
+            self.paces[place].silent = Some(now.plus(SILENT));
+        }
+        is_mute
     }
 
     pub(super) fn release(&mut self, slot: Slot, token: LeaseToken, due: Timestamp, now: Timestamp) -> bool {

@@ -40,14 +40,15 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The tests' own server, 21 November 2026, and 32 messages.
+    /// The tests' own server, 21 November 2026, 32 messages, and as many attempts at once at a
+    /// destination that has not answered yet as at others.
     fn default() -> Self {
         Self {
             redis: Deployment::default(),
             start: Timestamp::parse("2026-11-21T09:30:00Z").expect("it is an instant"),
             max_messages: 32,
             max_lapses: 5,
-            pace: Pace::default(),
+            pace: Pace { window_new: Pace::default().window, ..Pace::default() },
             rules: Vec::new(),
             confirm: Duration::ZERO,
         }

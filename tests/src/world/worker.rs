@@ -32,6 +32,8 @@ impl World {
         let mut settings = Config::embedded().worker;
         settings.lease = LEASE;
         settings.poll_max = 2 * MS;
+        // All destinations of most tests are new.
+        settings.unproven_share = 1.0;
         change(&mut settings);
         let worker = Worker::new(
             store.clone(),

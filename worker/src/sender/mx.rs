@@ -16,7 +16,7 @@ use super::smtp::session::{Manner, Peer, Place};
 use super::smtp::tls::TlsClient;
 use super::smtp::trail::Trail;
 use super::smtp::{assumed, without_content};
-use super::{Attempt, Sender};
+use super::{Attempt, Sender, contact};
 
 mod hosts;
 mod passed;
@@ -51,6 +51,7 @@ impl MxSender {
 
     async fn try_hosts(&self, attempt: &Attempt, content: &[u8], trail: &mut Trail) -> Outcome {
         trail.begin(Phase::Lookup);
+        contact::pause();
         let dns = match &self.dns {
             Ok(dns) => dns,
             Err(why) => return Lookup::ours(why.clone()).outcome(),
@@ -65,6 +66,7 @@ impl MxSender {
         let mut turn = self.sources.turn();
         for host in hosts.into_iter().take(self.settings.hosts_max) {
             trail.begin(Phase::Lookup);
+            contact::pause();
             let addresses = match dns.addresses(&host).await {
                 Ok(addresses) => addresses,
                 Err(no) => {
@@ -83,6 +85,7 @@ impl MxSender {
                 left -= 1;
                 let place = Place::Address((address, self.settings.port).into());
                 let peer = Peer { host: hosts::name(&host, address), place, source, tls: self.tls_for(domain) };
+                contact::turn_to_host();
                 match self.pools.hand_over(&peer, attempt, content, trail).await {
                     Ok(reply) => return Outcome::Delivered(reply),
                     Err(stop) if stop.is_unknown() => {

@@ -5,24 +5,38 @@ use std::time::Duration;
 
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::Extended;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::Slot;
 use crate::lease_end::LeaseEnd;
+use crate::sender::Contact;
+
+/// A job that is leased, while its attempt goes on.
+pub struct HeldJob {
+    /// Its part of the lease.
+    pub lease: Lease,
+    /// What stops its attempt.
+    pub cut: CancellationToken,
+    /// For how long its host has been silent.
+    pub contact: Contact,
+    /// Its place in the share of attempts that may hang.
+    pub place: Option<OwnedSemaphorePermit>,
+}
 
 /// A lease while it is held.
 pub struct HeldLease {
     key: LeaseKey,
-    /// The jobs whose attempts have not ended, by their number, and what stops each.
-    open: Vec<Option<(Lease, CancellationToken)>>,
+    /// The jobs whose attempts have not ended, by their number.
+    open: Vec<Option<HeldJob>>,
     left: usize,
     end: LeaseEnd,
 }
 
 impl HeldLease {
-    /// The lease on these jobs. A job's token is cancelled when the lease is lost for it, so that nothing more is sent.
-    /// `end` is moved on as the lease is lengthened.
-    pub fn new(key: LeaseKey, jobs: Vec<(Lease, CancellationToken)>, end: LeaseEnd) -> Self {
+    /// The lease on these jobs. A job's attempt is cut off when the lease is lost for it, so that
+    /// nothing more is sent. `end` is moved on as the lease is lengthened.
+    pub fn new(key: LeaseKey, jobs: Vec<HeldJob>, end: LeaseEnd) -> Self {
         let left = jobs.len();
         Self { key, open: jobs.into_iter().map(Some).collect(), left, end }
     }
@@ -31,8 +45,8 @@ impl HeldLease {
     /// those are.
     fn let_go(&mut self, void: &[String]) -> usize {
         for slot in &mut self.open {
-            if let Some((_, cut)) = slot.take_if(|(lease, _)| void.iter().any(|id| **id == *lease.job)) {
-                cut.cancel();
+            if let Some(job) = slot.take_if(|job| void.iter().any(|id| **id == *job.lease.job)) {
+                job.cut.cancel();
                 self.left -= 1;
             }
         }
@@ -48,6 +62,11 @@ impl HeldLeases {
     /// Holds one more.
     pub(super) fn take(&mut self, held: HeldLease) {
         self.0.insert(held.key, held);
+    }
+
+    /// The jobs whose attempts have not ended.
+    pub(super) fn open_jobs(&mut self) -> impl Iterator<Item = &mut HeldJob> {
+        self.0.values_mut().flat_map(|held| held.open.iter_mut().flatten())
     }
 
     /// The attempt in this slot has ended. A lease of which no job is left is held no more.
@@ -89,7 +108,7 @@ impl HeldLeases {
                         attempts = held.left,
                         "a lease ran out while its attempts went on; they are stopped"
                     );
-                    held.open.iter().flatten().for_each(|(_, cut)| cut.cancel());
+                    held.open.iter().flatten().for_each(|job| job.cut.cancel());
                 }
             }
         }

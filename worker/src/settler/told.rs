@@ -1,10 +1,13 @@
 //! What the store is told of the jobs of one shard: how their attempts ended, and which are given back. It is told until
 //! it has answered, and no other shard waits for that.
 
+use std::collections::HashSet;
 use std::mem;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use shared::placement::Destination;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
@@ -31,12 +34,14 @@ pub(super) struct Untold {
     pub(super) crashed: Vec<Lease>,
     /// Jobs that were not tried.
     pub(super) untried: Vec<Lease>,
+    /// Jobs whose host had not answered for so long.
+    pub(super) unanswered: Vec<(Lease, Duration)>,
 }
 
 impl Untold {
     /// Whether the store knows all.
     pub(super) fn is_empty(&self) -> bool {
-        self.ended.is_empty() && self.crashed.is_empty() && self.untried.is_empty()
+        self.ended.is_empty() && self.crashed.is_empty() && self.untried.is_empty() && self.unanswered.is_empty()
     }
 }
 
@@ -70,13 +75,16 @@ impl Teller {
 
     /// Tells the store all of it, and returns when it has answered.
     pub(super) async fn tell(&self, shard: u16, untold: Untold) {
-        let Untold { ended, mut permits, crashed, untried } = untold;
+        let Untold { ended, mut permits, crashed, untried, unanswered } = untold;
         if !ended.is_empty() {
             self.settle(shard, ended, &mut permits).await;
         }
         drop(permits);
         self.give_back(shard, &crashed, GivenBack::Crashed).await;
         self.give_back(shard, &untried, GivenBack::Untried).await;
+        for (lease, waited) in &unanswered {
+            self.give_back(shard, slice::from_ref(lease), GivenBack::Unanswered(*waited)).await;
+        }
         self.behind[usize::from(shard)].store(false, Ordering::Relaxed);
     }
 
@@ -130,7 +138,10 @@ impl Teller {
         while !leases.is_empty() {
             match self.ask(shard, self.store.release(leases, why)).await {
                 Ok(released) => {
-                    tracing::info!(shard, released, ?why, "gave jobs back");
+                    match why {
+                        GivenBack::Unanswered(_) => tracing::debug!(shard, released, ?why, "gave a job back"),
+                        _ => tracing::info!(shard, released, ?why, "gave jobs back"),
+                    }
                     return;
                 }
                 // What was given back before the answer was lost has a stale token by now, and stays as it is.
@@ -138,7 +149,7 @@ impl Teller {
                 // One that cannot be given back must not take the others with it.
                 Err(_) if leases.len() > 1 => {
                     for lease in leases {
-                        Box::pin(self.give_back(shard, std::slice::from_ref(lease), why)).await;
+                        Box::pin(self.give_back(shard, slice::from_ref(lease), why)).await;
                     }
                     return;
                 }
@@ -156,6 +167,21 @@ impl Teller {
         let answers = self.store.extend(leases, length).await;
         self.silent[usize::from(shard)].store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
         answers
+    }
+
+    /// Tells the store of destinations of one shard where an attempt has waited so long for an
+    /// answer. Returns those that are silent; none if the store does not answer.
+    pub(super) async fn tell_silence(&self, shard: u16, waiting: Vec<(Destination, Duration)>) -> HashSet<Destination> {
+        match self.ask(shard, self.store.note_silence(shard, &waiting)).await {
+            Ok(silent) => {
+                let named = waiting.into_iter().zip(silent);
+                named.filter_map(|((destination, _), is_silent)| is_silent.then_some(destination)).collect()
+            }
+            Err(err) => {
+                tracing::debug!(%err, shard, "it could not be told which destinations do not answer");
+                HashSet::new()
+            }
+        }
     }
 
     /// Asks the store about one shard.

@@ -13,6 +13,8 @@ const DAY: Duration = super::DAY;
 
 pub(super) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     read_limits(&mut pace.limits, section, "window_max");
+    set_number(&mut pace.window_new, section.number("window_new", 1..=100_000));
+    set(&mut pace.answered_within, section.duration("answered_within", SECOND..=30 * DAY));
     set_number(&mut pace.window, section.number("window", 1..=100_000));
     set_number(&mut pace.window_min, section.number("window_min", 1..=100_000));
 }

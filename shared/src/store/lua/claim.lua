@@ -1,18 +1,22 @@
 -- Leases due jobs of one shard: visits the destinations whose time has come, takes from each what its pace allows and no
 -- more than a bounded share, and writes back when each is next worth visiting.
 --
--- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of the lease in ms; a nonce
--- that no other claim has; the highest serial of the shard that the claimer has seen
--- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); then per
--- destination: its name, when somebody there last got through ('' where unknown), and per job id, due and record. They are
--- in the order of their due times; where due is '' it is that of the job before, or later, and not after now.
+-- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of
+-- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the claimer
+-- has seen; how many jobs of unproven destinations at most (pace.lua)
+-- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting
+-- (-1: never); how many unproven destinations wait for room; then per destination: its name, when
+-- somebody there last got through ('' if unknown), '1' if it is unproven, else '', and per job id,
+-- due and record. They are in the order of their due times; where due is '' it is that of the job
+-- before, or later, and not after now.
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must
 -- be settled then.
--- Cost: 8 operations and 4 per destination visited, 6 where it gives many. Atomic.
+-- Cost: 10 operations and 4 per destination visited, 6 where it gives many. Atomic.
 
-local batch, share, lease_ms, nonce, seen = unpack(ARGV, FIRST)
+local batch, share, lease_ms, nonce, seen, unproven_left = unpack(ARGV, FIRST)
 batch, share, lease_ms, seen = tonumber(batch), tonumber(share), tonumber(lease_ms), tonumber(seen)
-assert(#ARGV == FIRST + 4, 'claim takes 5 values')
+unproven_left = tonumber(unproven_left)
+assert(#ARGV == FIRST + 5, 'claim takes 6 values')
 
 -- An answer larger than this could take longer than its reader waits. The first job is always in it.
 local BYTES_MAX = 8 * 1024 * 1024
@@ -20,6 +24,9 @@ local BYTES_MAX = 8 * 1024 * 1024
 lapse(batch)
 write_pace()
 write_due()
+
+-- How many destinations of the agenda are looked at, at least: some may get nothing.
+local LOOKED_AT = 64
 
 -- Of how many jobs of a visit it is read when each was due: the server prints such an instant slowly.
 local DUES_READ = 16
@@ -30,7 +37,7 @@ local token
 -- still come behind those that it has forgotten. If the clock was put back as well, the claimers' memory keeps the order.
 local function take_token()
   if not token then
-    local serial = text(math.max(tonumber(redis.call('GET', SERIAL) or 0) + 1, seen + 1, NOW))
+    local serial = text(math.max((not_negative(redis.call('GET', SERIAL) or 0) or 0) + 1, seen + 1, NOW))
     redis.call('SET', SERIAL, serial)
     token = serial .. '-' .. nonce
   end
@@ -38,8 +45,10 @@ local function take_token()
 end
 
 local left = batch
+-- While unproven destinations wait, each gets one attempt, so that all have their turn soon.
+local is_crowded = redis.call('ZCARD', UNPROVEN) > 0
 local all_ids = {}
-local next_visits, finished = {}, {}
+local next_visits, finished, queued = {}, {}, {}
 -- What was taken where, by visit.
 local replies, dues_at, taken_at, pace_at, changes_at = {}, {}, {}, {}, {}
 
@@ -48,11 +57,21 @@ local function visit_again(destination, at)
   next_visits[#next_visits + 1] = destination
 end
 
+-- An unproven destination has due jobs, and this worker has no room for more of that kind: the
+-- first worker that has takes them.
+local function queue(destination, changes)
+  queued[#queued + 1] = NOW_TEXT
+  queued[#queued + 1] = destination
+  set(changes, 'parked', '1')
+  visit_again(destination, fallback)
+end
+
 -- The first jobs of a due set that are due, no more than `most`; when they were, as far as that was read; and when the one
--- behind them is.
+-- behind them is. Nil if there is no such set.
 local function due_jobs(key, most)
   local first = math.min(most, DUES_READ)
-  local waiting = redis.call('ZRANGE', key, 0, first, 'WITHSCORES')
+  local waiting = redis.pcall('ZRANGE', key, 0, first, 'WITHSCORES')
+  if waiting.err then return nil end
   local ids, dues = {}, {}
   for n = 1, first do
     local id, due = waiting[2 * n - 1], waiting[2 * n]
@@ -69,21 +88,43 @@ end
 -- Takes what is due at one destination, and says when it is next worth visiting.
 local function visit(destination)
   local changes = {}
-  local pace = redis.call(
-    'HMGET', pace_key(destination), 'in_flight', 'window', 'tokens', 'breaker', 'delivered', 'limits', 'override', 'hold'
-  )
+  local pace = read_pace(destination)
   local allowed, next_visit, take = allowance(pace, changes, take_token, fallback)
   if allowed == 0 then
     call_many('HSET', pace_key(destination), changes)
     return visit_again(destination, next_visit)
   end
   local key = due_key(destination)
-  local ids, dues, next_due = due_jobs(key, math.min(share, left, allowed))
+  local is_unproven = not is_proven(pace)
+  local most = math.min(share, left, allowed)
+  if is_unproven then
+    most = math.min(most, unproven_left, is_crowded and 1 or most)
+    if most == 0 then
+      local first = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
+      if first.err then forget_due(destination) end
+      if not first[2] then
+        finished[#finished + 1] = destination
+      elseif tonumber(first[2]) > NOW then
+        visit_again(destination, tonumber(first[2]))
+      else
+        queue(destination, changes)
+        call_many('HSET', pace_key(destination), changes)
+      end
+      return
+    end
+  end
+  local ids, dues, next_due = due_jobs(key, most)
+  if not ids then
+    forget_due(destination)
+    finished[#finished + 1] = destination
+    return
+  end
   local taken = #ids
   local limited = taken == allowed and next_due ~= nil and next_due <= NOW
   if taken > 0 then
     if next_due then redis.call('ZREMRANGEBYRANK', key, 0, taken - 1) else redis.call('UNLINK', key) end
     left = left - taken
+    if is_unproven then unproven_left = unproven_left - taken end
     if take then
       take(taken, limited)
     elseif limited then
@@ -92,33 +133,51 @@ local function visit(destination)
     local known = #all_ids
     for n = 1, taken do all_ids[known + n] = ids[n] end
     local v = #replies + 1
-    replies[v] = { destination, pace[5] or '' }
+    local delivered = pace.delivered and text(pace.delivered) or ''
+    replies[v] = { destination, delivered, is_unproven and '1' or '' }
     dues_at[v], taken_at[v], pace_at[v], changes_at[v] = dues, taken, pace, changes
   end
   if not next_due then
     finished[#finished + 1] = destination
   elseif limited then
     visit_again(destination, math.max(next_visit, NOW))
+  elseif is_unproven and (is_crowded or unproven_left == 0) and next_due <= NOW then
+    queue(destination, changes)
   else
     -- A destination with work left goes behind all that wait already.
     visit_again(destination, math.max(next_due, NOW))
   end
 end
 
-for _, destination in ipairs(redis.call('ZRANGE', AGENDA, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, batch)) do
-  if left == 0 then break end
-  visit(destination)
+-- Those that have waited for room first: nothing else brings them a visit.
+local visited, waited = {}, {}
+if unproven_left > 0 then
+  local last = math.min(batch, unproven_left) - 1
+  for _, destination in ipairs(redis.call('ZRANGE', UNPROVEN, 0, last)) do
+    if left == 0 or unproven_left == 0 then break end
+    visited[destination] = true
+    waited[#waited + 1] = destination
+    visit(destination)
+  end
 end
+local looked_at = math.max(batch, LOOKED_AT)
+for _, destination in ipairs(redis.call('ZRANGE', AGENDA, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, looked_at)) do
+  if left == 0 then break end
+  if not visited[destination] then visit(destination) end
+end
+call_many('ZREM', UNPROVEN, waited)
+-- NX: one that waits already keeps its place.
+if #queued > 0 then redis.call('ZADD', UNPROVEN, 'NX', unpack(queued)) end
 call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
-local reply = { NOW, '', -1 }
+local reply = { NOW, '', -1, redis.call('ZCARD', UNPROVEN) }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0
   for v, answer in ipairs(replies) do
     local dues = dues_at[v]
-    local before, size = #leased, 2
+    local before, size = #leased, 3
     for n = 1, taken_at[v] do
       k = k + 1
       local record = records[k]
@@ -134,7 +193,7 @@ if #all_ids > 0 then
     end
     -- Where nothing was leased nothing was taken, and above all no probe is under way.
     if #leased > before then
-      local in_flight = text((pace_at[v][1] or 0) + #leased - before)
+      local in_flight = text((pace_at[v].in_flight or 0) + #leased - before)
       redis.call('HSET', pace_key(answer[1]), 'in_flight', in_flight, unpack(changes_at[v]))
       reply[#reply + 1] = answer
     end

@@ -56,8 +56,9 @@ local function lines_of(record) return string.match(record, '\n.*') or '' end
 -- When the job last failed, by its history or by its messages' bounces; and its last try alone.
 local function last_failure(record)
   local read, head = pcall(cjson.decode, head_of(record))
-  local tries = read and type(head) == 'table' and head.h or {}
-  local tried = #tries > 0 and tries[#tries].t or 0
+  local tries = read and type(head) == 'table' and head.h
+  local last = type(tries) == 'table' and tries[#tries]
+  local tried = type(last) == 'table' and tonumber(last.t) or 0
   local newest = tried
   for at in string.gmatch(record, '\n{"i":".-","b":(%d+)') do newest = math.max(newest, tonumber(at)) end
   return newest, tried
@@ -139,9 +140,7 @@ local function revive_job(id, destination, what, at, message)
   clear_standing(id)
   local head = head_of(record)
   if not rests then
-    head = cjson.decode(head)
-    head.a, head.c, head.o = 0, NOW, nil
-    head = cjson.encode(head)
+    head = renewed(head)
     resumed[id] = destination
   end
   record_of[id] = head .. rest

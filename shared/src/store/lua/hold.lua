@@ -8,6 +8,8 @@
 assert(#ARGV == FIRST + 2, 'hold takes 3 values')
 local destination, hold_until, reason = unpack(ARGV, FIRST)
 
+-- Puts right what is no pace at all.
+read_pace(destination)
 redis.call('HSET', pace_key(destination), 'hold', hold_until, 'hold_reason', cjson.decode(reason))
 note_trouble(destination)
 local fields = ',"reason":' .. reason

@@ -7,7 +7,8 @@
 -- jobs that have been taken out of their lease.
 local function destination_of(record, id)
   local read, head = pcall(cjson.decode, head_of(record))
-  return read and type(head) == 'table' and head.d or string.match(id, '[^@]*$')
+  local is_read = read and type(head) == 'table' and type(head.d) == 'string'
+  return is_read and head.d or string.match(id, '[^@]*$')
 end
 
 -- Puts back jobs that are in no lease any more. `due_of` is by id.
@@ -33,7 +34,7 @@ local function put_back(ids, token, due_of)
       end
       local fields = ',"job":' .. cjson.encode(id) .. ',"destination":' .. cjson.encode(destination) .. '}'
       add_event('{"type":"JobLapsed"' .. fields)
-      if redis.call('HINCRBY', LAPSES, id, 1) >= MAX_LAPSES then
+      if count_up(LAPSES, id, 1) >= MAX_LAPSES then
         redis.call('ZADD', QUARANTINE, NOW_TEXT, id)
         add_event('{"type":"JobQuarantined"' .. fields)
       else

@@ -16,8 +16,13 @@ local function put_lease(token, ids, deadline)
   redis.call('ZADD', LEASES, text(deadline), token)
 end
 
+-- How many marks are read. No lease has more.
+local MARKS_MAX = 1000
+
 -- The marks of a lease as bytes, by the job's number in it. Empty where the lease is over.
-local function read_marks(token) return { string.byte(redis.call('HGET', LEASED, token) or '', 1, -1) } end
+local function read_marks(token)
+  return { string.byte(redis.call('HGET', LEASED, token) or '', 1, MARKS_MAX) }
+end
 
 -- Writes a lease back after marks were changed. One with no job in it is over.
 local function write_marks(token, marks)

@@ -12,6 +12,8 @@ local changed = 0
 for i = FIRST, #ARGV, 2 do
   local destination, limits = ARGV[i], ARGV[i + 1]
   local key = pace_key(destination)
+  -- Puts right what is no pace at all.
+  read_pace(destination)
   if (redis.call('HGET', key, 'limits') or '') ~= limits then
     if limits == '' then redis.call('HDEL', key, 'limits') else redis.call('HSET', key, 'limits', limits) end
     wake(destination, NOW)
@@ -19,4 +21,5 @@ for i = FIRST, #ARGV, 2 do
   end
 end
 write_due()
+write_journal()
 return { NOW, changed }

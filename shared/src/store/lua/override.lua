@@ -4,13 +4,18 @@
 -- ARGV from FIRST: destination; 'rate burst window', or '' for none
 -- Reply: now.
 -- Full memory: runs, because an operator says so. It adds a field and an event.
--- Cost: 4 operations, 1 where nothing changes. Atomic; repeating it changes nothing.
+-- Cost: 5 operations, 2 where nothing changes. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'override takes 2 values')
 local destination, limits = unpack(ARGV, FIRST)
 local key = pace_key(destination)
+-- Puts right what is no pace at all.
+read_pace(destination)
 
-if (redis.call('HGET', key, 'override') or '') == limits then return { NOW } end
+if (redis.call('HGET', key, 'override') or '') == limits then
+  write_journal()
+  return { NOW }
+end
 local fields = ''
 if limits == '' then
   redis.call('HDEL', key, 'override')

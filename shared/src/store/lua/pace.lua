@@ -3,7 +3,8 @@
 --
 -- ARGV[9]   tokens per second; 0: no limit
 -- ARGV[10]  how many tokens may be saved up
--- ARGV[11]  attempts at once, to begin with
+-- ARGV[11]  attempts at once up to which each answer adds one, as long as no failure has narrowed
+--           the window
 -- ARGV[12]  attempts at once, at most
 -- ARGV[13]  failures of the host in a row that open the breaker
 -- ARGV[14]  share of failures that opens it, of what was tried in ARGV[16]
@@ -12,8 +13,12 @@
 -- ARGV[17]  how long the breaker is open the first time, in ms; doubled for each time in a row
 -- ARGV[18]  how long it is so at most, in ms
 -- ARGV[19]  attempts at once that failures leave at least
+-- ARGV[20]  attempts at once, at most, at a destination that has not answered lately; its window
+--           begins with them
+-- ARGV[21]  for how long after an answer a destination has answered lately, in ms
 --
--- pace:<destination>, a hash; a field that is absent has its first value:
+-- pace:<destination>, a hash; a field that is absent or '' has its first value; pace_fields.lua
+-- reads them:
 --   in_flight  attempts under way
 --   window     how many there may be; moves with what comes back
 --   narrowed   the serial up to which failures have narrowed the window already
@@ -22,6 +27,9 @@
 --   breaker    'open until times' or 'half_open probe times'; absent or '': closed
 --   results    'in-a-row period good bad good-before bad-before'; absent or '': nothing tried
 --   delivered  when somebody there last got through
+--   answered   when a host there last answered an attempt, whatever it said
+--   silent     until when it counts as silent, in ms: an attempt there waits for an answer, and no
+--              other got one meanwhile
 --   limits     'rate burst window', from the configuration
 --   override   the same, from an operator; it wins
 --   hold       until when an operator holds it, in ms; -1: until it is released
@@ -29,14 +37,20 @@
 --
 -- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in ms. One whose hold has run out
 -- is in it until upkeep looks; nobody counts on it but who lists destinations.
+--
+-- unproven, a zset: destination → since when it has due jobs that no worker's share of attempts for
+-- unproven destinations had room for, in ms. A destination is proven when it has answered lately
+-- and is not silent.
 
 local RATE, BURST = tonumber(ARGV[9]), tonumber(ARGV[10])
 local WINDOW, WINDOW_MAX, WINDOW_MIN = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[19])
 local FAILURES, SHARE, SAMPLES = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local PERIOD_MS = tonumber(ARGV[16])
 local OPEN_MS, OPEN_MAX_MS = tonumber(ARGV[17]), tonumber(ARGV[18])
+local WINDOW_NEW, ANSWERED_WITHIN_MS = tonumber(ARGV[20]), tonumber(ARGV[21])
 
 local TROUBLE = PREFIX .. 'trouble'
+local UNPROVEN = PREFIX .. 'unproven'
 
 -- A failure takes this share of the window; what was under way with it takes nothing more.
 local NARROWED_TO = 0.7
@@ -49,11 +63,10 @@ local function event_of_destination(kind, destination, fields)
 end
 
 -- rate, burst and the largest window that hold for a destination.
-local function limits_of(configured, override)
-  local limits = override or configured
+local function limits_of(pace)
+  local limits = pace.override or pace.limits
   if not limits then return RATE, BURST, WINDOW_MAX end
-  local rate, burst, window = string.match(limits, '^(%S+) (%S+) (%S+)$')
-  return tonumber(rate), tonumber(burst), tonumber(window)
+  return unpack(limits)
 end
 
 local function set(changes, field, value)
@@ -61,33 +74,50 @@ local function set(changes, field, value)
   changes[#changes + 1] = value
 end
 
+local function is_silent(pace) return (pace.silent or 0) > NOW end
+
+local function has_answered_lately(pace)
+  return pace.answered ~= nil and NOW - pace.answered < ANSWERED_WITHIN_MS
+end
+
+local function is_proven(pace) return has_answered_lately(pace) and not is_silent(pace) end
+
+-- How many attempts may be under way at once: while a destination is silent one, to see whether it
+-- is back.
+local function window_of(pace, window_max)
+  local most = math.min(pace.window or WINDOW_NEW, window_max)
+  if is_silent(pace) then return math.min(most, 1) end
+  if not has_answered_lately(pace) then return math.min(most, WINDOW_NEW) end
+  return most
+end
+
 -- How many attempts a destination may be given now; the instant of the next visit that is worth it, where it had that
 -- many and wants more; and, where its window alone does not say it all, what is to be done when it took some (how many, and
 -- whether it wants more). Changes of its pace are put into `changes`. `fallback` is the instant to look again where only
 -- somebody else's report can tell.
 local function allowance(pace, changes, take_token, fallback)
-  local in_flight, window, tokens, breaker, _, configured, override, hold = unpack(pace)
-  local held_until = hold and tonumber(hold)
+  local held_until = pace.hold
   if held_until == -1 then return 0, fallback end
   if held_until and held_until > NOW then return 0, held_until end
-  in_flight = tonumber(in_flight or 0)
-  if breaker and breaker ~= '' then
-    local state, at, times = string.match(breaker, '^(%S+) (%S+) (%S+)$')
+  if pace.breaker then
+    local state, at, times = unpack(pace.breaker)
     -- A probe whose lease is gone will not be heard of any more.
     if state == 'half_open' and redis.call('ZSCORE', LEASES, at) then return 0, fallback end
-    if state == 'open' and tonumber(at) > NOW then return 0, tonumber(at) end
-    return 1, fallback, function() set(changes, 'breaker', 'half_open ' .. take_token() .. ' ' .. times) end
+    if state == 'open' and at > NOW then return 0, at end
+    return 1, fallback, function()
+      set(changes, 'breaker', 'half_open ' .. take_token() .. ' ' .. text(times))
+    end
   end
-  local rate, burst, window_max = limits_of(configured, override)
-  local room = math.floor(math.min(tonumber(window or WINDOW), window_max)) - in_flight
+  local rate, burst, window_max = limits_of(pace)
+  local room = math.floor(window_of(pace, window_max)) - (pace.in_flight or 0)
   if room <= 0 then
     set(changes, 'parked', '1')
     return 0, fallback
   end
   if rate == 0 then return room, fallback end
   local saved, refilled_at = burst, NOW
-  if tokens then
-    saved, refilled_at = string.match(tokens, '^(%S+) (%S+)$')
+  if pace.tokens then
+    saved, refilled_at = unpack(pace.tokens)
     saved = math.min(burst, saved + math.max(0, NOW - refilled_at) * rate / 1000)
   end
   -- What is a token but for a rounding error is one.
@@ -103,9 +133,9 @@ local function allowance(pace, changes, take_token, fallback)
   return room, fallback, take
 end
 
--- Whether an operator's hold, as pace has it, is not over.
-local function is_held(hold)
-  hold = tonumber(hold or 0)
+-- Whether an operator's hold is not over.
+local function is_held(pace)
+  local hold = pace.hold or 0
   return hold == -1 or hold > NOW
 end
 
@@ -114,7 +144,7 @@ local function note_trouble(destination) redis.call('ZADD', TROUBLE, 'NX', NOW_T
 local function open_breaker(destination, changes, times)
   note_trouble(destination)
   local at = NOW + math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS)
-  set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. times + 1)
+  set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. text(times + 1))
   set(changes, 'results', '')
   -- A visit that found its probe under way has put the next one off until that one's lease would end.
   wake(destination, at)
@@ -124,10 +154,7 @@ end
 -- The sliding window of results: this period's and, as far as it still reaches into the window, the one before.
 local function count_results(results, good, bad)
   local row, period, now_good, now_bad, good_before, bad_before = 0, 0, 0, 0, 0, 0
-  if results and results ~= '' then
-    row, period, now_good, now_bad, good_before, bad_before =
-      string.match(results, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  end
+  if results then row, period, now_good, now_bad, good_before, bad_before = unpack(results) end
   local this = math.floor(NOW / PERIOD_MS)
   if this - period == 1 then
     good_before, bad_before, now_good, now_bad = now_good, now_bad, 0, 0
@@ -144,7 +171,7 @@ local function count_results(results, good, bad)
 end
 
 -- What settle, release and lapse report of one destination:
---   pace     its pace as it was: in_flight, window, breaker, results, narrowed, parked, limits, override
+--   pace     its pace as it was
 --   ended    attempts that are not under way any more
 --   good     of these, how many the mail system dealt with, whatever it said of the mailbox
 --   bad      how many failed by the host
@@ -154,23 +181,25 @@ end
 --   probe    the token that the breaker waits for, if it does
 --   result   what came of it: 'good', 'bad' or 'none'
 --   delivered  whether somebody got through
+--   answered   whether a host answered
+--   is_mute    whether an attempt was given up because no host answered it, nor any other attempt
+--              meanwhile
 local reports = {}
 
 local function report_of(destination)
   local report = reports[destination]
   if not report then
-    local pace = redis.call(
-      'HMGET', pace_key(destination), 'in_flight', 'window', 'breaker', 'results', 'narrowed', 'parked', 'limits', 'override'
-    )
+    local pace = read_pace(destination)
     report = { pace = pace, ended = 0, good = 0, bad = 0, refused = 0, newest = 0 }
-    if pace[3] and pace[3] ~= '' then report.probe = string.match(pace[3], '^half_open (%S+)') end
+    if pace.breaker and pace.breaker[1] == 'half_open' then report.probe = pace.breaker[2] end
     reports[destination] = report
   end
   return report
 end
 
--- Attempts ended that are alike. `mark` is '+' good, '-' bad, '~' refused, or '' where it says nothing of the destination;
--- `in_flight` is how many of them were under way still, and not those whose address was retired meanwhile.
+-- Attempts ended that are alike. `mark` is '+' good, '-' bad, '~' refused, or '' if it says nothing
+-- of the destination; `in_flight` is how many of them were under way still, and not those whose
+-- address was retired meanwhile.
 local function end_attempts(destination, token, mark, number, in_flight)
   local report = report_of(destination)
   report.ended = report.ended + in_flight
@@ -185,6 +214,15 @@ local function end_attempts(destination, token, mark, number, in_flight)
     if is_probe then report.result = 'bad' end
     report.newest = math.max(report.newest, serial_of(token))
   end
+end
+
+-- An attempt was given up that had waited so long for an answer. If others were answered meanwhile
+-- there are too many attempts at once; else nobody answers there.
+local function give_up_attempt(destination, token, waited_ms, in_flight)
+  local report = report_of(destination)
+  local is_mute = (report.pace.answered or -math.huge) < NOW - waited_ms
+  report.is_mute = report.is_mute or is_mute
+  end_attempts(destination, token, is_mute and '-' or '~', 1, in_flight)
 end
 
 local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
@@ -208,58 +246,72 @@ local function probe_of(destination, id)
   return ''
 end
 
+-- A window after attempts went well. Until the first failure each answer adds one, up to WINDOW;
+-- then each window's worth of them adds one.
+local function wider_window(window, window_max, good, narrowed)
+  if not narrowed and window < WINDOW then return math.min(window_max, WINDOW, window + good) end
+  return math.min(window_max, window + good / window)
+end
+
 -- The breaker waits for its probe, or it is open and says nothing of what was under way before.
-local function settle_breaker(destination, breaker, report, changes)
-  local state, _, times = string.match(breaker, '^(%S+) (%S+) (%S+)$')
+local function settle_breaker(destination, report, changes)
+  local state, _, times = unpack(report.pace.breaker)
   local result = state == 'half_open' and report.result
   if result == 'bad' then
-    open_breaker(destination, changes, tonumber(times))
+    open_breaker(destination, changes, times)
   elseif result == 'none' then
     -- It could not be asked, and is asked again after a while.
-    set(changes, 'breaker', 'open ' .. text(NOW + OPEN_MS) .. ' ' .. times)
+    set(changes, 'breaker', 'open ' .. text(NOW + OPEN_MS) .. ' ' .. text(times))
     wake(destination, NOW + OPEN_MS)
   elseif result == 'good' then
     -- A slow start: what has become due meanwhile goes out one by one at first.
     set(changes, 'breaker', '')
     set(changes, 'results', '')
     set(changes, 'window', text(WINDOW_MIN))
-    if not is_held(redis.call('HGET', pace_key(destination), 'hold')) then redis.call('ZREM', TROUBLE, destination) end
+    if not is_held(report.pace) then redis.call('ZREM', TROUBLE, destination) end
     event_of_destination('BreakerClosed', destination, '')
     wake(destination, NOW)
   end
 end
 
 local function settle_pace(destination, report)
-  local key = pace_key(destination)
-  local in_flight, window, breaker, results, narrowed, parked, configured, override = unpack(report.pace)
-  in_flight, window = tonumber(in_flight or 0), tonumber(window or WINDOW)
+  local pace = report.pace
+  local in_flight, window = pace.in_flight or 0, pace.window or WINDOW_NEW
   local changes = { 'in_flight', text(math.max(0, in_flight - report.ended)) }
   if report.delivered then set(changes, 'delivered', NOW_TEXT) end
+  if report.answered then
+    set(changes, 'answered', NOW_TEXT)
+    if pace.silent then set(changes, 'silent', '') end
+  end
   local failed = report.bad + report.refused
-  if breaker and breaker ~= '' then
-    settle_breaker(destination, breaker, report, changes)
+  if pace.breaker then
+    settle_breaker(destination, report, changes)
   elseif failed > 0 then
     -- Failures that were under way together are one piece of news.
-    if report.newest > tonumber(narrowed or 0) then
+    if report.newest > (pace.narrowed or 0) then
       local used = report.late and window or math.min(window, in_flight)
       set(changes, 'window', string.format('%.3f', math.max(WINDOW_MIN, used * NARROWED_TO)))
       set(changes, 'narrowed', redis.call('GET', SERIAL) or '0')
     end
   elseif report.good > 0 and in_flight * 2 >= window then
     -- A window that is not in use is not tested, and so not widened.
-    local _, _, window_max = limits_of(configured, override)
-    local wider = math.min(window_max, window + report.good / window)
+    local _, _, window_max = limits_of(pace)
+    local wider = wider_window(window, window_max, report.good, pace.narrowed)
     if wider ~= window then set(changes, 'window', string.format('%.3f', wider)) end
   end
-  if (not breaker or breaker == '') and report.good + report.bad > 0 then
-    local kept, open = count_results(results, report.good, report.bad)
-    if open then open_breaker(destination, changes, 0) else set(changes, 'results', kept) end
+  if not pace.breaker and report.good + report.bad > 0 then
+    local kept, open = count_results(pace.results, report.good, report.bad)
+    if open or report.is_mute then
+      open_breaker(destination, changes, 0)
+    else
+      set(changes, 'results', kept)
+    end
   end
-  if parked == '1' then
+  if pace.parked then
     set(changes, 'parked', '0')
     wake(destination, NOW)
   end
-  redis.call('HSET', key, unpack(changes))
+  redis.call('HSET', pace_key(destination), unpack(changes))
 end
 
 local function write_pace()

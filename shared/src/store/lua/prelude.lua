@@ -13,7 +13,7 @@
 -- ARGV[6]  how long it is so at most, in ms
 -- ARGV[7]  the time in a row that makes it inactive
 -- ARGV[8]  how often in a row a job may lapse before it is quarantined
--- ARGV[9..19]  pace, where a destination has no limits of its own: see pace.lua
+-- ARGV[9..21]  pace, where a destination has no limits of its own: see pace.lua
 -- What a script takes beside these starts at ARGV[FIRST].
 
 local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL, SERIAL, LEASED =
@@ -22,7 +22,7 @@ local PREFIX = ARGV[2]
 local MAX_MESSAGES, RECORD_MAX = tonumber(ARGV[3]), tonumber(ARGV[4])
 local UNAVAILABLE_FOR, UNAVAILABLE_MAX, STRIKES = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local MAX_LAPSES = tonumber(ARGV[8])
-local FIRST = 20
+local FIRST = 22
 assert(#KEYS == 13, 'a script takes the 13 keys of a shard')
 
 local function read_clock()
@@ -47,6 +47,40 @@ local function delivered_key(weeks_ago) return PREFIX .. 'delivered:' .. math.fl
 -- Calls a command that takes many values; one with none is no call.
 local function call_many(command, key, values)
   if #values > 0 then redis.call(command, key, unpack(values)) end
+end
+
+-- Writes a journal entry: a JSON array of events. One that came as it is to be written is handed on
+-- as it came, because Lua goes through each byte of a text that it makes.
+local function write_events(array)
+  if array ~= '[]' then redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', array) end
+end
+
+-- Other events are collected and written as one entry. A script gets them as JSON and adds what it
+-- alone knows.
+local events = {}
+
+local function add_event(json)
+  if json ~= '' then events[#events + 1] = json end
+end
+
+local function write_journal()
+  write_events('[' .. table.concat(events, ',') .. ']')
+  events = {}
+end
+
+-- A value could not be read, and was put right; `what` names it, and whose it is: 'destination' or
+-- 'job'.
+local function note_repaired(what, kind, name)
+  add_event('{"type":"ValueReset","' .. kind .. '":' .. cjson.encode(name) .. ',"reason":"' .. what .. '"}')
+end
+
+-- The integer behind a field of a hash that is counted up. One that is no integer counts from 0
+-- again.
+local function count_up(key, field, number)
+  local count = redis.pcall('HINCRBY', key, field, number)
+  if type(count) == 'number' then return count end
+  redis.call('HSET', key, field, number)
+  return tonumber(number)
 end
 
 -- Due times are collected while a script runs and written once per destination, the agenda once per call.
@@ -74,8 +108,20 @@ local function put_due(destination, id, due)
   wake(destination, due)
 end
 
+-- What is under the key of a due set is none. Upkeep finds the jobs that were in it.
+local function forget_due(destination)
+  redis.call('DEL', due_key(destination))
+  note_repaired('due', 'destination', destination)
+end
+
 local function write_due()
-  for destination, entries in pairs(due_by_destination) do redis.call('ZADD', due_key(destination), unpack(entries)) end
+  for destination, entries in pairs(due_by_destination) do
+    local added = redis.pcall('ZADD', due_key(destination), unpack(entries))
+    if type(added) == 'table' and added.err then
+      forget_due(destination)
+      redis.call('ZADD', due_key(destination), unpack(entries))
+    end
+  end
   local wakes = {}
   for destination, at in pairs(wake_at) do
     wakes[#wakes + 1] = text(at)
@@ -86,24 +132,6 @@ local function write_due()
   due_by_destination, wake_at = {}, {}
 end
 
--- Writes a journal entry: a JSON array of events. One that came as it is to be written is handed on as it came, because Lua
--- goes through each byte of a text that it makes.
-local function write_events(array)
-  if array ~= '[]' then redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', array) end
-end
-
--- Other events are collected and written as one entry. A script gets them as JSON and adds what it alone knows.
-local events = {}
-
-local function add_event(json)
-  if json ~= '' then events[#events + 1] = json end
-end
-
-local function write_journal()
-  write_events('[' .. table.concat(events, ',') .. ']')
-  events = {}
-end
-
 -- Message lines: the part of a record behind its head. Each line starts with its line end.
 
 -- The message whose line starts at `from` was given up. Its id is taken as it stands there, as JSON, because decoding a
@@ -112,7 +140,7 @@ local function add_dropped_event(lines, from, id, destination, reason)
   add_event(
     '{"type":"MessageDropped","job":' .. cjson.encode(id)
       .. ',"destination":' .. cjson.encode(destination)
-      .. ',"message":' .. string.match(lines, '^\n{"i":(".-"),"b":%d', from)
+      .. ',"message":' .. (string.match(lines, '^\n{"i":(".-"),"b":%d', from) or '""')
       .. ',"reason":"' .. reason .. '"}'
   )
 end
@@ -154,6 +182,15 @@ end
 
 local function head_of(record) return string.match(record, '^[^\n]*') end
 
+-- The head of a job that has all its attempts before it again. One that cannot be read stays as it
+-- is.
+local function renewed(head)
+  local read, fields = pcall(cjson.decode, head)
+  if not read or type(fields) ~= 'table' then return head end
+  fields.a, fields.c, fields.o = 0, NOW, nil
+  return cjson.encode(fields)
+end
+
 -- Brings the record of a job that is not leased within its bounds; what goes is the oldest, and never the last.
 local function trim(record, id, destination)
   if #record <= RECORD_MAX and not has_more_lines(record, MAX_MESSAGES) then return record end
@@ -162,14 +199,18 @@ local function trim(record, id, destination)
 end
 
 -- The order of a lease among those of its shard. Its token is '<serial>-<nonce>', and the whole of it is its identity:
--- Redis gives a serial again if it loses its last writes, and no two claims have the same nonce.
-local function serial_of(token) return tonumber(string.match(token, '^%d+')) end
+-- Redis gives a serial again if it loses its last writes, and no two claims have the same nonce. A
+-- token that cannot be read comes before all others.
+local function serial_of(token) return tonumber(string.match(token, '^%d+') or 0) end
 
 -- What happened to jobs while they were leased: 'void joined', the serial up to which leases on the job are void (0: none
--- is), and how many bytes of the record were there when the first message joined (0: none did).
+-- is), and how many bytes of the record were there when the first message joined (0: none did). If
+-- a mark cannot be read, all leases on the job are void: its attempt counts as lost, and upkeep
+-- finds the job with all that joined.
 local function read_mark(mark)
   if not mark then return 0, 0 end
   local void, joined = string.match(mark, '^(%d+) (%d+)$')
+  if not void then return math.huge, 0 end
   return tonumber(void), tonumber(joined)
 end
 
@@ -182,11 +223,21 @@ local function unmark(id, void)
   end
 end
 
+local STANDINGS = { active = true, unavailable = true, inactive = true, suppressed = true }
+
+local function is_standing(record)
+  return type(record) == 'table'
+    and STANDINGS[record.s]
+    and type(record.t) == 'number'
+    and (record.n == nil or type(record.n) == 'number')
+    and (type(record.u) == 'number' or record.u == nil and record.s ~= 'unavailable')
+end
+
 -- The record of a standing. One that cannot be read counts as suppressed: its address gets no mail
 -- until an operator says otherwise, and no other of the batch suffers for it.
 local function read_standing(json)
   local read, standing = pcall(cjson.decode, json)
-  if read and type(standing) == 'table' and standing.s then return standing end
+  if read and is_standing(standing) then return standing end
   return { s = 'suppressed', t = 0, n = 0, r = 'unreadable' }
 end
 

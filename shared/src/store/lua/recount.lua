@@ -36,7 +36,7 @@ end
 local corrected = {}
 for destination, count in pairs(counted) do
   local key = pace_key(destination)
-  local said = tonumber(redis.call('HGET', key, 'in_flight') or 0)
+  local said = read_pace(destination).in_flight or 0
   if said ~= count then
     redis.call('HSET', key, 'in_flight', text(count), 'parked', '0')
     wake(destination, NOW)
@@ -46,4 +46,5 @@ for destination, count in pairs(counted) do
   end
 end
 write_due()
+write_journal()
 return { NOW, 1, corrected }

@@ -1,7 +1,9 @@
 -- Gives leased jobs of one shard back untried; they are due again when they were due before. Jobs whose attempt crashed
--- lapse at once. A release with a stale token changes nothing.
+-- lapse at once. If an attempt was given up because its host did not answer, its destination's
+-- breaker opens. A release with a stale token changes nothing.
 --
--- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms, 'crashed' or ''
+-- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms; and why:
+-- 'crashed', or for how many ms its attempt had waited for an answer, or ''
 -- Reply: now, then 1 or 0 per job: released, or the token was stale.
 -- Full memory: runs, because it gives back. It adds a due time per job that was leased, and an
 -- event per attempt that crashed.
@@ -12,22 +14,26 @@ assert((#ARGV - FIRST + 1) % WIDTH == 0, 'release takes 6 values per job')
 
 local reply = { NOW }
 for i = FIRST, #ARGV, WIDTH do
-  local id, token, number, destination, due, crashed = unpack(ARGV, i, i + WIDTH - 1)
+  local id, token, number, destination, due, why = unpack(ARGV, i, i + WIDTH - 1)
   local marks = read_marks(token)
   local held = marks[tonumber(number)] == HELD
   if held then
     marks[tonumber(number)] = GONE
     write_marks(token, marks)
     local void, joined = read_mark(redis.call('HGET', MEANWHILE, id))
-    if crashed ~= '' then
+    if why == 'crashed' then
       put_back({ id }, token, { [id] = NOW })
     else
       held = serial_of(token) > void
-      end_attempt(destination, token, '', held and 1 or 0)
+      if why == '' then
+        end_attempt(destination, token, '', held and 1 or 0)
+      else
+        give_up_attempt(destination, token, tonumber(why), held and 1 or 0)
+      end
       if held then
         if joined > 0 then
           local record = redis.call('HGET', JOBS, id)
-          redis.call('HSET', JOBS, id, trim(record, id, destination))
+          if record then redis.call('HSET', JOBS, id, trim(record, id, destination)) end
           unmark(id, void)
         end
         put_due(destination, id, tonumber(due))

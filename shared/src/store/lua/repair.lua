@@ -46,7 +46,7 @@ for destination, its_ids in pairs(ids_at) do
     end
   end
   if waits then waiting[#waiting + 1] = destination end
-  if tonumber(redis.call('HGET', pace_key(destination), 'in_flight') or 0) ~= 0 then under_way[destination] = true end
+  if (read_pace(destination).in_flight or 0) ~= 0 then under_way[destination] = true end
 end
 
 local woken = {}

@@ -30,6 +30,8 @@ if N == 0 then return { NOW, '' } end
 
 for i = LIMITS, GROUPS - 1, 2 do
   local key, limits = pace_key(ARGV[i]), ARGV[i + 1]
+  -- Puts right what is no pace at all.
+  read_pace(ARGV[i])
   if limits == '' then redis.call('HDEL', key, 'limits') else redis.call('HSET', key, 'limits', limits) end
 end
 
@@ -125,7 +127,7 @@ local function write_joined(id, destination)
   local void, seen = read_mark(redis.call('HGET', MEANWHILE, id))
   if seen == 0 then
     seen = #record
-    redis.call('HSET', MEANWHILE, id, text(void) .. ' ' .. text(seen))
+    if void < math.huge then redis.call('HSET', MEANWHILE, id, text(void) .. ' ' .. text(seen)) end
   end
   local behind = string.sub(record, seen + 1) .. joined
   record_of[id] = string.sub(record, 1, seen)
@@ -133,7 +135,7 @@ local function write_joined(id, destination)
 end
 
 local function forget_job(id, destination)
-  add_dropped_events(string.match(record_of[id], '\n.*'), id, destination, 'retired')
+  add_dropped_events(string.match(record_of[id], '\n.*') or '', id, destination, 'retired')
   if not due_of[id] and redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 then
     -- It is leased: its lease is void from here on, and what it brings is news of its destination alone.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')

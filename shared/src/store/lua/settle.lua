@@ -10,7 +10,8 @@
 --     token        the lease; groups of one lease stand together
 --     destination
 --     op           'retry' (it waits again), 'close' (it ends) or 'retire' (it ends, and the address with it)
---     marks        'd' where a message got through; then what it says of the destination: '+', '-', '~' or '' (pace.lua)
+--     marks        'd' if a message got through; then what it says of the destination: '+', '-',
+--                  '~' or '' (pace.lua), or '=' if it says only that a host answered
 --     tally        the field of the destination's tally that counts these attempts
 --     numbers      of the jobs in their lease, in ranges: 'first-last first-last …'
 --   n ids         account/recipient, in the order of the groups
@@ -58,7 +59,7 @@ end
 
 -- What joined while the job was leased, and the record's head.
 local function joined_lines(id, from)
-  local record = redis.call('HGET', JOBS, id)
+  local record = redis.call('HGET', JOBS, id) or ''
   return string.sub(record, from + 1), head_of(record)
 end
 
@@ -82,9 +83,11 @@ local function settle_close(k, id, destination, joined)
   end
   -- It goes on at once with what joined, as a job that has all its attempts before it.
   local lines, head = joined_lines(id, joined)
-  head = cjson.decode(head)
-  head.a, head.c, head.o = 0, NOW, nil
-  keep(id, trim(cjson.encode(head) .. lines, id, destination))
+  if lines == '' then
+    deleted[#deleted + 1] = id
+    return
+  end
+  keep(id, trim(renewed(head) .. lines, id, destination))
   put_due(destination, id, NOW)
   altered[k], any_altered = 'closing', true
 end
@@ -131,6 +134,8 @@ local token, held
 local function settle_group(k, extra, destination, op, says, tally, numbers)
   local got_through = string.byte(says) == 100
   local mark = got_through and string.sub(says, 2) or says
+  local has_answered = mark == '+' or mark == '~' or mark == '='
+  if mark == '=' then mark = '' end
   local left, done = 0, 0
   for first, last in string.gmatch(numbers, '(%d+)-(%d+)') do
     for number = tonumber(first), tonumber(last) do
@@ -155,7 +160,10 @@ local function settle_group(k, extra, destination, op, says, tally, numbers)
       end
     end
   end
-  if left > 0 then end_attempts(destination, token, mark, left, done) end
+  if left > 0 then
+    end_attempts(destination, token, mark, left, done)
+    if has_answered then report_of(destination).answered = true end
+  end
   if done > 0 then
     if got_through then report_of(destination).delivered = true end
     count(destination, tally, done)

@@ -6,5 +6,5 @@ local TALLY_DAY = text(math.floor(NOW / 86400000))
 -- Counts attempts. The tallies of a day expire together.
 local function count(destination, tally, number)
   local key = PREFIX .. 'tally:' .. TALLY_DAY .. ':' .. destination
-  if redis.call('HINCRBY', key, tally, number) == number then redis.call('EXPIRE', key, TALLY_KEEP_S, 'NX') end
+  if count_up(key, tally, number) == number then redis.call('EXPIRE', key, TALLY_KEEP_S, 'NX') end
 end

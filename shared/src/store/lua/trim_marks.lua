@@ -16,7 +16,8 @@ local cursor, found = unpack(redis.call('HSCAN', MEANWHILE, ARGV[FIRST], 'COUNT'
 local over = {}
 for i = 1, #found, 2 do
   local void, joined = read_mark(found[i + 1])
-  -- What has joined is still to be settled with the job.
+  -- What has joined is still to be settled with the job; and one that cannot be read keeps the
+  -- job's leases void until it has been put back.
   if void < lowest and joined == 0 then over[#over + 1] = found[i] end
 end
 call_many('HDEL', MEANWHILE, over)

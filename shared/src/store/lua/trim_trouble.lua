@@ -11,8 +11,9 @@ assert(#ARGV == FIRST + 1, 'trim_trouble takes 2 values')
 local cursor, found = unpack(redis.call('ZSCAN', TROUBLE, ARGV[FIRST], 'COUNT', ARGV[FIRST + 1]))
 local over = {}
 for i = 1, #found, 2 do
-  local hold, breaker = unpack(redis.call('HMGET', pace_key(found[i]), 'hold', 'breaker'))
-  if not is_held(hold) and (breaker or '') == '' then over[#over + 1] = found[i] end
+  local pace = read_pace(found[i])
+  if not is_held(pace) and not pace.breaker then over[#over + 1] = found[i] end
 end
 call_many('ZREM', TROUBLE, over)
+write_journal()
 return { NOW, cursor, #over }

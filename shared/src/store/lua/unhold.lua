@@ -9,9 +9,13 @@ assert(#ARGV == FIRST, 'unhold takes 1 value')
 local destination = ARGV[FIRST]
 local key = pace_key(destination)
 
-if not is_held(redis.call('HGET', key, 'hold')) then return { NOW, 0 } end
+local pace = read_pace(destination)
+if not is_held(pace) then
+  write_journal()
+  return { NOW, 0 }
+end
 redis.call('HDEL', key, 'hold', 'hold_reason')
-if (redis.call('HGET', key, 'breaker') or '') == '' then redis.call('ZREM', TROUBLE, destination) end
+if not pace.breaker then redis.call('ZREM', TROUBLE, destination) end
 wake(destination, NOW)
 event_of_destination('DestinationReleased', destination, '')
 write_due()

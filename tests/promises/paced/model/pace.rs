@@ -1,5 +1,7 @@
 //! The pace of one destination in memory and in the plainest way: what it may get now follows from what came back.
 
+use std::time::Duration;
+
 use shared::clock::Timestamp;
 use shared::pace::{Feedback, Pace, PaceLimits};
 use shared::store::destination::BreakerState;
@@ -14,6 +16,10 @@ pub(in crate::paced) struct Destination {
     pub(super) breaker: Breaker,
     results: Results,
     narrowed: u64,
+    /// When a host there last answered.
+    pub(in crate::paced) answered: Option<Timestamp>,
+    /// Until when it is silent.
+    pub(in crate::paced) silent: Option<Timestamp>,
     /// Until when it is held; none within is for ever.
     pub(super) hold: Option<Option<Timestamp>>,
     /// The highest serial of its shard.
@@ -63,12 +69,59 @@ impl Destination {
             Breaker::Closed => {}
         }
         let limits = self.limits(settings);
-        let window = self.window.unwrap_or(settings.window.into()).min(limits.window.into());
-        let room = (window.floor() as u32).saturating_sub(in_flight) as usize;
+        let window = self.window.unwrap_or(settings.window_new.into()).min(limits.window.into()).floor() as u32;
+        let window = match () {
+            () if self.is_silent(now) => window.min(1),
+            () if !self.has_answered_lately(settings, now) => window.min(settings.window_new),
+            () => window,
+        };
+        let room = window.saturating_sub(in_flight) as usize;
         if limits.rate == 0.0 {
             return Allowed::Some(room);
         }
         Allowed::Some(room.min((self.saved(limits, now) + 1e-6) as usize))
+    }
+
+    pub(super) fn is_proven(&self, settings: &Pace, now: Timestamp) -> bool {
+        self.has_answered_lately(settings, now) && !self.is_silent(now)
+    }
+
+    fn has_answered_lately(&self, settings: &Pace, now: Timestamp) -> bool {
+        self.answered.is_some_and(|at| now.since(at) < settings.answered_within)
+    }
+
+    fn is_silent(&self, now: Timestamp) -> bool {
+        self.silent.is_some_and(|until| until > now)
+    }
+
+    /// Whether nobody there has answered for so long.
+    pub(super) fn is_mute(&self, waited: Duration, now: Timestamp) -> bool {
+        self.answered.is_none_or(|at| at.plus(waited) < now)
+    }
+
+    /// A host answered.
+    pub(super) fn note_answer(&mut self, now: Timestamp) {
+        (self.answered, self.silent) = (Some(now), None);
+    }
+
+    /// An attempt was given up that had waited so long.
+    pub(super) fn give_up(
+        &mut self,
+        settings: &Pace,
+        token: LeaseToken,
+        waited: Duration,
+        in_flight: u32,
+        now: Timestamp,
+    ) {
+        if !self.is_mute(waited, now) {
+            return self.feed(settings, token, Feedback::RouteFailed, in_flight, now);
+        }
+        let was_closed = self.breaker == Breaker::Closed;
+        self.feed(settings, token, Feedback::HostFailed, in_flight, now);
+        if was_closed && self.breaker == Breaker::Closed {
+            self.breaker = Breaker::Open(now.plus(settings.breaker.open), 1);
+            self.results = Results::default();
+        }
     }
 
     fn limits(&self, settings: &Pace) -> PaceLimits {
@@ -112,18 +165,24 @@ impl Destination {
                 Feedback::HostFailed | Feedback::RouteFailed => {
                     (self.breaker, self.results) = (open(times), Results::default());
                 }
-                Feedback::Nothing => self.breaker = Breaker::Open(now.plus(settings.breaker.open), times),
+                Feedback::Answered | Feedback::Nothing => {
+                    self.breaker = Breaker::Open(now.plus(settings.breaker.open), times);
+                }
             },
             Breaker::Open(..) | Breaker::HalfOpen(..) => {}
             Breaker::Closed => {
-                let window = self.window.unwrap_or(settings.window.into());
+                let window = self.window.unwrap_or(settings.window_new.into());
                 let failed = matches!(feedback, Feedback::HostFailed | Feedback::RouteFailed);
                 if failed && token.serial > self.narrowed {
                     let left = window.min(in_flight.into()) * 0.7;
                     self.window = Some(rounded(left.max(settings.window_min.into()), 3));
                     self.narrowed = self.serial;
                 } else if feedback == Feedback::Good && f64::from(in_flight) * 2.0 >= window {
-                    let wider = (window + 1.0 / window).min(window_max);
+                    let wider = if self.narrowed == 0 && window < settings.window.into() {
+                        (window + 1.0).min(settings.window.into()).min(window_max)
+                    } else {
+                        (window + 1.0 / window).min(window_max)
+                    };
                     if wider != window {
                         self.window = Some(rounded(wider, 3));
                     }

@@ -15,7 +15,7 @@ use super::session::{Failure, Manner, Peer, Session};
 use super::stop::{Stop, Why};
 use super::trail::Trail;
 use super::wire::Silence;
-use crate::sender::Attempt;
+use crate::sender::{Attempt, contact};
 
 /// How many peers have sessions kept. Those beyond get one session for each message.
 const PEERS_MAX: usize = 4_096;
@@ -89,6 +89,8 @@ impl Pools {
 
     async fn session(&self, pool: &Pool<Opener>, trail: &mut Trail) -> Result<Object<Opener>, Stop> {
         trail.begin(Phase::Connect);
+        // Until one is free it is we who have too few connections.
+        contact::pause();
         match pool.get().await {
             Ok(mut session) => {
                 trail.go_on_with(&mut session);

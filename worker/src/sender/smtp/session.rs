@@ -17,6 +17,7 @@ use super::stop::{Stop, Why};
 use super::tls::{TlsClient, version};
 use super::trail::Trail;
 use super::wire::{Said, Silence, Stream, Wire};
+use crate::sender::contact;
 
 /// How long a farewell may take. Nobody waits for it.
 const QUIT_MAX: Duration = Duration::from_secs(5);
@@ -124,6 +125,7 @@ impl Session {
 
 async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> Result<Session, Stop> {
     let SessionSettings { helo, timeouts, .. } = &manner.settings;
+    contact::wait();
     trail.begin(Phase::Connect);
     trail.met(&peer.host, "");
     let stream = in_time(Phase::Connect, timeouts.connect, connect(peer)).await?;
@@ -212,6 +214,7 @@ async fn encrypt(
     trail.begin(Phase::Tls);
     let handshake = async { manner.tls.connect(&peer.host, verified, stream).await };
     let stream = in_time(Phase::Tls, manner.settings.timeouts.connect, handshake).await?;
+    contact::heard();
     let version = version(&stream);
     trail.encrypted(version);
     Ok((Either::Right(Box::new(stream)), version))

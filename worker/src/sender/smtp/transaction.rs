@@ -1,6 +1,7 @@
 //! A transaction: one message for one recipient over a session (RFC 5321, section 3.3), with the commands sent ahead of
 //! their replies where the peer takes that (RFC 2920).
 
+use std::future::pending;
 use std::mem;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::session::{Session, ask, in_time};
 use super::stop::{Stop, Why};
 use super::trail::Trail;
 use super::wire::{Said, Silence};
-use crate::sender::Attempt;
+use crate::sender::{Attempt, contact};
 
 /// How long making a session fit for the next message may take.
 const RESET_MAX: Duration = Duration::from_secs(5);
@@ -40,8 +41,13 @@ impl Session {
             .map_err(|reply| Stop { phase: Phase::Mail, why: Why::Said(reply) })?;
         // The connection may have taken long to open.
         attempt.fate.may_send().await;
+        contact::wait();
         (self.in_transaction, self.messages) = (true, self.messages + 1);
         self.open_transaction(&envelope, trail).await?;
+        if !contact::begin_content() {
+            // It is being cut off, and the peer has nothing yet.
+            return pending().await;
+        }
         let limit = self.settings.timeouts.data;
         in_time(Phase::Data, limit, self.wire.send_content(dot_stuffed(content), &attempt.fate)).await?;
 

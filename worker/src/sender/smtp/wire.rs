@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::sender::Fate;
+use crate::sender::{Fate, contact};
 
 /// The most that one reply may have, in bytes. The longest lines of real servers fit in many times.
 const REPLY_MAX: usize = 256 << 10;
@@ -129,7 +129,7 @@ impl Wire {
             self.ahead.reserve(READ);
             match self.stream.read_buf(&mut self.ahead).await {
                 Ok(0) => return Err(Silence::new(FaultKind::Lost, "the peer closed the connection")),
-                Ok(_) => {}
+                Ok(_) => contact::heard(),
                 Err(err) => return Err(lost(&err)),
             }
         }

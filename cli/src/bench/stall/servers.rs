@@ -1,0 +1,118 @@
+//! Mail servers on loopback that stand for many: one that takes all mail, and two that hang, each
+//! in its own way. They know nothing of jobs, pace or policy.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
+
+/// How long a server hangs before it closes the connection.
+const HANG: Duration = Duration::from_secs(120);
+
+/// How long the healthy server takes over a message.
+const SERVICE: Duration = Duration::from_millis(50);
+
+/// The longest line that is read, in octets.
+const LINE_MAX: u64 = 4_096;
+
+/// What a server does.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// It takes every message.
+    Healthy,
+    /// It accepts connections and says nothing.
+    Silent,
+    /// It answers until a recipient is named.
+    NoAnswerToRcpt,
+}
+
+/// The running servers. They end when this is dropped.
+pub(super) struct Servers {
+    pub(super) port: u16,
+    pub(super) healthy: Ipv4Addr,
+    pub(super) hanging: [Ipv4Addr; 2],
+    accepting: Vec<JoinHandle<()>>,
+}
+
+impl Servers {
+    /// Starts them on one port of different addresses.
+    pub(super) async fn start() -> io::Result<Self> {
+        let [healthy, silent, mute] = [1, 2, 3].map(|last| Ipv4Addr::new(127, 0, 0, last));
+        let first = TcpListener::bind((healthy, 0)).await?;
+        let port = first.local_addr()?.port();
+        let bind = async |address| TcpListener::bind(SocketAddr::new(Ipv4Addr::into(address), port)).await;
+        let accepting = vec![
+            tokio::spawn(accept(first, Manner::Healthy)),
+            tokio::spawn(accept(bind(silent).await?, Manner::Silent)),
+            tokio::spawn(accept(bind(mute).await?, Manner::NoAnswerToRcpt)),
+        ];
+        Ok(Self { port, healthy, hanging: [silent, mute], accepting })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.accepting.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn accept(listener: TcpListener, manner: Manner) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        while connections.try_join_next().is_some() {}
+        // A peer that goes away is its own affair.
+        connections.spawn(async move { drop(converse(stream, manner).await) });
+    }
+}
+
+async fn converse(stream: TcpStream, manner: Manner) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (input, mut output) = stream.into_split();
+    let mut input = BufReader::new(input);
+    if matches!(manner, Manner::Silent) {
+        return hang(&mut input).await;
+    }
+    let mut line = String::new();
+    output.write_all(b"220 stall.example ESMTP\r\n").await?;
+    loop {
+        line.clear();
+        if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        match line.get(..4).unwrap_or_default() {
+            "RCPT" if matches!(manner, Manner::NoAnswerToRcpt) => return hang(&mut input).await,
+            "EHLO" | "MAIL" | "RCPT" | "RSET" => output.write_all(b"250 2.0.0 Ok\r\n").await?,
+            "DATA" => {
+                output.write_all(b"354 go ahead\r\n").await?;
+                while line.trim_end() != "." {
+                    line.clear();
+                    if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
+                        return Ok(());
+                    }
+                }
+                sleep(SERVICE).await;
+                output.write_all(b"250 2.0.0 taken\r\n").await?;
+            }
+            "QUIT" => return output.write_all(b"221 2.0.0 bye\r\n").await,
+            _ => output.write_all(b"502 5.5.1 not here\r\n").await?,
+        }
+    }
+}
+
+/// Says nothing until the client leaves, or for [`HANG`].
+async fn hang(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()> {
+    let leaves = async {
+        let mut rest = [0; 256];
+        while input.read(&mut rest).await? > 0 {}
+        Ok(())
+    };
+    tokio::select! {
+        left = leaves => left,
+        () = sleep(HANG) => Ok(()),
+    }
+}

@@ -1,0 +1,23 @@
+-- Notes that attempts at destinations of one shard wait long for an answer. A destination where no
+-- attempt got one in that time counts as silent for a while, and gets no more attempts meanwhile.
+-- Told again and again while they wait, it stays so.
+--
+-- ARGV from FIRST, 2 per destination: its name; for how many ms an attempt there has waited
+-- Reply: now; 1 or 0 per destination: it is silent, or others were answered.
+-- Full memory: refused; only the next attempts there notice.
+-- Cost: 1 operation per destination, 2 if it is silent. Atomic; repeating it changes nothing.
+
+assert((#ARGV - FIRST + 1) % 2 == 0, 'silent takes 2 values per destination')
+
+-- For how long a destination is silent if nobody tells of it again: its workers may be gone.
+local SILENT_MS = 5000
+
+local reply = { NOW }
+for i = FIRST, #ARGV, 2 do
+  local answered = read_pace(ARGV[i]).answered or -math.huge
+  local is_mute = answered < NOW - tonumber(ARGV[i + 1])
+  if is_mute then redis.call('HSET', pace_key(ARGV[i]), 'silent', text(NOW + SILENT_MS)) end
+  reply[#reply + 1] = is_mute and 1 or 0
+end
+write_journal()
+return reply

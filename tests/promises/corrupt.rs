@@ -1,0 +1,205 @@
+//! A value in Redis that cannot be read costs its own destination or job alone. It is put right
+//! where it is met, the journal says so, and the rest of the shard goes on.
+
+use harness::bounce::{FULL, OK, bounce};
+use harness::redis;
+use harness::world::{LEASE, Settings, World, id};
+use shared::event::EventKind;
+use shared::pace::Pace;
+use shared::placement::Destination;
+use shared::store::claim::LeasedJob;
+use shared::store::keys::Keys;
+use shared::store::schedule::Answer;
+use shared::store::settle::Settled;
+
+const THERE: &str = "one.example";
+
+/// What no field of a pace may be.
+const UNREADABLE: [&str; 6] = ["x", "nan", "-7", "1e400", "1 2", "open x y"];
+
+/// The fields that a claim or a settlement reads.
+const FIELDS: [&str; 12] = [
+    "in_flight",
+    "window",
+    "tokens",
+    "breaker",
+    "results",
+    "narrowed",
+    "delivered",
+    "answered",
+    "silent",
+    "limits",
+    "override",
+    "hold",
+];
+
+#[tokio::test]
+async fn a_field_of_a_pace_that_cannot_be_read_keeps_no_shard_from_being_claimed_and_settled() {
+    for field in FIELDS {
+        let world = world().await;
+        let other = neighbour(&world);
+        for (n, value) in UNREADABLE.into_iter().enumerate() {
+            let [here, beside] = [THERE, &other].map(|domain| format!("user{n}@{domain}"));
+            due(&world, &here).await;
+            due(&world, &beside).await;
+            by_hand(&world, &["HSET", &key(&world, &format!("pace:{THERE}")), field, value]).await;
+            let mut jobs = world.claim_near(THERE, 10).await.jobs;
+            if field == "hold" {
+                assert_eq!(recipients(&jobs), [beside.as_str()], "an operator's hold lasts until it is released");
+                assert!(world.store.unhold(&Destination::named(THERE)).await.unwrap());
+                jobs.extend(world.claim_near(THERE, 10).await.jobs);
+            }
+            assert_eq!(jobs.len(), 2, "{field} is {value}");
+            by_hand(&world, &["HSET", &key(&world, &format!("pace:{THERE}")), field, value]).await;
+            end_together(&world, jobs, &[Settled::Done, Settled::Done]).await;
+            if field == "hold" {
+                world.store.unhold(&Destination::named(THERE)).await.unwrap();
+            }
+            assert_eq!(world.pace(THERE).await.hold, None, "{field} is {value}");
+        }
+        let reset = world.events_of(EventKind::ValueReset).await;
+        assert!(reset.len() >= UNREADABLE.len(), "{field}: {reset:?}");
+        let reason = format!("pace {field}");
+        assert!(reset.iter().all(|event| event.reason.as_deref() == Some(&reason)), "{field}: {reset:?}");
+        assert!(reset.iter().all(|event| event.destination == Some(Destination::named(THERE))), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_hash_or_set_at_all_costs_its_destination_alone() {
+    for name in ["pace", "due"] {
+        let world = world().await;
+        let other = neighbour(&world);
+        let [here, beside] = [THERE, &other].map(|domain| format!("jo@{domain}"));
+        due(&world, &here).await;
+        due(&world, &beside).await;
+        let there = key(&world, &format!("{name}:{THERE}"));
+        by_hand(&world, &["DEL", &there]).await;
+        by_hand(&world, &["SET", &there, "x"]).await;
+        let mut jobs = world.claim_near(THERE, 10).await.jobs;
+        assert!(recipients(&jobs).contains(&beside.as_str()), "{name}");
+        if name == "due" {
+            assert_eq!(jobs.len(), 1);
+            repair(&world).await;
+            jobs.extend(world.claim_near(THERE, 10).await.jobs);
+        }
+        assert_eq!(jobs.len(), 2, "{name}");
+        end_together(&world, jobs, &[Settled::Done, Settled::Done]).await;
+        let reset = world.events_of(EventKind::ValueReset).await;
+        assert_eq!(reset.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>(), [Some(name)]);
+    }
+}
+
+#[tokio::test]
+async fn a_mark_of_a_leased_job_that_cannot_be_read_costs_that_attempt_and_loses_nothing() {
+    for mark in ["", "x", "1", "1 x", "-1 -1", "1 2 3"] {
+        let world = world().await;
+        let [here, beside] = ["jo", "sam"].map(|name| format!("{name}@{THERE}"));
+        due(&world, &here).await;
+        due(&world, &beside).await;
+        let mut jobs = world.claim_near(THERE, 10).await.jobs;
+        jobs.sort_by_key(|leased| leased.lease.job.clone());
+        world.take_in(bounce(&here, "m2", FULL)).await;
+        by_hand(&world, &["HSET", &key(&world, "meanwhile"), &id(&here).key(), mark]).await;
+        world.extend(&jobs[0].lease).await;
+        world.take_in(bounce(&here, "m3", FULL)).await;
+        end_together(&world, jobs, &[Settled::Void, Settled::Done]).await;
+        repair(&world).await;
+        assert_eq!(world.waiting(&here).await, ["m1", "m2", "m3"], "{mark:?}");
+        let again = world.claim_near(THERE, 10).await.jobs;
+        assert_eq!(again.len(), 1, "{mark:?}");
+        end_together(&world, again, &[Settled::Done]).await;
+        assert_eq!(world.final_events().await.len(), 4, "{mark:?}");
+    }
+}
+
+#[tokio::test]
+async fn marks_of_a_lease_that_cannot_be_read_keep_no_shard_from_being_claimed() {
+    for marks in ["", "x", &"z".repeat(20_000), &"1".repeat(20_000)] {
+        let world = world().await;
+        let other = neighbour(&world);
+        due(&world, &format!("jo@{THERE}")).await;
+        let leased = world.claim_near(THERE, 10).await.jobs.remove(0);
+        let token = leased.lease.token.to_string();
+        by_hand(&world, &["HSET", &key(&world, "leased"), &token, marks]).await;
+        by_hand(&world, &["HSET", &key(&world, "lapses"), &id(leased.lease.recipient()).key(), "x"]).await;
+        world.clock.advance(LEASE);
+        due(&world, &format!("jo@{other}")).await;
+        let mut jobs = world.claim_near(THERE, 10).await.jobs;
+        assert!(recipients(&jobs).contains(&format!("jo@{other}").as_str()), "{} marks", marks.len());
+        repair(&world).await;
+        jobs.extend(world.claim_near(THERE, 10).await.jobs);
+        assert_eq!(jobs.len(), 2, "{} marks", marks.len());
+        end_together(&world, jobs, &[Settled::Done, Settled::Done]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_count_that_is_no_number_begins_anew() {
+    let world = world().await;
+    by_hand(&world, &["SET", &key(&world, "serial"), "x"]).await;
+    due(&world, &format!("jo@{THERE}")).await;
+    due(&world, &format!("sam@{THERE}")).await;
+    let mut jobs = world.claim_near(THERE, 10).await.jobs;
+    world.mail.says(OK);
+    let settlement = world.attempt(jobs.remove(0)).await;
+    let day = world.now().ms().div_euclid(86_400_000);
+    let tally = settlement.tally.to_string();
+    by_hand(&world, &["HSET", &key(&world, &format!("tally:{day}:{THERE}")), &tally, "x"]).await;
+    assert_eq!(world.settle(&settlement).await, Settled::Done);
+    end_together(&world, jobs, &[Settled::Done]).await;
+    let tallies = world.store.tally(&Destination::named(THERE), world.now()).await.unwrap();
+    assert_eq!(tallies.into_iter().map(|(_, count)| count).sum::<u64>(), 2);
+}
+
+async fn world() -> World {
+    World::with(Settings { pace: Pace { window_new: 20, ..Pace::default() }, ..Settings::default() }).await
+}
+
+/// Takes in a bounce whose job is due at once.
+async fn due(world: &World, address: &str) {
+    let mut posted = bounce(address, "m1", FULL);
+    posted["occurred_at"] = "2026-11-01T00:00:00Z".into();
+    assert!(matches!(world.take_in(posted).await, Answer::Scheduled { .. }), "{address}");
+}
+
+/// Attempts all of them, and settles them in one call.
+async fn end_together(world: &World, jobs: Vec<LeasedJob>, expected: &[Settled]) {
+    world.mail.says(OK);
+    let mut settlements = Vec::new();
+    for leased in jobs {
+        settlements.push(world.attempt(leased).await);
+    }
+    assert_eq!(world.settle_all(&settlements).await, expected);
+}
+
+async fn repair(world: &World) {
+    for shard in 0..world.store.shards() {
+        world.store.repair(shard).await.unwrap();
+        world.store.trim_marks(shard).await.unwrap();
+    }
+}
+
+fn recipients(jobs: &[LeasedJob]) -> Vec<&str> {
+    jobs.iter().map(|leased| leased.lease.recipient()).collect()
+}
+
+fn shard(world: &World, name: &str) -> u16 {
+    Destination::named(name).shard(world.store.shards())
+}
+
+/// Another destination of the same shard.
+fn neighbour(world: &World) -> String {
+    let mut names = (0..).map(|n| format!("other{n}.example"));
+    names.find(|name| shard(world, name) == shard(world, THERE)).expect("there is no end of names")
+}
+
+fn key(world: &World, name: &str) -> String {
+    format!("{}{name}", Keys::new(&world.prefix, world.store.shards()).shard(shard(world, THERE)).prefix)
+}
+
+/// Does to Redis what no program of ours would.
+async fn by_hand(world: &World, words: &[&str]) {
+    assert!(words[1].starts_with(&world.prefix));
+    redis::ask(&redis::url(), words).await;
+}

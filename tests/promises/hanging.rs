@@ -1,0 +1,168 @@
+//! A destination that hangs holds up no other mail beyond its bounded share: a real worker, and
+//! mail hosts over SMTP that accept connections and never answer. By the machine's clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use harness::bounce::{FULL, bounce};
+use harness::dns::DnsServer;
+use harness::random::Random;
+use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::wait::eventually;
+use harness::world::{DAY, MS, Settings, World};
+use serde_json::json;
+use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::config::{Config, MxSettings};
+use shared::event::{Event, EventKind};
+use shared::pace::Pace;
+use shared::policy::Table;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use worker::content::Contents;
+use worker::routes::Routes;
+use worker::run::Worker;
+use worker::sender::mx::MxSender;
+
+/// How long hosts may be silent until their attempts hang.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Far less than the limits of SMTP, which are those that ship; and time to spare on a busy
+/// machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Attempts at once.
+const PERMITS: usize = 8;
+
+/// Mail hosts, one that is healthy and one that hangs if it is told to, and a worker that sends to
+/// them.
+struct Internet {
+    world: World,
+    hanging: Arc<AtomicBool>,
+    healthy_host: SmtpPeer,
+    hanging_host: SmtpPeer,
+    stop: CancellationToken,
+    worker: JoinHandle<()>,
+    _dns: DnsServer,
+}
+
+impl Internet {
+    /// `good0.example` and so on are at the healthy host, and `bad0.example` and so on at the other
+    /// one, which answers until a recipient is named.
+    async fn new(is_hanging: bool) -> Self {
+        let hanging = Arc::new(AtomicBool::new(is_hanging));
+        let healthy_host = SmtpPeer::agreeable().await;
+        let (port, hangs) = (healthy_host.address.port(), hanging.clone());
+        let script = move |heard: &Heard| match heard.command.starts_with("RCPT") && hangs.load(Ordering::Relaxed) {
+            true => Act::Hang,
+            false => agree(&heard.command),
+        };
+        let hanging_host = SmtpPeer::start_at(([127, 0, 0, 2], port).into(), None, script).await;
+        let dns = DnsServer::start().await;
+        for n in 0..20 {
+            dns.places(&format!("good{n}.example"), &["127.0.0.1"]).places(&format!("bad{n}.example"), &["127.0.0.2"]);
+        }
+        let settings = Settings { start: SystemClock.now(), pace: Pace::default(), ..Settings::default() };
+        let world = World::with(settings).await;
+        let settings =
+            MxSettings { port, private_hosts: true, nameservers: vec![dns.address], ..MxSettings::default() };
+        let routes = Routes::new("default").with("default", Arc::new(MxSender::new(settings)));
+        let mut settings = Config::embedded().worker;
+        (settings.concurrency, settings.patience, settings.poll_max) = (PERMITS, PATIENCE, 20 * MS);
+        let (store, table) = (world.store_by_real_time().await, Table::embedded());
+        let worker = Worker::new(store, routes, Contents::new(Vec::new()), table, settings);
+        let stop = CancellationToken::new();
+        let worker = tokio::spawn(worker.run(stop.clone()));
+        Self { world, hanging, healthy_host, hanging_host, stop, worker, _dns: dns }
+    }
+
+    /// Takes in `count` bounces for each of these domains, whose jobs are due at once.
+    async fn due_now(&self, domains: &[String], count: usize) {
+        let now = SystemClock.now();
+        self.world.clock.set(now);
+        let long_ago = Timestamp::from_ms(now.ms() - (2 * DAY).as_millis() as i64).to_string();
+        let salt = Random::from_seed(now.ms().unsigned_abs()).below(1_000_000);
+        let bounces = domains.iter().flat_map(|domain| (0..count).map(move |n| format!("user{salt}-{n}@{domain}")));
+        let posted = bounces.map(|recipient| {
+            let mut posted = bounce(&recipient, "m1", FULL);
+            posted["occurred_at"] = long_ago.clone().into();
+            posted["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
+            posted
+        });
+        self.world.take_in_all(posted).await;
+    }
+
+    /// The messages that got through, to domains that begin so.
+    async fn delivered(&self, domains: &str) -> Vec<Event> {
+        let delivered = self.world.events_of(EventKind::MessageDelivered).await.into_iter();
+        delivered.filter(|event| event.job.contains(&format!("@{domains}"))).collect()
+    }
+
+    async fn has_delivered(&self, domains: &str, count: usize) {
+        eventually("deliveries", async || (self.delivered(domains).await.len() == count).then_some(())).await;
+    }
+
+    async fn stopped(self) {
+        self.stop.cancel();
+        // Attempts that hang would be waited for.
+        self.worker.abort();
+    }
+}
+
+fn domains(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{name}{n}.example")).collect()
+}
+
+#[tokio::test]
+async fn new_destinations_that_hang_hold_up_no_other_mail() {
+    let internet = Internet::new(true).await;
+    // More destinations than attempts at once, which are there first.
+    internet.due_now(&domains("bad", 2 * PERMITS), 3).await;
+    internet.hanging_host.has_heard("RCPT", PERMITS / 2).await;
+    let started = Instant::now();
+    internet.due_now(&domains("good", 10), 5).await;
+    internet.has_delivered("good", 50).await;
+    assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+    // Each that was given up has lost nothing by it.
+    let opened = internet.world.events_of(EventKind::BreakerOpened).await;
+    assert!(!opened.is_empty(), "there was no room for all");
+    for kind in [EventKind::AttemptDeferred, EventKind::JobLapsed, EventKind::JobQuarantined, EventKind::MessageDropped]
+    {
+        assert_eq!(internet.world.events_of(kind).await, [], "{kind:?}");
+    }
+    internet.stopped().await;
+}
+
+#[tokio::test]
+async fn known_destinations_that_begin_to_hang_hold_up_no_other_mail() {
+    let internet = Internet::new(false).await;
+    internet.due_now(&domains("bad", 4), 20).await;
+    internet.has_delivered("bad", 80).await;
+    internet.hanging.store(true, Ordering::Relaxed);
+    internet.due_now(&domains("bad", 4), 20).await;
+    internet.hanging_host.has_heard("RCPT", 80 + PERMITS / 2).await;
+    let started = Instant::now();
+    internet.due_now(&domains("good", 10), 5).await;
+    internet.has_delivered("good", 50).await;
+    assert!(started.elapsed() < SOON, "it took {:?}", started.elapsed());
+    internet.stopped().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_waits_long_is_not_given_up_while_no_other_needs_its_place() {
+    let internet = Internet::new(true).await;
+    internet.due_now(&domains("bad", 1), 1).await;
+    internet.hanging_host.has_heard("RCPT", 1).await;
+    internet.due_now(&domains("good", 1), 20).await;
+    internet.has_delivered("good", 20).await;
+    let started = Instant::now();
+    eventually("its host to be silent for long", async || {
+        let pace = internet.world.pace("bad0.example").await;
+        (pace.silent_until.is_some() && started.elapsed() > 3 * PATIENCE).then_some(())
+    })
+    .await;
+    assert_eq!(internet.world.pace("bad0.example").await.in_flight, 1, "it goes on");
+    assert_eq!(internet.world.events_of(EventKind::BreakerOpened).await, []);
+    assert_eq!(internet.healthy_host.connections_of(".").len(), 20);
+    internet.stopped().await;
+}

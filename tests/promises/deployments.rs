@@ -25,6 +25,7 @@ use shared::store::lease::Extended;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
 use shared::store::scripts;
+use shared::store::server_checks::Severity;
 use shared::store::settle::Settled;
 use shared::store::{Store, StoreError};
 
@@ -144,6 +145,10 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     assert!(!store.put_back(&id("jo@d3.example.com")).await.unwrap());
     assert_eq!(store.quarantine(None, 10).await.unwrap(), []);
     assert_eq!(store.limit().await.unwrap(), 0);
+    let report = store.check_servers().await.unwrap();
+    assert!(report.not_checked.is_empty(), "{:?}", report.not_checked);
+    store.note_findings(&report).await.unwrap();
+    assert_eq!(store.findings().await.unwrap().len(), report.at_least(Severity::Warn).count());
     let hearing = store.begin_hearing("an event").await.unwrap().expect("nobody else hears of it");
     assert!(store.end_hearing(&hearing).await.unwrap());
     for shard in 0..store.shards() {

@@ -44,6 +44,17 @@ async fn a_server_that_evicts_keys_is_refused_unless_a_setting_insists() {
 }
 
 #[tokio::test]
+async fn a_server_that_runs_no_scripts_is_refused() {
+    for program in programs() {
+        let servers = Servers::new(&program);
+        let port = servers.start(&["rename-command SCRIPT \"\""]).await;
+        let opened = open(&format!("url = \"redis://127.0.0.1:{port}\"\n")).await;
+        let Err(StoreError::Mismatch(why)) = opened else { panic!("it opened") };
+        assert!(why.starts_with("scripts is not to be had (ERR) at"), "{why}");
+    }
+}
+
+#[tokio::test]
 async fn every_master_of_a_cluster_is_checked() {
     let cluster = Cluster::start(&programs()[0], &[]).await;
     let nodes = cluster.ports[..2].iter().map(|port| format!("\"redis://127.0.0.1:{port}\""));

@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
-use harness::bounce::{FULL, OK, UNKNOWN, bounce};
+use harness::bounce::{FULL, FULL_FOR_GOOD, OK, UNKNOWN, bounce};
 use harness::proxy::{Fault, RedisProxy};
 use harness::redis;
 use harness::wait::eventually;
-use harness::world::{SHARDS, World, id};
+use harness::world::{DAY, SHARDS, World, id};
+use scheduler::upkeep::Task;
+use scheduler::upkeep::reinstate::Reinstate;
+use scheduler::upkeep::repair::Repair;
 use serde_json::json;
 use shared::event::EventKind;
 use shared::placement::Destination;
@@ -137,6 +140,25 @@ async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_
     }
     world.reinstate(BAD).await;
     assert_eq!(world.standing(BAD).await, Standing::Active, "an operator can take it back");
+}
+
+#[tokio::test]
+async fn a_shard_that_is_broken_keeps_upkeep_from_no_other() {
+    let world = World::new().await;
+    world.take_in(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce("full@example.com", "m1", FULL_FOR_GOOD)).await;
+    world.clock.advance(400 * DAY);
+    let lost = format!("redis.call('ZREM', '{}', '{}')", key(&world, "due:example.com"), id(JO).key());
+    by_hand(&lost).await;
+    let keys = Keys::new(&world.prefix, SHARDS);
+    for shard in (0..SHARDS).filter(|shard| *shard != Destination::named(THERE).shard(SHARDS)) {
+        for broken in ["jobs", "unavailable", "agenda"] {
+            by_hand(&format!("redis.call('SET', '{}{broken}', 'x')", keys.shard(shard).prefix)).await;
+        }
+    }
+    assert!(Repair.run_once(&world.store).await.is_err() && Reinstate.run_once(&world.store).await.is_err());
+    assert_eq!(world.events_of(EventKind::JobRecovered).await.len(), 1);
+    assert_eq!(world.events_of(EventKind::AddressReinstated).await.len(), 1);
 }
 
 #[tokio::test]

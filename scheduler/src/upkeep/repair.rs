@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use shared::store::repair::Repaired;
-use shared::store::{Store, StoreError};
+use shared::store::{OverShards, Store, StoreError};
 
 use super::Task;
 
@@ -21,15 +21,20 @@ impl Task for Repair {
     }
 
     async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
-        let mut dealt_with = store.limit().await?;
+        let mut dealt_with = OverShards::default();
+        dealt_with.add(store.limit().await);
         for shard in 0..store.shards() {
-            let repaired = store.repair(shard).await?;
-            alert(&repaired);
-            // After the repair, which removes leases that such a mark is still of use against.
-            dealt_with += count(&repaired) + store.trim_marks(shard).await? + store.trim_trouble(shard).await?;
+            dealt_with.add(repair(store, shard).await);
         }
-        Ok(dealt_with)
+        dealt_with.end()
     }
+}
+
+async fn repair(store: &Store, shard: u16) -> Result<u64, StoreError> {
+    let repaired = store.repair(shard).await?;
+    alert(&repaired);
+    // After the repair, which removes leases that such a mark is still of use against.
+    Ok(count(&repaired) + store.trim_marks(shard).await? + store.trim_trouble(shard).await?)
 }
 
 fn count(Repaired { recovered, woken, recounted, swept }: &Repaired) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_redis::redis::pipe;
 
 use super::scripts::{CLAIM_OCCURRENCE, REINSTATE, ms};
-use super::{BATCH_MAX, Store, StoreError};
+use super::{BATCH_MAX, OverShards, Store, StoreError};
 use crate::clock::Timestamp;
 
 /// Deliveries are kept by week, counted from the Unix epoch.
@@ -17,19 +17,24 @@ const TRIMMED_WEEKS: i64 = 60;
 impl Store {
     /// Makes active again the addresses whose unavailable time is over. Tells how many.
     pub async fn reinstate(&self) -> Result<u64, StoreError> {
-        let mut lifted = 0;
+        let mut lifted = OverShards::default();
         for shard in 0..self.shards() {
-            loop {
-                let mut call = self.call(&REINSTATE, shard);
-                call.arg(BATCH_MAX);
-                let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
-                lifted += of_batch;
-                if of_batch < BATCH_MAX as u64 {
-                    break;
-                }
+            lifted.add(self.reinstate_on(shard).await);
+        }
+        lifted.end()
+    }
+
+    async fn reinstate_on(&self, shard: u16) -> Result<u64, StoreError> {
+        let mut lifted = 0;
+        loop {
+            let mut call = self.call(&REINSTATE, shard);
+            call.arg(BATCH_MAX);
+            let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
+            lifted += of_batch;
+            if of_batch < BATCH_MAX as u64 {
+                return Ok(lifted);
             }
         }
-        Ok(lifted)
     }
 
     /// Forgets journal entries older than `keep`. Tells how many.

@@ -112,3 +112,28 @@ pub(super) fn ended(was_asked: bool) -> Ended {
     let status = Some("exit status: 1".to_owned());
     Ended { at: 12_000, life: LIFE.to_owned(), was_asked, age_ms: 9_000, status, is_success: false }
 }
+
+/// A relay takes a message, another one joins meanwhile, and no bounce comes.
+pub(super) fn go_on_after_silence(evidence: &mut Evidence) {
+    let mut silence = event("0:15200-0:0", EventKind::MessageDelivered, Some(1), None);
+    (silence.reason, silence.late_ms) = (Some("silence".to_owned()), None);
+    let mut joined = event("0:12000-0:0", EventKind::MessageJoined, Some(0), None);
+    let mut second = event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None);
+    for event in [&mut joined, &mut second] {
+        event.message = Some("m2".to_owned());
+    }
+    evidence.events = vec![
+        event("0:10000-0:0", EventKind::JobScheduled, Some(0), Some(11_000)),
+        event("0:11100-0:0", EventKind::MessageAccepted, Some(1), Some(15_100)),
+        joined,
+        silence,
+        second,
+        event("0:15300-0:1", EventKind::JobClosed, Some(1), None),
+    ];
+    for event in evidence.events.iter_mut().filter(|event| event.attempt == Some(0)) {
+        event.late_ms = None;
+    }
+    number_again(evidence);
+    evidence.asked = vec![asked(11_050), asked(15_250)];
+    evidence.taken = vec![taken(11_060, LIFE), Taken { message: "m2".to_owned(), ..taken(15_260, LIFE) }];
+}

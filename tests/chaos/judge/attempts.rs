@@ -15,6 +15,9 @@ const TOLD_MS: Ms = 3_000;
 /// For how long after a sign of life its job may be tried at once, which no event tells.
 const RESUMED_MS: Ms = 15_000;
 
+/// How far the times of a peer's record and of an event may be apart, if it is the same moment.
+const MOMENT_MS: Ms = 2;
+
 /// The due time of a job that is due as soon as that is written, whatever its server's clock shows.
 const AT_ONCE: Ms = Ms::MIN;
 
@@ -82,17 +85,27 @@ fn judge_time(ask: &Asked, dues: &[Due], signs: &[&Told], excuses: &Excuses<'_>,
         verdict.count("brought forward by a sign of life");
         return;
     }
-    let now = dues.iter().rev().find(|due| due.since <= ask.at);
-    let why = match now {
+    // What was written in the very moment of the try may have come before it or after it.
+    let later = dues.iter().rev().skip_while(|due| due.since > ask.at);
+    let moment = later.clone().take_while(|due| due.since >= ask.at - MOMENT_MS).count();
+    let why = match later.take(moment + 1).map(|due| why_not_now(due, ask.at, server)).reduce(Option::and) {
         None => "before it was scheduled".to_owned(),
-        Some(Due { since, due: None }) if ask.at - since > TOLD_MS => format!("after it had ended at {since}"),
-        Some(Due { due: Some(due), .. }) if *due > server + 1 => format!("before it was due at {due}"),
-        _ => return,
+        Some(None) => return,
+        Some(Some(why)) => why,
     };
     if excuses.outdated(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
         verdict.count("sent early, in flight at a fault");
     } else {
         verdict.blame("never early", format!("{} was sent by {} at {}, {why}", ask.job, ask.life, ask.at));
+    }
+}
+
+/// Why a job was not to be tried then, if this was the last word on when it is due.
+fn why_not_now(due: &Due, at: Ms, server: Ms) -> Option<String> {
+    match due.due {
+        None if at - due.since > TOLD_MS => Some(format!("after it had ended at {}", due.since)),
+        Some(due) if due > server + 1 => Some(format!("before it was due at {due}")),
+        _ => None,
     }
 }
 

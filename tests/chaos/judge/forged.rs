@@ -85,6 +85,7 @@ const CASES: &[Case] = &[
     ),
     ("a bounce that is refused", |e| e.bounced[0].answer = "refused".to_owned(), &["nothing is refused"]),
     ("an attempt before its time", |e| e.asked.push(asked(12_000)), &["never early"]),
+    ("an attempt in the moment in which the one before is settled", |e| e.asked.push(asked(11_100)), &[]),
     (
         "the same by a worker that had just woken",
         |e| {

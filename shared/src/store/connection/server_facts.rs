@@ -92,7 +92,7 @@ async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreErro
     if let Err(err) = link.ask_each_master(load).await {
         match sort(&err) {
             StoreError::Refused(why) => {
-                facts.values_mut().for_each(|of| of.no_scripts = Some(format!("not to be had ({why})")))
+                facts.values_mut().for_each(|of| of.no_scripts = Some(format!("not to be had ({why})")));
             }
             err => return Err(err),
         }

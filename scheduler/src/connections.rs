@@ -146,9 +146,9 @@ impl Gate {
         Some(Arc::new(Seat { gate: self.clone(), peer, number, is_reserve: !has_room, leave, steps }))
     }
 
-    /// Makes the connection leave that has been idle for longest, if there is one.
-    pub fn make_room(&self) {
-        self.state().make_room(|_| true);
+    /// Makes the connection leave that has been idle for longest. False if there is none.
+    pub fn make_room(&self) -> bool {
+        self.state().make_room(|_| true)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

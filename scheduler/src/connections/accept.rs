@@ -13,6 +13,9 @@ use super::Gate;
 /// How long to wait before the next try.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection takes to leave that has been told to.
+const LEAVING: Duration = Duration::from_millis(5);
+
 /// A listener that does not fail.
 #[derive(Debug)]
 pub struct Acceptor {
@@ -51,8 +54,7 @@ impl Acceptor {
                         );
                         self.is_failing = true;
                     }
-                    gate.make_room();
-                    sleep(PAUSE).await;
+                    sleep(if gate.make_room() { LEAVING } else { PAUSE }).await;
                 }
             }
         }

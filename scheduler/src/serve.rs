@@ -121,6 +121,7 @@ impl Scheduler {
         let api =
             Api { store, accept, reports, limits, webhooks, access, room, answer_room, reader, stop: stop.clone() };
         let upkeep = tokio::spawn(self.upkeep.run(stop.clone()));
+        let watch = tokio::spawn(api.store.clone().watch_for_losses(stop.clone().cancelled_owned()));
         let reader = self.stream.enabled.then(|| {
             let (store, accept, reader) = (api.store.clone(), api.accept.clone(), api.reader.clone());
             StreamReader::new(store, accept, reader, self.stream.batch).run(stop.clone())
@@ -146,6 +147,7 @@ impl Scheduler {
             () = grace_over => tracing::warn!("the grace is over; requests under way are cut off"),
         }
         reader.await.map_err(io::Error::other)?;
+        watch.await.map_err(io::Error::other)?;
         upkeep.await.map_err(io::Error::other)
     }
 }

@@ -50,6 +50,8 @@ pub enum EventKind {
     JobRecovered,
     /// An entry of the intake stream is no bounce, and was put aside: reason.
     IntakeRefused,
+    /// Redis has lost its last writes in one shard: reason.
+    WritesLost,
     /// A destination failed too often and gets no attempts for a time: until.
     BreakerOpened,
     /// A probe got through and the destination gets attempts again, few at first.
@@ -71,7 +73,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of a job's life.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::JobScheduled,
         Self::MessageJoined,
         Self::AttemptDeferred,
@@ -88,6 +90,7 @@ impl EventKind {
         Self::JobReinstated,
         Self::JobRecovered,
         Self::IntakeRefused,
+        Self::WritesLost,
         Self::BreakerOpened,
         Self::BreakerClosed,
         Self::DestinationHeld,
@@ -122,6 +125,7 @@ impl EventKind {
             Self::JobReinstated => "JobReinstated",
             Self::JobRecovered => "JobRecovered",
             Self::IntakeRefused => "IntakeRefused",
+            Self::WritesLost => "WritesLost",
             Self::BreakerOpened => "BreakerOpened",
             Self::BreakerClosed => "BreakerClosed",
             Self::DestinationHeld => "DestinationHeld",
@@ -294,8 +298,17 @@ impl Event {
 
     /// An event about an entry of the intake stream that is no bounce.
     pub fn intake_refused(reason: String) -> Self {
-        let nobody = Destination::named("");
-        Self { destination: None, reason: Some(reason), ..Self::about(EventKind::IntakeRefused, "", &nobody) }
+        Self::about_none(EventKind::IntakeRefused, reason)
+    }
+
+    /// An event about writes that Redis has lost. The reason is the word for what proves it.
+    pub fn writes_lost(reason: &str) -> Self {
+        Self::about_none(EventKind::WritesLost, reason.to_owned())
+    }
+
+    /// An event about no job and no destination.
+    fn about_none(kind: EventKind, reason: String) -> Self {
+        Self { destination: None, reason: Some(reason), ..Self::about(kind, "", &Destination::named("")) }
     }
 
     /// The same event about one message of the job.

@@ -155,6 +155,7 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
         store.trim_marks(shard).await.unwrap();
         store.trim_trouble(shard).await.unwrap();
+        store.look(shard).await.unwrap();
     }
 }
 

@@ -201,6 +201,7 @@ impl Scene {
                 let Repaired { recovered, recounted, swept, .. } = store.repair(shard(world)).await?;
                 assert_eq!((recovered.get(&there), recounted.len(), swept), (Some(&1), 1, 1));
             }
+            "history" => assert!(!store.look(shard(world)).await?.is_proof()),
             "look_up" => assert!(store.address(&id(DUE)).await?.job.is_some()),
             "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 2),
             "trim_marks" => assert_eq!(store.trim_marks(shard(world)).await?, 1),

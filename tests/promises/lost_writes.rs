@@ -9,11 +9,15 @@ use harness::servers::programs;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, MS, Settings, World, id};
 use serde_json::json;
+use shared::event::EventKind;
 use shared::store::claim::LeasedJob;
 use shared::store::lease::Extended;
+use shared::store::repair::Repaired;
 use shared::store::settle::Settled;
 
 use crate::deployments::connections;
+
+mod keys;
 
 const HOST: &str = "example.com";
 
@@ -105,4 +109,89 @@ async fn leases_of_a_lost_history_count_as_older_than_all_that_come_after() {
             assert!(kept.lease.token.serial > lost.lease.token.serial, "another: {another}, the clock {clock}");
         }
     }
+}
+
+/// What all shards show together, and what the repairs of them found; none if another process did them.
+async fn put_right(world: &World) -> (bool, bool, Vec<Option<Repaired>>) {
+    let (mut is_another, mut is_proof, mut repaired) = (false, false, Vec::new());
+    for mut incident in world.store.notice_losses().await {
+        is_another |= incident.look.is_another;
+        is_proof |= incident.look.is_proof();
+        repaired.push(world.store.put_right(&mut incident).await.unwrap());
+    }
+    (is_another, is_proof, repaired)
+}
+
+#[tokio::test]
+async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
+    for program in programs() {
+        // What is lost: a bounce that was answered, a claim, or nothing.
+        for lost in ["bounce", "claim", "nothing"] {
+            let redis = Forgetful::start(&program).await;
+            let world = world_on(&redis).await;
+            world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
+            assert!(world.store.notice_losses().await.is_empty(), "the first look remembers where it is");
+            redis.remember();
+            match lost {
+                "bounce" => drop(world.take_in(bounce(LOST, "m1", FULL)).await),
+                "claim" => drop(claim_first(&world, KEPT).await),
+                _ => {}
+            }
+            let other = world.store_by_real_time().await;
+            assert!(other.notice_losses().await.is_empty());
+            forget(&redis, &world).await;
+
+            let shards = usize::from(world.store.shards());
+            let (is_another, is_proof, repaired) = put_right(&world).await;
+            assert_eq!((is_another, is_proof), (true, lost != "nothing"), "{lost}");
+            assert_eq!(
+                repaired,
+                vec![Some(Repaired::default()); shards],
+                "{lost}: a shard is at one moment of its history"
+            );
+            // Another process notices the same and leaves it to the first.
+            let mut incidents = other.notice_losses().await;
+            assert_eq!(incidents.len(), shards);
+            for incident in &mut incidents {
+                assert_eq!(other.put_right(incident).await.unwrap(), None, "{lost}");
+            }
+            let told = world.events_of(EventKind::WritesLost).await;
+            assert_eq!(told.len(), usize::from(lost != "nothing"), "{lost}");
+            assert!(world.store.notice_losses().await.is_empty(), "once is enough");
+            assert_eq!(claim_first(&world, KEPT).await.job.head.attempt, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_claim_tells_that_writes_were_lost_even_if_another_has_claimed_since() {
+    let redis = Forgetful::start(&programs()[0]).await;
+    let world = world_on(&redis).await;
+    let lost = lease_of_a_lost_history(&redis, &world).await;
+    // It has not looked at the server before: the claim is all that it goes by.
+    let kept = claim_first(&world, KEPT).await;
+    assert!(kept.lease.token.serial > lost.lease.token.serial);
+    let incidents = world.store.notice_losses().await;
+    assert_eq!(incidents.len(), 1);
+    assert!(incidents[0].look.is_behind);
+}
+
+#[tokio::test]
+async fn jobs_in_no_set_at_all_are_due_again_as_soon_as_a_loss_is_noticed() {
+    let redis = Forgetful::start(&programs()[0]).await;
+    let world = world_on(&redis).await;
+    world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
+    world.store.notice_losses().await;
+    let due = format!("{}:{{{}}}:due:{HOST}", world.prefix, shard(&world));
+    assert_eq!(redis.ask(&["DEL", &due]), "1");
+    redis.remember();
+    forget(&redis, &world).await;
+    let (_, _, repaired) = put_right(&world).await;
+    let jobs: u64 = repaired.iter().flatten().flat_map(|repaired| repaired.recovered.values()).sum();
+    assert_eq!(jobs, 1);
+    claim_first(&world, KEPT).await;
+}
+
+fn shard(world: &World) -> u16 {
+    shared::placement::Destination::named(HOST).shard(world.store.shards())
 }

@@ -125,7 +125,9 @@ impl Worker {
             settler,
             worker: self,
         };
+        let watch = tokio::spawn(running.worker.store.clone().watch_for_losses(stop.clone().cancelled_owned()));
         let (SettlerHandle { notices, mut task, .. }, presence) = running.run(&stop).await;
+        let _ = watch.await;
         presence.left().await;
         // Its last sender: now the settler comes to its end. A store that is away holds it up no longer than this, for
         // leases lapse by themselves.

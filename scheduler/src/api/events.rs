@@ -1,5 +1,5 @@
 //! `GET /v1/events`: the journal as server-sent events. A client that comes back with the last id that it saw misses
-//! nothing that the journal still holds, and gets nothing twice.
+//! nothing that the journal still holds, and gets nothing twice. If what it saw last is gone, it is told so.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -14,7 +14,11 @@ use axum::response::Sse;
 use axum::response::sse;
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
+use serde_json::json;
+use shared::clock::Timestamp;
 use shared::event::EventKind;
+use shared::store::StoreError;
+use shared::store::history::{EntryState, Gap};
 use shared::store::journal::{Entry, EntryId};
 use tokio::time::sleep;
 
@@ -26,6 +30,12 @@ const READ_COUNT: usize = 8;
 
 /// How long to wait before a journal without news is read again.
 const POLL: Duration = Duration::from_millis(200);
+
+/// The type of what tells a client that something is missing. It is in no journal, and goes to this client alone.
+const EVENTS_MISSING: &str = "EventsMissing";
+
+/// What is sent to a client, with its kind if it is an event of the journal.
+type Wired = (Option<EventKind>, sse::Event);
 
 /// The query of `GET /v1/events`.
 #[derive(Debug, Deserialize)]
@@ -67,8 +77,11 @@ pub async fn get(
     let shards = usize::from(api.store.shards());
     let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     let field = if last_seen.is_some() { "Last-Event-ID" } else { "after" };
+    // How many incidents there were when it was last sure that the journal has what the client has seen.
+    let mut looked_at = None;
     let cursor = match last_seen.or(after.as_deref()) {
         None => {
+            looked_at = Some(api.store.incidents());
             let ends = api.store.journal_ends().await?;
             Cursor(ends.into_iter().map(|entry| Place { entry, seen: None }).collect())
         }
@@ -81,17 +94,30 @@ pub async fn get(
         })?,
     };
     let stop = api.stop.clone();
-    let events = stream::unfold((api, cursor, VecDeque::new()), |(api, mut cursor, mut entries)| async move {
-        while entries.is_empty() {
-            entries = next_entries(&api, &cursor).await;
+    let events = stream::unfold((api, cursor, VecDeque::new(), looked_at), |state| async move {
+        let (api, mut cursor, mut entries, mut looked_at) = state;
+        let mut batch = Vec::new();
+        while entries.is_empty() && batch.is_empty() {
+            let incidents = api.store.incidents();
+            if looked_at == Some(incidents) {
+                entries = next_entries(&api, &cursor).await;
+            } else if let Some(missing) = missing_events(&api, &mut cursor).await {
+                (batch, looked_at) = (missing, Some(incidents));
+            }
         }
-        let batch = entries.pop_front().map(|(shard, entry)| wire_events(shard, &entry, &mut cursor));
+        if let Some((shard, entry)) = entries.pop_front() {
+            batch = wire_events(shard, &entry, &mut cursor);
+        }
         // A long journal is read to many; between its entries it is others' turn.
         tokio::task::yield_now().await;
-        Some((stream::iter(batch.unwrap_or_default()), (api, cursor, entries)))
+        Some((stream::iter(batch), (api, cursor, entries, looked_at)))
     })
     .flatten()
-    .filter(move |(kind, _)| futures::future::ready(kinds.is_empty() || kinds.contains(kind)))
+    .filter(move |(kind, _)| {
+        // All clients are told that something is missing.
+        let is_wanted = kinds.is_empty() || kind.is_none_or(|kind| kinds.contains(&kind));
+        futures::future::ready(is_wanted)
+    })
     .map(|(_, event)| Ok(event))
     .take_until(stop.cancelled_owned());
     Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
@@ -109,10 +135,12 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
         .collect()
 }
 
-/// Entries after the cursor, with their shards. Waits until there are some, and while the store is away.
+/// Entries after the cursor, with their shards. Waits until there are some, and while the store is away. Returns none if
+/// Redis may have lost writes meanwhile.
 async fn next_entries(api: &Api, cursor: &Cursor) -> VecDeque<(usize, Entry)> {
     let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
-    loop {
+    let incidents = api.store.incidents();
+    while api.store.incidents() == incidents {
         match api.store.read_journal(&after, READ_COUNT).await {
             Ok(journals) => {
                 let mut entries: Vec<(usize, Entry)> = Vec::new();
@@ -128,10 +156,50 @@ async fn next_entries(api: &Api, cursor: &Cursor) -> VecDeque<(usize, Entry)> {
         }
         sleep(POLL).await;
     }
+    VecDeque::new()
+}
+
+/// What is sent to a client because what it has seen last is gone, and moves the cursor to where it can go on. None if the
+/// store is away.
+async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
+    let seen: Vec<EntryId> = cursor.0.iter().map(|place| place.entry).collect();
+    let gaps = match api.store.journal_gaps(&seen).await {
+        Ok(gaps) => gaps,
+        Err(StoreError::Refused(why)) => {
+            tracing::error!(why, "a stream of events cannot tell whether something is missing in it");
+            vec![None; seen.len()]
+        }
+        Err(err) => {
+            tracing::warn!(%err, "a stream of events waits");
+            sleep(POLL).await;
+            return None;
+        }
+    };
+    let mut missing = Vec::new();
+    for (shard, gap) in gaps.into_iter().enumerate() {
+        let Some(Gap { state, after, first }) = gap else { continue };
+        cursor.0[shard] = Place { entry: after, seen: None };
+        let time = |id: EntryId| Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX)).to_string();
+        let (reason, from, until) = match state {
+            EntryState::Lost => ("lost", after, Some(seen[shard])),
+            _ => ("trimmed", seen[shard], first),
+        };
+        let wire = json!({
+            "type": EVENTS_MISSING,
+            "id": format!("{shard}:{}:missing", seen[shard]),
+            "time": api.store.clock().now().to_string(),
+            "reason": reason,
+            "from": time(from),
+            "until": until.map(time),
+        });
+        let sent = sse::Event::default().id(cursor.to_string()).event(EVENTS_MISSING).data(wire.to_string());
+        missing.push((None, sent));
+    }
+    Some(missing)
 }
 
 /// The events of an entry that the client has not seen. Afterwards it has seen the whole entry, whatever was in it.
-fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<(EventKind, sse::Event)> {
+fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<Wired> {
     let place = cursor.0[shard];
     let seen = if place.entry == entry.id { place.seen.unwrap_or(0) } else { 0 };
     let count = entry.events.len();
@@ -140,7 +208,7 @@ fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<(EventKi
         cursor.0[shard] = Place { entry: entry.id, seen: Some(n + 1).filter(|seen| *seen < count) };
         let wire = event.to_wire(&format!("{shard}:{}:{n}", entry.id), entry.time);
         let sent = sse::Event::default().id(cursor.to_string()).event(event.kind.name()).data(wire.to_string());
-        wired.push((event.kind, sent));
+        wired.push((Some(event.kind), sent));
     }
     cursor.0[shard] = Place { entry: entry.id, seen: None };
     wired

@@ -102,14 +102,14 @@ impl Store {
     pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
         let mut call = self.call(&CLAIM, shard);
         call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
-        call.arg(format!("{:016x}", LeaseToken::new_nonce()?)).arg(self.history.serial(shard));
+        let (seen, known) = self.history.serials(shard);
+        call.arg(format!("{:016x}", LeaseToken::new_nonce()?)).arg(seen);
         call.arg(bounds.unproven.min(BATCH_MAX));
         let reply: Vec<Value> = self.connections.script(&call).await?;
-        let claimed = read_claim(shard, reply)
+        let (claimed, last_serial) = read_claim(shard, reply)
             .ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))?;
-        if let Some(leased) = claimed.jobs.first() {
-            self.history.note_serial(shard, leased.lease.token.serial);
-        }
+        let serial = claimed.jobs.first().map(|leased| leased.lease.token.serial);
+        self.history.note_claim(shard, known, last_serial, serial);
         Ok(claimed)
     }
 }
@@ -118,13 +118,15 @@ fn read<T: FromRedisValue>(value: Value) -> Option<T> {
     from_redis_value(value).ok()
 }
 
-fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
+/// What a claim brought, and the serial of the lease before.
+fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
     let mut reply = reply.into_iter();
     let now = Timestamp::from_ms(read(reply.next()?)?);
     let Text(token) = Text::from(&reply.next()?);
     // There is none if nothing was claimed.
     let token: Option<LeaseToken> = if token.is_empty() { None } else { Some(token.parse().ok()?) };
     let next_visit: i64 = read(reply.next()?)?;
+    let last_serial: u64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let unproven_waiting = read(reply.next()?)?;
     let mut claimed = Claimed { now, next_visit, unproven_waiting, jobs: Vec::new(), corrupt: Vec::new() };
@@ -157,5 +159,5 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<Claimed> {
             }
         }
     }
-    Some(claimed)
+    Some((claimed, last_serial))
 }

@@ -107,11 +107,12 @@ impl Store {
                     .arg(message.unwrap_or_default());
             }
             let barrier = self.keys.shard(shard).barrier();
-            let reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;
+            let mut reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;
             // The first is the instant, which nobody needs here.
-            if reply.len() != 1 + 2 * places.len() {
+            if reply.len() != 2 + 2 * places.len() {
                 return Err(StoreError::Refused("facts answered in another shape".to_owned()));
             }
+            self.history.note_entry(shard, &reply.pop().unwrap_or_default().0);
             let read = |(place, pair): (&&usize, &[Text])| Ok((**place, read_answer(&pair[0].0, &pair[1].0)?));
             places.iter().zip(reply[1..].chunks(2)).map(read).collect::<Result<Vec<_>, _>>()
         });

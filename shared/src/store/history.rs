@@ -1,33 +1,228 @@
-//! What this process has seen of the history of each shard. Redis may lose its last writes; what is here, it cannot.
+//! What this process has seen of the history of each shard, and whether Redis still has it. Redis may lose its last
+//! writes; what is remembered here, it cannot.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::journal::EntryId;
+use super::scripts::HISTORY;
+use super::{Store, StoreError};
+
+/// Of the entries that this process wrote within so long, the newest is remembered.
+const SPAN: Duration = Duration::from_millis(250);
+
+/// How many of these are remembered per shard: those of the last seconds in which it wrote.
+const ENTRIES_MAX: usize = 16;
 
 /// What one process has seen. All handles on its store share it.
 #[derive(Debug)]
 pub(super) struct History {
-    shards: Box<[ShardHistory]>,
+    shards: Box<[Mutex<Seen>]>,
+    /// How many times this process has found shards whose server has lost writes, or may have.
+    incidents: AtomicU64,
+    /// Told when a claim has found that writes were lost.
+    pub(super) noticed: Notify,
 }
 
 /// The same of one shard.
 #[derive(Debug, Default)]
-struct ShardHistory {
-    /// The highest serial of a lease.
-    serial: AtomicU64,
+struct Seen {
+    /// The highest serial of a lease, also of those that Redis has lost.
+    serial: u64,
+    /// The serial that Redis has at least, unless it loses writes.
+    known: u64,
+    /// Set when a claim found that Redis's serial was behind that one.
+    is_behind: bool,
+    /// The newest journal entries that this process wrote, oldest first, and when.
+    entries: VecDeque<(Instant, EntryId)>,
+    /// Which server answered the last time, and which history it followed.
+    server: Option<String>,
+}
+
+/// What a look at one shard has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Whether it is another server than the last time, or was started again, or followed another master meanwhile. Only
+    /// then, or with proof, writes can have been lost.
+    pub is_another: bool,
+    /// Whether its serial was behind what this process had seen: proof that writes were lost.
+    pub is_behind: bool,
+    /// How many of the journal entries that this process remembers are lost: proof as well.
+    pub entries: u64,
+    /// Names what happened: all processes that notice it have the same.
+    pub(super) incident: String,
+}
+
+impl Look {
+    /// Whether writes have been lost for certain.
+    pub fn is_proof(&self) -> bool {
+        self.is_behind || self.entries > 0
+    }
+}
+
+/// What became of an entry of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryState {
+    /// It is there.
+    Kept,
+    /// It was forgotten, as all that are older than `journal.keep` are.
+    Trimmed,
+    /// Redis has lost it.
+    Lost,
+}
+
+/// What is missing where a reader of a shard's journal wants to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// What became of the entry that the reader has seen last.
+    pub state: EntryState,
+    /// The entry behind which it goes on.
+    pub after: EntryId,
+    /// The oldest entry that is there, if there is any.
+    pub first: Option<EntryId>,
+}
+
+/// Where the journal of a shard is.
+pub(super) struct Whereabouts {
+    pub(super) server: String,
+    pub(super) serial: u64,
+    pub(super) entries: Vec<EntryState>,
+    /// Its first entry, if it has any.
+    pub(super) first: Option<EntryId>,
+    /// The last entry that there ever was.
+    pub(super) last: EntryId,
 }
 
 impl History {
     /// Nothing yet, of so many shards.
     pub(super) fn new(shards: u16) -> Self {
-        Self { shards: (0..shards).map(|_| ShardHistory::default()).collect() }
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            incidents: AtomicU64::new(0),
+            noticed: Notify::new(),
+        }
     }
 
-    /// The highest serial of a lease that was seen in a shard; 0 if none was.
-    pub(super) fn serial(&self, shard: u16) -> u64 {
-        self.shards[usize::from(shard)].serial.load(Ordering::Relaxed)
+    fn seen(&self, shard: u16) -> MutexGuard<'_, Seen> {
+        // Nothing that holds it can panic midway.
+        self.shards[usize::from(shard)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lease of a shard had this serial.
-    pub(super) fn note_serial(&self, shard: u16, serial: u64) {
-        self.shards[usize::from(shard)].serial.fetch_max(serial, Ordering::Relaxed);
+    /// The highest serial of a lease that was seen in a shard, and the one that Redis should have at least; 0 if none was
+    /// seen.
+    pub(super) fn serials(&self, shard: u16) -> (u64, u64) {
+        let seen = self.seen(shard);
+        (seen.serial, seen.known)
+    }
+
+    /// A claim found the serial `before` in Redis, which should have had `known` at least, and `serial` was given to it.
+    pub(super) fn note_claim(&self, shard: u16, known: u64, before: u64, serial: Option<u64>) {
+        let mut seen = self.seen(shard);
+        let serial = serial.unwrap_or(0);
+        (seen.serial, seen.known) = (seen.serial.max(serial), seen.known.max(serial));
+        if before < known {
+            seen.is_behind = true;
+            self.noticed.notify_one();
+        }
+    }
+
+    /// Shards were found whose server has lost writes, or may have.
+    pub(super) fn note_incidents(&self) {
+        self.incidents.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This process wrote an entry into a shard's journal, and was answered.
+    pub(super) fn note_entry(&self, shard: u16, id: &str) {
+        // A call that changed nothing wrote none.
+        let Ok(id) = id.parse::<EntryId>() else { return };
+        let now = Instant::now();
+        let mut state = self.seen(shard);
+        match state.entries.back_mut() {
+            Some((at, newest)) if now.duration_since(*at) < SPAN => *newest = id.max(*newest),
+            _ => {
+                if state.entries.len() == ENTRIES_MAX {
+                    state.entries.pop_front();
+                }
+                state.entries.push_back((now, id));
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Looks whether one shard's server has lost writes, or may have. The first look only remembers which server it is.
+    pub async fn look(&self, shard: u16) -> Result<Look, StoreError> {
+        let now = self.whereabouts(shard, &[]).await?;
+        let (is_another, is_behind, entries) = {
+            let seen = self.history.seen(shard);
+            let is_another = seen.server.as_ref().is_some_and(|server| *server != now.server);
+            let entries: Vec<EntryId> = seen.entries.iter().map(|(_, id)| *id).collect();
+            (is_another, seen.is_behind || now.serial < seen.known, entries)
+        };
+        let mut look = Look { is_another, is_behind, ..Look::default() };
+        // A server that does not say which it is has to show each time that it has all.
+        if is_another || is_behind || now.server.is_empty() {
+            let states = self.whereabouts(shard, &entries).await?.entries;
+            look.entries = states.iter().filter(|state| **state == EntryState::Lost).count() as u64;
+            // If it is the same server, only how far it is behind tells what happened from what happened before.
+            look.incident = if is_another { now.server.clone() } else { format!("{}:{}", now.server, now.serial) };
+        }
+        let mut seen = self.history.seen(shard);
+        seen.server = Some(now.server);
+        if is_another || look.is_proof() {
+            (seen.is_behind, seen.known) = (false, now.serial);
+            seen.entries.retain(|(_, id)| !entries.contains(id));
+        }
+        Ok(look)
+    }
+
+    /// How many times this process has found shards whose server has lost writes, or may have: readers of the journal look
+    /// then whether it still has what they have seen.
+    pub fn incidents(&self) -> u64 {
+        self.history.incidents.load(Ordering::Relaxed)
+    }
+
+    /// What is missing behind the entries that a reader has seen last, one per shard, because these entries are not there any
+    /// more. A reader that has seen nothing of a shard misses nothing.
+    pub async fn journal_gaps(&self, seen: &[EntryId]) -> Result<Vec<Option<Gap>>, StoreError> {
+        let mut gaps = Vec::with_capacity(seen.len());
+        for (shard, id) in (0..self.shards()).zip(seen) {
+            if *id == EntryId::default() {
+                gaps.push(None);
+                continue;
+            }
+            let Whereabouts { entries, first, last, .. } = self.whereabouts(shard, &[*id]).await?;
+            let state = *entries.first().unwrap_or(&EntryState::Lost);
+            let after = if state == EntryState::Lost { last.min(*id) } else { *id };
+            gaps.push((state != EntryState::Kept).then_some(Gap { state, after, first }));
+        }
+        Ok(gaps)
+    }
+
+    /// Asks where a shard's history is, and what became of these entries of its journal.
+    pub(super) async fn whereabouts(&self, shard: u16, entries: &[EntryId]) -> Result<Whereabouts, StoreError> {
+        let mut call = self.call(&HISTORY, shard);
+        for id in entries {
+            call.arg(id.to_string());
+        }
+        let (_, server, serial, letters, first, last): (i64, String, u64, String, String, String) =
+            self.connections.script(&call).await?;
+        let other_shape = |_| StoreError::Refused("history answered in another shape".to_owned());
+        let state = |letter| match letter {
+            b'k' => EntryState::Kept,
+            b't' => EntryState::Trimmed,
+            _ => EntryState::Lost,
+        };
+        Ok(Whereabouts {
+            server,
+            serial,
+            entries: letters.bytes().map(state).collect(),
+            first: if first.is_empty() { None } else { Some(first.parse().map_err(other_shape)?) },
+            last: last.parse().map_err(other_shape)?,
+        })
     }
 }

@@ -125,6 +125,11 @@ impl Shard {
         format!("{}hearing:{digest:032x}", self.prefix)
     }
 
+    /// The claim on one step of dealing with one incident: see `losses`.
+    pub fn incident(&self, step: &str, incident: &str) -> String {
+        format!("{}incident:{step}:{incident}", self.prefix)
+    }
+
     /// What was tried at one destination on one day, counted from the Unix epoch.
     pub fn tally(&self, day: i64, destination: &str) -> String {
         format!("{}tally:{day}:{destination}", self.prefix)

@@ -138,30 +138,52 @@ impl Store {
             .map(|proposal| if full(&proposal) { self.by_configuration(&proposal.domain) } else { proposal })
             .collect();
         let at_home = self.at_home(&proposals).await?;
-        let mut placed: Vec<Proposal> = proposals.into_iter().map(|proposal| stay(proposal, &at_home)).collect();
-        let to_keep = (0..placed.len()).filter(|n| !full(&placed[*n]));
+        let placed = proposals.into_iter().map(|proposal| stay(proposal, &at_home));
+        self.keep(placed.map(|Proposal { domain, destination, .. }| (domain, destination)).collect()).await
+    }
+
+    /// Writes placements that are not kept yet, and tells where each domain is now, in the order given.
+    async fn keep(&self, mut placed: Vec<(String, Destination)>) -> Result<Vec<Destination>, StoreError> {
+        let shard_of = |n: &usize| shard(&placed[*n].0, self.shards());
+        let to_keep = (0..placed.len()).filter(|n| !self.places.is_full(shard_of(n)));
         let written: Told<(Vec<Text>,)> = self
-            .ask_by_shard(
-                to_keep,
-                |n| shard_of(&placed[*n]),
-                |shard, asked, commands| {
-                    let key = self.keys.place(shard);
-                    for Proposal { domain, destination, .. } in asked.iter().map(|n| &placed[*n]) {
-                        commands.hset_nx(&key, domain, destination.as_str()).ignore();
-                    }
-                    let fields: Vec<&str> = asked.iter().map(|n| placed[*n].domain.as_str()).collect();
-                    commands.cmd("HMGET").arg(&key).arg(fields);
-                },
-            )
+            .ask_by_shard(to_keep, shard_of, |shard, asked, commands| {
+                let key = self.keys.place(shard);
+                for (domain, destination) in asked.iter().map(|n| &placed[*n]) {
+                    commands.hset_nx(&key, domain, destination.as_str()).ignore();
+                }
+                let fields: Vec<&str> = asked.iter().map(|n| placed[*n].0.as_str()).collect();
+                commands.cmd("HMGET").arg(&key).arg(fields);
+            })
             .await?;
         let mut recent = self.places.recent();
         for (asked, (names,)) in written {
             for (n, Text(name)) in asked.into_iter().zip(names) {
-                placed[n].destination = Destination::named(name);
-                recent.put(&placed[n].domain, &placed[n].destination);
+                placed[n].1 = Destination::named(name);
+                recent.put(&placed[n].0, &placed[n].1);
             }
         }
-        Ok(placed.into_iter().map(|proposal| proposal.destination).collect())
+        Ok(placed.into_iter().map(|(_, destination)| destination).collect())
+    }
+
+    /// Writes again what this process remembers of one shard's placements, if Redis has lost it: the jobs that were placed by
+    /// it may be in other shards, on servers that have lost nothing. From then on this process goes by what Redis has.
+    pub(super) async fn restore_places(&self, of_shard: u16) -> Result<(), StoreError> {
+        let remembered = self.places.recent().forget(|domain| shard(domain, self.shards()) == of_shard);
+        let restored = self.restore(&remembered).await;
+        if restored.is_err() {
+            let mut recent = self.places.recent();
+            remembered.iter().for_each(|(domain, destination)| recent.put(domain, destination));
+        }
+        restored
+    }
+
+    async fn restore(&self, remembered: &[(Box<str>, Destination)]) -> Result<(), StoreError> {
+        let domains: Vec<&str> = remembered.iter().map(|(domain, _)| &**domain).collect();
+        let kept = self.kept(&domains).await?;
+        let lost = remembered.iter().zip(kept).filter(|(_, kept)| kept.is_none());
+        self.keep(lost.map(|((domain, destination), _)| (domain.to_string(), destination.clone())).collect()).await?;
+        Ok(())
     }
 
     /// The providers by which domains are placed.

@@ -191,9 +191,10 @@ impl Store {
         let mut reply: Vec<Text> = self.connections.durable_script(&call, &self.keys.shard(shard).barrier()).await?;
         let other_shape = || StoreError::Refused("schedule answered in another shape".to_owned());
         // The first is the instant, which nobody needs here.
-        if reply.len() != 2 + places.len() || reply[1].0.len() != places.len() {
+        if reply.len() != 3 + places.len() || reply[1].0.len() != places.len() {
             return Err(other_shape());
         }
+        self.history.note_entry(shard, &reply.pop().unwrap_or_default().0);
         let details = reply.split_off(2);
         let answers = reply[1].0.chars().zip(details);
         places

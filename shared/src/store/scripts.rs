@@ -91,6 +91,7 @@ scripts! {
     WAITING = "waiting" Reads;
     CLAIM_OCCURRENCE = "claim_occurrence" Runs;
     END_HEARING = "end_hearing" Runs;
+    HISTORY = "history" Runs;
     PUT_BACK = "put_back" Runs;
     REINSTATE = "reinstate" Refused;
     REPAIR = "repair" Runs after "lease", "pace_fields", "pace", "lapse";

@@ -173,8 +173,9 @@ impl Store {
             }
         }
         let barrier = self.keys.shard(shard).barrier();
-        let Told { answer: (_, answer, woke), missing } =
-            self.connections.script_and_reach::<(i64, String, u8)>(&call, &barrier).await?;
+        let Told { answer: (_, answer, woke, journaled), missing } =
+            self.connections.script_and_reach::<(i64, String, u8, String)>(&call, &barrier).await?;
+        self.history.note_entry(shard, &journaled);
         if answer.len() != batch.len() {
             return Err(StoreError::Refused("settle answered in another shape".to_owned()));
         }

@@ -5,8 +5,8 @@
 -- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the claimer
 -- has seen; how many jobs of unproven destinations at most (pace.lua)
 -- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting
--- (-1: never); how many unproven destinations wait for room; then per destination: its name, when
--- somebody there last got through ('' if unknown), '1' if it is unproven, else '', and per job id,
+-- (-1: never); the serial of the lease before; how many unproven destinations wait for room; then per
+-- destination: its name, when somebody there last got through ('' if unknown), '1' if it is unproven, else '', and per job id,
 -- due and record. They are in the order of their due times; where due is '' it is that of the job
 -- before, or later, and not after now.
 -- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must
@@ -32,12 +32,14 @@ local LOOKED_AT = 64
 local DUES_READ = 16
 
 local fallback = NOW + lease_ms
+-- If it is less than the claimer has seen, Redis has lost writes.
+local last_serial = not_negative(redis.call('GET', SERIAL) or 0) or 0
 local token
 -- The serial is greater than all before it, and not less than the clock: so if Redis has lost its last writes, new leases
 -- still come behind those that it has forgotten. If the clock was put back as well, the claimers' memory keeps the order.
 local function take_token()
   if not token then
-    local serial = text(math.max((not_negative(redis.call('GET', SERIAL) or 0) or 0) + 1, seen + 1, NOW))
+    local serial = text(math.max(last_serial + 1, seen + 1, NOW))
     redis.call('SET', SERIAL, serial)
     token = serial .. '-' .. nonce
   end
@@ -171,7 +173,7 @@ if #queued > 0 then redis.call('ZADD', UNPROVEN, 'NX', unpack(queued)) end
 call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
-local reply = { NOW, '', -1, redis.call('ZCARD', UNPROVEN) }
+local reply = { NOW, '', -1, last_serial, redis.call('ZCARD', UNPROVEN) }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0

@@ -10,7 +10,7 @@
 -- Reply: now, then 2 per fact: answer and detail. Answers: 'closed' (the job ended), 'resumed' (what still waits is due now),
 -- 'reinstated' (the address is active again), 'suppressed' (it is, be it by this fact or from before; detail is the standing's
 -- JSON), 'stale' (it happened before what is known), 'ended' (what it names has; the rest keeps its time), 'noted' (there was
--- nothing to change).
+-- nothing to change); then the id of the entry that was written to the journal, '' if none was.
 -- Full memory: refused, because nothing bounds how many facts come: the client is answered 503 and
 -- repeats it. No new attempt begins meanwhile.
 -- Cost: 4 operations for a batch, and 2 more where something was delivered; 8 per job that ends, 5 per address whose standing
@@ -26,7 +26,7 @@ local SUPPRESSED = PREFIX .. 'suppressed'
 
 local ids = {}
 for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
-if #ids == 0 then return { NOW } end
+if #ids == 0 then return { NOW, '' } end
 
 -- What is known of each address, kept up to date while the batch goes on, for facts of one batch may meet.
 local record_of, standing_of, delivered_of = {}, {}, {}
@@ -219,4 +219,5 @@ for id, destination in pairs(resumed) do put_due(destination, id, NOW) end
 write_pace()
 write_due()
 write_journal()
+reply[#reply + 1] = journaled
 return reply

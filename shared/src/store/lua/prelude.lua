@@ -49,10 +49,14 @@ local function call_many(command, key, values)
   if #values > 0 then redis.call(command, key, unpack(values)) end
 end
 
+-- The id of the last entry that this call wrote, '' if it wrote none. The caller remembers it, to see
+-- whether Redis loses it.
+local journaled = ''
+
 -- Writes a journal entry: a JSON array of events. One that came as it is to be written is handed on
 -- as it came, because Lua goes through each byte of a text that it makes.
 local function write_events(array)
-  if array ~= '[]' then redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', array) end
+  if array ~= '[]' then journaled = redis.call('XADD', JOURNAL, '*', 't', NOW_TEXT, 'e', array) end
 end
 
 -- Other events are collected and written as one entry. A script gets them as JSON and adds what it

@@ -14,7 +14,7 @@
 -- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r retired, d dropped, a accepted: the
 -- message waits for confirmation, and nothing has changed); then a detail
 -- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; accepted: the
--- job's record; else '').
+-- job's record; else ''); then the id of the entry that was written to the journal, '' if none was.
 -- Full memory: refused, because it takes work in: the client is answered 503 and repeats it.
 -- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address; 4 more where
 -- messages are dropped. Atomic.
@@ -26,7 +26,7 @@ local GROUPS = LIMITS + 2 * M
 local IDS = GROUPS + 2 * G - 1
 local RECORDS, VERDICTS, INSTANTS = IDS + N, IDS + 2 * N, IDS + 3 * N
 assert(#ARGV == INSTANTS + N, 'schedule takes 4 values per bounce')
-if N == 0 then return { NOW, '' } end
+if N == 0 then return { NOW, '', '' } end
 
 for i = LIMITS, GROUPS - 1, 2 do
   local key, limits = pace_key(ARGV[i]), ARGV[i + 1]
@@ -312,4 +312,5 @@ write_dropped()
 write_pace()
 write_due()
 write_journal()
+reply[N + 3] = journaled
 return reply

@@ -20,7 +20,8 @@
 --                  where the host is dead
 --     record       retry: the new record; retire: its events, the last of which gets the standing
 -- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: it was ended meanwhile); and 1 where the
--- shard is worth a visit now, because there is room again or something is due at once, else 0.
+-- shard is worth a visit now, because there is room again or something is due at once, else 0; the id of the entry that was
+-- written to the journal, '' if none was.
 -- Full memory: runs, because mail that was sent must be known to be. All that was leased can be
 -- settled once, and nothing more is leased meanwhile: per permit of a worker that is the growth of
 -- one record, its events, and a share of an answer.
@@ -35,7 +36,7 @@ assert((#ARGV - EXTRAS + 1) % 2 == 0, 'settle takes 2 values per job that does n
 
 local answer_key = PREFIX .. 'settled:' .. CALL
 local answered = redis.call('GET', answer_key)
-if answered then return { NOW, answered, 0 } end
+if answered then return { NOW, answered, 0, '' } end
 
 -- What happened to them meanwhile; mostly nothing, to none.
 local marks = {}
@@ -219,4 +220,4 @@ write_journal()
 local answer = string.rep('1', N)
 if any_unsettled then answer = string.gsub(answer, '()1', function(k) return unsettled[k] end) end
 redis.call('SET', answer_key, answer, 'PX', KEEP)
-return { NOW, answer, woke }
+return { NOW, answer, woke, journaled }

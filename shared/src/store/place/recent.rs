@@ -29,6 +29,13 @@ impl Recent {
         Some(destination)
     }
 
+    /// Forgets the domains that are told, and gives them with where they were.
+    pub(super) fn forget(&mut self, is_told: impl Fn(&str) -> bool) -> Vec<(Box<str>, Destination)> {
+        let young = self.young.extract_if(|domain, _| is_told(domain));
+        let old = self.old.extract_if(|domain, _| is_told(domain));
+        young.chain(old).collect()
+    }
+
     /// Remembers where a domain is placed.
     pub(super) fn put(&mut self, domain: &str, destination: &Destination) {
         if self.young.len() >= self.generation_max {

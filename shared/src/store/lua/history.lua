@@ -1,0 +1,54 @@
+-- Tells where the history of one shard is, so that a process can see whether Redis has lost writes that it knows of.
+--
+-- ARGV from FIRST: ids of entries of the journal
+-- Reply: now; which server it is and which history it follows, '' if it does not say; the serial of the last lease; a text
+-- with a letter per id (k: the entry is there, t: it was trimmed, l: it is lost); the id of the first entry, '' if there is
+-- none; the id of the last entry that there ever was.
+-- Full memory: runs; it writes nothing. It is not flagged no-writes, because then a replica would
+-- answer.
+-- Cost: 3 operations; with ids 2 more, and 1 per id. Atomic; changes nothing.
+
+local function field_of_info(section, field)
+  -- Some users may not ask this.
+  local info = redis.pcall('INFO', section)
+  return type(info) == 'string' and string.match(info, field .. ':(%w+)') or ''
+end
+
+-- A server that was started again has another run id. One that was promoted, or followed another master meanwhile, follows
+-- another replication id.
+local server = field_of_info('server', 'run_id') .. field_of_info('replication', 'master_replid')
+local reply = { NOW, server, tonumber(redis.call('GET', SERIAL) or 0) or 0, '', '', '0-0' }
+if #ARGV < FIRST then return reply end
+
+local journal = {}
+if redis.call('EXISTS', JOURNAL) == 1 then
+  local info = redis.call('XINFO', 'STREAM', JOURNAL)
+  for i = 1, #info, 2 do journal[info[i]] = info[i + 1] end
+end
+local first = journal['first-entry'] and journal['first-entry'][1] or ''
+local last = journal['last-generated-id'] or '0-0'
+-- A server older than Redis 7.0 does not say whether any was.
+local some_were_trimmed = journal['entries-added'] ~= journal['length']
+
+local function is_before(a, b)
+  local a_ms, a_sequence = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_sequence = string.match(b, '^(%d+)-(%d+)$')
+  if a_ms ~= b_ms then return tonumber(a_ms) < tonumber(b_ms) end
+  return tonumber(a_sequence) < tonumber(b_sequence)
+end
+
+-- Entries are only ever trimmed from the front.
+local function was_trimmed(id)
+  if not some_were_trimmed then return false end
+  if first == '' then return not is_before(last, id) end
+  return is_before(id, first)
+end
+
+local letters = {}
+for i = FIRST, #ARGV do
+  local id = ARGV[i]
+  local is_there = #redis.call('XRANGE', JOURNAL, id, id) > 0
+  letters[#letters + 1] = is_there and 'k' or was_trimmed(id) and 't' or 'l'
+end
+reply[4], reply[5], reply[6] = table.concat(letters), first, last
+return reply

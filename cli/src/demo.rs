@@ -174,7 +174,9 @@ impl Stage {
         let clock = Arc::new(FastClock::new(opening(), speed));
         let cast = Cast::start(clock.clone(), opening()).await.context("the cast cannot listen on loopback")?;
         let redis = PrivateRedis::volatile().await?;
-        let (config, table) = (configuration(&redis, speed, &cast), Table::embedded());
+        let (mut config, table) = (configuration(&redis, speed, &cast), Table::embedded());
+        // Half of them are for the scheduler and the cast.
+        process::fit_worker(&mut config, process::raise_open_files() / 2);
         let store =
             process::open_store(&config, &table, clock.clone(), &stop).await?.context("stopped before it began")?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen on loopback")?;

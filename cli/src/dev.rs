@@ -36,6 +36,8 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
     telemetry::start(&config.log);
+    // Half of them are for the scheduler.
+    process::fit_worker(&mut config, process::raise_open_files() / 2);
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
     let address = listener.local_addr()?;

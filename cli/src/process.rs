@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use shared::clock::Clock;
 use shared::config::Config;
+use shared::open_files;
 use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::{Store, StoreError};
@@ -29,6 +30,30 @@ pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
     let config = Config::load(file).map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
     let table = config.policy().map_err(|faults| anyhow!("the policy table has faults:\n{faults}"))?;
     Ok((config, table))
+}
+
+/// Raises the limit of open files as far as this process may, and returns it.
+pub(crate) fn raise_open_files() -> usize {
+    let limit = open_files::raise().unwrap_or_else(|why| {
+        tracing::warn!(why, "few files may be open at once");
+        open_files::limit()
+    });
+    tracing::info!(limit, "files that may be open at once");
+    limit
+}
+
+/// Fits what a worker opens into this limit, and says if it has to do less at once than it is configured to.
+pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
+    let wanted = config.worker.concurrency;
+    if config.fit_open_files(limit) {
+        let concurrency = config.worker.concurrency;
+        tracing::warn!(
+            limit,
+            wanted,
+            concurrency,
+            "the limit of open files allows fewer attempts at once than worker.concurrency; raise LimitNOFILE= or ulimit -n"
+        );
+    }
 }
 
 /// Writes to standard output. Whoever stops reading has seen enough, and that is no error.

@@ -29,8 +29,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
-    let (config, table) = process::configure(config)?;
+    let (mut config, table) = process::configure(config)?;
     telemetry::start(&config.log);
+    config.fit_open_files(process::raise_open_files());
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;
     Access::may_listen(&config.access, listener.local_addr()?).map_err(|why| anyhow!(why))?;

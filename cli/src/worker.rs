@@ -23,8 +23,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
-    let (config, table) = process::configure(config)?;
+    let (mut config, table) = process::configure(config)?;
     telemetry::start(&config.log);
+    process::fit_worker(&mut config, process::raise_open_files());
     let logs = |route: &Route| matches!(route.sender, SenderSettings::Log);
     if config.routes.iter().any(|route| route.name == config.worker.route && logs(route)) && !arguments.allow_log {
         bail!(

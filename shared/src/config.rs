@@ -21,6 +21,7 @@ pub mod files;
 mod hooks;
 mod hosts;
 mod names;
+mod open_files;
 mod read;
 mod redis;
 mod returned;
@@ -136,6 +137,8 @@ pub struct Job {
 pub struct Worker {
     /// Attempts under way at once.
     pub concurrency: usize,
+    /// SMTP connections of all routes together, idle ones included.
+    pub connections_max: usize,
     /// Jobs per claim.
     pub batch: usize,
     /// Jobs of one destination per claim.

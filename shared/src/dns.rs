@@ -1,7 +1,8 @@
 //! The DNS, as far as it says where mail goes: the resolver that placement and the mx sender both ask. What an answer
 //! means to them they say themselves; whose fault it is if there is none is said here, by `whose_fault`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ use crate::whose_fault::{Cause, Unusable, own_error, response_code};
 
 /// How many servers are asked one by one after another one had no answer.
 const SERVERS_MAX: usize = 3;
+
+/// What a failure is called if no server could be asked.
+const UNASKED: Option<&str> = Some(Unusable::Unasked.cause().name);
 
 /// How often a question is asked for which there was no socket, and how long it waits before it is asked again.
 const SHORTAGE_TRIES: usize = 10;
@@ -47,6 +51,7 @@ pub struct Dns {
     all: TokioResolver,
     /// Ask one server each. Empty if there is only one.
     each: Arc<[TokioResolver]>,
+    servers: Arc<[SocketAddr]>,
     permits: Arc<Semaphore>,
 }
 
@@ -88,6 +93,8 @@ impl Dns {
         options.timeout = settings.timeout / 2;
         options.attempts = 1;
         let servers = config.name_servers().to_vec();
+        let address = |server: &NameServerConfig| Some(SocketAddr::new(server.ip, server.connections.first()?.port));
+        let addresses = servers.iter().filter_map(address).collect();
         let all = resolver(config, options.clone())?;
         let each = if servers.len() > 1 { servers } else { Vec::new() };
         let each = each
@@ -95,7 +102,7 @@ impl Dns {
             .take(SERVERS_MAX)
             .map(|server| resolver(ResolverConfig::from_name_servers(vec![server]), options.clone()));
         let permits = Arc::new(Semaphore::new(settings.at_once_max));
-        Ok(Self { all, each: each.collect::<Result<_, _>>()?, permits })
+        Ok(Self { all, each: each.collect::<Result<_, _>>()?, servers: addresses, permits })
     }
 
     /// The MX records of a domain, in no order.
@@ -135,7 +142,7 @@ impl Dns {
         let mut tries = 1;
         loop {
             match self.ask(&name, kind).await {
-                Err(DnsError::Failed(fault)) if fault.is_shortage() && tries < SHORTAGE_TRIES => {
+                Err(DnsError::Failed(fault)) if may_pass(&fault) && tries < SHORTAGE_TRIES => {
                     tries += 1;
                     sleep(SHORTAGE_PAUSE).await;
                 }
@@ -158,8 +165,27 @@ impl Dns {
                 answer => return answer,
             }
         }
-        Err(DnsError::Failed(failed))
+        Err(DnsError::Failed(self.why_unasked().filter(|_| failed.name == UNASKED).unwrap_or(failed)))
     }
+
+    /// The error with which a server cannot be asked, which the resolver does not tell.
+    fn why_unasked(&self) -> Option<Fault> {
+        let server = self.servers.first()?;
+        let err = open_to(*server).err()?;
+        Some(own_error(&err)?.fault(FaultKind::Lookup, &format!("the DNS server {server} cannot be asked: {err}")))
+    }
+}
+
+/// Whether a question could not be asked for a reason that may be over at once: a shortage of sockets, which the resolver does
+/// not always tell.
+fn may_pass(fault: &Fault) -> bool {
+    fault.is_shortage() || fault.name == UNASKED
+}
+
+/// What the system says to a socket for this server. Nothing is sent.
+fn open_to(server: SocketAddr) -> io::Result<()> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0))?.connect(server)
 }
 
 impl DnsError {
@@ -268,7 +294,7 @@ mod tests {
     #[test]
     fn each_error_of_the_resolver_has_its_side() {
         let of_code = |code| NetError::Dns(hickory_resolver::net::DnsError::ResponseCode(code));
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         for (err, side) in [
             (of_code(ResponseCode::ServFail), Side::Theirs),
             (of_code(ResponseCode::Refused), Side::Ours),

@@ -28,6 +28,7 @@ pub mod clock;
 
 pub mod config;
 pub mod dns;
+pub mod open_files;
 pub mod postfix;
 pub mod store;
 pub mod telemetry;

@@ -227,6 +227,11 @@ impl Cause {
         Fault { kind, side: self.side, name: Some(self.name), text: self.explain(what) }
     }
 
+    /// Whether this process, or this machine, may open no more files for now. That passes as others are closed.
+    pub fn is_shortage(&self) -> bool {
+        ["EMFILE", "ENFILE"].contains(&self.name)
+    }
+
     /// Whether this machine has no way to an address at all: no route, or no address of its kind.
     pub fn is_no_way(&self) -> bool {
         self.side == Side::Ours && ["ENETUNREACH", "EHOSTUNREACH", "EAFNOSUPPORT", "EADDRNOTAVAIL"].contains(&self.name)

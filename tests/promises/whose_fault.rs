@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::bounce::{FULL, bounce};
 use harness::dns::{DnsServer, Mood};
-use harness::process::Redeliver;
+use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::smtp::{SmtpPeer, agree};
 use harness::wait::eventually;
@@ -160,7 +160,7 @@ async fn a_machine_without_network_or_resolver_spends_no_attempt_and_opens_no_br
     assert_eq!(world.events_of(EventKind::BreakerOpened).await, []);
     assert_eq!(world.events_of(EventKind::AddressRetired).await, []);
     let log = worker.log();
-    for said in ["ENETUNREACH", "check the network and the routes", "check the DNS server"] {
+    for said in ["ENETUNREACH", "check the network and the routes", "the DNS server 127.0.0.1:5353 cannot be asked"] {
         assert!(log.contains(said), "{said} is missing in:\n{log}");
     }
     let lines = log.lines().filter(|line| line.contains("a trouble of our own")).count();
@@ -210,4 +210,94 @@ async fn a_kind_of_address_that_we_have_no_way_to_holds_no_job_that_another_can_
     assert_eq!((dead.kind, dead.side, dead.name), (FaultKind::Connect, Side::Theirs, Some("ECONNREFUSED")), "{dead}");
     let six = fault(&sender, "jo@six.example").await;
     assert_eq!((six.kind, six.side, six.name), (FaultKind::Local, Side::Ours, Some("ENETUNREACH")), "{six}");
+}
+
+/// The configuration of a worker that finds each of these domains at a host of its own, all of which are `peer`.
+async fn with_hosts_of_their_own(world: &World, dns: &DnsServer, peer: &SmtpPeer, domains: usize) -> String {
+    for n in 0..domains {
+        let (domain, host) = (format!("d{n}.example"), format!("mx.d{n}.example"));
+        dns.knows(&domain, &[(10, &host)]).places(&host, &["127.0.0.1"]);
+        let mut bounce = bounce(&format!("u@{domain}"), "m1", FULL);
+        bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
+        world.take_in(bounce).await;
+    }
+    let route = format!("nameservers = [\"{}\"]\nport = {}", dns.address, peer.address.port());
+    mx_worker(world, "", &route)
+}
+
+async fn all_get_through_at_the_first_try(world: &World, worker: &Redeliver, jobs: usize) {
+    eventually("all mail to get through", async || {
+        (world.events_of(EventKind::MessageDelivered).await.len() == jobs).then_some(())
+    })
+    .await;
+    assert_eq!(world.events_of(EventKind::AttemptDeferred).await, [], "{}", worker.log());
+    assert_eq!(world.events_of(EventKind::BreakerOpened).await, []);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_open_few_files_does_less_at_once_and_all_mail_gets_through() {
+    const JOBS: usize = 200;
+    let (world, dns, peer) = (days_ago().await, DnsServer::start().await, SmtpPeer::agreeable().await);
+    let config = with_hosts_of_their_own(&world, &dns, &peer, JOBS).await;
+    let worker = Redeliver::start_by(&["prlimit", "--nofile=64:64"], &[], &["worker"], &config);
+    all_get_through_at_the_first_try(&world, &worker, JOBS).await;
+    let log = worker.log();
+    for said in ["files that may be open at once", "fewer attempts at once"] {
+        assert!(log.contains(said), "{said} is missing in:\n{log}");
+    }
+    assert!(!log.contains("EMFILE"), "{log}");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_worker_that_runs_out_of_files_waits_for_them_and_fails_no_attempt() {
+    const JOBS: usize = 20;
+    let (world, dns, peer) = (days_ago().await, DnsServer::start().await, SmtpPeer::agreeable().await);
+    let limit = async |worker: &Redeliver, files: &str| {
+        let (id, files) = (worker.process_id().to_string(), format!("--nofile={files}:1024"));
+        let set = tokio::process::Command::new("prlimit").args(["--pid", &id, &files]).status().await;
+        assert!(set.expect("prlimit is there: apt-get install util-linux").success());
+    };
+    let config = with_hosts_of_their_own(&world, &dns, &peer, 0).await;
+    let worker = Redeliver::start_by(&["prlimit", "--nofile=1024:1024"], &[], &["worker"], &config);
+    eventually("the worker to work", async || worker.log().contains("until it stops").then_some(())).await;
+    limit(&worker, "8").await;
+    with_hosts_of_their_own(&world, &dns, &peer, JOBS).await;
+    eventually("the trouble in the log", async || worker.log().contains("EMFILE").then_some(())).await;
+    limit(&worker, "1024").await;
+    all_get_through_at_the_first_try(&world, &worker, JOBS).await;
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test]
+async fn a_scheduler_whose_resolver_refuses_says_so_and_leaves_it_alone_for_a_while() {
+    const DOMAINS: usize = 20;
+    let (world, dns) = (World::new().await, DnsServer::start().await);
+    dns.becomes(Mood::Saying(ResponseCode::Refused));
+    let (url, prefix, shards, port) = (redis::url(), &world.prefix, world.store.shards(), free_port());
+    let scheduler = Redeliver::start(
+        "scheduler",
+        &format!(
+            "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n\
+             [scheduler]\nlisten = \"127.0.0.1:{port}\"\n\
+             [placement]\nmx = true\nnameservers = [\"{}\"]\n",
+            dns.address
+        ),
+    );
+    let client = harness::http::client();
+    let post = async |name: &str| {
+        let bounces: Vec<_> = (0..DOMAINS).map(|n| bounce(&format!("u@{name}{n}.example"), "m1", FULL)).collect();
+        let posted = client.post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces).send().await;
+        posted.ok().filter(|answer| answer.status() == 202).map(|_| ())
+    };
+    eventually("the scheduler", async || post("first").await).await;
+    let asked = dns.asked().len();
+    assert!(asked >= DOMAINS, "{asked}");
+    post("second").await.expect("a resolver that refuses keeps nothing out");
+    assert_eq!(dns.asked().len(), asked, "it is left alone");
+    let log = scheduler.log();
+    let lines = |said: &str| log.lines().filter(|line| line.contains(said)).count();
+    assert_eq!(lines("REFUSED"), 1, "{log}");
+    assert_eq!(lines("check the DNS server"), 1, "it says what to do:\n{log}");
+    assert!(scheduler.terminate().await.success());
 }

@@ -15,7 +15,7 @@ use shared::reply::Reply;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::Settlement;
 use shared::transcript::Transcript;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
@@ -32,6 +32,11 @@ mod trouble;
 /// How long a sender may take to end an attempt that is cut off while the peer may have the message. Less than the worker
 /// waits for the end of the whole.
 const LAST_ANSWER_MAX: Duration = Duration::from_secs(4);
+
+/// How long an attempt waits for files to become free: the first time, and at most. Each time is twice as long as the one
+/// before, so that it gives up after a minute.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(125);
+const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
 /// What an attempt needs beside the job.
 pub struct Attempter {
@@ -114,7 +119,7 @@ impl Attempter {
         lease_end: &LeaseEnd,
     ) -> Option<(Outcome, Option<Transcript>)> {
         let fate = Fate::within(cut.clone(), lease_end.clone());
-        let mut sending = pin!(self.send(progress, message, fate.clone()));
+        let mut sending = pin!(self.send_when_files_are_free(progress, message, fate.clone()));
         if let Some(ended) = cut.run_until_cancelled(&mut sending).await {
             return Some(ended);
         }
@@ -126,6 +131,26 @@ impl Attempter {
             (Outcome::Unreachable(Fault::ours(FaultKind::Unanswered, text)), None)
         };
         Some(timeout(LAST_ANSWER_MAX, sending).await.unwrap_or_else(|_| unanswered()))
+    }
+
+    /// Sends, and again after a pause if this process may open no more files: they become free as other attempts end. So a
+    /// worker that is short of them slows down, because an attempt that waits keeps its permit.
+    async fn send_when_files_are_free(
+        &self,
+        progress: &Progress,
+        message: &Message,
+        fate: Fate,
+    ) -> (Outcome, Option<Transcript>) {
+        let mut pause = SHORTAGE_PAUSE;
+        loop {
+            let sent = self.send(progress, message, fate.clone()).await;
+            if !is_shortage(&sent.0) || pause > SHORTAGE_PAUSE_MAX {
+                return sent;
+            }
+            self.say(message, &sent.0);
+            sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     async fn send(&self, progress: &Progress, message: &Message, fate: Fate) -> (Outcome, Option<Transcript>) {
@@ -203,6 +228,11 @@ fn trace(transcript: &Transcript, destination: &Destination) {
         tracing::warn!(%destination, host, address, ms, "a message was sent whole and not answered for");
     }
     tracing::debug!(%destination, %phase, host, address, tls, reused, unknown, ms, "an attempt over SMTP has ended");
+}
+
+/// Whether nothing was sent because no more files may be opened for now.
+fn is_shortage(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Unreachable(fault) if fault.is_shortage() && fault.kind != FaultKind::Unanswered)
 }
 
 /// What an outcome says about the destination. Our own trouble says nothing.

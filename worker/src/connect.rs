@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shared::clock::SystemClock;
 use shared::config::Config;
+use shared::open_files;
 use shared::settings::SettingsFaults;
 use shared::store::connection::Connections;
 use shared::store::{Store, StoreError};
@@ -32,13 +33,15 @@ impl Worker {
     /// # Errors
     /// Where Redis does not answer, or a setting is wrong.
     pub async fn connect(config: &Config, add: impl FnOnce(Routes) -> Routes) -> Result<Self, ConnectError> {
+        let mut config = config.clone();
+        config.fit_open_files(open_files::limit());
         let table = config.policy()?;
         let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
         let (redis, clock) = (&config.redis, Arc::new(SystemClock));
         let store = Store::open(connections, &redis.prefix, redis.shards, config.limits(&table), clock).await?;
         let store = store.with_places(config.providers.clone(), config.placement.bounds());
         let store = store.with_rules(&config.destinations);
-        let routes = Routes::from_config(config, store.clock()).map_err(ConnectError::Made)?;
+        let routes = Routes::from_config(&config, store.clock()).map_err(ConnectError::Made)?;
         let contents = Contents::from_config(&config.content).map_err(ConnectError::Made)?;
         Ok(Self::new(store, add(routes), contents, table, config.worker.clone()))
     }

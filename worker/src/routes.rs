@@ -15,7 +15,7 @@ use crate::sender::command::CommandSender;
 use crate::sender::http::HttpSender;
 use crate::sender::log::LogSender;
 use crate::sender::mx::MxSender;
-use crate::sender::smtp::SmtpSender;
+use crate::sender::smtp::{OpenSessions, SmtpSender};
 
 /// How many routes that are not there are told apart.
 const MISSED_MAX: usize = 100;
@@ -49,11 +49,12 @@ impl Routes {
     /// What keeps a sender from being made, with its route.
     pub fn from_config(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, String> {
         let mut routes = Self { verp: config.verp.verp(), ..Self::new(&config.worker.route) };
+        let sessions = OpenSessions::new(config.worker.connections_max);
         for route in &config.routes {
             let sender: Arc<dyn Sender> = match &route.sender {
                 SenderSettings::Log => Arc::new(LogSender),
-                SenderSettings::Smtp(settings) => Arc::new(SmtpSender::new(settings.clone())),
-                SenderSettings::Mx(settings) => Arc::new(MxSender::new(settings.clone())),
+                SenderSettings::Smtp(settings) => Arc::new(SmtpSender::among(settings.clone(), sessions.clone())),
+                SenderSettings::Mx(settings) => Arc::new(MxSender::among(settings.clone(), sessions.clone())),
                 SenderSettings::Http(settings) => Arc::new(
                     HttpSender::new((**settings).clone(), clock.clone())
                         .map_err(|why| format!("route.{}: {why}", route.name))?,

@@ -36,6 +36,8 @@ pub struct MxSettings {
     pub sources: Vec<IpAddr>,
     /// Addresses that one attempt tries at most.
     pub hosts_max: usize,
+    /// Lookups under way at once.
+    pub lookups_max: usize,
     /// Whether mail may go to hosts whose address is private, loopback or otherwise not public.
     pub private_hosts: bool,
     /// Which DNS servers are asked; none: those of the system.
@@ -147,6 +149,7 @@ impl Default for MxSettings {
             tls_required: Vec::new(),
             sources: Vec::new(),
             hosts_max: 5,
+            lookups_max: 256,
             private_hosts: false,
             nameservers: Vec::new(),
             lookup_timeout: Duration::from_secs(10),

@@ -3,6 +3,8 @@
 //! A host that cannot be reached, turns us away or closes is a reason to try the next; what a host says about the message
 //! is the outcome. Here a greeting of 421 is the host's failure and says something about it, other than at our own relay.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use shared::config::{AfterDot, MxSettings, TlsMode};
 use shared::outcome::{Outcome, Side};
@@ -15,7 +17,7 @@ use super::smtp::pool::Pools;
 use super::smtp::session::{Manner, Peer, Place};
 use super::smtp::tls::TlsClient;
 use super::smtp::trail::Trail;
-use super::smtp::{assumed, without_content};
+use super::smtp::{OpenSessions, assumed, without_content};
 use super::{Attempt, Sender, contact};
 
 mod hosts;
@@ -38,13 +40,21 @@ impl MxSender {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(settings: MxSettings) -> Self {
+        Self::among(settings, OpenSessions::new(usize::MAX))
+    }
+
+    /// The same, whose sessions are bounded together with those of other senders.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn among(settings: MxSettings, sessions: Arc<OpenSessions>) -> Self {
         let dns = Dns::new(&settings);
         if let Err(why) = &dns {
             tracing::error!(why, "the mx sender has no DNS; jobs of its route wait");
         }
         let session = settings.session.clone();
         let tls = TlsClient::new(session.certificates.clone());
-        let pools = Pools::new(Manner { settings: session, login: None, tls });
+        let pools = Pools::new(Manner { settings: session, login: None, tls }, sessions);
         let sources = Sources::new(&settings.sources);
         Self { settings, dns, pools, sources }
     }

@@ -3,6 +3,8 @@
 //! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before that (no connection,
 //! a refused greeting), a 421 before the content is out and lost connections are ours, and never count against the recipient.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use shared::config::{AfterDot, SmtpSettings};
 use shared::outcome::{Outcome, Side};
@@ -15,10 +17,13 @@ use self::tls::TlsClient;
 use self::trail::Trail;
 use super::{Attempt, Sender};
 
+pub use self::open_sessions::OpenSessions;
+
 mod connect;
 mod dots;
 mod envelope;
 mod offers;
+mod open_sessions;
 pub(super) mod pool;
 pub(super) mod session;
 pub(super) mod stop;
@@ -40,10 +45,18 @@ impl SmtpSender {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(settings: SmtpSettings) -> Self {
+        Self::among(settings, OpenSessions::new(usize::MAX))
+    }
+
+    /// The same, whose sessions are bounded together with those of other senders.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn among(settings: SmtpSettings, sessions: Arc<OpenSessions>) -> Self {
         let SmtpSettings { host, port, tls, login, session } = settings;
         let relay = Peer { host, place: Place::Port(port), source: None, tls };
         let (after_dot, tls) = (session.after_dot, TlsClient::new(session.certificates.clone()));
-        let pools = Pools::new(Manner { settings: session, login, tls });
+        let pools = Pools::new(Manner { settings: session, login, tls }, sessions);
         Self { pools, relay, after_dot }
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn read_mx(section: &mut Section<'_, '_>) -> MxSettings {
     set_number(&mut mx.port, section.number("port", 1..=65_535));
     set_number(&mut mx.hosts_max, section.number("hosts_max", 1..=100));
     set(&mut mx.private_hosts, section.switch("private_hosts"));
+    set_number(&mut mx.lookups_max, section.number("lookups_max", 1..=10_000));
     set(&mut mx.lookup_timeout, section.duration("lookup_timeout", SECOND / 10..=60 * SECOND));
     read_session(&mut mx.session, section);
     mx

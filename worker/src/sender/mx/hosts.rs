@@ -17,9 +17,6 @@ use super::public::{is_of_a_host, is_public};
 /// Answers that are kept.
 const KEPT_MAX: u64 = 10_000;
 
-/// Questions under way at once: attempts are bounded already, this is for each of their hosts.
-const AT_ONCE_MAX: usize = 256;
-
 /// The DNS, as far as it says where mail goes.
 pub(crate) struct Dns {
     dns: dns::Dns,
@@ -48,9 +45,9 @@ impl Dns {
     /// # Errors
     /// Where the system's servers are to be asked and are not known; the text says what to set.
     pub(crate) fn new(settings: &MxSettings) -> Result<Self, String> {
-        let MxSettings { nameservers, lookup_timeout: timeout, private_hosts, .. } = settings;
+        let MxSettings { nameservers, lookup_timeout: timeout, private_hosts, lookups_max, .. } = settings;
         let (timeout, private_hosts) = (*timeout, *private_hosts);
-        let asked = dns::Settings { nameservers, timeout, kept_max: KEPT_MAX, at_once_max: AT_ONCE_MAX };
+        let asked = dns::Settings { nameservers, timeout, kept_max: KEPT_MAX, at_once_max: *lookups_max };
         let dns = dns::Dns::new(asked).map_err(|why| format!("{why}; name some in the route's nameservers"))?;
         Ok(Self { dns, timeout, private_hosts })
     }

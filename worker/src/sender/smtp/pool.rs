@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
 use shared::outcome::FaultKind;
 use shared::reply::Reply;
 use shared::transcript::Phase;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::open_sessions::{KeptSessions, OpenSessions};
 use super::session::{Failure, Manner, Peer, Session};
 use super::stop::{Stop, Why};
 use super::trail::Trail;
@@ -26,7 +27,11 @@ const TRIES_MAX: usize = 3;
 /// How often sessions are looked at that nobody uses.
 const SWEEP: Duration = Duration::from_secs(5);
 
-type Kept = Mutex<HashMap<Peer, Line>>;
+/// How long a session that is left for another one may take to say farewell.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct Kept(Mutex<HashMap<Peer, Line>>);
 
 /// The sessions with one peer.
 struct Line {
@@ -39,12 +44,14 @@ struct Line {
 pub(crate) struct Pools {
     manner: Arc<Manner>,
     kept: Arc<Kept>,
+    sessions: Arc<OpenSessions>,
 }
 
 /// Opens sessions with one peer.
 struct Opener {
     peer: Peer,
     manner: Arc<Manner>,
+    sessions: Arc<OpenSessions>,
 }
 
 impl Pools {
@@ -52,10 +59,12 @@ impl Pools {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub(crate) fn new(manner: Manner) -> Self {
-        let kept = Arc::default();
+    pub(crate) fn new(manner: Manner, sessions: Arc<OpenSessions>) -> Self {
+        let kept = Arc::<Kept>::default();
+        let watched: Arc<dyn KeptSessions> = kept.clone();
+        sessions.watch(Arc::downgrade(&watched));
         tokio::spawn(sweep(Arc::downgrade(&kept)));
-        Self { manner: Arc::new(manner), kept }
+        Self { manner: Arc::new(manner), kept, sessions }
     }
 
     /// Hands one message to a peer. A kept session may have been closed by the peer while nobody looked: then the others
@@ -105,13 +114,14 @@ impl Pools {
     }
 
     fn pool(&self, peer: &Peer) -> Pool<Opener> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = kept.get_mut(peer) {
             line.was_empty = false;
             return line.pool.clone();
         }
         let settings = &self.manner.settings;
-        let opener = Opener { peer: peer.clone(), manner: self.manner.clone() };
+        let (manner, sessions) = (self.manner.clone(), self.sessions.clone());
+        let opener = Opener { peer: peer.clone(), manner, sessions };
         let pool = Pool::builder(opener)
             .max_size(settings.connections)
             .wait_timeout(Some(settings.timeouts.wait))
@@ -125,12 +135,39 @@ impl Pools {
     }
 }
 
+impl KeptSessions for Kept {
+    fn note_idle(&self, since: &mut Vec<StdInstant>) {
+        self.each(|pool| {
+            pool.retain(|session, _| {
+                since.push(session.used());
+                true
+            });
+        });
+    }
+
+    fn leave_idle(&self, until: StdInstant) {
+        self.each(|pool| leave_soon(pool.retain(|session, _| session.used() > until).removed));
+    }
+}
+
+impl Kept {
+    fn each(&self, mut visit: impl FnMut(&Pool<Opener>)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|line| visit(&line.pool));
+    }
+}
+
 impl Manager for Opener {
     type Type = Session;
     type Error = Failure;
 
     async fn create(&self) -> Result<Session, Failure> {
-        Session::open(&self.peer, &self.manner).await
+        let counted = self.sessions.count();
+        let opened = Session::open(&self.peer, &self.manner, counted).await;
+        if opened.as_ref().is_err_and(|failure| failure.stop.is_shortage()) {
+            // Somebody else has opened what was left. The next try finds room.
+            self.sessions.make_room();
+        }
+        opened
     }
 
     /// What has to be done after a refusal is done here and not before its outcome is told: an attempt that was cut off in
@@ -149,7 +186,7 @@ async fn sweep(kept: Weak<Kept>) {
         ticks.tick().await;
         let Some(kept) = kept.upgrade() else { return };
         let mut left = Vec::new();
-        kept.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, line| {
+        kept.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, line| {
             left.extend(line.pool.retain(|session, _| session.is_good()).removed);
             let is_empty = line.pool.status().size == 0;
             let keep = !(is_empty && line.was_empty);
@@ -165,6 +202,14 @@ async fn sweep(kept: Weak<Kept>) {
 async fn leave_for_another(mut session: Object<Opener>) {
     session.quit().await;
     drop(Object::take(session));
+}
+
+/// Leaves sessions in whose place others come: they count no longer, and a peer that is slow to say farewell is not waited for.
+fn leave_soon(sessions: Vec<Session>) {
+    for mut session in sessions {
+        session.counts_no_longer();
+        tokio::spawn(async move { timeout(FAREWELL_MAX, session.quit()).await });
+    }
 }
 
 fn leave(sessions: Vec<Session>) {

@@ -13,6 +13,7 @@ use tokio_util::either::Either;
 
 use super::connect::connect;
 use super::offers::Offers;
+use super::open_sessions::Counted;
 use super::stop::{Stop, Why};
 use super::tls::{TlsClient, version};
 use super::trail::Trail;
@@ -72,6 +73,8 @@ pub(crate) struct Session {
     pub(super) refused: bool,
     /// How many replies are still to come to commands that were sent ahead.
     pub(super) outstanding: usize,
+    /// Counts it among those that are open.
+    counted: Option<Counted>,
 }
 
 /// Why there is no session, and how far it came.
@@ -83,7 +86,7 @@ pub(crate) struct Failure {
 
 impl Session {
     /// Opens a session. Where TLS is taken as it comes and fails, once more in the clear.
-    pub(crate) async fn open(peer: &Peer, manner: &Manner) -> Result<Self, Failure> {
+    pub(super) async fn open(peer: &Peer, manner: &Manner, counted: Counted) -> Result<Self, Failure> {
         let mut trail = Trail::default();
         let mut opened = open(peer, peer.tls, manner, &mut trail).await;
         if let (TlsMode::Opportunistic, Err(stop)) = (peer.tls, &opened)
@@ -95,6 +98,7 @@ impl Session {
         match opened {
             Ok(mut session) => {
                 session.opening = Some(trail.finish());
+                session.counted = Some(counted);
                 Ok(session)
             }
             Err(stop) => Err(Failure { stop, opening: trail.finish() }),
@@ -108,6 +112,16 @@ impl Session {
             && self.messages < messages_max
             && self.born.elapsed() < age_max
             && self.used.elapsed() < idle_max
+    }
+
+    /// When it was used last.
+    pub(super) fn used(&self) -> Instant {
+        self.used
+    }
+
+    /// Another one takes its place.
+    pub(super) fn counts_no_longer(&mut self) {
+        self.counted = None;
     }
 
     /// Says farewell, as a client must before it closes (RFC 5321, section 4.1.1.10).
@@ -181,6 +195,7 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
         in_transaction: false,
         refused: false,
         outstanding: 0,
+        counted: None,
     })
 }
 

@@ -83,6 +83,11 @@ impl Stop {
         matches!(&self.why, Why::Broken(Silence { cause: Some(cause), .. }) if cause.is_no_way())
     }
 
+    /// Whether this process, or this machine, may open no more files for now.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(&self.why, Why::Broken(Silence { cause: Some(cause), .. }) if cause.is_shortage())
+    }
+
     /// Whether it came before the message was mentioned.
     pub(crate) fn is_before_mail(&self) -> bool {
         !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Dot)

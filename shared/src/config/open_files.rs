@@ -1,0 +1,59 @@
+//! Fits what opens files into the limit that the process has, so that a worker does less at once and never runs out.
+
+use super::{Config, SenderSettings};
+
+/// Files that are open whatever a process does: logs, listeners, timers, and some to spare.
+const RESERVED: usize = 32;
+
+/// The sockets that one lookup needs.
+const LOOKUP_SOCKETS: usize = 2;
+
+impl Config {
+    /// Lowers what opens files at once, if it does not fit into this limit: half of what Redis leaves is for attempts, five
+    /// eighths for SMTP connections with those that are idle, and two eighths for lookups. Returns whether `worker.concurrency`
+    /// was lowered.
+    pub fn fit_open_files(&mut self, limit: usize) -> bool {
+        let left = limit.saturating_sub(RESERVED + self.redis.pool_max).max(8);
+        let lookups = (left / 4 / LOOKUP_SOCKETS).max(1);
+        let connections = left / 8 * 5;
+        let worker = &mut self.worker;
+        let wanted = worker.concurrency;
+        worker.concurrency = wanted.min(left / 2);
+        worker.connections_max = worker.connections_max.min(connections);
+        self.placement.lookups_max = self.placement.lookups_max.min(lookups);
+        for route in &mut self.routes {
+            if let SenderSettings::Mx(settings) = &mut route.sender {
+                settings.lookups_max = settings.lookups_max.min(lookups);
+            }
+        }
+        self.worker.concurrency < wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_opens_files_fits_into_the_limit() {
+        for (limit, concurrency, attempts, connections, lookups) in [
+            (1 << 20, 64, 64, 10_000, 256),
+            (1_024, 64, 64, 610, 122),
+            (1_024, 1_000, 488, 610, 122),
+            (96, 256, 24, 30, 6),
+            (10, 256, 4, 5, 1),
+        ] {
+            let mut config = Config::embedded();
+            config.worker.concurrency = concurrency;
+            let lowered = config.fit_open_files(limit);
+            let worker = &config.worker;
+            let fitted = (worker.concurrency, worker.connections_max, config.placement.lookups_max);
+            assert_eq!(fitted, (attempts, connections, lookups), "{limit}");
+            assert_eq!(lowered, attempts < concurrency, "{limit}");
+        }
+        let mut config = Config::embedded();
+        config.worker.connections_max = 100;
+        config.fit_open_files(1_024);
+        assert_eq!(config.worker.connections_max, 100, "what is configured is kept if it fits");
+    }
+}

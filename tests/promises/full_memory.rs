@@ -314,7 +314,7 @@ fn start_worker(server: &Server, world: &World, peer: &SmtpPeer) -> Redeliver {
     let (host, port) = (peer.address.ip(), peer.address.port());
     let config = format!(
         "[redis]\n{redis}prefix = \"{prefix}\"\nshards = {shards}\n\
-         [worker]\npoll_max = \"10ms\"\nlease = \"1s\"\nconcurrency = {}\n\
+         [worker]\npoll_max = \"10ms\"\nlease = \"1s\"\nconcurrency = {}\nunproven_share = 1.0\n\
          [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"none\"\n",
         UNDER_WAY / 2
     );

@@ -4,7 +4,7 @@
 //!
 //! The atomic way of Valkey 9 is not tried: no distribution that the tests run on has it yet.
 
-use harness::bounce::{FULL, OK, bounce};
+use harness::bounce::{FULL, bounce};
 use harness::http::Http;
 use harness::servers::{Cluster, programs};
 use harness::wait::eventually;
@@ -13,7 +13,7 @@ use shared::event::EventKind;
 use shared::placement::Destination;
 use shared::store::StoreError;
 use shared::store::keys::Keys;
-use shared::store::settle::{SettleCall, Settled};
+use shared::store::lease::GivenBack;
 
 use super::world_on;
 
@@ -112,25 +112,20 @@ async fn no_script_ends_halfway_because_one_of_its_keys_has_moved() {
             world.take_in(bounce(address, "m1", FULL)).await;
         }
         world.clock.advance(30 * HOUR);
-        let mut leased = world.claim_near("example.com", 2).await.jobs;
-        world.end([leased.pop().unwrap()], OK).await;
-        let leased = leased.remove(0);
-        let address = leased.job.id.clone();
-        world.mail.says(FULL);
-        let settlement = world.attempt(leased).await;
+        let lease = world.claim_near("example.com", 1).await.jobs.remove(0).lease;
         let moving = Moving::begin(&cluster, &world, shard);
-        // Nothing waits any more, so the key that the job would wait in is on neither node.
-        let call = SettleCall::unique();
-        let settled = world.store.settle(call, std::slice::from_ref(&settlement)).await;
-        assert!(matches!(&settled, Err(StoreError::Unavailable(_))), "{settled:?}");
+        // A release takes the job out of its lease, and then looks for this key: it has moved.
+        moving.carry(&[&keys.pace("example.com")]);
+        let release = async || world.store.release(std::slice::from_ref(&lease), GivenBack::Untried).await;
+        let released = release().await;
+        assert!(matches!(&released, Err(StoreError::Unavailable(_))), "{released:?}");
         moving.end();
-        eventually("the settlement", async || {
-            let settled = world.store.settle(call, std::slice::from_ref(&settlement)).await;
-            settled.ok().map(|report| assert_eq!(report.settled, [Settled::Done], "it had ended halfway"))
+        eventually("the release", async || {
+            let released = release().await;
+            released.ok().map(|count| assert_eq!(count, 1, "it had ended halfway"))
         })
         .await;
-        let job = world.job(address.recipient.as_str()).await;
-        assert!(job.due.is_some() && job.job.head.attempt == 1, "{job:?}");
+        assert!(world.job(lease.recipient()).await.due.is_some());
         assert_eq!(world.pace("example.com").await.in_flight, 0);
         for of_shard in 0..SHARDS {
             assert_eq!(world.store.repair(of_shard).await.unwrap().recovered.len(), 0, "nothing is lost");

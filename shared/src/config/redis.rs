@@ -296,7 +296,7 @@ mod tests {
             ("url = \"http://:secret@h\"", "redis.url", "is not a URL"),
             ("url = \"rediss://h/#insecure\"", "redis.url", "is not a URL"),
             ("cluster = []", "redis.cluster", "at least one"),
-            ("urll = \"redis://h\"", "redis.urll", "allowed here: cluster, "),
+            ("urll = \"redis://h\"", "redis.urll", "allowed here: allow_eviction, cluster, "),
             ("cluster = [\"redis://h1\", \"redis://:secret@h2\"]", "redis.cluster", "differ"),
             ("cluster = [\"redis://h1/3\"]", "redis.cluster", "database 0"),
             ("sentinel = { nodes = [\"redis://h\"] }", "redis.sentinel.master", "by its name"),

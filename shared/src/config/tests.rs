@@ -15,8 +15,9 @@ fn the_defaults_set_every_key() {
     assert_eq!(config.scheduler.listen.unwrap().port(), 8_025);
     assert_eq!(config.worker.lease, 60 * SECOND);
     assert_eq!(config.routes.len(), 1);
-    // A key that the code asks for and the file does not show would stay at zero.
-    assert!(!format!("{config:?}").contains(": 0,"), "{config:?}");
+    // A key that the code asks for and the file does not show would stay at zero. For these two the file shows zero.
+    let shown = format!("{config:?}").replace("Connections { max: 0, per_peer: 0,", "");
+    assert!(!shown.contains(": 0,"), "{shown}");
 }
 
 #[test]

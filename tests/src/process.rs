@@ -10,6 +10,8 @@ use std::process::{ExitStatus, Output, Stdio};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::wait::eventually;
+
 /// The file that takes what the program logs.
 const LOG: &str = "log";
 
@@ -103,6 +105,13 @@ impl Redeliver {
         assert!(sent.success(), "it runs, and is ours");
     }
 
+    /// Freezes it by SIGSTOP, and waits until each of its threads stands still. SIGCONT lets it go on.
+    pub async fn freeze(&self) {
+        self.signal("-STOP").await;
+        let id = self.process_id();
+        eventually("the process to stand still", async || stands_still(id).then_some(())).await;
+    }
+
     /// The folder that it runs in.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -122,6 +131,18 @@ impl Redeliver {
         let number = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
         number.expect("memory is a number of KiB") << 10
     }
+}
+
+/// Whether all threads of a process are stopped; if the system has no `/proc` (macOS), whether the process is.
+fn stands_still(id: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else {
+        let ps = std::process::Command::new("ps").args(["-o", "state=", "-p", &id.to_string()]).output();
+        return ps.is_ok_and(|ps| ps.stdout.starts_with(b"T"));
+    };
+    let state = |thread: PathBuf| fs::read_to_string(thread.join("stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses (proc(5)).
+    let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+    threads.flatten().all(|thread| is_stopped(&state(thread.path())))
 }
 
 /// Runs `redeliver` with these arguments to its end.

@@ -1,13 +1,26 @@
 //! A worker that stood still past its lease sends nothing more of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
 use harness::bounce::{FULL, bounce};
 use harness::process::Redeliver;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
-use harness::world::{DAY, Settings, World};
+use harness::world::{DAY, LEASE, Settings, World};
 use serde_json::json;
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use shared::event::EventKind;
+use shared::outcome::Outcome;
+use shared::policy::Table;
+use shared::reply::Reply;
+use tokio_util::sync::CancellationToken;
+use worker::attempt::Attempter;
+use worker::content::Contents;
+use worker::lease_end::LeaseEnd;
+use worker::routes::Routes;
+use worker::sender::{Attempt, Sender};
 
 const JO: &str = "jo@example.com";
 
@@ -50,7 +63,7 @@ async fn sends_once(command: &'static str) {
     .await;
     let first = start_worker(&world, &peer);
     peer.has_heard(command, 1).await;
-    first.signal("-STOP").await;
+    first.freeze().await;
     peer.say_it();
     let second = start_worker(&world, &peer);
     let delivered = async || world.events_of(EventKind::MessageDelivered).await.pop();
@@ -86,4 +99,44 @@ async fn a_worker_that_was_frozen_before_the_answer_to_rcpt_sends_nothing() {
 #[tokio::test]
 async fn a_worker_that_was_frozen_before_the_answer_to_data_sends_nothing() {
     sends_once("DATA").await;
+}
+
+/// A sender that takes longer than the lease lasts, and counts what it was asked to send.
+struct Slow {
+    clock: Arc<ManualClock>,
+    sent: AtomicUsize,
+}
+
+#[async_trait]
+impl Sender for Slow {
+    async fn send(&self, _attempt: &Attempt) -> Outcome {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.clock.advance(LEASE);
+        Outcome::Delivered(Reply::parse("250 2.0.0 Ok"))
+    }
+
+    fn wants_content(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn no_sender_is_asked_for_the_next_message_when_the_lease_is_over() {
+    let world = World::new().await;
+    world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
+    world.take_in(bounce(JO, "m2", FULL)).await;
+    let sender = Arc::new(Slow { clock: world.clock.clone(), sent: AtomicUsize::default() });
+    let routes = Routes::new("default").with("default", sender.clone());
+    let attempter = Attempter::new(routes, Contents::new(Vec::new()), Table::embedded(), world.clock.clone());
+    let lease_end = LeaseEnd::new(world.clock.clone(), world.clock.running(), LEASE);
+    let leased = world.claim_one().await;
+    let settlement = attempter.attempt(leased, &CancellationToken::new(), &lease_end).await;
+    assert!(settlement.is_some(), "the first got through");
+    assert_eq!(sender.sent.load(Ordering::Relaxed), 1);
+
+    world.clock.advance(LEASE);
+    let leased = world.claim_one().await;
+    let settlement = attempter.attempt(leased, &CancellationToken::new(), &lease_end).await;
+    assert!(settlement.is_none(), "nothing happened, so the job is given back");
+    assert_eq!(sender.sent.load(Ordering::Relaxed), 1);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::DateTime;
 use cron::Schedule;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use shared::clock::Timestamp;
 use shared::config::Config;
 use shared::store::{Store, StoreError};
@@ -16,10 +16,13 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub mod check_servers;
+mod clock_watch;
 pub mod reinstate;
 pub mod repair;
 pub mod trim_delivered;
 pub mod trim_journal;
+
+use clock_watch::{ClockWatch, WATCH};
 
 /// How long a claim on an occurrence is kept. Replicas whose clocks differ by more than this run the task once each, which
 /// does no harm. If it were kept for longer, a replica whose clock is ahead would claim occurrences that the others then miss.
@@ -75,7 +78,26 @@ impl Upkeep {
             tracing::warn!(%err, "changed [[destination]] rules are not in force yet; the next repair makes it good");
         }
         let loops = self.tasks.iter().map(|(schedule, task)| self.repeat(schedule, task.as_ref()));
-        stop.run_until_cancelled(join_all(loops)).await;
+        stop.run_until_cancelled(join(join_all(loops), self.watch_clocks())).await;
+    }
+
+    /// Repairs at once when the clock of a server was set: leases, visits and limits may be waiting for the old time.
+    async fn watch_clocks(&self) {
+        let mut watch = ClockWatch::default();
+        loop {
+            match watch.look(&self.store).await {
+                Ok(None) => {}
+                Ok(Some(step_ms)) => {
+                    tracing::warn!(step_ms, "the clock of a Redis server was set; what waits is looked through now");
+                    if let Err(err) = repair::Repair.run_once(&self.store).await {
+                        tracing::warn!(%err, "repair failed; the next occurrence makes it good");
+                    }
+                }
+                // Whoever needs the store says that it is away.
+                Err(err) => tracing::debug!(%err, "the clocks of the servers were not read"),
+            }
+            sleep(WATCH).await;
+        }
     }
 
     async fn repeat(&self, schedule: &Schedule, task: &dyn Task) {

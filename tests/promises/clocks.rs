@@ -9,10 +9,12 @@ use harness::world::{DAY, SECOND, World};
 use shared::clock::{Clock, SystemClock, Timestamp};
 
 mod frozen;
+mod set_back;
+mod stepped;
 
 /// The occurrences of a task that have been claimed so far.
 async fn occurrences(world: &World, task: &str) -> Vec<Timestamp> {
-    let pattern = format!("{}:upkeep:{task}:*", world.prefix);
+    let pattern = format!("{}:*:upkeep:{task}:*", world.prefix);
     let keys = redis::ask(&redis::url(), &["KEYS", &pattern]).await;
     let instants = keys.lines().filter_map(|line| line.rsplit_once(':')?.1.parse().ok());
     instants.map(Timestamp::from_ms).collect()
@@ -59,7 +61,7 @@ async fn an_occurrence_that_a_clock_ahead_has_claimed_is_open_again_when_its_tim
         ),
     );
     let claimed = eventually("a run", async || occurrences(&world, "reinstate").await.pop()).await;
-    let key = format!("{prefix}:upkeep:reinstate:{}", claimed.ms());
+    let key = format!("{prefix}:{{0}}:upkeep:reinstate:{}", claimed.ms());
     let left = redis::ask(&url, &["PTTL", &key]).await;
     let left_ms: u64 = left.trim_start_matches(':').trim().parse().unwrap();
     assert!(left_ms <= 60_000, "it would be missed by the others for {left_ms} ms");

@@ -117,7 +117,7 @@ async fn use_every_verb(world: &World) {
     world.clock.set(world.now().plus(400 * DAY));
     assert_eq!(world.store.reinstate().await.unwrap(), 1);
     assert_eq!(world.standing("full@d2.example.com").await, Standing::Active);
-    world.store.trim_delivered(world.now()).await.unwrap();
+    world.store.trim_delivered().await.unwrap();
     world.store.trim_journal(DAY).await.unwrap();
     assert!(world.store.claim_occurrence("task", world.now(), DAY).await.unwrap());
     assert!(!world.store.claim_occurrence("task", world.now(), DAY).await.unwrap());

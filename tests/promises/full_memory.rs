@@ -201,6 +201,7 @@ impl Scene {
                 let Repaired { recovered, recounted, swept, .. } = store.repair(shard(world)).await?;
                 assert_eq!((recovered.get(&there), recounted.len(), swept), (Some(&1), 1, 1));
             }
+            "clock" => assert_eq!(store.clock_of(shard(world)).await?, world.now()),
             "history" => assert!(!store.look(shard(world)).await?.is_proof()),
             "look_up" => assert!(store.address(&id(DUE)).await?.job.is_some()),
             "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 2),

@@ -16,6 +16,6 @@ impl Task for TrimDelivered {
     }
 
     async fn run_once(&self, store: &Store) -> Result<u64, StoreError> {
-        store.trim_delivered(store.clock().now()).await
+        store.trim_delivered().await
     }
 }

@@ -87,6 +87,7 @@ scripts! {
     LIMIT = "limit" Runs after "lease", "pace_fields", "pace";
     NOTE = "note" Refused;
     NOTE_FINDINGS = "note_findings" Refused;
+    CLOCK = "clock" Reads;
     LOOK_UP = "look_up" Reads;
     WAITING = "waiting" Reads;
     CLAIM_OCCURRENCE = "claim_occurrence" Runs;

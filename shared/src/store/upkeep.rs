@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
 
-use super::scripts::{CLAIM_OCCURRENCE, REINSTATE, ms};
+use super::scripts::{CLAIM_OCCURRENCE, CLOCK, REINSTATE, ms};
 use super::{BATCH_MAX, OverShards, Store, StoreError};
 use crate::clock::Timestamp;
 
@@ -60,9 +60,15 @@ impl Store {
         }
     }
 
+    /// The instant that the clock of a shard's server shows.
+    pub async fn clock_of(&self, shard: u16) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::from_ms(self.connections.script(&self.call(&CLOCK, shard)).await?))
+    }
+
     /// Forgets deliveries of weeks that ended more than a week ago. Tells how many weeks, over all shards.
-    pub async fn trim_delivered(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let week = now.ms().div_euclid(WEEK_MS);
+    pub async fn trim_delivered(&self) -> Result<u64, StoreError> {
+        // By the clock that the weeks were counted by: a process's own may be wrong by years.
+        let week = self.clock_of(0).await?.ms().div_euclid(WEEK_MS);
         let trimmed: Vec<(u64,)> = self
             .on_each_shard(|keys, commands| {
                 let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1).map(|week| keys.delivered(week)).collect();

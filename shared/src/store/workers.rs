@@ -50,7 +50,8 @@ impl Store {
     pub async fn beat(&self, worker: WorkerId, silent_max: Duration) -> Result<Vec<WorkerId>, StoreError> {
         let ((seconds, micros),): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
         let now = seconds.saturating_mul(1_000) + micros / 1_000;
-        let silent = now.saturating_sub(ms(silent_max).try_into().unwrap_or(i64::MAX));
+        let silent_ms: i64 = ms(silent_max).try_into().unwrap_or(i64::MAX);
+        let (silent, ahead) = (now.saturating_sub(silent_ms), now.saturating_add(silent_ms));
         let key = self.keys.workers();
         self.connections
             .pipeline::<()>(
@@ -58,6 +59,9 @@ impl Store {
                     .zadd(&key, worker.to_string(), now)
                     .ignore()
                     .zrembyscore(&key, "-inf", format!("({silent}"))
+                    .ignore()
+                    // From before the clock was set back. Who lives says so again.
+                    .zrembyscore(&key, format!("({ahead}"), "+inf")
                     .ignore(),
             )
             .await?;

@@ -202,7 +202,7 @@ if #all_ids > 0 then
   end
   if #leased > 0 then
     reply[2] = take_token()
-    put_lease(token, leased, fallback)
+    put_lease(token, leased, lease_ms)
   end
   write_due()
 end

@@ -121,7 +121,7 @@ end
 local function revive_job(id, destination, what, at, message)
   local record = record_of[id]
   local failed, tried = last_failure(record)
-  if at < failed then return 'stale', '' end
+  if at < past(failed) then return 'stale', '' end
   local ended, rest = cut_lines(lines_of(record), what, message)
   if rest == '' then
     add_delivered_events(ended, id, destination)
@@ -134,7 +134,7 @@ local function revive_job(id, destination, what, at, message)
   -- Its worker has a copy of what waits and is trying it now: what the fact could change, the attempt will find out.
   if is_leased(id, destination) then return 'noted', '' end
   local in_quarantine = redis.call('ZSCORE', QUARANTINE, id)
-  local rests = resumed[id] or in_quarantine or NOW - tried < REST_MS
+  local rests = resumed[id] or in_quarantine or NOW - past(tried) < REST_MS
   if ended == '' and rests then return 'noted', '' end
   add_delivered_events(ended, id, destination)
   clear_standing(id)
@@ -161,7 +161,7 @@ local function revive(id, destination, what, occurred, message)
   if record_of[id] then return revive_job(id, destination, what, at, message) end
   -- What an operator took back stays known, so that a complaint from before is not taken for a new one.
   if not standing or (standing.s == 'active' and standing.r == 'operator') then return 'noted', '' end
-  if at < standing.t then return 'stale', '' end
+  if at < past(standing.t) then return 'stale', '' end
   clear_standing(id)
   if standing.s == 'active' then return 'noted', '' end
   event_of('AddressReinstated', id, destination, ',"reason":"' .. what .. '"')
@@ -173,7 +173,7 @@ local function suppress(id, destination, reason, occurred)
   local standing = json and read_standing(json)
   if standing and standing.s == 'suppressed' then return 'suppressed', json end
   local taken_back = standing and standing.s == 'active' and standing.r == 'operator'
-  if taken_back and occurred and occurred <= standing.t then return 'stale', '' end
+  if taken_back and occurred and occurred <= past(standing.t) then return 'stale', '' end
   if record_of[id] then
     add_dropped_events(lines_of(record_of[id]), id, destination, 'suppressed')
     end_job(id, destination)

@@ -2,19 +2,22 @@
 --
 -- leased, a hash with two fields per lease:
 --   <token>      a mark per job in the order of the claim, 1 where it is in the lease, 0 where it is not any more
---   <token> ids  the jobs' ids, each behind a line end. An address has no control character, so no id has a line end.
+--   <token> ids  the length of the lease in ms, and the jobs' ids, each behind a line end. An address has no control
+--                character, so no id has a line end.
 -- They are apart because every settle changes marks, and Lua goes through each byte of a text that it is given or makes.
 
 local HELD, GONE = 49, 48
 
 local function ids_field(token) return token .. ' ids' end
 
-local function put_lease(token, ids, deadline)
-  -- Nothing stands before the first line end.
-  ids[0] = ''
+local function put_lease(token, ids, length_ms)
+  ids[0] = text(length_ms)
   redis.call('HSET', LEASED, token, string.rep('1', #ids), ids_field(token), table.concat(ids, '\n', 0))
-  redis.call('ZADD', LEASES, text(deadline), token)
+  redis.call('ZADD', LEASES, text(NOW + length_ms), token)
 end
+
+-- How long a lease is, in ms, by its text of ids.
+local function length_of(ids) return tonumber(string.match(ids, '^%d+')) end
 
 -- How many marks are read. No lease has more.
 local MARKS_MAX = 1000

@@ -91,6 +91,9 @@ local function window_of(pace, window_max)
   return most
 end
 
+-- How long a breaker is open that was opened so often in a row before.
+local function open_ms(times) return math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS) end
+
 -- How many attempts a destination may be given now; the instant of the next visit that is worth it, where it had that
 -- many and wants more; and, where its window alone does not say it all, what is to be done when it took some (how many, and
 -- whether it wants more). Changes of its pace are put into `changes`. `fallback` is the instant to look again where only
@@ -103,7 +106,13 @@ local function allowance(pace, changes, take_token, fallback)
     local state, at, times = unpack(pace.breaker)
     -- A probe whose lease is gone will not be heard of any more.
     if state == 'half_open' and redis.call('ZSCORE', LEASES, at) then return 0, fallback end
-    if state == 'open' and at > NOW then return 0, at end
+    if state == 'open' and at > NOW then
+      -- One that was opened before the clock was set back must not stay open for the length of the step.
+      local latest = NOW + open_ms(times - 1)
+      if at <= latest then return 0, at end
+      set(changes, 'breaker', 'open ' .. text(latest) .. ' ' .. text(times))
+      return 0, latest
+    end
     return 1, fallback, function()
       set(changes, 'breaker', 'half_open ' .. take_token() .. ' ' .. text(times))
     end
@@ -118,6 +127,8 @@ local function allowance(pace, changes, take_token, fallback)
   local saved, refilled_at = burst, NOW
   if pace.tokens then
     saved, refilled_at = unpack(pace.tokens)
+    -- The clock was set back: from now on tokens are saved up again.
+    if refilled_at > NOW then set(changes, 'tokens', string.format('%.6f %s', saved, NOW_TEXT)) end
     saved = math.min(burst, saved + math.max(0, NOW - refilled_at) * rate / 1000)
   end
   -- What is a token but for a rounding error is one.
@@ -143,7 +154,7 @@ local function note_trouble(destination) redis.call('ZADD', TROUBLE, 'NX', NOW_T
 
 local function open_breaker(destination, changes, times)
   note_trouble(destination)
-  local at = NOW + math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS)
+  local at = NOW + open_ms(times)
   set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. text(times + 1))
   set(changes, 'results', '')
   -- A visit that found its probe under way has put the next one off until that one's lease would end.

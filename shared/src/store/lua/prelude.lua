@@ -44,6 +44,9 @@ local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
 -- Deliveries are kept by week, so that old ones go with their key.
 local function delivered_key(weeks_ago) return PREFIX .. 'delivered:' .. math.floor(NOW / WEEK_MS) - weeks_ago end
 
+-- An instant that was noted; -1 if it lies in the future. It was noted before the clock was set back, and says nothing.
+local function past(noted) return noted <= NOW and noted or -1 end
+
 -- Calls a command that takes many values; one with none is no call.
 local function call_many(command, key, values)
   if #values > 0 then redis.call(command, key, unpack(values)) end

@@ -1,6 +1,8 @@
 -- Looks through a page of one shard's jobs, and puts back those that are lost: neither due, nor in quarantine, nor in a lease
 -- that is there. They are due now. Destinations of the page that have due jobs and are not in the agenda get there. Neither
--- should ever be found. One script looks and acts, so no claim, settle or schedule can come between.
+-- should ever be found. Those that the agenda has later than their first due job are visited once more: most have a reason,
+-- which the visit finds, and the others are late because the clock was set back. One script looks and acts, so no claim, settle
+-- or schedule can come between.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many jobs to look at, about
@@ -8,7 +10,7 @@
 -- back; destinations put into the agenda; destinations with attempts under way, be it by their pace or by their leases.
 -- Full memory: runs, because it puts lost jobs back where they belong. It adds a due time, a mark
 -- and an event per lost job.
--- Cost: 2 operations for a page and 3 per destination; 2 and 2 per lease of the shard where a job of it is leased; 1 more per
+-- Cost: 2 operations for a page and 4 per destination; 2 and 2 per lease of the shard where a job of it is leased; 1 more per
 -- job that was lost.
 
 assert(#ARGV == FIRST + 1, 'repair takes 2 values')
@@ -55,6 +57,10 @@ if #waiting > 0 then
     if not at then
       woken[#woken + 1] = waiting[k]
       wake(waiting[k], NOW)
+    else
+      local first = redis.call('ZRANGE', due_key(waiting[k]), 0, 0, 'WITHSCORES')
+      local worth_it = math.max(tonumber(first[2]), NOW)
+      if tonumber(at) > worth_it then wake(waiting[k], worth_it) end
     end
   end
 end

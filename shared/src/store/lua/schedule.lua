@@ -50,7 +50,7 @@ end
 
 local function is_stale(k)
   local occurred = last_delivered[k] and tonumber(ARGV[INSTANTS + k])
-  return occurred and occurred <= last_delivered[k]
+  return occurred and occurred <= past(last_delivered[k])
 end
 
 local function due_after(k, delay)

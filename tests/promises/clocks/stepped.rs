@@ -1,0 +1,126 @@
+//! The clock of the Redis server is set an hour ahead or back while mail is under way. Nothing is lost, only attempts in
+//! flight may be repeated, and work that is due does not wait until the clock has caught up.
+
+use std::collections::BTreeMap;
+
+use harness::bounce::{FULL, bounce};
+use harness::faketime::FakeClock;
+use harness::process::{Redeliver, free_port};
+use harness::servers::Servers;
+use harness::smtp::{Act, SmtpPeer, agree};
+use harness::wait::eventually;
+use harness::world::{DAY, Deployment, Settings, World};
+use serde_json::json;
+use shared::clock::{Clock, SystemClock, Timestamp};
+
+/// Jobs in all, at as many addresses of some domains.
+const JOBS: usize = 40;
+const DOMAINS: usize = 4;
+
+/// Attempts of a worker at once.
+const AT_ONCE: usize = 4;
+
+/// What happens to the worker whose attempts are in flight as the clock is set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    GoesOn,
+    IsKilled,
+}
+
+/// Sets the clock by `offset` while attempts are in flight, and waits for the end of all jobs.
+async fn survives(offset: &str, first_worker: First) {
+    let clock = FakeClock::new("+0");
+    let servers = Servers::by_clock(&clock);
+    let port = servers.start(&[]).await;
+    let url = format!("redis://127.0.0.1:{port}/0");
+    let world = world_with_due_jobs(&url).await;
+    // The first attempts stay in flight until the clock has been set.
+    let peer = SmtpPeer::start(|heard| match agree(&heard.command) {
+        Act::Say(reply) if heard.command.starts_with("RCPT") && heard.connection <= AT_ONCE => Act::SayLater(reply),
+        act => act,
+    })
+    .await;
+    let scheduler = start_scheduler(&world, &url);
+    // It has seen the clock before it is set: upkeep has begun.
+    let occurrences = format!("{}:*:upkeep:reinstate:*", world.prefix);
+    let began = async || servers.cli(port, &["KEYS", &occurrences]).filter(|keys| !keys.is_empty());
+    eventually("upkeep", began).await;
+    let first = start_worker(&world, &url, &peer);
+    peer.has_heard("RCPT", AT_ONCE).await;
+    if first_worker == First::IsKilled {
+        first.signal("-KILL").await;
+    }
+    clock.set(offset);
+    let second = start_worker(&world, &url, &peer);
+    peer.has_heard("RCPT", AT_ONCE + 1).await;
+    peer.say_it();
+
+    let ends =
+        eventually("the end of all jobs", async || Some(world.final_events().await).filter(|ends| ends.len() >= JOBS));
+    let mut ends_of: BTreeMap<String, usize> = BTreeMap::new();
+    ends.await.into_iter().for_each(|(_, message, _)| *ends_of.entry(message).or_default() += 1);
+    assert_eq!(ends_of.values().copied().collect::<Vec<_>>(), [1; JOBS], "each message ends once");
+    let mut copies_of: BTreeMap<_, usize> = BTreeMap::new();
+    peer.contents().into_iter().for_each(|content| *copies_of.entry(content).or_default() += 1);
+    assert_eq!(copies_of.len(), JOBS, "each message was sent");
+    let repeated = copies_of.values().filter(|copies| **copies > 1).count();
+    assert!(repeated <= AT_ONCE && copies_of.values().all(|copies| *copies <= 2), "{copies_of:?}");
+    assert!(world.store.leased(JOBS).await.unwrap().is_empty());
+    drop((first, second, scheduler));
+}
+
+async fn world_with_due_jobs(url: &str) -> World {
+    let epoch = Timestamp::default();
+    let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
+    let redis = Deployment::Server(url.to_owned());
+    let world = World::with(Settings { start, redis, ..Settings::default() }).await;
+    let bounces = (0..JOBS).map(|n| {
+        let mut bounce = bounce(&format!("user{n}@host{}.example", n % DOMAINS), &format!("m{n}"), FULL);
+        bounce["content"] = json!({"inline": format!("Subject: {n}\r\n\r\nhello\r\n")});
+        bounce
+    });
+    world.take_in_all(bounces).await;
+    world
+}
+
+fn configuration(world: &World, url: &str) -> String {
+    let (prefix, shards) = (&world.prefix, world.store.shards());
+    format!(
+        "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[log]\nfilter = \"warn\"\n\
+         [pace]\nrate = 5\nburst = 1\nwindow_new = 20\n"
+    )
+}
+
+fn start_scheduler(world: &World, url: &str) -> Redeliver {
+    let configuration = configuration(world, url);
+    let listen =
+        format!("[scheduler]\nlisten = \"127.0.0.1:{}\"\n[upkeep]\nreinstate = \"* * * * * *\"\n", free_port());
+    Redeliver::start("scheduler", &format!("{configuration}{listen}"))
+}
+
+fn start_worker(world: &World, url: &str, peer: &SmtpPeer) -> Redeliver {
+    let (configuration, host, port) = (configuration(world, url), peer.address.ip(), peer.address.port());
+    Redeliver::start(
+        "worker",
+        &format!(
+            "{configuration}[worker]\nlease = \"2s\"\npoll_max = \"10ms\"\nheartbeat = \"500ms\"\nconcurrency = {AT_ONCE}\n\
+             unproven_share = 1.0\npatience = \"60s\"\n\
+             [[route]]\nname = \"default\"\nsender = \"smtp\"\nhost = \"{host}\"\nport = {port}\n"
+        ),
+    )
+}
+
+#[tokio::test]
+async fn when_redis_s_clock_is_set_an_hour_ahead_only_attempts_in_flight_are_repeated() {
+    survives("+1h", First::GoesOn).await;
+}
+
+#[tokio::test]
+async fn when_redis_s_clock_is_set_an_hour_back_work_that_is_due_goes_on() {
+    survives("-1h", First::GoesOn).await;
+}
+
+#[tokio::test]
+async fn when_redis_s_clock_is_set_an_hour_back_the_jobs_of_a_dead_worker_come_back_soon() {
+    survives("-1h", First::IsKilled).await;
+}

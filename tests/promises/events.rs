@@ -1,14 +1,18 @@
 //! A client that reads events and comes back with the last id that it saw misses nothing and gets nothing twice.
 
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
+use harness::forgetful::Forgetful;
 use harness::http::{Http, problem};
-use harness::wait::in_time;
-use harness::world::{HOUR, World};
+use harness::servers::programs;
+use harness::wait::{eventually, in_time};
+use harness::world::{HOUR, Settings, World};
 use reqwest::Response;
 use serde_json::{Value, json};
 use shared::event::EventKind;
 use shared::pace::PaceLimits;
 use shared::placement::Destination;
+
+use crate::deployments::connections;
 
 /// One server-sent event.
 #[derive(Clone, Debug, PartialEq)]
@@ -195,5 +199,44 @@ async fn a_wrong_place_or_type_is_refused_with_what_is_allowed() {
     ] {
         let problem = problem(http.get(&format!("/v1/events{query}")).send().await.unwrap(), 400).await;
         assert_eq!(problem.get("field").and_then(Value::as_str), field, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
+    for program in programs() {
+        for reason in ["lost", "trimmed"] {
+            let redis = Forgetful::start(&program).await;
+            let world = World::on(connections(&format!("url = \"{}\"\n", redis.url())), Settings::default()).await;
+            let http = Http::serve(&world).await;
+            let take_in =
+                async |name: &str| drop(world.take_in(bounce(&format!("{name}@example.com"), "m1", FULL)).await);
+            take_in("first").await;
+            redis.remember();
+            take_in("second").await;
+            let mut live = Reading::open(&http, "?after=start", None).await;
+            let seen = live.next(2).await;
+
+            if reason == "lost" {
+                redis.forget().await;
+                eventually("the store", async || world.store.ping().await.ok()).await;
+                // The scheduler tells of it by itself.
+                eventually("the event", async || world.events_of(EventKind::WritesLost).await.pop()).await;
+            } else {
+                let journal = Destination::named("example.com").shard(world.store.shards());
+                let journal = format!("{}:{{{journal}}}:journal", world.prefix);
+                assert_eq!(redis.ask(&["XTRIM", &journal, "MAXLEN", "0"]), "2");
+            }
+            take_in("third").await;
+            // Whatever kinds it wants: there is something between that it has not got.
+            let wanted = "?types=JobScheduled";
+            let resumed = in_time("what is missing", read(&http, wanted, Some(&seen[1].cursor), 2)).await;
+            assert_eq!((&*resumed[0].kind, &resumed[0].event["reason"]), ("EventsMissing", &json!(reason)));
+            assert_eq!(resumed[1].event["job"], json!("default/third@example.com"), "{reason}");
+            let again = read(&http, wanted, Some(&resumed[0].cursor), 1).await;
+            assert_eq!(again[0], resumed[1], "{reason}: it is told once");
+            let job = |sent: &Sent| sent.event["job"] == json!("default/third@example.com");
+            while !live.next(1).await.iter().any(job) {}
+        }
     }
 }

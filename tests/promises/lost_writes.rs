@@ -125,25 +125,29 @@ async fn put_right(world: &World) -> (bool, bool, Vec<Option<Repaired>>) {
 #[tokio::test]
 async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
     for program in programs() {
-        // What is lost: a bounce that was answered, a claim, or nothing.
-        for lost in ["bounce", "claim", "nothing"] {
+        // What is lost: a bounce that was answered, a claim, both, or nothing.
+        for lost in ["bounce", "claim", "both", "nothing"] {
             let redis = Forgetful::start(&program).await;
-            let world = world_on(&redis).await;
+            let mut world = world_on(&redis).await;
+            // One process takes bounces in, and another claims.
+            let other = world.store.clone();
+            world.restart().await;
             world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
-            assert!(world.store.notice_losses().await.is_empty(), "the first look remembers where it is");
-            redis.remember();
-            match lost {
-                "bounce" => drop(world.take_in(bounce(LOST, "m1", FULL)).await),
-                "claim" => drop(claim_first(&world, KEPT).await),
-                _ => {}
+            for store in [&world.store, &other] {
+                assert!(store.notice_losses().await.is_empty(), "the first look remembers where it is");
             }
-            let other = world.store_by_real_time().await;
-            assert!(other.notice_losses().await.is_empty());
+            redis.remember();
+            if matches!(lost, "bounce" | "both") {
+                world.take_in(bounce(LOST, "m1", FULL)).await;
+            }
+            if matches!(lost, "claim" | "both") {
+                claim_first(&world, KEPT).await;
+            }
             forget(&redis, &world).await;
 
             let shards = usize::from(world.store.shards());
             let (is_another, is_proof, repaired) = put_right(&world).await;
-            assert_eq!((is_another, is_proof), (true, lost != "nothing"), "{lost}");
+            assert_eq!((is_another, is_proof), (true, matches!(lost, "claim" | "both")), "{lost}");
             assert_eq!(
                 repaired,
                 vec![Some(Repaired::default()); shards],

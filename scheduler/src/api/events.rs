@@ -181,15 +181,15 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
         cursor.0[shard] = Place { entry: after, seen: None };
         let time = |id: EntryId| Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX)).to_string();
         let (reason, from, until) = match state {
-            EntryState::Lost => ("lost", after, Some(seen[shard])),
-            _ => ("trimmed", seen[shard], first),
+            EntryState::Lost => ("lost", Some(after).filter(|id| id.ms > 0), Some(seen[shard])),
+            _ => ("trimmed", Some(seen[shard]), first),
         };
         let wire = json!({
             "type": EVENTS_MISSING,
             "id": format!("{shard}:{}:missing", seen[shard]),
             "time": api.store.clock().now().to_string(),
             "reason": reason,
-            "from": time(from),
+            "from": from.map(time),
             "until": until.map(time),
         });
         let sent = sse::Event::default().id(cursor.to_string()).event(EVENTS_MISSING).data(wire.to_string());

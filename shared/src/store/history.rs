@@ -80,7 +80,8 @@ pub enum EntryState {
 pub struct Gap {
     /// What became of the entry that the reader has seen last.
     pub state: EntryState,
-    /// The entry behind which it goes on.
+    /// The entry behind which it goes on: the newest that is there and not after the one that it has seen. 0-0 if there is
+    /// none, so that it goes on with the first.
     pub after: EntryId,
     /// The oldest entry that is there, if there is any.
     pub first: Option<EntryId>,
@@ -93,8 +94,8 @@ pub(super) struct Whereabouts {
     pub(super) entries: Vec<EntryState>,
     /// Its first entry, if it has any.
     pub(super) first: Option<EntryId>,
-    /// The last entry that there ever was.
-    pub(super) last: EntryId,
+    /// The newest entry that is not after the first of those that were asked about; 0-0 if there is none.
+    pub(super) before: EntryId,
 }
 
 impl History {
@@ -195,10 +196,9 @@ impl Store {
                 gaps.push(None);
                 continue;
             }
-            let Whereabouts { entries, first, last, .. } = self.whereabouts(shard, &[*id]).await?;
+            let Whereabouts { entries, first, before, .. } = self.whereabouts(shard, &[*id]).await?;
             let state = *entries.first().unwrap_or(&EntryState::Lost);
-            let after = if state == EntryState::Lost { last.min(*id) } else { *id };
-            gaps.push((state != EntryState::Kept).then_some(Gap { state, after, first }));
+            gaps.push((state != EntryState::Kept).then_some(Gap { state, after: before, first }));
         }
         Ok(gaps)
     }
@@ -209,7 +209,7 @@ impl Store {
         for id in entries {
             call.arg(id.to_string());
         }
-        let (_, server, serial, letters, first, last): (i64, String, u64, String, String, String) =
+        let (_, server, serial, letters, first, before): (i64, String, u64, String, String, String) =
             self.connections.script(&call).await?;
         let other_shape = |_| StoreError::Refused("history answered in another shape".to_owned());
         let state = |letter| match letter {
@@ -222,7 +222,7 @@ impl Store {
             serial,
             entries: letters.bytes().map(state).collect(),
             first: if first.is_empty() { None } else { Some(first.parse().map_err(other_shape)?) },
-            last: last.parse().map_err(other_shape)?,
+            before: before.parse().map_err(other_shape)?,
         })
     }
 }

@@ -129,7 +129,9 @@ async fn account(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize
     let (mut ended, mut delivered): (BTreeMap<_, usize>, BTreeSet<_>) = Default::default();
     let (mut attempts, mut lapses): (BTreeMap<String, Vec<u32>>, BTreeMap<String, usize>) = Default::default();
     for event in world.events().await {
-        let recipient = JobId::parse(&event.job).unwrap().recipient.as_str().to_owned();
+        // Events of a destination or a shard are about no job.
+        let Ok(job) = JobId::parse(&event.job) else { continue };
+        let recipient = job.recipient.as_str().to_owned();
         let message = (recipient.clone(), event.message.clone().unwrap_or_default());
         match event.kind {
             EventKind::AttemptDeferred => attempts.entry(recipient).or_default().push(event.attempt.unwrap()),

@@ -81,7 +81,7 @@ enum Mode {
     /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
     /// minutes)
     Limit,
-    /// How late mail is for 700 healthy destinations beside 300 that hang, from a cold start and
+    /// How late healthy mail is while 300 of 1,000 destinations hang: after a cold start, and
     /// after a warm-up (10 minutes)
     Stall,
     /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)

@@ -24,8 +24,9 @@ pub mod trim_journal;
 
 use clock_watch::{ClockWatch, WATCH};
 
-/// How long a claim on an occurrence is kept. Replicas whose clocks differ by more than this run the task once each, which
-/// does no harm. If it were kept for longer, a replica whose clock is ahead would claim occurrences that the others then miss.
+/// How long a claim on an occurrence is kept. If two replicas' clocks differ by more than this, each
+/// runs the task, which does no harm. A longer claim would do harm: a replica whose clock is ahead
+/// would claim an occurrence, and the others would skip it when their own time came.
 const CLAIM_KEPT: Duration = Duration::from_secs(60);
 
 /// How long one wait lasts at most, in real time. The clock may be set meanwhile, so it is read again after each.
@@ -93,7 +94,7 @@ impl Upkeep {
                         tracing::warn!(%err, "repair failed; the next occurrence makes it good");
                     }
                 }
-                // Whoever needs the store says that it is away.
+                // Other calls to the store log that it cannot be reached.
                 Err(err) => tracing::debug!(%err, "the clocks of the servers were not read"),
             }
             sleep(WATCH).await;

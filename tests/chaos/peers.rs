@@ -1,5 +1,6 @@
 //! The SMTP servers that mail goes to, one for each route. They follow the script, and write down
-//! whom they were asked for, what they accepted, and what was under way at the same time.
+//! which recipients they were asked for, what they accepted, and what was under way at the same
+//! time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -20,7 +20,7 @@ use crate::{breaking, collect, follow, input, report, upkeep};
 /// How long the fleet may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// How long nothing must wait before the run counts as drained: leases that nobody settles run out
+/// How long nothing must wait before the run counts as drained. Leases that are not settled run out
 /// in that time.
 const QUIET: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 2_000);
 

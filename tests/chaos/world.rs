@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) resolver: Resolver,
     pub(crate) http: reqwest::Client,
-    /// Cancelled when whoever still tries to put something in has to give up.
+    /// Cancelled when inputs that are still being sent again have to give up.
     pub(crate) closing: CancellationToken,
     /// When the last snapshot that was written began.
     snapshot: AtomicI64,

@@ -1,5 +1,5 @@
-//! A value in Redis that cannot be read costs its own destination or job alone. It is put right
-//! where it is met, the journal says so, and the rest of the shard goes on.
+//! A value in Redis that cannot be read costs its own destination or job alone. The call that
+//! meets it puts it right, the journal says so, and the rest of the shard goes on.
 
 use harness::bounce::{FULL, OK, bounce};
 use harness::redis;

@@ -300,7 +300,7 @@ impl Play {
         }
     }
 
-    /// Nobody answered for so long, and others need the room.
+    /// No host answered for this long, and other destinations need the place.
     async fn give_up(&mut self) {
         let Some(leased) = self.take_a_hand() else { return };
         let (lease, now) = (&leased.lease, self.world.now());

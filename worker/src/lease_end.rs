@@ -1,5 +1,5 @@
-//! Until when a worker may send what it has leased. A process that was frozen or suspended finds out by this, and without
-//! asking anybody, that other workers may have its jobs.
+//! Until when a worker may send the mail of its leased jobs. After a process was frozen or suspended, this tells it without a
+//! call to Redis that other workers may have its jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -182,7 +182,7 @@ async fn delivered(rig: &Rig, cursor: &mut [EntryId]) -> Result<Vec<(String, i64
     }
 }
 
-/// Sends over SMTP to the mail system that stands for a recipient's domain.
+/// Sends over SMTP. One healthy server and two that hang play the mail systems of all domains.
 struct ToServers {
     sender: MxSender,
     hanging: usize,
@@ -212,7 +212,8 @@ impl ToServers {
         })
     }
 
-    /// The recipient that stands for this one: `…@d12.example` is at destination number 12.
+    /// The recipient to use instead of this one, at the server that plays its mail system. The
+    /// number in `…@d12.example` decides which server that is.
     fn there(&self, recipient: &Address) -> &Address {
         let number =
             recipient.domain().strip_prefix('d').and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());

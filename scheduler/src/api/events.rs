@@ -159,8 +159,8 @@ async fn next_entries(api: &Api, cursor: &Cursor) -> VecDeque<(usize, Entry)> {
     VecDeque::new()
 }
 
-/// What is sent to a client because what it has seen last is gone, and moves the cursor to where it can go on. None if the
-/// store is away.
+/// Returns an `EventsMissing` for each shard whose entries after the cursor are gone, and moves the
+/// cursor to the next entry that exists. Returns `None` if the store cannot be reached.
 async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
     let seen: Vec<EntryId> = cursor.0.iter().map(|place| place.entry).collect();
     let gaps = match api.store.journal_gaps(&seen).await {

@@ -1,4 +1,4 @@
-//! Checks the settings of the servers again: somebody may change them while we run.
+//! Checks the settings of the Redis servers again, because they may change while we run.
 
 use async_trait::async_trait;
 use shared::store::server_checks::Severity;

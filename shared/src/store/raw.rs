@@ -25,7 +25,7 @@ impl FromRedisValue for Text {
     }
 }
 
-/// The values of an array; none where it is no array.
+/// The values of an array; none if it is no array.
 pub(super) fn values(value: Value) -> Vec<Value> {
     match value {
         Value::Array(values) | Value::Set(values) => values,

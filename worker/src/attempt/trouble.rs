@@ -15,7 +15,7 @@ pub(super) struct RouteTroubles(Troubles<Kind>);
 /// What kind of trouble it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Nobody could be asked to take a message. With the name of the error, if it has one.
+    /// No peer could be asked to take a message. With the name of the error, if it has one.
     Fault(FaultKind, Option<&'static str>),
     /// There is nothing to send: such messages are dropped.
     ContentMissing,

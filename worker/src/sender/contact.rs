@@ -73,7 +73,7 @@ impl Contact {
 }
 
 fn note(change: impl FnOnce(&mut State)) {
-    // Outside an attempt, in tests of senders alone, nobody wants to know.
+    // There is no contact outside an attempt, as in tests that call a sender directly.
     let _ = CURRENT.try_with(|contact| change(&mut contact.state()));
 }
 

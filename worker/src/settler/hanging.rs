@@ -107,7 +107,7 @@ impl Hanging {
         if self.patience.places.available_permits() == 0 {
             short += wanted;
         }
-        // Where others are answered it may only be slow.
+        // If other attempts at the destination get answers, it may only be slow.
         long.sort_unstable_by_key(|(waited, job)| Reverse((self.is_silent(job), *waited)));
         let mut left = short.saturating_sub(leaving);
         for (waited, job) in long {

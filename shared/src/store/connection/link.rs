@@ -175,7 +175,7 @@ impl Link {
         Ok(self.ask_each_master(command).await?.into_iter().map(|(_, answer)| answer).collect())
     }
 
-    /// The same, with the address of each server of a Cluster; with none where there is one server.
+    /// The same, with the address of each server of a Cluster; with none if there is one server.
     pub(super) async fn ask_each_master(&mut self, command: Cmd) -> RedisResult<Vec<(String, Value)>> {
         let answers = match &mut self.wire {
             Wire::Node(node) => vec![(Value::Nil, node.req_packed_command(&command).await?)],

@@ -4,7 +4,7 @@
 -- ARGV from FIRST: destination; 'rate burst window', or '' for none
 -- Reply: now.
 -- Full memory: runs, because an operator says so. It adds a field and an event.
--- Cost: 5 operations, 2 where nothing changes. Atomic; repeating it changes nothing.
+-- Cost: 5 operations, 2 if nothing changes. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'override takes 2 values')
 local destination, limits = unpack(ARGV, FIRST)

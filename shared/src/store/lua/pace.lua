@@ -227,8 +227,8 @@ local function end_attempts(destination, token, mark, number, in_flight)
   end
 end
 
--- An attempt was given up that had waited so long for an answer. If others were answered meanwhile
--- there are too many attempts at once; else nobody answers there.
+-- An attempt was given up after it had waited this long for an answer. If other attempts there got
+-- an answer meanwhile, there are too many attempts at once. Otherwise the host does not answer.
 local function give_up_attempt(destination, token, waited_ms, in_flight)
   local report = report_of(destination)
   local is_mute = (report.pace.answered or -math.huge) < NOW - waited_ms

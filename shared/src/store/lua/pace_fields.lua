@@ -53,7 +53,7 @@ local READ_FIELD = {
 
 local function reset_field(destination, field, pace)
   if field == 'hold' then
-    -- Nobody can say how long an operator meant it, so it lasts until an operator releases it.
+    -- How long the operator meant it is not known, so it lasts until an operator releases it.
     pace.hold = -1
     redis.call('HSET', pace_key(destination), 'hold', '-1')
   else

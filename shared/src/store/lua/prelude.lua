@@ -13,7 +13,7 @@
 -- ARGV[6]  how long it is so at most, in ms
 -- ARGV[7]  the time in a row that makes it inactive
 -- ARGV[8]  how often in a row a job may lapse before it is quarantined
--- ARGV[9..21]  pace, where a destination has no limits of its own: see pace.lua
+-- ARGV[9..21]  pace, if a destination has no limits of its own: see pace.lua
 -- What a script takes beside these starts at ARGV[FIRST].
 
 local AGENDA, JOBS, LEASES, MEANWHILE, LAPSES, QUARANTINE, STANDING, UNAVAILABLE, INACTIVE, JOURNAL, SERIAL, LEASED =

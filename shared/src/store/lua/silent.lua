@@ -9,7 +9,7 @@
 
 assert((#ARGV - FIRST + 1) % 2 == 0, 'silent takes 2 values per destination')
 
--- For how long a destination is silent if nobody tells of it again: its workers may be gone.
+-- How long a destination stays silent without another report. Its workers may be gone.
 local SILENT_MS = 5000
 
 local reply = { NOW }

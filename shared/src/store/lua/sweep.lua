@@ -5,7 +5,7 @@
 -- ARGV[FIRST + 1]  how many fields to look at, about; a lease has two
 -- Reply: now; where the next page starts ('0': there is none); how many were removed.
 -- Full memory: runs; it deletes, and writes over deadlines that are there.
--- Cost: 3 operations for a page, and 1 where a lease is cut. Atomic; repeating it changes nothing.
+-- Cost: 3 operations for a page, and 1 if a lease is cut. Atomic; repeating it changes nothing.
 
 assert(#ARGV == FIRST + 1, 'sweep takes 2 values')
 

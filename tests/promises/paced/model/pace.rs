@@ -94,7 +94,7 @@ impl Destination {
         self.silent.is_some_and(|until| until > now)
     }
 
-    /// Whether nobody there has answered for so long.
+    /// Whether no host there has answered for this long.
     pub(super) fn is_mute(&self, waited: Duration, now: Timestamp) -> bool {
         self.answered.is_none_or(|at| at.plus(waited) < now)
     }

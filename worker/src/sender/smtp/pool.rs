@@ -164,7 +164,7 @@ impl Manager for Opener {
         let counted = self.sessions.count();
         let opened = Session::open(&self.peer, &self.manner, counted).await;
         if opened.as_ref().is_err_and(|failure| failure.stop.is_shortage()) {
-            // Somebody else has opened what was left. The next try finds room.
+            // Other sessions took the last descriptors. The next try finds room.
             self.sessions.make_room();
         }
         opened

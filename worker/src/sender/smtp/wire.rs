@@ -47,7 +47,7 @@ pub(crate) struct Said {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Silence {
     pub(crate) kind: FaultKind,
-    /// What is known about the error, if an error led to it. One that is ours counts against nobody.
+    /// What is known about the error, if an error led to it. One that is ours counts against no recipient.
     pub(crate) cause: Option<Cause>,
     pub(crate) text: String,
 }

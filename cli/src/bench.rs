@@ -14,6 +14,7 @@ use crate::figures::thousands;
 use crate::process;
 
 mod classify;
+mod conversation;
 mod cycle;
 mod http;
 mod lateness;

@@ -7,20 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
+use crate::bench::conversation::Input;
 use crate::bench::rig::{Random, TOO_MANY};
 
 /// How long the server takes over a message: evenly spread between these.
 const SERVICE_MIN: Duration = Duration::from_millis(5);
 const SERVICE_MAX: Duration = Duration::from_millis(50);
-
-/// The longest line that it reads, in octets.
-const LINE_MAX: u64 = 4_096;
 
 /// The running server. It ends when this is dropped.
 pub(super) struct Server {
@@ -92,25 +90,17 @@ async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let permit = state.room.try_acquire();
     let (input, mut output) = stream.into_split();
-    let mut input = BufReader::new(input);
-    let mut line = String::new();
+    let mut input = Input::new(input);
     output.write_all(b"220 limit.example ESMTP\r\n").await?;
-    loop {
-        line.clear();
-        if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
-        match line.get(..4).unwrap_or_default() {
+    while let Some(verb) = input.verb().await? {
+        match verb {
             "EHLO" => output.write_all(b"250 limit.example\r\n").await?,
             "MAIL" if permit.is_err() => return output.write_all(state.refusal().as_bytes()).await,
             "MAIL" | "RCPT" | "RSET" => output.write_all(b"250 2.0.0 Ok\r\n").await?,
             "DATA" => {
                 output.write_all(b"354 go ahead\r\n").await?;
-                while line.trim_end() != "." {
-                    line.clear();
-                    if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
-                        return Ok(());
-                    }
+                if !input.skip_message().await? {
+                    return Ok(());
                 }
                 let started = Instant::now();
                 sleep(state.service_time()).await;
@@ -120,4 +110,5 @@ async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
             _ => output.write_all(b"502 5.5.1 not here\r\n").await?,
         }
     }
+    Ok(())
 }

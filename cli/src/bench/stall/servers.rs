@@ -5,19 +5,18 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
+
+use crate::bench::conversation::Input;
 
 /// How long a server hangs before it closes the connection.
 const HANG: Duration = Duration::from_secs(120);
 
 /// How long the healthy server takes over a message.
 const SERVICE: Duration = Duration::from_millis(50);
-
-/// The longest line that is read, in octets.
-const LINE_MAX: u64 = 4_096;
 
 /// What a server does.
 #[derive(Clone, Copy)]
@@ -73,27 +72,19 @@ async fn accept(listener: TcpListener, manner: Manner) {
 async fn converse(stream: TcpStream, manner: Manner) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (input, mut output) = stream.into_split();
-    let mut input = BufReader::new(input);
+    let mut input = Input::new(input);
     if matches!(manner, Manner::Silent) {
         return hang(&mut input).await;
     }
-    let mut line = String::new();
     output.write_all(b"220 stall.example ESMTP\r\n").await?;
-    loop {
-        line.clear();
-        if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
-            return Ok(());
-        }
-        match line.get(..4).unwrap_or_default() {
+    while let Some(verb) = input.verb().await? {
+        match verb {
             "RCPT" if matches!(manner, Manner::NoAnswerToRcpt) => return hang(&mut input).await,
             "EHLO" | "MAIL" | "RCPT" | "RSET" => output.write_all(b"250 2.0.0 Ok\r\n").await?,
             "DATA" => {
                 output.write_all(b"354 go ahead\r\n").await?;
-                while line.trim_end() != "." {
-                    line.clear();
-                    if (&mut input).take(LINE_MAX).read_line(&mut line).await? == 0 {
-                        return Ok(());
-                    }
+                if !input.skip_message().await? {
+                    return Ok(());
                 }
                 sleep(SERVICE).await;
                 output.write_all(b"250 2.0.0 taken\r\n").await?;
@@ -102,17 +93,13 @@ async fn converse(stream: TcpStream, manner: Manner) -> io::Result<()> {
             _ => output.write_all(b"502 5.5.1 not here\r\n").await?,
         }
     }
+    Ok(())
 }
 
 /// Says nothing until the client leaves, or for [`HANG`].
-async fn hang(input: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<()> {
-    let leaves = async {
-        let mut rest = [0; 256];
-        while input.read(&mut rest).await? > 0 {}
-        Ok(())
-    };
+async fn hang(input: &mut Input) -> io::Result<()> {
     tokio::select! {
-        left = leaves => left,
+        left = input.skip_all() => left,
         () = sleep(HANG) => Ok(()),
     }
 }

@@ -1,0 +1,51 @@
+//! What the mail servers of several benches do alike: read a command, and read a message to its end.
+
+use std::io;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::tcp::OwnedReadHalf;
+
+/// The longest line that is read, in octets.
+const LINE_MAX: u64 = 4_096;
+
+/// What a client sends, line by line.
+pub(super) struct Input {
+    reader: BufReader<OwnedReadHalf>,
+    line: String,
+}
+
+impl Input {
+    pub(super) fn new(half: OwnedReadHalf) -> Self {
+        Self { reader: BufReader::new(half), line: String::new() }
+    }
+
+    /// The verb of the next command, its first four octets. `None` if the client has left.
+    pub(super) async fn verb(&mut self) -> io::Result<Option<&str>> {
+        Ok(self.next_line().await?.then(|| self.line.get(..4).unwrap_or_default()))
+    }
+
+    /// Reads a message up to its final dot. False if the client left before that.
+    pub(super) async fn skip_message(&mut self) -> io::Result<bool> {
+        loop {
+            if !self.next_line().await? {
+                return Ok(false);
+            }
+            if self.line.trim_end() == "." {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Reads until the client leaves.
+    pub(super) async fn skip_all(&mut self) -> io::Result<()> {
+        let mut rest = [0; 256];
+        while self.reader.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+
+    /// Whether there is another line.
+    async fn next_line(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        Ok((&mut self.reader).take(LINE_MAX).read_line(&mut self.line).await? > 0)
+    }
+}

@@ -181,6 +181,30 @@ async fn a_claim_tells_that_writes_were_lost_even_if_another_has_claimed_since()
 }
 
 #[tokio::test]
+async fn claims_during_a_look_are_no_loss() {
+    const LOOKS: usize = 300;
+    let world = World::new().await;
+    take_in(&world, KEPT, Duration::ZERO).await;
+    world.clock.advance(3 * DAY);
+    let claims = async {
+        loop {
+            let leased = claim_first(&world, KEPT).await;
+            assert!(world.release(&leased.lease).await);
+        }
+    };
+    let looks = async {
+        for _ in 0..LOOKS {
+            let look = world.store.look(shard(&world)).await.expect("Redis answers");
+            assert!(!look.is_proof(), "{look:?}");
+        }
+    };
+    tokio::select! {
+        () = claims => {}
+        () = looks => {}
+    }
+}
+
+#[tokio::test]
 async fn jobs_in_no_set_at_all_are_due_again_as_soon_as_a_loss_is_noticed() {
     let redis = Forgetful::start(&programs()[0]).await;
     let world = world_on(&redis).await;

@@ -15,6 +15,9 @@ use crate::wait::eventually;
 /// The file that takes what the program logs.
 const LOG: &str = "log";
 
+/// How many of its lines a test that fails shows.
+const LINES_SHOWN: usize = 60;
+
 /// A running `redeliver`. It is killed when this is dropped.
 pub struct Redeliver {
     child: Child,
@@ -130,6 +133,18 @@ impl Redeliver {
         let text = kibibytes.expect("the system knows the memory of its processes");
         let number = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
         number.expect("memory is a number of KiB") << 10
+    }
+}
+
+impl Drop for Redeliver {
+    /// A test that fails says what the program logged.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            eprintln!("The last lines that `redeliver` logged:\n{}", last.join("\n"));
+        }
     }
 }
 

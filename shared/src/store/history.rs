@@ -157,12 +157,14 @@ impl History {
 impl Store {
     /// Looks whether one shard's server has lost writes, or may have. The first look only remembers which server it is.
     pub async fn look(&self, shard: u16) -> Result<Look, StoreError> {
+        // Read before Redis is asked: what is claimed while it answers, it need not have yet.
+        let (_, known) = self.history.serials(shard);
         let now = self.whereabouts(shard, &[]).await?;
         let (is_another, is_behind, entries) = {
             let seen = self.history.seen(shard);
             let is_another = seen.server.as_ref().is_some_and(|server| *server != now.server);
             let entries: Vec<EntryId> = seen.entries.iter().map(|(_, id)| *id).collect();
-            (is_another, seen.is_behind || now.serial < seen.known, entries)
+            (is_another, seen.is_behind || now.serial < known, entries)
         };
         let mut look = Look { is_another, is_behind, ..Look::default() };
         // A server that does not say which it is has to show each time that it has all.

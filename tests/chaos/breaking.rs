@@ -31,6 +31,10 @@ const REPLACED_MS: Ms = 8_000;
 /// How long clients of one server need to find it again.
 const RESTARTED_MS: Ms = 3_000;
 
+/// How long servers may take to begin a failover that they have agreed on. It is carried out also
+/// if the master goes on meanwhile.
+const AGREED: Duration = Duration::from_secs(3);
+
 /// How long before its loss a write may be missing at the replica.
 const LAG_MS: Ms = 1_000;
 
@@ -225,6 +229,7 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
     }
     let (at, port) = (now_ms(), store.some_master(fault.target).await?);
     let mut lost_since = fault.kind.may_lose_writes(shape).then_some(at - LAG_MS);
+    let mut thawed = None;
     match fault.kind {
         Kind::ServerKill => {
             if shape.can_lose_acknowledged() {
@@ -238,6 +243,10 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
             store.signal(port, "-STOP");
             sleep(fault.lasts).await;
             store.signal(port, "-CONT");
+            thawed = Some(now_ms());
+            if !shape.has_links() {
+                sleep(AGREED).await;
+            }
         }
         Kind::Failover => store.fail_over(fault.target).await?,
         Kind::Full => {
@@ -268,7 +277,15 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
     if !is_whole {
         world.recorder.wrong.push(format!("chaos: the servers are not whole after {}", fault.kind.name()));
     }
-    note(world, fault.kind, at, None, lost_since);
+    let mut until = now_ms();
+    if let Some(thawed) = thawed
+        && is_whole
+        && store.masters().await.contains(&port)
+    {
+        // There was no failover, so nothing was lost.
+        (until, lost_since) = (thawed, None);
+    }
+    world.recorder.faults.push(Fault { at, until, kind: fault.kind, life: None, lost_since });
     Ok(())
 }
 

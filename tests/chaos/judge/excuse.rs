@@ -48,7 +48,7 @@ impl<'a> Excuses<'a> {
 
     fn explains(&self, life: &str, from: Ms, to: Ms, counts: impl Fn(Kind) -> bool) -> bool {
         self.faults.iter().filter(|fault| counts(fault.kind)).any(|fault| {
-            let may_repeat = fault.kind.may_repeat_attempt(fault.until - fault.at);
+            let may_repeat = fault.lost_since.is_some() || fault.kind.may_repeat_attempt(fault.until - fault.at);
             let befalls = fault.life.as_deref().is_none_or(|of| of == life);
             let after = match fault.kind {
                 Kind::NoRoute => ROUTED_MS,

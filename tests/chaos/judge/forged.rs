@@ -180,6 +180,23 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
+        "the same, and the server stood still for so short a time that no lease ran out",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.faults.push(fault(Kind::ServerFreeze, 13_000, 14_000, None));
+        },
+        &["accepted once"],
+    ),
+    (
+        "the same, and another server took over in that time",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            e.run.shape = Shape::Sentinel;
+            e.faults.push(Fault { lost_since: Some(12_000), ..fault(Kind::ServerFreeze, 13_000, 14_000, None) });
+        },
+        &[],
+    ),
+    (
         "the same while memory was short, which is no excuse",
         |e| {
             e.taken.push(taken(17_250, OTHER));

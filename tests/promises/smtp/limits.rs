@@ -1,16 +1,19 @@
 //! Each phase has a limit of its own: where the peer says nothing there, the attempt ends when that one is over, whatever the
 //! others are, and not before.
 
-use std::fs;
 use std::time::Duration;
+use std::{fs, io};
 
 use futures::future::join_all;
 use harness::certificates::Certificates;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::wait::in_time;
 use shared::config::{SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 use shared::outcome::Outcome;
 use shared::transcript::Phase;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
@@ -132,4 +135,39 @@ async fn a_host_that_does_not_even_say_no_is_left_within_the_limit_for_connectin
         let sent = timeout(waited, SmtpSender::new(settings).send(&mail("m1"))).await;
         assert_eq!(matches!(sent, Ok(Outcome::Unreachable(_))), ends, "{sent:?}");
     }
+}
+
+/// A peer that says yes to all commands, stops reading when the content comes, and goes on when it is told to. How its
+/// connection ends.
+async fn stops_reading(listener: TcpListener, goes_on: oneshot::Receiver<()>) -> io::Result<usize> {
+    let (stream, _) = listener.accept().await?;
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"220 mx.example.com\r\n").await?;
+    let mut command = String::new();
+    while command != "DATA\r\n" {
+        command.clear();
+        stream.read_line(&mut command).await?;
+        let answer: &[u8] = if command == "DATA\r\n" { b"354 go on\r\n" } else { b"250 yes\r\n" };
+        stream.write_all(answer).await?;
+    }
+    let _ = goes_on.await;
+    stream.read_to_end(&mut Vec::new()).await
+}
+
+#[tokio::test]
+async fn what_was_not_sent_when_an_attempt_ends_is_not_sent_later() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
+    let address = listener.local_addr().expect("it listens");
+    let (go_on, goes_on) = oneshot::channel();
+    let peer = tokio::spawn(stops_reading(listener, goes_on));
+    let mut settings = SmtpSettings::new(address.ip().to_string(), address.port());
+    settings.tls = TlsMode::None;
+    settings.session.timeouts = SmtpTimeouts::all(MODEST);
+    let more_than_the_system_holds = "x".repeat(32 << 20);
+    let attempt = Attempt { content: Some(more_than_the_system_holds.into()), ..mail("m1") };
+    let outcome = SmtpSender::new(settings).send(&attempt).await;
+    assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
+    go_on.send(()).expect("the peer waits");
+    let ended = in_time("the end of the connection", peer).await.expect("it ends");
+    assert_eq!(ended.expect_err("it was not closed in order").kind(), io::ErrorKind::ConnectionReset);
 }

@@ -137,6 +137,16 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// A transaction that nobody waits for any more is broken off. What the system has not sent yet would reach the peer later,
+    /// and could be taken there after the message has been sent again.
+    fn drop(&mut self) {
+        if self.in_transaction && !self.refused {
+            self.wire.break_off();
+        }
+    }
+}
+
 async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> Result<Session, Stop> {
     let SessionSettings { helo, timeouts, .. } = &manner.settings;
     contact::wait();

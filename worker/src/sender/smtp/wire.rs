@@ -93,6 +93,17 @@ impl Wire {
         sent.await.map_err(|err: io::Error| lost(&err))
     }
 
+    /// When the connection is closed, it is reset, and nothing more of what was written is sent.
+    pub(super) fn break_off(&self) {
+        let stream = match &self.stream {
+            Either::Left(stream) => stream,
+            Either::Right(stream) => stream.get_ref().0,
+        };
+        if let Err(err) = stream.set_zero_linger() {
+            tracing::debug!(%err, "a connection is closed in order; what was written to it may still arrive");
+        }
+    }
+
     /// Reads one reply of one or more lines (RFC 5321, section 4.2.1). Lines that differ in their codes are taken for what
     /// the last one says.
     pub(crate) async fn reply(&mut self) -> Result<Said, Silence> {

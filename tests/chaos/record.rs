@@ -116,6 +116,9 @@ pub(crate) struct Crowd {
 /// A report that a message which a relay had accepted did not get through.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Refuted {
+    /// When it was sent for the first time.
+    pub(crate) from: Ms,
+    /// When it was answered.
     pub(crate) at: Ms,
     pub(crate) message: String,
     pub(crate) reply: String,

@@ -216,7 +216,17 @@ const CASES: &[Case] = &[
         "the same after a report",
         |e| {
             e.taken.push(taken(17_250, OTHER));
-            e.refuted.push(Refuted { at: 14_000, message: "m1".to_owned(), reply: String::new() });
+            let reply = String::new();
+            e.refuted.push(Refuted { from: 13_900, at: 14_000, message: "m1".to_owned(), reply });
+        },
+        &[],
+    ),
+    (
+        "the same after a report that was answered late",
+        |e| {
+            e.taken.push(taken(17_250, OTHER));
+            let reply = String::new();
+            e.refuted.push(Refuted { from: 13_900, at: 24_000, message: "m1".to_owned(), reply });
         },
         &[],
     ),
@@ -311,6 +321,21 @@ const CASES: &[Case] = &[
             let id = e.rest.followed[3].clone();
             e.rest.followed.push(id);
         },
+        &["events resume"],
+    ),
+    (
+        "a word that events are missing, and then what came before them in the history that is left",
+        |e| {
+            e.run.shape = Shape::Sentinel;
+            let lost = e.rest.followed[3].rsplit_once(':').expect("it has a number").0.to_owned();
+            e.rest.followed.insert(3, format!("{}:99", lost));
+            e.rest.followed.insert(4, format!("{lost}:missing"));
+        },
+        &[],
+    ),
+    (
+        "the same over a server that loses nothing",
+        |e| e.rest.followed.push("0:99000-0:missing".to_owned()),
         &["events resume"],
     ),
     ("an event that came too late", |e| e.rest.followed.swap(0, 3), &["events resume"]),

@@ -2,6 +2,7 @@
 //! an address that wants no mail, and one attempt of a job at a time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use shared::event::EventKind;
 
@@ -22,9 +23,9 @@ pub(super) fn judge(
     for take in &evidence.taken {
         taken.entry(&take.message).or_default().push(take);
     }
-    let mut refuted: HashMap<&str, Vec<Ms>> = HashMap::new();
+    let mut refuted: HashMap<&str, Vec<RangeInclusive<Ms>>> = HashMap::new();
     for refutation in &evidence.refuted {
-        refuted.entry(&refutation.message).or_default().push(refutation.at);
+        refuted.entry(&refutation.message).or_default().push(refutation.from..=refutation.at);
     }
     for (message, takes) in &mut taken {
         takes.sort_by_key(|take| take.at);
@@ -48,12 +49,13 @@ fn judge_pair(
     message: &str,
     first: &Taken,
     second: &Taken,
-    reports: &[Ms],
+    reports: &[RangeInclusive<Ms>],
     stories: &Stories<'_>,
     excuses: &Excuses<'_>,
     verdict: &mut Verdict,
 ) {
-    let between = |at: &Ms| (first.at..=second.at + SETTLED_MS).contains(at);
+    // It takes effect at some time before it is answered.
+    let between = |report: &RangeInclusive<Ms>| *report.start() <= second.at + SETTLED_MS && *report.end() >= first.at;
     let came_in_again = stories.get(message).is_some_and(|story| {
         let anew = story.entries.iter().skip(1);
         anew.clone().any(|at| (first.at..=second.at).contains(at))
@@ -73,7 +75,7 @@ fn judge_pair(
 /// What is delivered was accepted, and what was accepted is delivered.
 fn judge_ends(
     taken: &BTreeMap<&str, Vec<&Taken>>,
-    refuted: &HashMap<&str, Vec<Ms>>,
+    refuted: &HashMap<&str, Vec<RangeInclusive<Ms>>>,
     stories: &Stories<'_>,
     excuses: &Excuses<'_>,
     facts: &Facts<'_>,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use futures::future::join;
 use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
@@ -47,14 +48,21 @@ const LIMITS: &str = "connect_timeout = \"2s\"\nresponse_timeout = \"2s\"\ndurab
 
 /// Connections as a configuration file would have them made.
 pub(crate) fn configured(redis: &str) -> Config {
+    configured_within(LIMITS, redis)
+}
+
+fn configured_within(limits: &str, redis: &str) -> Config {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("redeliver.toml");
-    fs::write(&file, format!("[redis]\n{LIMITS}{redis}")).unwrap();
+    fs::write(&file, format!("[redis]\n{limits}{redis}")).unwrap();
     Config::load(Some(&file)).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 pub(crate) fn connections(redis: &str) -> Connections {
-    let config = configured(redis);
+    connected(&configured(redis))
+}
+
+fn connected(config: &Config) -> Connections {
     Connections::new(&config.redis.servers(), config.redis.connections()).unwrap()
 }
 
@@ -284,6 +292,36 @@ async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
         acknowledge(&world, &mut acknowledged).await;
         all_are_there(&world, &acknowledged).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_acknowledged() {
+    let sentinel = Sentinel::start(&programs()[0], &[]).await;
+    let servers = &sentinel.servers;
+    // One of them is promoted. The other follows the old master for a little longer, and confirms its writes.
+    let replicas = [sentinel.replica, servers.start_replica(sentinel.master, &[]).await];
+    let nodes = sentinel.sentinels.map(|port| format!("\"redis://127.0.0.1:{port}\"")).join(", ");
+    let password = harness::servers::SENTINEL_PASSWORD;
+    let redis = format!(
+        "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{password}\"\n\
+         durability = \"replicas:1\"\n"
+    );
+    let config = configured_within("response_timeout = \"20s\"\ndurability_timeout = \"500ms\"\n", &redis);
+    let world = World::on(connected(&config), Settings::default()).await;
+    let mut acknowledged = Vec::new();
+    acknowledge(&world, &mut acknowledged).await;
+
+    servers.signal(sentinel.master, "-STOP");
+    let is_promoted = |port| servers.cli(port, &["ROLE"]).is_some_and(|role| role.starts_with("master"));
+    let thaw = async {
+        eventually("a new master", async || replicas.into_iter().any(is_promoted).then_some(())).await;
+        servers.signal(sentinel.master, "-CONT");
+    };
+    let (answer, ()) = join(world.try_take_in(bounce("late@d0.example.com", "m1", FULL)), thaw).await;
+    let Err(StoreError::Unavailable(why)) = answer else { panic!("it was acknowledged: {answer:?}") };
+    assert!(why.contains("has been replaced as master"), "{why}");
+    acknowledge(&world, &mut acknowledged).await;
+    all_are_there(&world, &acknowledged).await;
 }
 
 #[tokio::test]

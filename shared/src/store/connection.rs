@@ -4,11 +4,13 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use deadpool::Runtime;
-use deadpool::managed::{Object, Pool, PoolError, TimeoutType};
+use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
 use deadpool_redis::redis::{Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe};
 use futures::future::try_join_all;
+use tokio::time::{sleep, timeout};
 
 use super::StoreError;
 use super::scripts::text_of;
@@ -19,16 +21,22 @@ mod link;
 mod sentinel;
 pub mod server_facts;
 pub mod servers;
+mod silence;
 
 use durability::{Barrier, Durability, syncs_by_itself};
 use fault::{is_demotion, sort};
 pub(super) use fault::{named, sort_answer};
 use link::{Dialer, Link};
 pub use servers::{ConnectionSettings, Servers};
+use silence::SharedCalls;
 
 /// How often a call is sent with the script's text, to a server that says that it does not know the
 /// script.
 const LOADS_MAX: usize = 3;
+
+/// How long it takes at most, after a silence of the servers, until sentinels name the new master if
+/// there was a failover.
+const FAILOVER_TOLD: Duration = Duration::from_millis(2_500);
 
 /// A pool of connections. Cloning it is cheap and shares them.
 #[derive(Clone)]
@@ -41,6 +49,8 @@ pub struct Connections {
     synced: Arc<AtomicBool>,
     /// Set once there has been a connection.
     reached: Arc<AtomicBool>,
+    /// The calls of this process.
+    calls: SharedCalls,
 }
 
 /// What a script answered, and whether its write reached the configured durability.
@@ -65,7 +75,8 @@ impl Connections {
             .build()
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
         let place = servers.place().into();
-        Ok(Self { pool, place, settings: Arc::new(settings), synced: Arc::default(), reached: Arc::default() })
+        let (synced, reached, calls) = Default::default();
+        Ok(Self { pool, place, settings: Arc::new(settings), synced, reached, calls })
     }
 
     /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.
@@ -121,7 +132,11 @@ impl Connections {
     /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
     pub(super) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
         let mut link = self.get().await?;
+        let call = self.calls.begin();
         let answer = pipeline.query_async(&mut link.wire).await.map_err(|err| sort(&err));
+        if answer.is_ok() {
+            call.answered();
+        }
         self.finish(link, answer)
     }
 
@@ -149,7 +164,10 @@ impl Connections {
             barrier.add(&mut commands, key);
         }
         let mut link = self.get().await?;
+        let (call, master) = (self.calls.begin(), link.master.clone());
         let answers = send(&mut link, key, &commands).await;
+        let is_in_doubt = answers.is_ok() && call.answered();
+        drop(call);
         let mut answers = self.finish(link, answers)?.into_iter();
         let answer = answers.next().ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
         let answer = from_redis_value(answer)
@@ -158,7 +176,26 @@ impl Connections {
             Some((barrier, _)) => barrier.read(answers.as_slice())?,
             None => None,
         };
+        if let Some(master) = master.filter(|_| is_in_doubt && barrier.is_some() && missing.is_none()) {
+            self.confirm_master(&master).await?;
+        }
         Ok(Told { answer, missing })
+    }
+
+    /// Looks whether the server that confirmed a write after a silence is still the master, when everybody knows who is.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not: what it has confirmed is lost.
+    async fn confirm_master(&self, wrote: &Arc<(String, u16)>) -> Result<(), StoreError> {
+        sleep(FAILOVER_TOLD).await;
+        let unknown = |_| StoreError::Unavailable("the sentinels do not say who is the master".to_owned());
+        let link = timeout(self.settings.connect_timeout, self.pool.manager().create()).await.map_err(unknown)??;
+        if link.master.as_ref() == Some(wrote) {
+            return Ok(());
+        }
+        self.pool.retain(|kept, _| kept.master == link.master);
+        let (host, port) = &**wrote;
+        Err(StoreError::Unavailable(format!("{host}:{port} has been replaced as master since it confirmed the write")))
     }
 
     async fn get(&self) -> Result<Object<Dialer>, StoreError> {

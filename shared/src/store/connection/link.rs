@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) wire: Wire,
     /// Set as soon as the other end is gone.
     lost: Arc<AtomicBool>,
+    /// The host and port of the master that sentinels named, if they did.
+    pub(super) master: Option<Arc<(String, u16)>>,
 }
 
 /// What carries calls.
@@ -117,7 +119,7 @@ impl Dialer {
         };
         let client = self.client(node)?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Link { wire: Wire::Node(connection), lost: lost.clone() })
+        Ok(Link { wire: Wire::Node(connection), lost: lost.clone(), master: None })
     }
 
     fn client(&self, node: &ConnectionInfo) -> RedisResult<Client> {
@@ -143,7 +145,7 @@ impl Dialer {
             Shape::Sentinel(sentinels) => sentinel::master(self, sentinels).await,
             Shape::Cluster(client) => {
                 let connection = client.get_async_connection().await.map_err(|err| sort(&err))?;
-                Ok(Link { wire: Wire::Cluster(connection), lost })
+                Ok(Link { wire: Wire::Cluster(connection), lost, master: None })
             }
         }
     }

@@ -71,6 +71,7 @@ async fn connect(dialer: &Dialer, sentinels: &Sentinels, named: &(String, u16)) 
     let mut link = dialer.connect(&node, &lost).await?;
     let role: Vec<Value> = cmd("ROLE").query_async(&mut link.wire).await?;
     let is_master = role.first().is_some_and(|role| matches!(role, Value::BulkString(word) if word == b"master"));
+    link.master = Some(Arc::new(named.clone()));
     Ok(is_master.then_some(link))
 }
 

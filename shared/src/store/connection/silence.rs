@@ -1,0 +1,120 @@
+//! Whether the servers have just been silent.
+//!
+//! A master that stood still, or was cut off, may have been replaced meanwhile. When it goes on, it does not know that yet: it
+//! takes writes, and a replica that still follows it confirms them. All of that is lost as soon as both follow the new
+//! master. So what is confirmed shortly after a silence is in doubt.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long calls have to wait for any answer until that is a silence. Sentinels look for a new
+/// master after a longer one.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// How long what is confirmed after a silence is in doubt: until the other replicas of a master that
+/// was replaced follow the new one, so that nobody confirms its writes any more.
+const DOUBT: Duration = Duration::from_secs(5);
+
+/// The calls of one process, as far as it has to be known whether they are answered.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: usize,
+    /// Since when calls have waited and none was answered.
+    waiting_since: Option<Instant>,
+    doubt_ends: Option<Instant>,
+}
+
+/// A call that is under way until this is dropped.
+pub(super) struct Call<'c>(&'c Calls);
+
+impl Calls {
+    /// A call begins.
+    pub(super) fn begin(&self) -> Call<'_> {
+        self.begin_at(Instant::now())
+    }
+
+    fn begin_at(&self, now: Instant) -> Call<'_> {
+        let mut state = self.state();
+        state.under_way += 1;
+        state.waiting_since.get_or_insert(now);
+        Call(self)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Call<'_> {
+    /// It was answered. Tells whether that is in doubt.
+    pub(super) fn answered(&self) -> bool {
+        self.answered_at(Instant::now())
+    }
+
+    fn answered_at(&self, now: Instant) -> bool {
+        let mut state = self.0.state();
+        if state.waiting_since.is_some_and(|since| now.duration_since(since) >= SILENCE) {
+            state.doubt_ends = Some(now + DOUBT);
+        }
+        state.waiting_since = (state.under_way > 1).then_some(now);
+        state.doubt_ends.is_some_and(|ends| now < ends)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
+    }
+}
+
+/// The calls of one process, shared by all that make them.
+pub(super) type SharedCalls = Arc<Calls>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_in_doubt_for_a_while_after_a_silence_and_idle_times_are_none() {
+        let (calls, start) = (Calls::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        // When calls begin and are answered, and whether that is in doubt.
+        for (begins, answered, expected) in [
+            (0, 1, false),
+            (60_000, 60_400, false),
+            (60_500, 61_100, true),
+            (61_200, 61_201, true),
+            (66_000, 66_001, true),
+            (66_200, 66_201, false),
+        ] {
+            assert_eq!(calls.begin_at(at(begins)).answered_at(at(answered)), expected, "{begins}");
+        }
+    }
+
+    #[test]
+    fn a_silence_ends_for_the_calls_that_came_late_in_it_as_well() {
+        let (calls, start) = (Calls::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let (early, late) = (calls.begin_at(at(0)), calls.begin_at(at(990)));
+        assert!(late.answered_at(at(1_000)));
+        assert!(early.answered_at(at(1_001)));
+        drop((early, late));
+        // Its caller has given up, and the next one is answered.
+        drop(calls.begin_at(at(10_000)));
+        assert!(calls.begin_at(at(12_000)).answered_at(at(12_001)));
+    }
+
+    #[test]
+    fn while_others_are_answered_a_call_that_takes_long_is_no_silence() {
+        let (calls, start) = (Calls::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let long = calls.begin_at(at(0));
+        for ms in (100..2_000).step_by(400) {
+            assert!(!calls.begin_at(at(ms)).answered_at(at(ms + 1)));
+        }
+        assert!(!long.answered_at(at(2_000)));
+    }
+}

@@ -141,10 +141,22 @@ async fn hold(world: &World, scheduler: usize, destination: String, span: Durati
     let from = now_ms();
     sleep(span).await;
     let until = now_ms();
-    // 404: a try before had done it, or the servers have forgotten the hold.
-    let mut tries = Tries::from(scheduler);
-    while request(world, tries.next().await, Method::DELETE, &path, |request| request, &[200, 404]).await.is_none() {}
+    release(world, scheduler, &destination).await;
     world.recorder.held.push(Held { destination, from, until });
+}
+
+async fn release(world: &World, scheduler: usize, destination: &str) {
+    let path = format!("/v1/destinations/{destination}/hold");
+    let mut tries = Tries::from(scheduler);
+    // 404: a try before had done it, or the servers have forgotten the hold.
+    while request(world, tries.next().await, Method::DELETE, &path, |request| request, &[200, 404]).await.is_none() {}
+}
+
+/// Releases all destinations that were held.
+pub(crate) async fn release_all(world: &World) {
+    for held in world.recorder.held.all() {
+        release(world, 0, &held.destination).await;
+    }
 }
 
 /// Writes down what bounces were answered.

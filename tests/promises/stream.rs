@@ -117,6 +117,22 @@ async fn an_entry_that_kills_its_readers_is_put_aside() {
 }
 
 #[tokio::test]
+async fn an_entry_whose_reader_died_while_it_finished_it_is_forgotten() {
+    let world = World::new().await;
+    world.store.open_intake().await.unwrap();
+    add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
+    let read = world.store.read_intake("one that dies", 10, Duration::from_millis(1)).await.unwrap();
+    // The first half of finishing it.
+    redis::ask(&redis::url(), &["XDEL", &format!("{}:intake", world.prefix), &read[0].id]).await;
+    let _reader = reader(&world, Duration::from_millis(20));
+    eventually("nothing to be left", async || {
+        world.store.left_in_intake(10, Duration::ZERO).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    assert!(world.job_if_any(JO).await.is_none());
+}
+
+#[tokio::test]
 async fn what_a_dead_reader_had_is_taken_in_one_by_one_so_that_what_killed_it_takes_nothing_along() {
     let world = World::new().await;
     world.store.open_intake().await.unwrap();

@@ -118,8 +118,10 @@ impl Store {
         }
         let key = self.keys.intake();
         let mut commands = pipe();
-        commands.cmd("XACK").arg(&key).arg(GROUP).arg(ids).ignore();
+        // In this order: if only the first is done, whoever takes an entry over finds that it is gone. An entry that
+        // nobody has and that is not gone would stay for ever.
         commands.cmd("XDEL").arg(&key).arg(ids).ignore();
+        commands.cmd("XACK").arg(&key).arg(GROUP).arg(ids).ignore();
         self.connections.pipeline::<()>(&commands).await
     }
 

@@ -27,11 +27,20 @@ pub(super) fn judge<'a>(
 ) -> Stories<'a> {
     let mut stories = Stories::new();
     let reported: HashSet<&str> = evidence.refuted.iter().map(|refuted| refuted.message.as_str()).collect();
+    let repeated: HashSet<&str> =
+        evidence.bounced.iter().filter(|bounced| bounced.tries > 1).map(|bounced| bounced.message.as_str()).collect();
     for (job, history) in &histories.0 {
+        let mut reinstated = None;
         for event in history {
-            if let Some(message) = &event.message {
-                follow(job, message, event, reported.contains(message.as_str()), &mut stories, verdict);
+            if event.kind == EventKind::AddressReinstated {
+                reinstated = Some(event.at);
             }
+            let Some(message) = event.message.as_deref() else { continue };
+            let last_end = stories.get(message).and_then(|story| story.ends.last()).map(|end| end.at);
+            // A relay's report that comes after the silence is a bounce anew. So is a bounce that is
+            // repeated after its address was reinstated.
+            let is_anew = reported.contains(message) || (repeated.contains(message) && reinstated > last_end);
+            follow(job, message, event, is_anew, &mut stories, verdict);
         }
     }
     for (message, story) in &stories {
@@ -51,7 +60,7 @@ fn follow<'a>(
     job: &str,
     message: &'a str,
     event: &'a Event,
-    is_reported: bool,
+    is_anew: bool,
     stories: &mut Stories<'a>,
     verdict: &mut Verdict,
 ) {
@@ -64,9 +73,8 @@ fn follow<'a>(
         story.is_open = true;
     }
     if event.kind.is_final() {
-        // A bounce that says that it failed for good ends its message without a wait. A relay's
-        // report that comes after the silence is a bounce anew.
-        let is_first = story.ends.is_empty() || is_reported;
+        // A bounce that says that it failed for good ends its message without a wait.
+        let is_first = story.ends.is_empty() || is_anew;
         let at_the_door = event.kind == EventKind::MessageDropped && event.attempt.unwrap_or(0) == 0 && is_first;
         if !story.is_open && !at_the_door {
             let before: Vec<&str> = story.ends.iter().map(|end| end.id.as_str()).collect();

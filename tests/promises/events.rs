@@ -240,3 +240,24 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_loss_is_told_to_who_reads_on_before_it_is_noticed_by_another_way() {
+    let redis = Forgetful::start(&programs()[0]).await;
+    let world = World::on(connections(&format!("url = \"{}\"\n", redis.url())), Settings::default()).await;
+    let http = Http::serve(&world).await;
+    let take_in = async |name: &str| drop(world.take_in(bounce(&format!("{name}@example.com"), "m1", FULL)).await);
+    take_in("first").await;
+    take_in("second").await;
+    let mut live = Reading::open(&http, "?after=start", None).await;
+    live.next(2).await;
+    // As if the server had come back without it, and nobody had looked yet.
+    let journal = Destination::named("example.com").shard(world.store.shards());
+    let last = world.store.journal_ends().await.unwrap()[usize::from(journal)];
+    let journal = format!("{}:{{{journal}}}:journal", world.prefix);
+    assert_eq!(redis.ask(&["XDEL", &journal, &last.to_string()]), "1");
+    take_in("third").await;
+    let next = in_time("what is missing", live.next(2)).await;
+    assert_eq!((&*next[0].kind, &next[0].event["reason"]), ("EventsMissing", &json!("lost")));
+    assert_eq!(next[1].event["job"], json!("default/third@example.com"));
+}

@@ -181,6 +181,21 @@ async fn a_claim_tells_that_writes_were_lost_even_if_another_has_claimed_since()
 }
 
 #[tokio::test]
+async fn who_was_given_a_step_and_did_not_hear_so_is_given_it_again() {
+    let redis = Forgetful::start(&programs()[0]).await;
+    let world = world_on(&redis).await;
+    world.store.notice_losses().await;
+    redis.remember();
+    forget(&redis, &world).await;
+    for incident in world.store.notice_losses().await {
+        for _ in 0..2 {
+            let repaired = world.store.put_right(&mut incident.clone()).await.unwrap();
+            assert!(repaired.is_some(), "the answer to the first may be lost");
+        }
+    }
+}
+
+#[tokio::test]
 async fn claims_during_a_look_are_no_loss() {
     const LOOKS: usize = 300;
     let world = World::new().await;

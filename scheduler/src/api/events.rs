@@ -100,7 +100,10 @@ pub async fn get(
         while entries.is_empty() && batch.is_empty() {
             let incidents = api.store.incidents();
             if looked_at == Some(incidents) {
-                entries = next_entries(&api, &cursor).await;
+                match next_entries(&api, &cursor, incidents).await {
+                    Some(next) => entries = next,
+                    None => looked_at = None,
+                }
             } else if let Some(missing) = missing_events(&api, &mut cursor).await {
                 (batch, looked_at) = (missing, Some(incidents));
             }
@@ -135,28 +138,52 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
         .collect()
 }
 
-/// Entries after the cursor, with their shards. Waits until there are some, and while the store is away. Returns none if
-/// Redis may have lost writes meanwhile.
-async fn next_entries(api: &Api, cursor: &Cursor) -> VecDeque<(usize, Entry)> {
+/// Entries after the cursor, with their shards. Waits until there are some, and while the store is away. Returns `None` if
+/// Redis has lost, or may have lost, what the client has seen.
+async fn next_entries(api: &Api, cursor: &Cursor, incidents: u64) -> Option<VecDeque<(usize, Entry)>> {
     let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
-    let incidents = api.store.incidents();
     while api.store.incidents() == incidents {
-        match api.store.read_journal(&after, READ_COUNT).await {
-            Ok(journals) => {
-                let mut entries: Vec<(usize, Entry)> = Vec::new();
-                for (shard, journal) in journals.into_iter().enumerate() {
-                    entries.extend(journal.into_iter().map(|entry| (shard, entry)));
-                }
-                if !entries.is_empty() {
-                    entries.sort_by_key(|(_, entry)| entry.id);
-                    return entries.into();
-                }
-            }
+        match read_on(api, cursor, &after).await {
+            Ok(None) => return None,
+            Ok(Some(entries)) if !entries.is_empty() => return Some(entries.into()),
+            Ok(Some(_)) => {}
             Err(err) => tracing::warn!(%err, "a stream of events waits"),
         }
         sleep(POLL).await;
     }
-    VecDeque::new()
+    None
+}
+
+/// Reads on, in the order of time. Returns `None` if a shard has entries, and not the one any more that the client has seen
+/// last: this is often found before it is known that Redis has lost writes.
+async fn read_on(api: &Api, cursor: &Cursor, after: &[EntryId]) -> Result<Option<Vec<(usize, Entry)>>, StoreError> {
+    let journals = api.store.read_journal(after, READ_COUNT).await?;
+    let has_news = journals.iter().any(|journal| !journal.is_empty());
+    if has_news && has_lost_place(api, cursor, &journals).await? {
+        return Ok(None);
+    }
+    let journals = journals.into_iter().enumerate();
+    let mut entries: Vec<(usize, Entry)> =
+        journals.flat_map(|(shard, journal)| journal.into_iter().map(move |entry| (shard, entry))).collect();
+    entries.sort_by_key(|(_, entry)| entry.id);
+    Ok(Some(entries))
+}
+
+/// Whether a shard that has news has lost the entry that the client has seen last. One that was trimmed is not lost: whoever
+/// reads on all the time has missed nothing by it.
+async fn has_lost_place(api: &Api, cursor: &Cursor, journals: &[Vec<Entry>]) -> Result<bool, StoreError> {
+    let places = cursor.0.iter().zip(journals);
+    let seen: Vec<Option<EntryId>> = places
+        .map(|(place, journal)| (place.entry != EntryId::default() && !journal.is_empty()).then_some(place.entry))
+        .collect();
+    let is_there = api.store.journal_has(&seen).await?;
+    if !is_there.contains(&Some(false)) {
+        return Ok(false);
+    }
+    let absent = seen.into_iter().zip(is_there).map(|(id, is_there)| id.filter(|_| is_there == Some(false)));
+    let absent: Vec<EntryId> = absent.map(Option::unwrap_or_default).collect();
+    let gaps = api.store.journal_gaps(&absent).await?;
+    Ok(gaps.into_iter().flatten().any(|gap| gap.state == EntryState::Lost))
 }
 
 /// Returns an `EventsMissing` for each shard whose entries after the cursor are gone, and moves the

@@ -123,6 +123,8 @@ impl History {
     /// A claim found the serial `before` in Redis, which should have had `known` at least, and `serial` was given to it.
     pub(super) fn note_claim(&self, shard: u16, known: u64, before: u64, serial: Option<u64>) {
         let mut seen = self.seen(shard);
+        // What a look has found meanwhile is told already.
+        let known = known.min(seen.known);
         let serial = serial.unwrap_or(0);
         (seen.serial, seen.known) = (seen.serial.max(serial), seen.known.max(serial));
         if before < known {
@@ -177,7 +179,11 @@ impl Store {
         let mut seen = self.history.seen(shard);
         seen.server = Some(now.server);
         if is_another || look.is_proof() {
-            (seen.is_behind, seen.known) = (false, now.serial);
+            seen.is_behind = false;
+            // What was claimed while Redis answered is there.
+            if seen.known == known {
+                seen.known = now.serial;
+            }
             seen.entries.retain(|(_, id)| !entries.contains(id));
         }
         Ok(look)

@@ -78,6 +78,24 @@ impl Store {
         Ok(replies.into_iter().map(read).collect())
     }
 
+    /// Whether an entry is there, for each shard for which one is named, in one round trip.
+    pub async fn journal_has(&self, entries: &[Option<EntryId>]) -> Result<Vec<Option<bool>>, StoreError> {
+        let mut asked = entries.iter();
+        let replies: Vec<(Value,)> = self
+            .on_each_shard(|keys, commands| match asked.next().copied().flatten() {
+                Some(id) => {
+                    let id = id.to_string();
+                    commands.xrange_count(keys.journal(), &id, &id, 1);
+                }
+                None => {
+                    commands.exists(keys.journal());
+                }
+            })
+            .await?;
+        let is_there = |(entry, (reply,)): (&Option<EntryId>, _)| entry.map(|_| !raw::values(reply).is_empty());
+        Ok(entries.iter().zip(replies).map(is_there).collect())
+    }
+
     /// Writes an event that is about no job and no destination into the journal of the first shard.
     pub async fn note(&self, event: &Event) -> Result<(), StoreError> {
         let mut call = self.call(&NOTE, 0);

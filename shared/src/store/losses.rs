@@ -8,6 +8,7 @@ use futures::stream::{self, StreamExt};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::history::Look;
+use super::lease_token::LeaseToken;
 use super::repair::Repaired;
 use super::scripts::{NOTE, ms};
 use super::{Store, StoreError};
@@ -37,11 +38,13 @@ pub struct Incident {
     /// Whether this process has claimed to tell of it, and to repair the shard: that stays so when it has to try again.
     tells: bool,
     repairs: bool,
+    /// Names this process in what it claims.
+    nonce: u64,
 }
 
 impl Incident {
-    fn new(shard: u16, look: Look) -> Self {
-        Self { shard, look, tries: 0, tells: false, repairs: false }
+    fn new(shard: u16, look: Look) -> Result<Self, StoreError> {
+        Ok(Self { shard, look, tries: 0, tells: false, repairs: false, nonce: LeaseToken::new_nonce()? })
     }
 }
 
@@ -76,7 +79,10 @@ impl Store {
         let mut incidents = Vec::new();
         for (shard, look) in looks {
             match look {
-                Ok(look) if look.is_another || look.is_proof() => incidents.push(Incident::new(shard, look)),
+                Ok(look) if look.is_another || look.is_proof() => match Incident::new(shard, look) {
+                    Ok(incident) => incidents.push(incident),
+                    Err(err) => tracing::error!(%err, shard, "a loss of writes is left to other processes"),
+                },
                 Ok(_) => {}
                 // That the store is away is said by all that wanted something of it.
                 Err(err) => tracing::debug!(%err, shard, "could not look whether writes were lost"),
@@ -165,12 +171,14 @@ impl Store {
         Ok(())
     }
 
-    /// Claims one step of dealing with an incident for this process. Only one of all that notice it gets it.
+    /// Claims one step of dealing with an incident for this process. Only one of all that notice it gets it, however often it
+    /// has to ask.
     async fn claim_step(&self, incident: &Incident, step: &str) -> Result<bool, StoreError> {
         let key = self.keys.shard(incident.shard).incident(step, &incident.look.incident);
         let mut commands = pipe();
-        commands.cmd("SET").arg(key).arg(1).arg("NX").arg("PX").arg(ms(CLAIM_KEPT));
-        let (won,): (Option<String>,) = self.connections.pipeline(&commands).await?;
-        Ok(won.is_some())
+        commands.cmd("SET").arg(&key).arg(incident.nonce).arg("NX").arg("PX").arg(ms(CLAIM_KEPT)).ignore();
+        commands.cmd("GET").arg(&key);
+        let (owner,): (Option<u64>,) = self.connections.pipeline(&commands).await?;
+        Ok(owner == Some(incident.nonce))
     }
 }

@@ -315,6 +315,7 @@ impl Config {
         if faults.is_empty() {
             config.redis.check(&mut faults);
             config.hooks.check(&mut faults);
+            read::pace::check_windows(&config.pace, &mut faults);
             senders::check_http_hosts(&config.worker.http_hosts, &config.routes, &mut faults);
         }
         if let Some((key, text)) = config.verp.fault().filter(|_| faults.is_empty()) {

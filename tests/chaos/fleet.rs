@@ -141,6 +141,21 @@ impl Process {
         self.life.lock().await.signal(signal).await
     }
 
+    /// Unmounts the folder for its temporary files, so that the folder can be removed. The process
+    /// has to have ended.
+    pub(crate) async fn unmount(&self) -> anyhow::Result<()> {
+        if !self.surroundings.isolated {
+            return Ok(());
+        }
+        let folder = self.temporary();
+        let output = Command::new("umount").arg(&folder).output().await;
+        let output = output.context("umount cannot be run; install util-linux")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let folder = folder.display();
+        anyhow::ensure!(output.status.success(), "umount {folder} failed: {}", errors.trim());
+        Ok(())
+    }
+
     /// Its process id, while it runs.
     pub(crate) async fn process_id(&self) -> Option<u32> {
         self.life.lock().await.child.id()

@@ -59,6 +59,8 @@ pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path)
     let deadline = calm + Duration::from_secs(options.drain);
     // What is not answered by then is given up when the run is closing.
     let _ = tokio::time::timeout_at(deadline, inputs).await;
+    // If servers have forgotten that a hold was released, it is there again.
+    let _ = tokio::time::timeout_at(deadline, input::release_all(&world)).await;
     drain(&world, deadline).await;
     let drained_ms = calm.elapsed().as_millis().try_into().unwrap_or_default();
     let run = Run { seed, shape: options.shape, minutes: options.minutes };
@@ -80,9 +82,9 @@ pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path)
     }
     let is_clean = verdict.violations.is_empty();
     if is_clean && !options.keep {
-        drop(world);
-        // What is left lies in a folder for temporary files.
-        let _ = fs::remove_dir_all(&folder);
+        if let Err(error) = remove_folder(&world, &folder).await {
+            eprintln!("chaos: {error:#}; remove the folder yourself, it holds keys of the run");
+        }
         println!("chaos: seed {seed}, shape {shape}: nothing was wrong");
     } else {
         println!("chaos: seed {seed}, shape {shape}: the records are in {}", folder.display());
@@ -95,6 +97,14 @@ fn make_folder(options: &Options, seed: u64) -> anyhow::Result<PathBuf> {
     let folder = options.folder.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(fs::canonicalize(&folder)?)
+}
+
+/// Removes the folder of a run whose processes have ended.
+async fn remove_folder(world: &World, folder: &Path) -> anyhow::Result<()> {
+    for process in world.processes() {
+        process.unmount().await?;
+    }
+    fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
 async fn until_ready(world: &World) -> anyhow::Result<()> {

@@ -65,10 +65,7 @@ pub(super) fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
 pub(super) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let expression = section.text(key)?;
     match expression.parse::<cron::Schedule>() {
-        Err(err) => {
-            let text = format!("{expression:?} is no cron expression (second minute hour day month weekday): {err}");
-            section.fault(key, text);
-        }
+        Err(_) => section.fault(key, why_no_cron(expression)),
         Ok(schedule) => {
             let now = chrono::Utc::now();
             let fires = schedule
@@ -82,6 +79,23 @@ pub(super) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
         }
     }
     None
+}
+
+/// Why an expression is none. What the parser says of it has lines and carets, and is not shown.
+fn why_no_cron(expression: &str) -> String {
+    let fields = expression.split_whitespace().count();
+    // A year may follow, and `@daily` is one word.
+    if matches!(fields, 6 | 7) || expression.trim_start().starts_with('@') {
+        return format!(
+            "{expression:?} is no cron expression; its fields are second minute hour day month \
+             weekday, and a year may follow"
+        );
+    }
+    let noun = if fields == 1 { "field" } else { "fields" };
+    format!(
+        "{expression:?} has {fields} {noun}; 6 are needed, the first is seconds (second minute \
+         hour day month weekday)"
+    )
 }
 
 /// Reads a URL. Control characters and white space, which a URL loses without a word as it is read, are faults.

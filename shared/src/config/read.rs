@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-mod pace;
+pub(super) mod pace;
 mod smtp;
 
 use super::names::{read_cron, read_name};

@@ -167,7 +167,25 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
         // Tasks that never run.
         ("[upkeep]\nrepair = \"0 0 0 30 2 *\"".to_owned(), "upkeep.repair", "within a year"),
         ("[upkeep]\nreinstate = \"0 0 0 1 1 * 2020\"".to_owned(), "upkeep.reinstate", "within a year"),
-        ("[upkeep]\ntrim_journal = \"every day\"".to_owned(), "upkeep.trim_journal", "second minute hour"),
+        // What is no cron expression, with the number of its fields.
+        (
+            "[upkeep]\ntrim_journal = \"every day\"".to_owned(),
+            "upkeep.trim_journal",
+            "has 2 fields; 6 are needed, the first is seconds",
+        ),
+        (
+            "[upkeep]\nrepair = \"0 3 * * *\"".to_owned(),
+            "upkeep.repair",
+            "has 5 fields; 6 are needed, the first is seconds",
+        ),
+        ("[upkeep]\nrepair = \"\"".to_owned(), "upkeep.repair", "has 0 fields; 6 are needed"),
+        ("[upkeep]\nrepair = \"x\"".to_owned(), "upkeep.repair", "has 1 field; 6 are needed"),
+        ("[upkeep]\nrepair = \"0 0 25 * * *\"".to_owned(), "upkeep.repair", "second minute hour"),
+        ("[upkeep]\nrepair = \"@often\"".to_owned(), "upkeep.repair", "second minute hour"),
+        // Windows that are larger than the largest one.
+        ("[pace]\nwindow_min = 201".to_owned(), "pace.window_min", "is 201, larger than"),
+        ("[pace]\nwindow_max = 1".to_owned(), "pace.window_new", "pace.window_max, which is 1"),
+        ("[pace]\nwindow_new = 300".to_owned(), "pace.window_new", "is 300, larger than"),
     ];
     for (text, key, allowed) in cases {
         let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).err();
@@ -175,10 +193,14 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
         let said = faults.0.iter().any(|fault| fault.key == key && fault.text.contains(allowed));
         assert!(said, "{text}: {faults}");
         assert!(!faults.to_string().contains('\r'), "a fault is one line: {faults:?}");
+        let mut of_cron = faults.0.iter().filter(|fault| fault.key.starts_with("upkeep."));
+        let is_one_line = |fault: &SettingsFault| !fault.text.contains(['\n', '^']);
+        assert!(of_cron.all(is_one_line), "a fault shows what the parser drew: {faults:?}");
     }
     let good = "[content]\nroots = [\"/srv/mail\"]\nstores = [\"http://127.0.0.1:9000/mail\", \"s3://bucket\"]\n\
                 [redis]\nprefix = \"app:rd-1\"\n[[destination]]\nname = \"*\"\n[[destination]]\nname = \"a.example+b.example\"\n";
-    let good = format!("{good}{}", host("2001:db8::1"));
+    let fixed = "[pace]\nwindow_new = 2\nwindow_min = 2\nwindow_max = 2\n";
+    let good = format!("{good}{fixed}{}", host("2001:db8::1"));
     Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &good)], &[]).unwrap();
 }
 

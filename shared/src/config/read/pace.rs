@@ -19,6 +19,20 @@ pub(super) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     set_number(&mut pace.window_min, section.number("window_min", 1..=100_000));
 }
 
+/// Finds windows that are larger than `window_max`, which no destination gets more than. `window` is
+/// only where the fast growth ends, and means the same as `window_max` if it is larger.
+pub(in crate::config) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
+    let Pace { window_new, window_min, .. } = *pace;
+    let most = pace.limits.window;
+    for (key, window) in [("window_new", window_new), ("window_min", window_min)] {
+        if window > most {
+            let (file, key) = ("all files".to_owned(), format!("pace.{key}"));
+            let text = format!("is {window}, larger than pace.window_max, which is {most}");
+            faults.push(SettingsFault { file, key, text });
+        }
+    }
+}
+
 pub(super) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>) {
     set_number(&mut breaker.failures, section.number("failures", 1..=1_000_000));
     set(&mut breaker.share, section.fraction("share", 0.01..=1.0));

@@ -280,7 +280,8 @@ pub fn response_code(code: u16) -> Cause {
     row.map_or(unknown, |row| Cause { name: row.name, side: row.side, advice: row.advice })
 }
 
-/// The number of an error. The standard library and TLS make errors of their own, which have a kind alone.
+/// The number of an error. The standard library and TLS make errors of their own, which have a kind
+/// alone. `InvalidData` is a TLS alert, or a record that TLS cannot read.
 fn errno(err: &io::Error) -> Option<Errno> {
     if let Some(number) = err.raw_os_error() {
         return Some(Errno::from_raw(number));
@@ -292,6 +293,7 @@ fn errno(err: &io::Error) -> Option<Errno> {
         ErrorKind::NotConnected => Errno::ENOTCONN,
         ErrorKind::BrokenPipe | ErrorKind::WriteZero => Errno::EPIPE,
         ErrorKind::TimedOut => Errno::ETIMEDOUT,
+        ErrorKind::InvalidData => Errno::EPROTO,
         ErrorKind::NotFound => Errno::ENOENT,
         ErrorKind::InvalidInput => Errno::EINVAL,
         ErrorKind::InvalidFilename => Errno::ENAMETOOLONG,

@@ -351,7 +351,7 @@ async fn attempt(
     match ended {
         Ok(Ok(Some(settlement))) => Notice::Ended(slot, settlement, permit),
         Ok(Ok(None)) if !is_too_long => match contact.given_up() {
-            Some(waited) => Notice::Unanswered(slot, lease, waited),
+            Some(silent_since) => Notice::Unanswered(slot, lease, silent_since),
             None => Notice::Cut(slot, lease),
         },
         Ok(Ok(None)) => Notice::Lost(slot, lease),

@@ -48,9 +48,9 @@ pub enum Notice {
     Lost(Slot, Lease),
     /// An attempt was cut off before anything happened, and sends nothing any more: the job is given back.
     Cut(Slot, Lease),
-    /// An attempt was given up because its host had not answered for so long: the job is given
+    /// An attempt was given up because its host had not answered since then: the job is given
     /// back.
-    Unanswered(Slot, Lease, Duration),
+    Unanswered(Slot, Lease, Instant),
     /// So many unproven destinations of a shard have due jobs, and this worker has no place for an
     /// attempt that may hang.
     PlacesWanted(u16, u64),
@@ -206,9 +206,10 @@ impl Settler {
                 self.held.close(slot);
                 self.shards[usize::from(slot.lease.shard)].untold.untried.push(lease);
             }
-            Notice::Unanswered(slot, lease, waited) => {
+            Notice::Unanswered(slot, lease, silent_since) => {
                 self.held.close(slot);
-                self.shards[usize::from(slot.lease.shard)].untold.unanswered.push((lease, waited));
+                let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
+                untold.unanswered.push((lease, silent_since));
             }
         }
         self.linger_end.get_or_insert_with(|| Instant::now() + self.settings.linger);

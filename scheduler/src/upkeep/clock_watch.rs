@@ -25,17 +25,37 @@ struct Lead {
 
 impl ClockWatch {
     /// Asks each shard's server. Tells by how many ms a clock was set since the last time, if one was: the largest such step.
+    ///
+    /// # Errors
+    /// If a server did not answer and no clock of the others was set.
     pub(super) async fn look(&mut self, store: &Store) -> Result<Option<i64>, StoreError> {
-        self.0.resize(usize::from(store.shards()), None);
-        let mut largest: Option<i64> = None;
-        for (shard, known) in (0..).zip(&mut self.0) {
+        let mut answers = Vec::new();
+        for shard in 0..store.shards() {
             let before = store.clock().running();
-            let now = store.clock_of(shard).await?;
-            let lead = Lead::new(now, before, store.clock().running());
-            let step = known.replace(lead).and_then(|known| known.step_to(lead));
-            largest = largest.into_iter().chain(step).max_by_key(|step| step.abs());
+            let now = store.clock_of(shard).await;
+            answers.push(now.map(|now| Lead::new(now, before, store.clock().running())));
         }
-        Ok(largest)
+        self.note(answers)
+    }
+
+    /// Takes over what each shard's server answered. A step is told at once, because it is not
+    /// found again: an error of another shard must not keep it back.
+    fn note(&mut self, answers: Vec<Result<Lead, StoreError>>) -> Result<Option<i64>, StoreError> {
+        self.0.resize(answers.len(), None);
+        let (mut largest, mut failed): (Option<i64>, _) = (None, None);
+        for (known, answer) in self.0.iter_mut().zip(answers) {
+            match answer {
+                Ok(lead) => {
+                    let step = known.replace(lead).and_then(|known| known.step_to(lead));
+                    largest = largest.into_iter().chain(step).max_by_key(|step| step.abs());
+                }
+                Err(err) => failed = Some(err),
+            }
+        }
+        match (largest, failed) {
+            (None, Some(err)) => Err(err),
+            _ => Ok(largest),
+        }
     }
 }
 
@@ -77,5 +97,17 @@ mod tests {
         ] {
             assert_eq!(start.step_to(later), step, "{later:?}");
         }
+    }
+
+    #[test]
+    fn a_step_is_told_although_other_shards_do_not_answer() {
+        let at = |now_ms| Ok(Lead::new(Timestamp::from_ms(now_ms), Duration::ZERO, Duration::ZERO));
+        let away = || Err(StoreError::Unavailable("no connection".to_owned()));
+        let mut watch = ClockWatch::default();
+        assert_eq!(watch.note(vec![at(0), at(0), at(0)]).unwrap(), None);
+        assert_eq!(watch.note(vec![away(), at(5_000), away()]).unwrap(), Some(5_000));
+        assert!(watch.note(vec![away(), at(5_000), at(0)]).is_err(), "no step was found");
+        let steps = watch.note(vec![at(-9_000), at(5_000), at(2_000)]).unwrap();
+        assert_eq!(steps, Some(-9_000), "the largest, also of a shard that was away");
     }
 }

@@ -17,6 +17,13 @@ use crate::placement::Destination;
 /// What is a token but for this much is one: see `pace.lua`.
 const TOKEN_ROUNDING: f64 = 1e-6;
 
+/// How long a destination stays silent without another report: see `pace.lua`.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// How far this process's clock may be behind those of the Redis servers, by which a pace is
+/// written. What is further ahead was noted before a clock was set back.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+
 /// The pace of one destination as Redis has it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PaceReport {
@@ -120,6 +127,19 @@ impl PaceReport {
         let missing = (1.0 - TOKEN_ROUNDING - self.tokens_at(limits, now)?).max(0.0);
         Some(now.plus(Duration::from_millis((missing * 1_000.0 / limits.rate).ceil() as u64)))
     }
+
+    /// Whether it counts as silent at `now`. What was noted for longer than [`SILENT`] was noted
+    /// before the clock was set back, and says nothing.
+    fn is_silent_at(&self, now: Timestamp) -> bool {
+        let latest = now.plus(SILENT + CLOCKS_APART);
+        self.silent_until.is_some_and(|until| until > now && until <= latest)
+    }
+
+    /// Whether a host there has answered within this time before `now`. An answer after that was
+    /// noted before the clock was set back, and says nothing.
+    fn has_answered_within(&self, within: Duration, now: Timestamp) -> bool {
+        self.answered.is_some_and(|at| at <= now.plus(CLOCKS_APART) && now.since(at) < within)
+    }
 }
 
 impl Store {
@@ -188,11 +208,10 @@ impl Store {
         let Pace { window_new, answered_within, .. } = self.limits.pace;
         let now = self.clock.now();
         let moved = pace.window.unwrap_or(f64::from(window_new)).min(f64::from(limits.window)) as u32;
-        if pace.silent_until.is_some_and(|until| until > now) {
+        if pace.is_silent_at(now) {
             return moved.min(1);
         }
-        let answered_lately = pace.answered.is_some_and(|at| now.ms() - at.ms() < answered_within.as_millis() as i64);
-        if answered_lately { moved } else { moved.min(window_new) }
+        if pace.has_answered_within(answered_within, now) { moved } else { moved.min(window_new) }
     }
 
     /// What waits at a destination.
@@ -256,4 +275,33 @@ fn instant(text: &str) -> Option<Timestamp> {
 /// What is absent is no fault; what is there must be read.
 fn optional<T, R>(value: Option<T>, read: impl FnOnce(T) -> Option<R>) -> Option<Option<R>> {
     value.map_or(Some(None), |value| read(value).map(Some))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_before_the_clock_was_set_back_says_nothing() {
+        let (now, hour) = (Timestamp::from_ms(1_800_000_000_000), Duration::from_secs(3_600));
+        let ms = |ms| Timestamp::from_ms(now.ms() + ms);
+        for (answered, silent_until, is_lately, is_silent) in [
+            (ms(0), ms(1), true, true),
+            (ms(-3_599_999), ms(5_000), true, true),
+            (ms(-3_600_000), ms(0), false, false),
+            (ms(60_000), ms(65_000), true, true),
+            (ms(60_001), ms(65_001), false, false),
+        ] {
+            let pace =
+                PaceReport { answered: Some(answered), silent_until: Some(silent_until), ..PaceReport::default() };
+            let found = (pace.has_answered_within(hour, now), pace.is_silent_at(now));
+            assert_eq!(found, (is_lately, is_silent), "{answered} {silent_until}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_silent_as_long_here_as_in_the_scripts() {
+        let script = include_str!("lua/pace.lua");
+        assert!(script.contains(&format!("local SILENT_MS = {}\n", SILENT.as_millis())));
+    }
 }

@@ -42,6 +42,8 @@ pub(super) struct Places {
     providers: Providers,
     bounds: PlaceBounds,
     recent: Mutex<Recent>,
+    /// What was remembered of shards that may have lost it, until it is written there again.
+    unrestored: Mutex<Recent>,
     /// How many Redis keeps in each shard, as of the last look.
     kept: Vec<AtomicU64>,
     told_full: AtomicBool,
@@ -49,14 +51,44 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(providers: Providers, bounds: PlaceBounds, shards: u16) -> Self {
-        let recent = Mutex::new(Recent::new(bounds.cached_max));
+        let [recent, unrestored] = [(); 2].map(|()| Mutex::new(Recent::new(bounds.cached_max)));
         let kept = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Self { providers, bounds, recent, kept, told_full: AtomicBool::new(false) }
+        Self { providers, bounds, recent, unrestored, kept, told_full: AtomicBool::new(false) }
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
         // Whoever panicked while holding it left a map that is whole.
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who locks both locks `recent` first.
+    fn unrestored(&self) -> MutexGuard<'_, Recent> {
+        self.unrestored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where domains are placed, as far as that is remembered, in the order given.
+    fn remembered(&self, domains: &[&str]) -> Vec<Option<Destination>> {
+        let (mut recent, mut unrestored) = (self.recent(), self.unrestored());
+        domains.iter().map(|domain| recent.get(domain).or_else(|| unrestored.get(domain))).collect()
+    }
+
+    /// Begins to restore some domains: tells what is remembered of them. It is remembered until
+    /// [`end_restoring`](Self::end_restoring).
+    fn begin_restoring(&self, is_restored: impl Fn(&str) -> bool) -> HashMap<Box<str>, Destination> {
+        let (mut recent, mut unrestored) = (self.recent(), self.unrestored());
+        let mut remembered = HashMap::new();
+        // What was learned last comes first, and holds.
+        let known = recent.forget(&is_restored).into_iter().chain(unrestored.forget(&is_restored));
+        for (domain, destination) in known {
+            remembered.entry(domain).or_insert(destination);
+        }
+        remembered.iter().for_each(|(domain, destination)| unrestored.put(domain, destination));
+        remembered
+    }
+
+    /// These domains are restored: from now on Redis is asked about them.
+    fn end_restoring(&self, is_restored: impl Fn(&str) -> bool) {
+        self.unrestored().forget(is_restored);
     }
 
     fn is_full(&self, shard: u16) -> bool {
@@ -96,14 +128,25 @@ impl Store {
 
     /// The placements that are kept, in the order given. Domains must not come twice.
     pub async fn kept(&self, domains: &[&str]) -> Result<Vec<Option<Destination>>, StoreError> {
-        let mut kept: Vec<Option<Destination>> = {
-            let mut recent = self.places.recent();
-            domains.iter().map(|domain| recent.get(domain)).collect()
-        };
-        let unknown = (0..domains.len()).filter(|n| kept[*n].is_none());
+        let mut kept = self.places.remembered(domains);
+        let unknown: Vec<usize> = (0..domains.len()).filter(|n| kept[*n].is_none()).collect();
+        let asked: Vec<&str> = unknown.iter().map(|n| domains[*n]).collect();
+        let found = self.kept_in_redis(&asked).await?;
+        let mut recent = self.places.recent();
+        for (n, found) in unknown.into_iter().zip(found) {
+            if let Some(destination) = &found {
+                recent.put(domains[n], destination);
+            }
+            kept[n] = found;
+        }
+        Ok(kept)
+    }
+
+    /// The same, whatever this process remembers.
+    async fn kept_in_redis(&self, domains: &[&str]) -> Result<Vec<Option<Destination>>, StoreError> {
         let found: Told<(Vec<Option<Text>>, u64)> = self
             .ask_by_shard(
-                unknown,
+                0..domains.len(),
                 |n| shard(domains[*n], self.shards()),
                 |shard, asked, commands| {
                     let key = self.keys.place(shard);
@@ -112,15 +155,12 @@ impl Store {
                 },
             )
             .await?;
-        let mut recent = self.places.recent();
+        let mut kept = vec![None; domains.len()];
         for (asked, (names, count)) in found {
             let Some(first) = asked.first() else { continue };
             self.places.kept[usize::from(shard(domains[*first], self.shards()))].store(count, Ordering::Relaxed);
             for (n, name) in asked.into_iter().zip(names) {
                 kept[n] = name.map(|Text(name)| Destination::named(name));
-                if let Some(destination) = &kept[n] {
-                    recent.put(domains[n], destination);
-                }
             }
         }
         Ok(kept)
@@ -168,21 +208,16 @@ impl Store {
 
     /// Writes again what this process remembers of one shard's placements, if Redis has lost it: the jobs that were placed by
     /// it may be in other shards, on servers that have lost nothing. From then on this process goes by what Redis has.
+    /// Until then it remembers, so that intake places none of these domains elsewhere.
     pub(super) async fn restore_places(&self, of_shard: u16) -> Result<(), StoreError> {
-        let remembered = self.places.recent().forget(|domain| shard(domain, self.shards()) == of_shard);
-        let restored = self.restore(&remembered).await;
-        if restored.is_err() {
-            let mut recent = self.places.recent();
-            remembered.iter().for_each(|(domain, destination)| recent.put(domain, destination));
-        }
-        restored
-    }
-
-    async fn restore(&self, remembered: &[(Box<str>, Destination)]) -> Result<(), StoreError> {
-        let domains: Vec<&str> = remembered.iter().map(|(domain, _)| &**domain).collect();
-        let kept = self.kept(&domains).await?;
+        let is_restored = |domain: &str| shard(domain, self.shards()) == of_shard;
+        let remembered = self.places.begin_restoring(is_restored);
+        let domains: Vec<&str> = remembered.keys().map(|domain| &**domain).collect();
+        let kept = self.kept_in_redis(&domains).await?;
         let lost = remembered.iter().zip(kept).filter(|(_, kept)| kept.is_none());
-        self.keep(lost.map(|((domain, destination), _)| (domain.to_string(), destination.clone())).collect()).await?;
+        let lost = lost.map(|((domain, destination), _)| (domain.to_string(), destination.clone()));
+        self.keep(lost.collect()).await?;
+        self.places.end_restoring(is_restored);
         Ok(())
     }
 
@@ -260,4 +295,30 @@ pub fn distinct<'n>(names: &[&'n str]) -> (Vec<&'n str>, Vec<usize>) {
         })
         .collect();
     (distinct, places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_restored_is_remembered_until_that_has_succeeded() {
+        let places = Places::new(Providers::default(), PlaceBounds::default(), 1);
+        let is_lost = |domain: &str| domain.starts_with("lost");
+        let [old, new] = ["old", "new"].map(Destination::named);
+        let domains = ["kept.example", "lost1.example", "lost2.example"];
+        domains.iter().for_each(|domain| places.recent().put(domain, &old));
+        let remembered = || places.remembered(&domains).into_iter().map(|kept| kept.unwrap());
+        assert_eq!(places.begin_restoring(is_lost).len(), 2);
+        assert!(remembered().eq([old.clone(), old.clone(), old.clone()]));
+        // It fails. What is learned before the next try holds.
+        places.recent().put("lost2.example", &new);
+        assert!(remembered().eq([old.clone(), old.clone(), new.clone()]));
+        let again = places.begin_restoring(is_lost);
+        assert_eq!(again.len(), 2);
+        assert_eq!((&again["lost1.example"], &again["lost2.example"]), (&old, &new));
+        assert!(remembered().eq([old.clone(), old.clone(), new]));
+        places.end_restoring(is_lost);
+        assert_eq!(places.remembered(&domains), [Some(old), None, None], "Redis is asked");
+    }
 }

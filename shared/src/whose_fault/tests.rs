@@ -142,6 +142,7 @@ fn errors_without_a_number_go_by_their_kind() {
         (ErrorKind::BrokenPipe, "EPIPE"),
         (ErrorKind::WriteZero, "EPIPE"),
         (ErrorKind::TimedOut, "ETIMEDOUT"),
+        (ErrorKind::InvalidData, "EPROTO"),
         (ErrorKind::InvalidInput, "EINVAL"),
         (ErrorKind::PermissionDenied, "EACCES"),
         (ErrorKind::OutOfMemory, "ENOMEM"),
@@ -151,6 +152,9 @@ fn errors_without_a_number_go_by_their_kind() {
     for (kind, name) in [(ErrorKind::NotFound, "ENOENT"), (ErrorKind::InvalidFilename, "ENAMETOOLONG")] {
         assert_eq!(file_error(&kind.into()).name, name);
     }
+    let alert = io::Error::new(ErrorKind::InvalidData, "received fatal alert: InternalError");
+    assert_eq!(network_error(&alert, When::Later).side, THEIRS);
+    assert_eq!(file_error(&alert), UNKNOWN, "no file is read by TLS");
 }
 
 #[test]

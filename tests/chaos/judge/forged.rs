@@ -328,7 +328,7 @@ const CASES: &[Case] = &[
         |e| {
             e.run.shape = Shape::Sentinel;
             let lost = e.rest.followed[3].rsplit_once(':').expect("it has a number").0.to_owned();
-            e.rest.followed.insert(3, format!("{}:99", lost));
+            e.rest.followed.insert(3, format!("{lost}:99"));
             e.rest.followed.insert(4, format!("{lost}:missing"));
         },
         &[],

@@ -1,4 +1,4 @@
-//! For how long the destination's own host has been silent during an attempt. The sender that
+//! Since when the destination's own host has been silent during an attempt. The sender that
 //! speaks to that host notes it here; the worker reads it, to see which attempts hang, and may give
 //! up one whose content is not on its way yet.
 //!
@@ -7,8 +7,6 @@
 //! destination.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 tokio::task_local! {
@@ -34,7 +32,8 @@ enum Stage {
     BeforeContent,
     /// The host may have the message soon: from here on the attempt is not given up.
     Content,
-    GivenUp(Duration),
+    /// It is given up: its host has been silent since then.
+    GivenUp(Instant),
 }
 
 impl Contact {
@@ -43,26 +42,31 @@ impl Contact {
         CURRENT.scope(self, attempt).await
     }
 
-    /// For how long a host has been silent; `None` if none is to speak.
-    pub fn silent_for(&self) -> Option<Duration> {
-        self.state().silent_since.map(|since| since.elapsed())
+    /// Whether the attempt speaks to the destination's own hosts, or waits for a connection to one.
+    pub fn is_direct(&self) -> bool {
+        self.state().is_direct
     }
 
-    /// Gives the attempt up, which has waited so long for an answer, unless its content may be on
-    /// its way. Whether it is given up now; then it has to be cut off.
-    pub fn give_up(&self, waited: Duration) -> bool {
+    /// Since when a host has been silent; `None` if none is to speak.
+    pub fn silent_since(&self) -> Option<Instant> {
+        self.state().silent_since
+    }
+
+    /// Gives the attempt up, which has waited since then for an answer, unless its content may be
+    /// on its way. Whether it is given up now; then it has to be cut off.
+    pub fn give_up(&self, silent_since: Instant) -> bool {
         let mut state = self.state();
         let may = state.stage == Stage::BeforeContent;
         if may {
-            state.stage = Stage::GivenUp(waited);
+            state.stage = Stage::GivenUp(silent_since);
         }
         may
     }
 
-    /// For how long its host had been silent when it was given up; `None` if it was not.
-    pub fn given_up(&self) -> Option<Duration> {
+    /// Since when its host had been silent when it was given up; `None` if it was not.
+    pub fn given_up(&self) -> Option<Instant> {
         match self.state().stage {
-            Stage::GivenUp(waited) => Some(waited),
+            Stage::GivenUp(silent_since) => Some(silent_since),
             Stage::BeforeContent | Stage::Content => None,
         }
     }
@@ -122,6 +126,23 @@ pub(crate) fn begin_content() -> bool {
 }
 
 #[cfg(test)]
+impl Contact {
+    /// That of an attempt which has turned to a host of the destination's own. It waits for the
+    /// host to speak, or for a connection.
+    pub(crate) async fn with_host(is_connected: bool) -> Self {
+        let contact = Self::default();
+        let attempt = async {
+            turn_to_host();
+            if is_connected {
+                wait();
+            }
+        };
+        contact.clone().during(attempt).await;
+        contact
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -129,11 +150,13 @@ mod tests {
     async fn silence_counts_from_what_a_host_said_last() {
         let contact = Contact::default();
         let read = contact.clone();
-        let since = || read.state().silent_since;
+        let since = || read.silent_since();
         let attempt = async {
             wait();
             assert_eq!(since(), None, "a relay's silence says nothing");
+            assert!(!read.is_direct());
             turn_to_host();
+            assert!(read.is_direct());
             heard();
             assert_eq!(since(), None, "nobody waits");
             wait();
@@ -144,7 +167,7 @@ mod tests {
             heard();
             assert!(since() > Some(first));
             pause();
-            assert_eq!((since(), read.silent_for()), (None, None));
+            assert_eq!(since(), None);
         };
         contact.during(attempt).await;
     }
@@ -152,13 +175,13 @@ mod tests {
     #[tokio::test]
     async fn either_content_goes_out_or_the_attempt_is_given_up() {
         let (given_up, sent) = (Contact::default(), Contact::default());
-        let second = Duration::from_secs(1);
-        assert!(given_up.give_up(second));
+        let now = Instant::now();
+        assert!(given_up.give_up(now));
         assert!(!given_up.clone().during(async { begin_content() }).await);
         assert!(sent.clone().during(async { begin_content() }).await);
-        assert!(!sent.give_up(second), "the host may have the message");
-        assert_eq!((given_up.given_up(), sent.given_up()), (Some(second), None));
+        assert!(!sent.give_up(now), "the host may have the message");
+        assert_eq!((given_up.given_up(), sent.given_up()), (Some(now), None));
         sent.clone().during(async { turn_to_host() }).await;
-        assert!(sent.give_up(second), "another message, or another host");
+        assert!(sent.give_up(now), "another message, or another host");
     }
 }

@@ -62,15 +62,15 @@ impl Hanging {
     }
 
     /// What attempts wait for an answer that is long in coming: for each shard its destinations,
-    /// with the longest time.
-    pub(super) fn waiting(&mut self, held: &mut HeldLeases) -> BTreeMap<u16, BTreeMap<Destination, Duration>> {
-        let mut waiting: BTreeMap<u16, BTreeMap<Destination, Duration>> = BTreeMap::new();
+    /// and since when the first of them waits.
+    pub(super) fn waiting(&mut self, held: &mut HeldLeases) -> BTreeMap<u16, BTreeMap<Destination, Instant>> {
+        let mut waiting: BTreeMap<u16, BTreeMap<Destination, Instant>> = BTreeMap::new();
         self.look();
         for job in held.open_jobs() {
-            if let Some(silent_for) = self.silent_for(job).filter(|time| *time >= self.patience.patience) {
+            if let Some(since) = self.silent_since(job).filter(|since| self.is_long(*since)) {
                 let of_shard = waiting.entry(job.lease.shard).or_default();
-                let longest = of_shard.entry(job.lease.destination.clone()).or_default();
-                *longest = silent_for.max(*longest);
+                let first = of_shard.entry(job.lease.destination.clone()).or_insert(since);
+                *first = since.min(*first);
             }
         }
         self.silent.retain(|shard, _| waiting.contains_key(shard));
@@ -91,13 +91,13 @@ impl Hanging {
         for job in held.open_jobs() {
             if job.contact.given_up().is_some() {
                 leaving += 1;
-            } else if let Some(waited) = self.hangs_for(job) {
+            } else if let Some(since) = self.hangs_since(job) {
                 if job.place.is_none() {
                     job.place = self.patience.places.clone().try_acquire_owned().ok();
                     short += u64::from(job.place.is_none());
                 }
                 let job: &HeldJob = job;
-                long.push((waited, job));
+                long.push((since, job));
             }
         }
         if self.patience.permits.available_permits() > 0 {
@@ -108,13 +108,13 @@ impl Hanging {
             short += wanted;
         }
         // If other attempts at the destination get answers, it may only be slow.
-        long.sort_unstable_by_key(|(waited, job)| Reverse((self.is_silent(job), *waited)));
+        long.sort_unstable_by_key(|(since, job)| (Reverse(self.is_silent(job)), *since));
         let mut left = short.saturating_sub(leaving);
-        for (waited, job) in long {
+        for (since, job) in long {
             if left == 0 {
                 break;
             }
-            if job.contact.give_up(waited) {
+            if job.contact.give_up(since) {
                 tracing::debug!(destination = %job.lease.destination, "no answer, and others wait; the attempt is given up");
                 job.cut.cancel();
                 left -= 1;
@@ -129,23 +129,101 @@ impl Hanging {
         self.looked_at = Instant::now();
     }
 
-    /// For how long its host has been silent while this process ran.
-    fn silent_for(&self, job: &HeldJob) -> Option<Duration> {
-        job.contact.silent_for().map(|silent_for| silent_for.min(self.awake_since.elapsed()))
+    /// Since when its host has been silent while this process ran.
+    fn silent_since(&self, job: &HeldJob) -> Option<Instant> {
+        job.contact.silent_since().map(|since| since.max(self.awake_since))
     }
 
-    /// For how long an attempt has hung, if it does. At a silent destination those hang too that
-    /// wait for a connection.
-    fn hangs_for(&self, job: &HeldJob) -> Option<Duration> {
-        match self.silent_for(job) {
-            Some(silent_for) if silent_for >= self.patience.patience => Some(silent_for),
-            Some(_) => None,
-            None => self.is_silent(job).then_some(self.patience.patience),
+    fn is_long(&self, silent_since: Instant) -> bool {
+        silent_since.elapsed() >= self.patience.patience
+    }
+
+    /// Since when an attempt has hung, if it does. At a silent destination those hang too that wait
+    /// for a connection to its hosts; those that go elsewhere, to a relay say, do not.
+    fn hangs_since(&self, job: &HeldJob) -> Option<Instant> {
+        match self.silent_since(job) {
+            Some(since) => self.is_long(since).then_some(since),
+            None if self.is_silent(job) && job.contact.is_direct() => {
+                Instant::now().checked_sub(self.patience.patience)
+            }
+            None => None,
         }
     }
 
     /// Whether its destination is silent, by what the store said last.
     fn is_silent(&self, job: &HeldJob) -> bool {
         self.silent.get(&job.lease.shard).is_some_and(|silent| silent.contains(&job.lease.destination))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::clock::Timestamp;
+    use shared::store::claim::{Lease, LeaseKey};
+    use shared::store::lease_token::LeaseToken;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::HeldLease;
+    use super::*;
+    use crate::lease_end::LeaseEnd;
+    use crate::sender::Contact;
+
+    const PATIENCE: Duration = Duration::from_millis(1);
+
+    /// What is known of attempts, if one has hung for long and others need its place.
+    fn hanging() -> Hanging {
+        let (permits, places) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let mut hanging = Hanging::new(Patience { permits, places, patience: PATIENCE });
+        hanging.note_silent(0, HashSet::from([Destination::named("there")]));
+        hanging.want(0, 9);
+        hanging
+    }
+
+    /// A lease on jobs at one destination, whose attempts have these contacts with it; and what
+    /// tells of each whether it was cut off.
+    fn held(contacts: &[&Contact]) -> (HeldLeases, Vec<CancellationToken>) {
+        let key = LeaseKey { shard: 0, token: LeaseToken { serial: 1, nonce: 1 } };
+        let cuts: Vec<_> = contacts.iter().map(|_| CancellationToken::new()).collect();
+        let jobs = (1..).zip(contacts).zip(&cuts).map(|((number, contact), cut)| HeldJob {
+            lease: Lease {
+                job: format!("notice/jo{number}@example.com").into(),
+                destination: Destination::named("there"),
+                shard: key.shard,
+                token: key.token,
+                number,
+                due: Timestamp::from_ms(0),
+            },
+            cut: cut.clone(),
+            contact: (*contact).clone(),
+            place: None,
+        });
+        let mut held = HeldLeases::default();
+        held.take(HeldLease::new(key, jobs.collect(), LeaseEnd::default()));
+        (held, cuts)
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_given_up_since_when_its_host_is_silent_however_late_that_is_told() {
+        // From before the silence: what was before it was looked at is not counted.
+        let mut hanging = hanging();
+        let contact = Contact::with_host(true).await;
+        let since = contact.silent_since().expect("it waits for its host");
+        while since.elapsed() < PATIENCE {}
+        let (mut held, cuts) = held(&[&contact]);
+        let waiting = hanging.waiting(&mut held);
+        assert_eq!(waiting[&0][&Destination::named("there")], since);
+        hanging.relieve(&mut held);
+        assert!(cuts[0].is_cancelled());
+        while since.elapsed() < 2 * PATIENCE {}
+        assert_eq!(contact.given_up(), Some(since));
+    }
+
+    #[tokio::test]
+    async fn at_a_silent_destination_only_attempts_at_its_own_hosts_are_given_up() {
+        let (direct, by_relay) = (Contact::with_host(false).await, Contact::default());
+        let (mut held, cuts) = held(&[&direct, &by_relay]);
+        hanging().relieve(&mut held);
+        assert!(cuts[0].is_cancelled(), "it waits for a connection to a host that is silent");
+        assert!(!cuts[1].is_cancelled(), "its relay may be well");
     }
 }

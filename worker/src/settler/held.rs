@@ -18,7 +18,7 @@ pub struct HeldJob {
     pub lease: Lease,
     /// What stops its attempt.
     pub cut: CancellationToken,
-    /// For how long its host has been silent.
+    /// Since when its host has been silent.
     pub contact: Contact,
     /// Its place in the share of attempts that may hang.
     pub place: Option<OwnedSemaphorePermit>,

@@ -14,7 +14,7 @@ use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
 use shared::store::{Store, StoreError};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -34,8 +34,9 @@ pub(super) struct Untold {
     pub(super) crashed: Vec<Lease>,
     /// Jobs that were not tried.
     pub(super) untried: Vec<Lease>,
-    /// Jobs whose host had not answered for so long.
-    pub(super) unanswered: Vec<(Lease, Duration)>,
+    /// Jobs whose host had not answered since then. It is an instant, because the store is told how
+    /// long ago that is, and may have to be told again.
+    pub(super) unanswered: Vec<(Lease, Instant)>,
 }
 
 impl Untold {
@@ -80,10 +81,11 @@ impl Teller {
             self.settle(shard, ended, &mut permits).await;
         }
         drop(permits);
-        self.give_back(shard, &crashed, GivenBack::Crashed).await;
-        self.give_back(shard, &untried, GivenBack::Untried).await;
-        for (lease, waited) in &unanswered {
-            self.give_back(shard, slice::from_ref(lease), GivenBack::Unanswered(*waited)).await;
+        self.give_back(shard, &crashed, || GivenBack::Crashed).await;
+        self.give_back(shard, &untried, || GivenBack::Untried).await;
+        for (lease, silent_since) in &unanswered {
+            let why = || GivenBack::Unanswered(silent_since.elapsed());
+            self.give_back(shard, slice::from_ref(lease), why).await;
         }
         self.behind[usize::from(shard)].store(false, Ordering::Relaxed);
     }
@@ -134,10 +136,12 @@ impl Teller {
         }
     }
 
-    async fn give_back(&self, shard: u16, leases: &[Lease], why: GivenBack) {
+    /// Gives jobs back. Why is asked at each call, and not before it is the shard's turn.
+    async fn give_back(&self, shard: u16, leases: &[Lease], why: impl Fn() -> GivenBack + Copy + Send + Sync) {
         while !leases.is_empty() {
-            match self.ask(shard, self.store.release(leases, why)).await {
+            match self.ask(shard, async { self.store.release(leases, why()).await }).await {
                 Ok(released) => {
+                    let why = why();
                     match why {
                         GivenBack::Unanswered(_) => tracing::debug!(shard, released, ?why, "gave a job back"),
                         _ => tracing::info!(shard, released, ?why, "gave jobs back"),
@@ -169,10 +173,16 @@ impl Teller {
         answers
     }
 
-    /// Tells the store of destinations of one shard where an attempt has waited so long for an
+    /// Tells the store of destinations of one shard where an attempt has waited since then for an
     /// answer. Returns those that are silent; none if the store does not answer.
-    pub(super) async fn tell_silence(&self, shard: u16, waiting: Vec<(Destination, Duration)>) -> HashSet<Destination> {
-        match self.ask(shard, self.store.note_silence(shard, &waiting)).await {
+    pub(super) async fn tell_silence(&self, shard: u16, waiting: Vec<(Destination, Instant)>) -> HashSet<Destination> {
+        // How long they have waited is asked when it is the shard's turn, and not before.
+        let told = async {
+            let waiting = waiting.iter().map(|(there, since)| (there.clone(), since.elapsed()));
+            let waiting: Vec<_> = waiting.collect();
+            self.store.note_silence(shard, &waiting).await
+        };
+        match self.ask(shard, told).await {
             Ok(silent) => {
                 let named = waiting.into_iter().zip(silent);
                 named.filter_map(|((destination, _), is_silent)| is_silent.then_some(destination)).collect()

@@ -52,6 +52,9 @@ local WINDOW_NEW, ANSWERED_WITHIN_MS = tonumber(ARGV[20]), tonumber(ARGV[21])
 local TROUBLE = PREFIX .. 'trouble'
 local UNPROVEN = PREFIX .. 'unproven'
 
+-- How long a destination stays silent without another report. Its workers may be gone.
+local SILENT_MS = 5000
+
 -- A failure takes this share of the window; what was under way with it takes nothing more.
 local NARROWED_TO = 0.7
 
@@ -74,10 +77,19 @@ local function set(changes, field, value)
   changes[#changes + 1] = value
 end
 
-local function is_silent(pace) return (pace.silent or 0) > NOW end
+-- One that is noted for longer than that was noted before the clock was set back, and says nothing.
+local function is_silent(pace)
+  local silent = pace.silent or 0
+  return silent > NOW and silent <= NOW + SILENT_MS
+end
 
 local function has_answered_lately(pace)
-  return pace.answered ~= nil and NOW - pace.answered < ANSWERED_WITHIN_MS
+  return pace.answered ~= nil and NOW - past(pace.answered) < ANSWERED_WITHIN_MS
+end
+
+-- Whether no host there has answered for this long.
+local function is_mute_for(pace, waited_ms)
+  return past(pace.answered or -math.huge) < NOW - waited_ms
 end
 
 local function is_proven(pace) return has_answered_lately(pace) and not is_silent(pace) end
@@ -231,7 +243,7 @@ end
 -- an answer meanwhile, there are too many attempts at once. Otherwise the host does not answer.
 local function give_up_attempt(destination, token, waited_ms, in_flight)
   local report = report_of(destination)
-  local is_mute = (report.pace.answered or -math.huge) < NOW - waited_ms
+  local is_mute = is_mute_for(report.pace, waited_ms)
   report.is_mute = report.is_mute or is_mute
   end_attempts(destination, token, is_mute and '-' or '~', 1, in_flight)
 end

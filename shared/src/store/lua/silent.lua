@@ -9,13 +9,9 @@
 
 assert((#ARGV - FIRST + 1) % 2 == 0, 'silent takes 2 values per destination')
 
--- How long a destination stays silent without another report. Its workers may be gone.
-local SILENT_MS = 5000
-
 local reply = { NOW }
 for i = FIRST, #ARGV, 2 do
-  local answered = read_pace(ARGV[i]).answered or -math.huge
-  local is_mute = answered < NOW - tonumber(ARGV[i + 1])
+  local is_mute = is_mute_for(read_pace(ARGV[i]), tonumber(ARGV[i + 1]))
   if is_mute then redis.call('HSET', pace_key(ARGV[i]), 'silent', text(NOW + SILENT_MS)) end
   reply[#reply + 1] = is_mute and 1 or 0
 end

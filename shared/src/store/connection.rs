@@ -61,6 +61,9 @@ pub(super) struct Told<T> {
     pub(super) missing: Option<String>,
 }
 
+/// The master that answered, if what it says is in doubt after a silence.
+type Doubted = Option<Arc<(String, u16)>>;
+
 impl Connections {
     /// A pool for these servers. Nothing is connected yet.
     ///
@@ -100,11 +103,13 @@ impl Connections {
 
     /// Runs one script.
     pub(super) async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        Ok(self.run(call, None).await?.answer)
+        let (told, _) = self.run(call, None).await?;
+        Ok(told.answer)
     }
 
     /// Runs one script, and waits until its write has reached the configured durability. `key` is one of the same slot
-    /// that nothing else is kept in.
+    /// that nothing else is kept in. For what is acknowledged: after a silence it takes longer, because what a master
+    /// confirms then may be lost.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] also where it was written, and did not reach as far in time.
@@ -113,8 +118,14 @@ impl Connections {
         call: &ScriptInvocation<'_>,
         key: &str,
     ) -> Result<T, StoreError> {
-        let Told { answer, missing } = self.script_and_reach(call, key).await?;
-        missing.map_or(Ok(answer), |missing| Err(StoreError::Unavailable(missing)))
+        let (Told { answer, missing }, doubted) = self.run(call, self.barrier(key)).await?;
+        if let Some(missing) = missing {
+            return Err(StoreError::Unavailable(missing));
+        }
+        if let Some(master) = doubted {
+            self.confirm_master(&master).await?;
+        }
+        Ok(answer)
     }
 
     /// Runs one script, waits for the configured durability, and tells whether its write reached it.
@@ -123,10 +134,16 @@ impl Connections {
         call: &ScriptInvocation<'_>,
         key: &str,
     ) -> Result<Told<T>, StoreError> {
+        let (told, _) = self.run(call, self.barrier(key)).await?;
+        Ok(told)
+    }
+
+    fn barrier<'k>(&self, key: &'k str) -> Option<(Barrier, &'k str)> {
+        if self.synced.load(Ordering::Relaxed) {
+            return None;
+        }
         let ConnectionSettings { durability, durability_timeout, .. } = *self.settings;
-        let barrier =
-            if self.synced.load(Ordering::Relaxed) { None } else { Barrier::new(durability, durability_timeout) };
-        self.run(call, barrier.map(|barrier| (barrier, key))).await
+        Barrier::new(durability, durability_timeout).map(|barrier| (barrier, key))
     }
 
     /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
@@ -134,7 +151,7 @@ impl Connections {
         let mut link = self.get().await?;
         let call = self.calls.begin();
         let answer = pipeline.query_async(&mut link.wire).await.map_err(|err| sort(&err));
-        if answer.is_ok() {
+        if was_answered(&answer) {
             call.answered();
         }
         self.finish(link, answer)
@@ -156,7 +173,7 @@ impl Connections {
         &self,
         call: &ScriptInvocation<'_>,
         barrier: Option<(Barrier, &str)>,
-    ) -> Result<Told<T>, StoreError> {
+    ) -> Result<(Told<T>, Doubted), StoreError> {
         let mut commands = pipe();
         commands.invoke_script(call);
         let key = first_key(&commands);
@@ -166,7 +183,7 @@ impl Connections {
         let mut link = self.get().await?;
         let (call, master) = (self.calls.begin(), link.master.clone());
         let answers = send(&mut link, key, &commands).await;
-        let is_in_doubt = answers.is_ok() && call.answered();
+        let is_in_doubt = was_answered(&answers) && call.answered();
         drop(call);
         let mut answers = self.finish(link, answers)?.into_iter();
         let answer = answers.next().ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
@@ -176,10 +193,7 @@ impl Connections {
             Some((barrier, _)) => barrier.read(answers.as_slice())?,
             None => None,
         };
-        if let Some(master) = master.filter(|_| is_in_doubt && barrier.is_some() && missing.is_none()) {
-            self.confirm_master(&master).await?;
-        }
-        Ok(Told { answer, missing })
+        Ok((Told { answer, missing }, master.filter(|_| is_in_doubt)))
     }
 
     /// Looks whether the server that confirmed a write after a silence is still the master, when everybody knows who is.
@@ -233,6 +247,11 @@ impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// Whether a server answered. That it refuses is an answer too.
+fn was_answered<T>(answer: &Result<T, StoreError>) -> bool {
+    answer.as_ref().err().is_none_or(|err| named(err).is_some())
 }
 
 /// Sends a script's call and what goes with it. If the server does not know the script, it gets the

@@ -44,6 +44,18 @@ impl<'a> Excuses<'a> {
     /// nothing.
     pub(super) fn outdated(&self, life: &str, from: Ms, to: Ms) -> bool {
         self.explains(life, from, to, |kind| !matches!(kind, Kind::Kill | Kind::NoRoute))
+            || self.arrived_late(life, from, to)
+    }
+
+    /// Whether what this life had sent may have arrived between these instants although it was gone:
+    /// it was killed while there was no route, and the system sent it again when there was.
+    fn arrived_late(&self, life: &str, from: Ms, to: Ms) -> bool {
+        let no_route = self.faults.iter().filter(|fault| fault.kind == Kind::NoRoute);
+        let mut late = no_route.filter(|fault| fault.at <= to && from <= fault.until + ROUTED_MS);
+        late.any(|gap| {
+            let is_killed = |fault: &&Fault| fault.kind == Kind::Kill && fault.life.as_deref() == Some(life);
+            self.faults.iter().filter(is_killed).any(|kill| (gap.at..=gap.until).contains(&kill.at))
+        })
     }
 
     fn explains(&self, life: &str, from: Ms, to: Ms, counts: impl Fn(Kind) -> bool) -> bool {

@@ -87,6 +87,23 @@ const CASES: &[Case] = &[
     ("an attempt before its time", |e| e.asked.push(asked(12_000)), &["never early"]),
     ("an attempt in the moment in which the one before is settled", |e| e.asked.push(asked(11_100)), &[]),
     (
+        "the same by a worker that was killed while there was no route",
+        |e| {
+            e.asked.push(asked(12_000));
+            e.faults.push(fault(Kind::NoRoute, 5_000, 11_800, None));
+            e.faults.push(fault(Kind::Kill, 11_200, 11_210, Some(LIFE)));
+        },
+        &[],
+    ),
+    (
+        "the same where there was no route, and the worker went on",
+        |e| {
+            e.asked.push(asked(12_000));
+            e.faults.push(fault(Kind::NoRoute, 5_000, 11_800, None));
+        },
+        &["never early"],
+    ),
+    (
         "the same by a worker that had just woken",
         |e| {
             e.asked.push(asked(12_000));

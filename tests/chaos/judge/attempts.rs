@@ -127,7 +127,9 @@ impl Job {
         }
         // A job that would have ended, and goes on at once with what had joined, says nothing of
         // it.
-        if let Some(last) = entry.last().filter(|last| is_end_of_an_attempt(last)) {
+        let is_given_up = tried && entry.iter().all(|event| event.due.is_none());
+        let ends = |last: &&&Event| is_end_of_an_attempt(last) || is_given_up && is_dropped_for_good(last);
+        if let Some(last) = entry.last().filter(ends) {
             self.attempt = 0;
             self.dues.push(Due { since: last.at, due: Some(AT_ONCE) });
         }
@@ -222,6 +224,11 @@ impl Job {
 /// Whether an event tells of a try, and not only of a report, or that none had come.
 fn is_of_a_try(event: &Event) -> bool {
     event.late_ms.is_some() || event.reason.as_deref() == Some("interrupted")
+}
+
+/// Whether an event says that policy gave a message up.
+fn is_dropped_for_good(event: &Event) -> bool {
+    event.kind == EventKind::MessageDropped && event.reason.as_deref() == Some("given_up")
 }
 
 /// Whether an event says that a worker ended a message. If nothing follows it, the job goes on.

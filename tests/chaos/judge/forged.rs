@@ -10,8 +10,8 @@ use crate::options::Shape;
 use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
 
 use evidence::{
-    JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, go_on_after_silence, lose_everything, take_out,
-    taken, told,
+    JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, go_on_after_giving_up, go_on_after_silence,
+    lose_everything, take_out, taken, told,
 };
 
 mod evidence;
@@ -148,6 +148,7 @@ const CASES: &[Case] = &[
         },
         &[],
     ),
+    ("a job that goes on with what had joined when a message is given up", go_on_after_giving_up, &[]),
     ("a job that goes on with what had joined when no bounce came", go_on_after_silence, &[]),
     ("a counter that skips", |e| e.events[1].attempt = Some(2), &["exact counters"]),
     (

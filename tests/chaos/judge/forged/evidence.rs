@@ -113,6 +113,31 @@ pub(super) fn ended(was_asked: bool) -> Ended {
     Ended { at: 12_000, life: LIFE.to_owned(), was_asked, age_ms: 9_000, status, is_success: false }
 }
 
+/// A message is given up, and the job goes on with one that had joined meanwhile. The worker that
+/// takes it up is lost first.
+pub(super) fn go_on_after_giving_up(evidence: &mut Evidence) {
+    let mut given_up = event("0:13300-0:1", EventKind::MessageDropped, None, None);
+    given_up.reason = Some("given_up".to_owned());
+    let mut joined = event("0:12000-0:0", EventKind::MessageJoined, None, None);
+    let mut second = event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None);
+    for event in [&mut joined, &mut second] {
+        event.message = Some("m2".to_owned());
+    }
+    evidence.events = vec![
+        event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
+        event("0:11100-0:0", EventKind::AttemptDeferred, Some(1), Some(13_100)),
+        joined,
+        event("0:13300-0:0", EventKind::AttemptDeferred, Some(2), None),
+        given_up,
+        event("0:14900-0:0", EventKind::JobLapsed, None, None),
+        second,
+        event("0:15300-0:1", EventKind::JobClosed, Some(1), None),
+    ];
+    number_again(evidence);
+    evidence.asked = vec![asked(11_050), asked(13_200), asked(15_250)];
+    evidence.taken = vec![Taken { message: "m2".to_owned(), ..taken(15_260, LIFE) }];
+}
+
 /// A relay takes a message, another one joins meanwhile, and no bounce comes.
 pub(super) fn go_on_after_silence(evidence: &mut Evidence) {
     let mut silence = event("0:15200-0:0", EventKind::MessageDelivered, Some(1), None);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::{Duration, Instant};
 
 use futures::future::join;
 use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, OK, TOO_BIG, UNKNOWN, bounce};
@@ -29,6 +30,7 @@ use shared::store::scripts;
 use shared::store::server_checks::Severity;
 use shared::store::settle::Settled;
 use shared::store::{Store, StoreError};
+use tokio::time::sleep;
 
 mod ill_masters;
 mod moving_slots;
@@ -310,6 +312,17 @@ async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_ac
     let world = World::on(connected(&config), Settings::default()).await;
     let mut acknowledged = Vec::new();
     acknowledge(&world, &mut acknowledged).await;
+    // A read that waits for something to come is no silence.
+    world.store.open_intake().await.unwrap();
+    let quick = async {
+        sleep(Duration::from_millis(900)).await;
+        let asked = Instant::now();
+        acknowledge(&world, &mut acknowledged).await;
+        asked.elapsed()
+    };
+    let (read, took) = join(world.store.read_intake("reader", 1, Duration::from_secs(1)), quick).await;
+    assert_eq!(read.unwrap(), []);
+    assert!(took < Duration::from_secs(2), "{took:?}");
 
     servers.signal(sentinel.master, "-STOP");
     let is_promoted = |port| servers.cli(port, &["ROLE"]).is_some_and(|role| role.starts_with("master"));

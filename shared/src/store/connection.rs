@@ -49,7 +49,7 @@ pub struct Connections {
     synced: Arc<AtomicBool>,
     /// Set once there has been a connection.
     reached: Arc<AtomicBool>,
-    /// The calls of this process.
+    /// The calls of scripts of this process.
     calls: SharedCalls,
 }
 
@@ -149,11 +149,7 @@ impl Connections {
     /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
     pub(super) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
         let mut link = self.get().await?;
-        let call = self.calls.begin();
         let answer = pipeline.query_async(&mut link.wire).await.map_err(|err| sort(&err));
-        if was_answered(&answer) {
-            call.answered();
-        }
         self.finish(link, answer)
     }
 

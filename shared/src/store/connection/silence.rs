@@ -15,7 +15,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// was replaced follow the new one, so that nobody confirms its writes any more.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// The calls of one process, as far as it has to be known whether they are answered.
+/// The calls of one process that a server answers at once, so that it is known whether any is answered. Reads that wait for
+/// something to come are not among them.
 #[derive(Debug, Default)]
 pub(super) struct Calls(Mutex<State>);
 
@@ -28,7 +29,10 @@ struct State {
 }
 
 /// A call that is under way until this is dropped.
-pub(super) struct Call<'c>(&'c Calls);
+pub(super) struct Call<'c> {
+    calls: &'c Calls,
+    is_over: bool,
+}
 
 impl Calls {
     /// A call begins.
@@ -40,7 +44,7 @@ impl Calls {
         let mut state = self.state();
         state.under_way += 1;
         state.waiting_since.get_or_insert(now);
-        Call(self)
+        Call { calls: self, is_over: false }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,8 +59,8 @@ impl Call<'_> {
     }
 
     fn answered_at(&self, now: Instant) -> bool {
-        let mut state = self.0.state();
-        if state.waiting_since.is_some_and(|since| now.duration_since(since) >= SILENCE) {
+        let mut state = self.calls.state();
+        if state.is_silent(now) {
             state.doubt_ends = Some(now + DOUBT);
         }
         state.waiting_since = (state.under_way > 1).then_some(now);
@@ -64,9 +68,29 @@ impl Call<'_> {
     }
 }
 
+impl Call<'_> {
+    fn end_at(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let mut state = self.calls.state();
+        state.under_way -= 1;
+        // Its caller did not wait for the answer, and nobody else does. Only if that was for long, it says something.
+        if state.under_way == 0 && !state.is_silent(now) {
+            state.waiting_since = None;
+        }
+    }
+}
+
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.0.state().under_way -= 1;
+        self.end_at(Instant::now());
+    }
+}
+
+impl State {
+    fn is_silent(&self, now: Instant) -> bool {
+        self.waiting_since.is_some_and(|since| now.duration_since(since) >= SILENCE)
     }
 }
 
@@ -103,8 +127,11 @@ mod tests {
         assert!(early.answered_at(at(1_001)));
         drop((early, late));
         // Its caller has given up, and the next one is answered.
-        drop(calls.begin_at(at(10_000)));
+        calls.begin_at(at(10_000)).end_at(at(12_000));
         assert!(calls.begin_at(at(12_000)).answered_at(at(12_001)));
+        // The same, but nobody had waited for long.
+        calls.begin_at(at(20_000)).end_at(at(20_100));
+        assert!(!calls.begin_at(at(21_000)).answered_at(at(21_001)));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Dns {
                     tries += 1;
                     sleep(SHORTAGE_PAUSE).await;
                 }
-                // There is a socket now. Was there none when it was asked? Only another try can tell.
+                // A socket can be opened now. The shortage may be over since the question failed.
                 Err(DnsError::Failed(fault)) if fault.name == UNASKED => return self.ask(&name, kind).await,
                 answer => return answer,
             }

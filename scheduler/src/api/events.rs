@@ -138,8 +138,9 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
         .collect()
 }
 
-/// Entries after the cursor, with their shards. Waits until there are some, and while the store is away. Returns `None` if
-/// Redis has lost, or may have lost, what the client has seen.
+/// Returns the entries after the cursor, with their shards. Waits until there are some, also while
+/// the store cannot be reached. Returns `None` if Redis has lost, or may have lost, entries that
+/// the client has seen.
 async fn next_entries(api: &Api, cursor: &Cursor, incidents: u64) -> Option<VecDeque<(usize, Entry)>> {
     let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
     while api.store.incidents() == incidents {
@@ -154,8 +155,9 @@ async fn next_entries(api: &Api, cursor: &Cursor, incidents: u64) -> Option<VecD
     None
 }
 
-/// Reads on, in the order of time. Returns `None` if a shard has entries, and not the one any more that the client has seen
-/// last: this is often found before it is known that Redis has lost writes.
+/// Reads the entries after the cursor, in the order of time. Returns `None` if a shard has new
+/// entries, but has lost the entry that the client has seen last. This is often found before the
+/// look for lost writes finds it.
 async fn read_on(api: &Api, cursor: &Cursor, after: &[EntryId]) -> Result<Option<Vec<(usize, Entry)>>, StoreError> {
     let journals = api.store.read_journal(after, READ_COUNT).await?;
     let has_news = journals.iter().any(|journal| !journal.is_empty());
@@ -169,8 +171,8 @@ async fn read_on(api: &Api, cursor: &Cursor, after: &[EntryId]) -> Result<Option
     Ok(Some(entries))
 }
 
-/// Whether a shard that has news has lost the entry that the client has seen last. One that was trimmed is not lost: whoever
-/// reads on all the time has missed nothing by it.
+/// Whether a shard with new entries has lost the entry that the client has seen last. A trimmed
+/// entry does not count as lost: a client that reads all the time has missed nothing by it.
 async fn has_lost_place(api: &Api, cursor: &Cursor, journals: &[Vec<Entry>]) -> Result<bool, StoreError> {
     let places = cursor.0.iter().zip(journals);
     let seen: Vec<Option<EntryId>> = places
@@ -186,8 +188,9 @@ async fn has_lost_place(api: &Api, cursor: &Cursor, journals: &[Vec<Entry>]) -> 
     Ok(gaps.into_iter().flatten().any(|gap| gap.state == EntryState::Lost))
 }
 
-/// Returns an `EventsMissing` for each shard whose entries after the cursor are gone, and moves the
-/// cursor to the next entry that exists. Returns `None` if the store cannot be reached.
+/// Returns an `EventsMissing` for each shard in which the entry at the cursor is gone. Moves the
+/// cursor to the newest entry before it that is still there. Returns `None` if the store cannot be
+/// reached.
 async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
     let seen: Vec<EntryId> = cursor.0.iter().map(|place| place.entry).collect();
     let gaps = match api.store.journal_gaps(&seen).await {

@@ -108,8 +108,8 @@ impl Connections {
     }
 
     /// Runs one script, and waits until its write has reached the configured durability. `key` is one of the same slot
-    /// that nothing else is kept in. For what is acknowledged: after a silence it takes longer, because what a master
-    /// confirms then may be lost.
+    /// that nothing else is kept in. For writes that are acknowledged to a client. After a silence of
+    /// the servers it takes longer, because what a master confirms then may be lost.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] also where it was written, and did not reach as far in time.
@@ -192,7 +192,8 @@ impl Connections {
         Ok((Told { answer, missing }, master.filter(|_| is_in_doubt)))
     }
 
-    /// Looks whether the server that confirmed a write after a silence is still the master, when everybody knows who is.
+    /// Looks whether the server that confirmed a write after a silence is still the master. It waits
+    /// first, until all sentinels know which server is the master.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not: what it has confirmed is lost.

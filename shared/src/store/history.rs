@@ -123,7 +123,7 @@ impl History {
     /// A claim found the serial `before` in Redis, which should have had `known` at least, and `serial` was given to it.
     pub(super) fn note_claim(&self, shard: u16, known: u64, before: u64, serial: Option<u64>) {
         let mut seen = self.seen(shard);
-        // What a look has found meanwhile is told already.
+        // A look may have found this loss meanwhile. Then it is told already.
         let known = known.min(seen.known);
         let serial = serial.unwrap_or(0);
         (seen.serial, seen.known) = (seen.serial.max(serial), seen.known.max(serial));
@@ -159,7 +159,8 @@ impl History {
 impl Store {
     /// Looks whether one shard's server has lost writes, or may have. The first look only remembers which server it is.
     pub async fn look(&self, shard: u16) -> Result<Look, StoreError> {
-        // Read before Redis is asked: what is claimed while it answers, it need not have yet.
+        // Read before Redis is asked: a claim that runs meanwhile has a serial that this answer
+        // cannot have yet.
         let (_, known) = self.history.serials(shard);
         let now = self.whereabouts(shard, &[]).await?;
         let (is_another, is_behind, entries) = {

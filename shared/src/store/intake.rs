@@ -118,8 +118,8 @@ impl Store {
         }
         let key = self.keys.intake();
         let mut commands = pipe();
-        // In this order: if only the first is done, whoever takes an entry over finds that it is gone. An entry that
-        // nobody has and that is not gone would stay for ever.
+        // XDEL comes first. If only XDEL is done, the reader that takes the entry over finds it
+        // deleted. If only XACK were done, the entry would stay in the stream for ever.
         commands.cmd("XDEL").arg(&key).arg(ids).ignore();
         commands.cmd("XACK").arg(&key).arg(GROUP).arg(ids).ignore();
         self.connections.pipeline::<()>(&commands).await

@@ -1,22 +1,23 @@
 //! Whether the servers have just been silent.
 //!
-//! A master that stood still, or was cut off, may have been replaced meanwhile. When it goes on, it does not know that yet: it
-//! takes writes, and a replica that still follows it confirms them. All of that is lost as soon as both follow the new
-//! master. So what is confirmed shortly after a silence is in doubt.
+//! A master that stood still, or was cut off, may have been replaced meanwhile. When it goes on, it
+//! does not know that yet. It takes writes, and a replica that still follows it confirms them. These
+//! writes are lost as soon as both follow the new master. So a write that is confirmed shortly after
+//! a silence is in doubt.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long calls have to wait for any answer until that is a silence. Sentinels look for a new
-/// master after a longer one.
+/// If calls wait for so long and none is answered, that is a silence. Sentinels wait longer before
+/// they look for a new master.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How long what is confirmed after a silence is in doubt: until the other replicas of a master that
-/// was replaced follow the new one, so that nobody confirms its writes any more.
+/// How long after a silence a confirmed write is in doubt. By then all replicas follow the new master,
+/// so none confirms the writes of the old one.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// The calls of one process that a server answers at once, so that it is known whether any is answered. Reads that wait for
-/// something to come are not among them.
+/// The calls of one process that a server answers at once. Reads that wait for new entries do not
+/// count.
 #[derive(Debug, Default)]
 pub(super) struct Calls(Mutex<State>);
 
@@ -66,16 +67,15 @@ impl Call<'_> {
         state.waiting_since = (state.under_way > 1).then_some(now);
         state.doubt_ends.is_some_and(|ends| now < ends)
     }
-}
 
-impl Call<'_> {
     fn end_at(&mut self, now: Instant) {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
         let mut state = self.calls.state();
         state.under_way -= 1;
-        // Its caller did not wait for the answer, and nobody else does. Only if that was for long, it says something.
+        // No call waits any more. If the last one had no answer for too short a time to be a
+        // silence, it says nothing of the servers.
         if state.under_way == 0 && !state.is_silent(now) {
             state.waiting_since = None;
         }
@@ -129,7 +129,7 @@ mod tests {
         // Its caller has given up, and the next one is answered.
         calls.begin_at(at(10_000)).end_at(at(12_000));
         assert!(calls.begin_at(at(12_000)).answered_at(at(12_001)));
-        // The same, but nobody had waited for long.
+        // The same after a wait that was too short to be a silence.
         calls.begin_at(at(20_000)).end_at(at(20_100));
         assert!(!calls.begin_at(at(21_000)).answered_at(at(21_001)));
     }

@@ -138,8 +138,8 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// A transaction that nobody waits for any more is broken off. What the system has not sent yet would reach the peer later,
-    /// and could be taken there after the message has been sent again.
+    /// Breaks off a transaction that was given up. If the connection were closed in order, the system
+    /// would still send what it holds. The peer could take the message after it has been sent again.
     fn drop(&mut self) {
         if self.in_transaction && !self.refused {
             self.wire.break_off();

@@ -30,6 +30,9 @@ pub(super) struct Model {
     leases: BTreeMap<(u16, LeaseToken), (Timestamp, BTreeSet<Slot>)>,
     /// Shards where unproven destinations wait for a place.
     pub(super) crowded: BTreeSet<u16>,
+    /// Unproven destinations that got an attempt while others waited for a place. They get no
+    /// other before something there ends, or before the attempt's lease would end.
+    awaiting_answer: BTreeSet<usize>,
 }
 
 struct Job {
@@ -55,6 +58,7 @@ impl Model {
             paces,
             leases: BTreeMap::new(),
             crowded: BTreeSet::new(),
+            awaiting_answer: BTreeSet::new(),
         }
     }
 
@@ -117,7 +121,9 @@ impl Model {
         had: &[Slot],
     ) {
         self.lapse(shard, now);
-        let (mut of_unproven, mut wanted_of_unproven) = (0, 0);
+        let is_crowded = self.crowded.contains(&shard);
+        let (mut of_unproven, mut wanted_of_unproven, mut of_awaiting) = (0, 0, 0);
+        let mut had_of_unproven = Vec::new();
         for place in self.places(shard) {
             let due: Vec<Slot> = self.due(place, now);
             let of_place: Vec<Slot> = had.iter().copied().filter(|slot| slot % DESTINATIONS == place).collect();
@@ -132,9 +138,16 @@ impl Model {
                 assert_eq!(of_place.len(), wanted, "destination {place}, due: {due:?}");
             } else {
                 // While some wait for a place, each gets one.
-                wanted = if self.crowded.contains(&shard) { wanted.min(1) } else { wanted };
+                wanted = if is_crowded { wanted.min(1) } else { wanted };
                 assert!(of_place.len() <= wanted, "destination {place}, due: {due:?}");
-                (of_unproven, wanted_of_unproven) = (of_unproven + of_place.len(), wanted_of_unproven + wanted);
+                of_unproven += of_place.len();
+                wanted_of_unproven += wanted;
+                if self.is_awaiting_answer(place) {
+                    of_awaiting += wanted;
+                }
+                if !of_place.is_empty() {
+                    had_of_unproven.push(place);
+                }
             }
             let latest = of_place.iter().filter_map(|slot| self.due_of(*slot)).max();
             let left = due.iter().filter(|slot| !of_place.contains(slot)).filter_map(|slot| self.due_of(*slot)).min();
@@ -146,7 +159,16 @@ impl Model {
                 self.jobs.get_mut(&slot).unwrap().state = State::Leased(token.unwrap());
             }
         }
-        assert_eq!(of_unproven, wanted_of_unproven.min(bounds.unproven), "of unproven destinations");
+        let most = wanted_of_unproven.min(bounds.unproven);
+        let least = (wanted_of_unproven - of_awaiting).min(bounds.unproven);
+        assert!((least..=most).contains(&of_unproven), "of unproven destinations: {least} to {most}, not {of_unproven}");
+        for place in had_of_unproven {
+            if is_crowded || of_unproven == bounds.unproven {
+                self.awaiting_answer.insert(place);
+            } else {
+                self.awaiting_answer.remove(&place);
+            }
+        }
         if let Some(token) = token {
             self.leases.insert((shard, token), (now.plus(LEASE), had.iter().copied().collect()));
             for place in self.places(shard) {
@@ -168,6 +190,9 @@ impl Model {
             .filter_map(|slot| self.due_of(*slot))
             .min()?;
         let at = first.max(now);
+        if self.is_awaiting_answer(place) {
+            return None;
+        }
         if self.allowed(place, at) != Allowed::Some(0) {
             return Some(at);
         }
@@ -178,6 +203,10 @@ impl Model {
             // Somebody else has to make room, or a token has to come.
             _ => None,
         }
+    }
+
+    fn is_awaiting_answer(&self, place: usize) -> bool {
+        self.awaiting_answer.contains(&place) && self.in_flight(place) > 0
     }
 
     fn due(&self, place: usize, now: Timestamp) -> Vec<Slot> {
@@ -322,6 +351,7 @@ impl Model {
 
     /// An attempt ended, and says something of its destination; `in_flight` counts it.
     fn feed(&mut self, slot: Slot, token: LeaseToken, feedback: Feedback, in_flight: u32, now: Timestamp) {
+        self.awaiting_answer.remove(&(slot % DESTINATIONS));
         self.paces[slot % DESTINATIONS].feed(&self.settings, token, feedback, in_flight, now);
     }
 }

@@ -59,12 +59,12 @@ local function visit_again(destination, at)
   next_visits[#next_visits + 1] = destination
 end
 
--- An unproven destination has due jobs, and this worker has no room for more of that kind: the
--- first worker that has takes them.
-local function queue(destination, changes)
+-- This worker has no room for more attempts at unproven destinations: the first worker that has
+-- room visits this one. If an attempt there is answered before, that wakes it.
+local function queue(destination, pace, changes)
   queued[#queued + 1] = NOW_TEXT
   queued[#queued + 1] = destination
-  set(changes, 'parked', '1')
+  if (pace.in_flight or 0) > 0 then set(changes, 'parked', '1') end
   visit_again(destination, fallback)
 end
 
@@ -102,17 +102,8 @@ local function visit(destination)
   if is_unproven then
     most = math.min(most, unproven_left, is_crowded and 1 or most)
     if most == 0 then
-      local first = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
-      if first.err then forget_due(destination) end
-      if not first[2] then
-        finished[#finished + 1] = destination
-      elseif tonumber(first[2]) > NOW then
-        visit_again(destination, tonumber(first[2]))
-      else
-        queue(destination, changes)
-        call_many('HSET', pace_key(destination), changes)
-      end
-      return
+      queue(destination, pace, changes)
+      return call_many('HSET', pace_key(destination), changes)
     end
   end
   local ids, dues, next_due = due_jobs(key, most)
@@ -144,7 +135,9 @@ local function visit(destination)
   elseif limited then
     visit_again(destination, math.max(next_visit, NOW))
   elseif is_unproven and (is_crowded or unproven_left == 0) and next_due <= NOW then
-    queue(destination, changes)
+    -- The answer to the attempt that it was given brings the next visit.
+    set(changes, 'parked', '1')
+    visit_again(destination, fallback)
   else
     -- A destination with work left goes behind all that wait already.
     visit_again(destination, math.max(next_due, NOW))
@@ -153,7 +146,7 @@ end
 
 -- Those that have waited for room first: nothing else brings them a visit.
 local visited, waited = {}, {}
-if unproven_left > 0 then
+if is_crowded and unproven_left > 0 then
   local last = math.min(batch, unproven_left) - 1
   for _, destination in ipairs(redis.call('ZRANGE', UNPROVEN, 0, last)) do
     if left == 0 or unproven_left == 0 then break end
@@ -173,7 +166,9 @@ if #queued > 0 then redis.call('ZADD', UNPROVEN, 'NX', unpack(queued)) end
 call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
-local reply = { NOW, '', -1, last_serial, redis.call('ZCARD', UNPROVEN) }
+local unproven_waiting = 0
+if is_crowded or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
+local reply = { NOW, '', -1, last_serial, unproven_waiting }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))
   local leased, bytes, k = {}, 0, 0

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use domain::account::Account;
+use domain::address::Address;
+use domain::job::JobId;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde_json::Value;
-use shared::account::Account;
-use shared::address::Address;
-use shared::job::JobId;
 
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);

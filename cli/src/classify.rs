@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use domain::reply::Reply;
+use domain::status::EnhancedStatus;
 use serde::Serialize;
+use shared::fingerprint::fingerprint;
 use shared::policy::hint::hint;
 use shared::policy::{Reason, Table, reason};
-use shared::reply::Reply;
-use shared::reply::fingerprint::fingerprint;
-use shared::status::EnhancedStatus;
 
 use crate::process;
 

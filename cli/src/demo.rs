@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use domain::clock::{Clock, Timestamp};
+use domain::pace::Pace;
 use scheduler::serve::Scheduler;
-use shared::clock::{Clock, FastClock, Timestamp};
 use shared::config::{Config, Log, Route, SenderSettings, SmtpSettings, SmtpTimeouts};
-use shared::pace::Pace;
 use shared::policy::Table;
 use shared::store::Store;
 use shared::store::journal::EntryId;
 use shared::store::private::PrivateRedis;
+use shared::system_clock::FastClock;
 use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

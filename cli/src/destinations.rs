@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use domain::address::Address;
+use domain::clock::{Clock, Timestamp};
 use reqwest::Method;
 use scheduler::placement::dns::Dns;
 use scheduler::placement::propose;
 use serde_json::{Value, json};
-use shared::address::Address;
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::system_clock::SystemClock;
 
 use crate::api::{Api, Call, text};
 use crate::figures::thousands;

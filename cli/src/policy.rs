@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use domain::reply::Reply;
 use serde_json::{Value, json};
 use shared::policy::{Row, Table};
-use shared::reply::Reply;
 
 use crate::figures::spans;
 use crate::process;

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use shared::clock::Clock;
+use domain::clock::Clock;
 use shared::config::Config;
 use shared::open_files;
 use shared::policy::Table;

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use domain::job::JobId;
 use reqwest::Method;
 use serde_json::Value;
-use shared::job::JobId;
 
 use crate::api::{Api, Call, read_job, text};
 use crate::page::Page;

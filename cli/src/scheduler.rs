@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use scheduler::access::Access;
 use scheduler::serve::{Scheduler, serve_until_ready};
-use shared::clock::SystemClock;
+use shared::system_clock::SystemClock;
 use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio::time::timeout;

@@ -11,12 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use chrono::FixedOffset;
 use clap::{Args, ValueEnum};
+use domain::clock::Clock;
 use futures::stream::{self, StreamExt};
 use scheduler::intake::maillog::LogReader;
 use scheduler::intake::maillog::kumomta::Kumomta;
 use scheduler::intake::maillog::postfix::Postfix;
 use serde_json::{Value, json};
-use shared::clock::{Clock, SystemClock};
+use shared::system_clock::SystemClock;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use shared::clock::SystemClock;
 use shared::config::{Route, SenderSettings};
+use shared::system_clock::SystemClock;
 use shared::telemetry;
 use worker::content::Contents;
 use worker::routes::Routes;

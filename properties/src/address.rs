@@ -1,8 +1,8 @@
 //! Addresses: one canonical form, which reads as itself, fits into an envelope, and is redacted where it is printed.
 
-use shared::account::Account;
-use shared::address::{Address, MAX_ADDRESS, MAX_LOCAL};
-use shared::job::JobId;
+use domain::account::Account;
+use domain::address::{Address, MAX_ADDRESS, MAX_LOCAL};
+use domain::job::JobId;
 
 use crate::is_one_line;
 

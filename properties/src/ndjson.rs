@@ -4,17 +4,17 @@
 use std::collections::HashSet;
 
 use chrono::FixedOffset;
+use domain::bounce::Bounce;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::event::{Event, EventKind};
+use domain::job::Message;
 use scheduler::intake::json::{self, Reader, Refusal};
 use scheduler::intake::lines::{Line, Lines, Numbered};
 use scheduler::intake::maillog::LogReader;
 use scheduler::intake::maillog::kumomta::Kumomta;
 use scheduler::intake::maillog::postfix::Postfix;
 use serde_json::Value;
-use shared::bounce::Bounce;
-use shared::clock::Timestamp;
-use shared::event::{Event, EventKind};
-use shared::job::Message;
-use shared::placement::Destination;
 
 use crate::address::hold_of_address;
 use crate::is_one_line;

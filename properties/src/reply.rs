@@ -1,9 +1,9 @@
 //! Replies: what is read is within bounds, on one line, and the same when it is printed and read again.
 
+use domain::reply::{MAX_TEXT, Reply};
+use domain::status::StatusClass;
+use shared::fingerprint::fingerprint;
 use shared::policy::{Table, hint, reason};
-use shared::reply::fingerprint::fingerprint;
-use shared::reply::{MAX_TEXT, Reply};
-use shared::status::StatusClass;
 
 use crate::is_one_line;
 

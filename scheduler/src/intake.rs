@@ -1,4 +1,4 @@
-//! How bounces come in: adapters make [`Bounce`](shared::bounce::Bounce)s of what others send, and [`accept`] is the one
+//! How bounces come in: adapters make [`Bounce`](domain::bounce::Bounce)s of what others send, and [`accept`] is the one
 //! door that all of them go through.
 
 pub mod accept;

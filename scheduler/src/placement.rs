@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use domain::destination::Destination;
 use shared::config::Config;
-use shared::placement::Destination;
 use shared::placement::propose::{MailHosts, Proposal};
 use shared::placement::providers::Providers;
 use shared::policy::Table;

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::pace::{DestinationRule, Pace};
 use crate::placement::providers::Providers;
 use crate::policy;
 use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
+use domain::pace::{DestinationRule, Pace};
 
 mod access;
 mod connections;

@@ -18,8 +18,8 @@ use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use crate::outcome::{Fault, FaultKind, Side};
 use crate::whose_fault::{Cause, Unusable, own_error, response_code};
+use domain::outcome::{Fault, FaultKind, Side};
 
 /// How many servers are asked one by one after another one had no answer.
 const SERVERS_MAX: usize = 3;

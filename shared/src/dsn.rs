@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use crate::clock::Timestamp;
-use crate::reply::Reply;
-use crate::status::{EnhancedStatus, StatusClass};
+use domain::clock::Timestamp;
+use domain::reply::Reply;
+use domain::status::{EnhancedStatus, StatusClass};
 
 mod answer;
 mod delivery_status;

@@ -3,34 +3,21 @@
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
 pub mod access;
-pub mod account;
-pub mod address;
-pub mod bounce;
 pub mod dsn;
-pub mod event;
-pub mod fact;
-pub mod job;
-pub mod outcome;
-pub mod pace;
+pub mod fingerprint;
 pub mod placement;
 pub mod policy;
-pub mod reply;
 pub mod settings;
 pub mod signature;
-pub mod standing;
-pub mod status;
-pub mod tally;
-pub mod transcript;
 pub mod verp;
 pub mod whose_fault;
-
-pub mod clock;
 
 pub mod config;
 pub mod dns;
 pub mod open_files;
 pub mod postfix;
 pub mod store;
+pub mod system_clock;
 pub mod telemetry;
 pub mod tls;
 pub mod troubles;

@@ -5,7 +5,6 @@ pub mod decide;
 pub mod hint;
 pub mod jitter;
 pub mod load;
-pub mod pattern;
 mod ranking;
 pub mod reason;
 pub mod row;

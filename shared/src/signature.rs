@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 
-use crate::clock::Timestamp;
+use domain::clock::Timestamp;
 
 /// What a secret begins with.
 const PREFIX: &str = "whsec_";

@@ -16,10 +16,10 @@ use data_encoding::BASE32_NOPAD_NOCASE;
 use ring::hmac;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::account::Account;
-use crate::address::Address;
-use crate::clock::Timestamp;
-use crate::job::JobId;
+use domain::account::Account;
+use domain::address::Address;
+use domain::clock::Timestamp;
+use domain::job::JobId;
 
 /// What every token begins with.
 const PREFIX: &str = "rd-";
@@ -179,7 +179,7 @@ fn first<const N: usize>(hash: u64) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::MAX_LOCAL;
+    use domain::address::MAX_LOCAL;
 
     const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 
 use nix::errno::Errno;
 
-use crate::outcome::{Fault, FaultKind, Side};
+use domain::outcome::{Fault, FaultKind, Side};
 
 /// When an error of a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+use domain::reply::Reply;
+use domain::reply::stage::Stage;
 use shared::dsn::Report;
 use shared::policy::{Class, Final, Table};
-use shared::reply::Reply;
-use shared::reply::stage::Stage;
 
 fn class(reply: &Reply) -> Class {
     Table::embedded().row(reply, "", None, "").class()

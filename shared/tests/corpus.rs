@@ -8,11 +8,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use domain::reply::Reply;
 use serde_json::Value;
+use shared::fingerprint::fingerprint;
 use shared::policy::hint::hint;
 use shared::policy::{Class, Table};
-use shared::reply::Reply;
-use shared::reply::fingerprint::fingerprint;
 
 /// The strata in which the status must come out exactly.
 const EXACT: [&str; 4] = ["status-field", "diagnostic-code", "literal", "provider-reply"];

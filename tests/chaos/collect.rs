@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use deadpool_redis::redis::{self, RedisResult, Value};
+use domain::standing::Standing;
 use serde_json::Value as Json;
-use shared::standing::Standing;
 
 use crate::follow;
 use crate::record::{Ended, Evidence, Ms, Rest, Run, now_ms};

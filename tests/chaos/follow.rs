@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use domain::clock::Timestamp;
+use domain::event::EventKind;
 use futures::StreamExt;
 use serde_json::Value;
-use shared::clock::Timestamp;
-use shared::event::EventKind;
 use tokio::time::{sleep, timeout};
 
 use crate::record::{Event, Ms};

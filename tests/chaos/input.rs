@@ -108,7 +108,7 @@ async fn request(
 
 async fn tell(world: &World, scheduler: usize, fact: &'static str, recipient: &str, message: Option<String>) {
     let first_at = now_ms();
-    let at = shared::clock::Timestamp::from_ms(first_at).to_string();
+    let at = domain::clock::Timestamp::from_ms(first_at).to_string();
     let mut body = json!({"type": fact, "recipient": recipient, "account": crate::plan::ACCOUNT, "occurred_at": at});
     if let Some(message) = &message {
         body["message_id"] = message.clone().into();

@@ -197,7 +197,7 @@ fn draw_faults(seed: u64, span: Duration, options: &Options) -> Vec<NextFault> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use shared::address::Address;
+    use domain::address::Address;
 
     use super::*;
     use crate::options::Shape;

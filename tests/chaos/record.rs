@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use domain::event::EventKind;
+use domain::standing::Standing;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shared::event::EventKind;
-use shared::standing::Standing;
 
 use crate::fault::Kind;
 use crate::options::Shape;

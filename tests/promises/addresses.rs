@@ -1,12 +1,12 @@
 //! What is known of an address can be asked at any time, and an address that was unavailable comes back by itself.
 
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, LEASE, MS, World};
 use serde_json::json;
-use shared::event::EventKind;
-use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
 const SAM: &str = "sam@example.com";

@@ -1,13 +1,13 @@
 //! What comes in is bounded in what it can cost, and what Redis refuses for now is not lost.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
 use harness::bounce::{FULL, OK, bounce};
 use harness::http::{Http, NDJSON, json_lines, problem};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, Deployment, LEASE, Settings, World};
 use serde_json::{Value, json};
-use shared::event::EventKind;
-use shared::placement::Destination;
 use shared::store::claim::ClaimBounds;
 use shared::store::private::PrivateRedis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::pace::{Breaker, Pace};
 use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::world::{LEASE, MS, Settings, World};
 use serde_json::json;
-use shared::clock::Timestamp;
-use shared::event::EventKind;
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::pace::{Breaker, Pace};
-use shared::placement::Destination;
 use shared::store::claim::LeasedJob;
 use shared::store::destination::BreakerState;
 use shared::store::settle::Settled;

@@ -1,12 +1,13 @@
 //! Clocks that are set while processes run, and processes that stand still while time passes: nothing is lost, nothing
 //! sleeps for the length of the step, and only attempts in flight are repeated.
 
+use domain::clock::{Clock, Timestamp};
 use harness::faketime::FakeClock;
 use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, SECOND, World};
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::system_clock::SystemClock;
 
 mod frozen;
 mod set_back;

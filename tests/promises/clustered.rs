@@ -1,5 +1,8 @@
 //! What upkeep finds and what operators do is the same in a Cluster, where shards are on several masters.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::{DestinationRule, PaceLimits};
 use harness::bounce::{FULL, bounce};
 use harness::cluster;
 use harness::http::{Http, json};
@@ -7,9 +10,6 @@ use harness::world::{Deployment, HOUR, LEASE, Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::repair::Repair;
 use serde_json::{Value, json};
-use shared::event::EventKind;
-use shared::pace::{DestinationRule, PaceLimits};
-use shared::placement::Destination;
 use shared::store::keys::Keys;
 use shared::store::repair::Repaired;
 

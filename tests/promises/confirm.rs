@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use domain::event::{DropReason, EventKind};
+use domain::outcome::Outcome;
+use domain::pace::{Breaker, Pace};
+use domain::reply::Reply;
+use domain::standing::Standing;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::random::Random;
 use harness::world::{DAY, Deployment, HOUR, MS, Settings, World};
 use serde_json::{Value, json};
-use shared::event::{DropReason, EventKind};
-use shared::outcome::Outcome;
-use shared::pace::{Breaker, Pace};
-use shared::reply::Reply;
-use shared::standing::Standing;
 use shared::store::destination::PaceReport;
 use shared::store::lease::GivenBack;
 use shared::store::schedule::Answer;

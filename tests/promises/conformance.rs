@@ -150,7 +150,7 @@ struct Unsent<'a>(&'a dyn Sender);
 
 #[async_trait::async_trait]
 impl Sender for Unsent<'_> {
-    async fn send(&self, attempt: &Attempt) -> shared::outcome::Outcome {
+    async fn send(&self, attempt: &Attempt) -> domain::outcome::Outcome {
         self.0.send(attempt).await
     }
 

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use domain::event::{DropReason, EventKind};
+use domain::job::ContentRef;
+use domain::standing::Standing;
 use futures::future::join_all;
 use harness::bounce::{FULL, bounce};
 use harness::objects::Objects;
@@ -10,10 +13,7 @@ use harness::platform::{Platform, Say};
 use harness::world::World;
 use serde_json::json;
 use shared::config::{Config, Content};
-use shared::event::{DropReason, EventKind};
-use shared::job::ContentRef;
 use shared::policy::Table;
-use shared::standing::Standing;
 use shared::store::settle::Settled;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

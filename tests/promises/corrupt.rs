@@ -1,12 +1,12 @@
 //! A value in Redis that cannot be read costs its own destination or job alone. The call that
 //! meets it puts it right, the journal says so, and the rest of the shard goes on.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::Pace;
 use harness::bounce::{FULL, OK, bounce};
 use harness::redis;
 use harness::world::{LEASE, Settings, World, id};
-use shared::event::EventKind;
-use shared::pace::Pace;
-use shared::placement::Destination;
 use shared::store::claim::LeasedJob;
 use shared::store::keys::Keys;
 use shared::store::schedule::Answer;

@@ -1,12 +1,12 @@
 //! An operator sees which destinations are in trouble, and which have work, however many there are and on however many servers.
 
+use domain::destination::Destination;
+use domain::pace::{Breaker, Pace};
 use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::http::{Http, problem};
 use harness::process;
 use harness::world::{Deployment, HOUR, MS, SECOND, Settings, World};
 use serde_json::{Value, json};
-use shared::pace::{Breaker, Pace};
-use shared::placement::Destination;
 
 /// A world whose breakers open at the first failure.
 async fn world_on(redis: Deployment) -> World {

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::event::EventKind;
+use domain::tally::TallyResult;
 use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
 use serde_json::json;
 use shared::config::{AfterDot, SmtpSettings};
-use shared::event::EventKind;
 use shared::policy::Table;
 use shared::store::settle::{Settled, Settlement};
-use shared::tally::TallyResult;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;

@@ -1,5 +1,8 @@
 //! A client that reads events and comes back with the last id that it saw misses nothing and gets nothing twice.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::PaceLimits;
 use harness::bounce::{FULL, MAINTENANCE, UNKNOWN, bounce};
 use harness::forgetful::Forgetful;
 use harness::http::{Http, problem};
@@ -8,9 +11,6 @@ use harness::wait::{eventually, in_time};
 use harness::world::{HOUR, Settings, World};
 use reqwest::Response;
 use serde_json::{Value, json};
-use shared::event::EventKind;
-use shared::pace::PaceLimits;
-use shared::placement::Destination;
 
 use crate::deployments::connections;
 

@@ -1,11 +1,11 @@
 //! A message past its expiry is dropped with an event when its job is claimed, and is never sent late.
 
+use domain::clock::Timestamp;
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, bounce};
 use harness::world::{HOUR, MS, World};
 use serde_json::Value;
-use shared::clock::Timestamp;
-use shared::event::EventKind;
-use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
 

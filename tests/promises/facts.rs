@@ -1,14 +1,14 @@
 //! A sign of life ends what waits for an address or brings it back; whoever complains or unsubscribes gets nothing after the
 //! answer.
 
+use domain::clock::Timestamp;
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, FULL_FOR_GOOD, OK, UNKNOWN, bounce};
 use harness::http::{Http, json, json_lines, problem};
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
-use shared::event::EventKind;
-use shared::standing::Standing;
 use shared::store::facts::FactAnswer;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;

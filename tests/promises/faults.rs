@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::Pace;
 use futures::future::join_all;
 use harness::bounce::{FULL, OK, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
@@ -12,9 +15,6 @@ use harness::wait::eventually;
 use harness::world::{LEASE, MS, Settings, World};
 use serde_json::Value;
 use shared::config::Config;
-use shared::event::EventKind;
-use shared::pace::Pace;
-use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed};
 use shared::store::settle::{SettleCall, Settled};
 use shared::store::{Store, StoreError};

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
+use domain::event::EventKind;
+use domain::pace::Pace;
 use futures::future::join_all;
 use harness::bounce::{FULL, OK, bounce};
 use harness::world::{DAY, LEASE, MS, Settings, World};
-use shared::event::EventKind;
-use shared::pace::Pace;
 use shared::store::claim::{ClaimBounds, LeasedJob};
 use shared::store::lease::Extended;
 use shared::store::settle::{SettleCall, Settled};

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use domain::clock::Timestamp;
+use domain::pace::Pace;
 use harness::bounce::{AWAY, FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::cluster;
 use harness::random::{Random, seeds};
 use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World};
 use serde_json::json;
-use shared::clock::Timestamp;
-use shared::pace::Pace;
 use shared::store::claim::{Lease, LeasedJob};
 use shared::store::facts::FactAnswer;
 use shared::store::lease::Extended;

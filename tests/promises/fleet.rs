@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::destination::Destination;
 use harness::bounce::{FULL, OK, bounce};
 use harness::proxy::RedisProxy;
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, MS, RunningWorker, World};
-use shared::clock::Timestamp;
-use shared::placement::Destination;
 use shared::store::workers::WorkerId;
 use worker::rendezvous::{Turn, round};
 

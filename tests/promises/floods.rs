@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::Pace;
 use harness::bounce::{FULL, bounce};
 use harness::redis::ask;
 use harness::world::{DAY, Deployment, LEASE, MS, Settings, World};
-use shared::clock::Timestamp;
-use shared::event::EventKind;
-use shared::pace::Pace;
-use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, LeasedJob};
 use shared::store::keys::Keys;
 use shared::store::private::PrivateRedis;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::Http;
 use harness::servers::{Servers, programs};
 use harness::wait::eventually;
 use harness::world::{HOUR, Settings, World};
-use shared::event::EventKind;
 
 use crate::deployments::connections;
 

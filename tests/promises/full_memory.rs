@@ -5,6 +5,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use domain::clock::{Clock, Timestamp};
+use domain::destination::Destination;
+use domain::event::{Event, EventKind, EventLines};
+use domain::fact::FactKind;
+use domain::outcome::Outcome;
+use domain::pace::{DestinationRule, Feedback, PaceLimits};
+use domain::reply::Reply;
+use domain::tally::{Tally, TallyResult};
 use harness::bounce::{FULL, FULL_FOR_GOOD, OK, bounce};
 use harness::http::{Http, problem};
 use harness::process::Redeliver;
@@ -15,13 +23,6 @@ use harness::world::{DAY, HOUR, LEASE, Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::trim_journal::TrimJournal;
 use serde_json::json;
-use shared::clock::{Clock, SystemClock, Timestamp};
-use shared::event::{Event, EventKind, EventLines};
-use shared::fact::FactKind;
-use shared::outcome::Outcome;
-use shared::pace::{DestinationRule, Feedback, PaceLimits};
-use shared::placement::Destination;
-use shared::reply::Reply;
 use shared::store::StoreError;
 use shared::store::claim::{ClaimBounds, Lease, LeasedJob};
 use shared::store::facts::{Told, Word};
@@ -33,7 +34,7 @@ use shared::store::repair::Repaired;
 use shared::store::scripts::{self, WhenFull};
 use shared::store::server_checks::{Finding, ServerReport, Severity};
 use shared::store::settle::{End, SettleCall, Settled, Settlement};
-use shared::tally::{Tally, TallyResult};
+use shared::system_clock::SystemClock;
 
 use crate::deployments::connections;
 

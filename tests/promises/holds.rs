@@ -1,9 +1,9 @@
 //! What an operator holds gets no attempts until it is released or its time is over, and waits without spending any.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
 use harness::bounce::OK;
 use harness::world::{HOUR, MS, World};
-use shared::event::EventKind;
-use shared::placement::Destination;
 use shared::store::destination::Hold;
 
 const THERE: &str = "one.example";

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use domain::clock::{Clock, Timestamp};
+use domain::destination::Destination;
+use domain::event::EventKind;
 use harness::bounce::{FULL, OK, bounce};
 use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
-use shared::clock::{Clock, SystemClock, Timestamp};
 use shared::config::Config;
-use shared::event::EventKind;
-use shared::placement::Destination;
 use shared::store::schedule::Answer;
+use shared::system_clock::SystemClock;
 
 /// By how much a busy machine may be later than it should.
 const NOISE: Duration = Duration::from_secs(3);

@@ -1,9 +1,9 @@
 //! All messages for an address wait in its one job. Joining it changes neither when nor how often it is tried.
 
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, HOUR, Settings, World};
-use shared::event::EventKind;
-use shared::standing::Standing;
 use shared::store::schedule::Answer;
 use shared::store::settle::{Settled, Settlement};
 

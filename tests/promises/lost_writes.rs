@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use domain::event::EventKind;
 use harness::bounce::{FULL, OK, bounce};
 use harness::forgetful::Forgetful;
 use harness::servers::programs;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, MS, Settings, World, id};
 use serde_json::json;
-use shared::event::EventKind;
 use shared::store::claim::LeasedJob;
 use shared::store::lease::Extended;
 use shared::store::repair::Repaired;
@@ -38,7 +38,7 @@ async fn forget(redis: &Forgetful, world: &World) {
 
 /// Takes in a bounce that happened this long ago, so that it is due that much sooner.
 async fn take_in(world: &World, address: &str, ago: Duration) {
-    let occurred = shared::clock::Timestamp::from_ms(world.now().ms() - ago.as_millis() as i64);
+    let occurred = domain::clock::Timestamp::from_ms(world.now().ms() - ago.as_millis() as i64);
     let mut posted = bounce(address, "m1", FULL);
     posted["occurred_at"] = json!(occurred);
     world.take_in(posted).await;
@@ -99,7 +99,7 @@ async fn leases_of_a_lost_history_count_as_older_than_all_that_come_after() {
             let lost = lease_of_a_lost_history(&redis, &world).await;
             match clock {
                 "goes on" => world.clock.advance(MS),
-                "is put back" => world.clock.set(shared::clock::Timestamp::from_ms(world.now().ms() - 1_000)),
+                "is put back" => world.clock.set(domain::clock::Timestamp::from_ms(world.now().ms() - 1_000)),
                 _ => {}
             }
             if another {
@@ -236,5 +236,5 @@ async fn jobs_in_no_set_at_all_are_due_again_as_soon_as_a_loss_is_noticed() {
 }
 
 fn shard(world: &World) -> u16 {
-    shared::placement::Destination::named(HOST).shard(world.store.shards())
+    domain::destination::Destination::named(HOST).shard(world.store.shards())
 }

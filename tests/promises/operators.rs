@@ -1,6 +1,8 @@
 //! An operator can look at a destination, hold it, let it go and limit it, and put jobs back from quarantine: over HTTP, and
 //! by commands.
 
+use domain::event::EventKind;
+use domain::pace::{DestinationRule, PaceLimits};
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, json, problem};
 use harness::process::{self, Redeliver, free_port};
@@ -8,8 +10,6 @@ use harness::redis;
 use harness::wait::eventually;
 use harness::world::{HOUR, LEASE, Settings, World, id};
 use serde_json::{Value, json};
-use shared::event::EventKind;
-use shared::pace::{DestinationRule, PaceLimits};
 use shared::store::destination::PaceReport;
 
 const THERE: &str = "one.example";

@@ -1,11 +1,11 @@
 //! While Redis is away, bounces are turned away with a 503 and workers wait. When it is back, all goes on by itself.
 
+use domain::clock::Timestamp;
+use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::wait::eventually;
 use harness::world::{Deployment, Settings, World};
-use shared::clock::Timestamp;
-use shared::event::EventKind;
 use shared::store::private::PrivateRedis;
 use tempfile::TempDir;
 

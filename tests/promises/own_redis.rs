@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::process::{Redeliver, free_port};
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::{eventually, in_time};
 use serde_json::json;
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::system_clock::SystemClock;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 

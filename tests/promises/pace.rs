@@ -1,13 +1,13 @@
 //! A destination gets no more attempts at once and per second than its pace allows, the whole fleet together; and it gets
 //! them as soon as it may.
 
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::pace::{Breaker, DestinationRule, Pace, PaceLimits};
 use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
-use shared::clock::Timestamp;
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::pace::{Breaker, DestinationRule, Pace, PaceLimits};
-use shared::placement::Destination;
 use shared::store::claim::ClaimBounds;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;

@@ -4,20 +4,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::{Breaker, Pace, PaceLimits};
+use domain::tally::Tally;
 use harness::bounce::{AWAY, FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::cluster;
 use harness::random::{Random, seeds};
 use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World, id};
-use shared::event::EventKind;
-use shared::pace::{Breaker, Pace, PaceLimits};
-use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
 use shared::store::destination::BreakerState;
 use shared::store::lease::GivenBack;
 use shared::store::repair::Repaired;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
-use shared::tally::Tally;
 
 mod model;
 
@@ -214,7 +214,7 @@ impl Play {
         // Most are due soon.
         let ago = [20 * HOUR, 24 * HOUR, 27 * HOUR, 27 * HOUR];
         let occurred = self.world.now().ms() - self.random.of(&ago).as_millis() as i64;
-        posted["occurred_at"] = shared::clock::Timestamp::from_ms(occurred).to_string().into();
+        posted["occurred_at"] = domain::clock::Timestamp::from_ms(occurred).to_string().into();
         match self.world.take_in(posted).await {
             Answer::Scheduled { due } => self.model.schedule(slot, due),
             Answer::Retired(_) => {

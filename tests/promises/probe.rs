@@ -1,10 +1,10 @@
 //! An attempt tries the oldest message. What that one meets decides about the rest.
 
+use domain::event::{DropReason, EventKind};
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::standing::Standing;
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, HOUR, World};
-use shared::event::{DropReason, EventKind};
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
 

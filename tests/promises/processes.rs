@@ -3,6 +3,8 @@
 
 use std::collections::HashSet;
 
+use domain::clock::{Clock, Timestamp};
+use domain::event::EventKind;
 use futures::{StreamExt, stream};
 use harness::bounce::{FULL, MAINTENANCE, bounce};
 use harness::http::NDJSON;
@@ -12,8 +14,7 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, Settings, World};
 use serde_json::{Value, json};
-use shared::clock::{Clock, SystemClock, Timestamp};
-use shared::event::EventKind;
+use shared::system_clock::SystemClock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::io::StreamReader;
 

@@ -1,14 +1,14 @@
 //! A job that lapses too often in a row may be what crashes its workers: it is kept, and not tried any more until an
 //! operator says so.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, FULL_FOR_GOOD, MAINTENANCE, bounce};
 use harness::http::Http;
 use harness::wait::eventually;
 use harness::world::{DAY, LEASE, Settings, World, id};
 use serde_json::json;
-use shared::event::EventKind;
-use shared::placement::Destination;
-use shared::standing::Standing;
 use shared::store::quarantine::Quarantined;
 
 const JO: &str = "jo@example.com";
@@ -130,7 +130,7 @@ async fn lapse(world: &World) {
     world.clock.advance(LEASE);
 }
 
-async fn quarantine(world: &World, address: &str) -> shared::clock::Timestamp {
+async fn quarantine(world: &World, address: &str) -> domain::clock::Timestamp {
     world.take_in_and_wait(bounce(address, "m1", FULL)).await;
     for _ in 0..LAPSES {
         lapse(world).await;

@@ -1,5 +1,8 @@
 //! What should never be wrong in Redis is found and put right by upkeep, and a store that is well is left as it is.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::{DestinationRule, PaceLimits};
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::process::{Redeliver, free_port};
 use harness::redis;
@@ -8,9 +11,6 @@ use harness::world::{LEASE, MS, Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::repair::Repair;
 use serde_json::{Value, json};
-use shared::event::EventKind;
-use shared::pace::{DestinationRule, PaceLimits};
-use shared::placement::Destination;
 use shared::store::claim::LeasedJob;
 use shared::store::keys::Keys;
 use shared::store::repair::{Recount, Repaired};

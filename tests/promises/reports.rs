@@ -3,6 +3,9 @@
 
 use std::net::SocketAddr;
 
+use domain::account::Account;
+use domain::job::JobId;
+use domain::standing::Standing;
 use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http::{Http, json, problem};
 use harness::lmtp::LmtpClient;
@@ -11,9 +14,6 @@ use harness::report::{DOMAIN, DeliveryReport, MAIL, config, verp, verp_section};
 use harness::world::{DAY, Deployment, Settings, World, id};
 use reqwest::Response;
 use serde_json::{Value, json};
-use shared::account::Account;
-use shared::job::JobId;
-use shared::standing::Standing;
 use shared::store::private::PrivateRedis;
 use tempfile::TempDir;
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::clock::Clock;
 use harness::bounce::{FULL, bounce};
 use harness::http;
 use harness::process::{Redeliver, free_port};
@@ -9,8 +11,7 @@ use harness::redis;
 use harness::smtp::SmtpPeer;
 use harness::wait::eventually;
 use serde_json::json;
-use shared::address::Address;
-use shared::clock::{Clock, SystemClock};
+use shared::system_clock::SystemClock;
 use shared::verp::Verp;
 
 const KEY: &str = "a key of at least sixteen octets";

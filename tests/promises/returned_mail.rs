@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use domain::account::Account;
+use domain::job::JobId;
+use domain::standing::Standing;
 use harness::http::Http;
 use harness::postfix::{self, Postfix};
 use harness::process::{free_port, program};
@@ -9,9 +12,6 @@ use harness::report::{DOMAIN, config, verp, verp_section};
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{Deployment, Settings, World, id};
-use shared::account::Account;
-use shared::job::JobId;
-use shared::standing::Standing;
 use shared::store::private::PrivateRedis;
 use tempfile::TempDir;
 

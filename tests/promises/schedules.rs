@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::event::{DropReason, EventKind};
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::standing::Standing;
 use harness::bounce::{DISABLED, FULL, MAINTENANCE, OK, bounce};
 use harness::mail::outcome;
 use harness::world::{DAY, HOUR, MS, World};
-use shared::clock::Timestamp;
-use shared::event::{DropReason, EventKind};
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::standing::Standing;
 
 const JO: &str = "jo@example.com";
 

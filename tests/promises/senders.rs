@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::clock::{ManualClock, Timestamp};
+use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::{FULL, bounce};
 use harness::certificates::Certificates;
 use harness::platform::{Platform, Say};
 use harness::wait::eventually;
 use harness::world::World;
-use shared::address::Address;
-use shared::clock::{ManualClock, Timestamp};
 use shared::config::{CommandSettings, HttpSettings};
-use shared::outcome::{FaultKind, Outcome, Side};
 use shared::signature::Signer;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use domain::event::EventKind;
 use harness::process::{Redeliver, free_port};
 use harness::redis::unique_prefix;
 use harness::servers::{Cluster, Servers, programs};
@@ -10,12 +11,11 @@ use harness::wait::eventually;
 use harness::world::{Settings, World};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::check_servers::CheckServers;
-use shared::clock::SystemClock;
 use shared::config::Config;
-use shared::event::EventKind;
 use shared::policy::Table;
 use shared::store::server_checks::Severity;
 use shared::store::{Store, StoreError};
+use shared::system_clock::SystemClock;
 
 use crate::deployments::connections;
 

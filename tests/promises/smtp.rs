@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
-use shared::address::Address;
 use shared::config::{SmtpSettings, SmtpTimeouts};
-use shared::outcome::{FaultKind, Outcome, Side};
 use shared::policy::{Class, Table};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};

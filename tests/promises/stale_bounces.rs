@@ -1,10 +1,10 @@
 //! A bounce from before an address's last delivery starts nothing, so that nobody gets a message twice.
 
+use domain::clock::Timestamp;
+use domain::standing::Standing;
 use harness::bounce::{FULL, OK, UNKNOWN, bounce};
 use harness::world::{HOUR, MS, World};
 use serde_json::Value;
-use shared::clock::Timestamp;
-use shared::standing::Standing;
 use shared::store::schedule::Answer;
 
 const JO: &str = "jo@example.com";

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client};
 use harness::process::{Redeliver, free_port};
@@ -16,7 +17,6 @@ use scheduler::intake::json::Reader;
 use scheduler::intake::stream::StreamReader;
 use scheduler::placement::Placer;
 use shared::config::Config;
-use shared::event::EventKind;
 use shared::policy::Table;
 use shared::store::Store;
 use shared::store::journal::EntryId;

@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::Http;
 use harness::process;
 use harness::world::World;
 use serde_json::{Value, json};
-use shared::event::EventKind;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -196,7 +196,7 @@ async fn a_mail_systems_log_is_read_for_its_bounces() {
     let output = input.submit(&["--format", "postfix"]).await;
     assert_eq!((output.status.code(), answers(&output)), (Some(0), json!({"scheduled": 1})));
     let job = world.job(JO).await.job;
-    assert_eq!(job.messages[0].envelope_from.as_ref().map(shared::address::Address::as_str), Some("news@shop.example"));
+    assert_eq!(job.messages[0].envelope_from.as_ref().map(domain::address::Address::as_str), Some("news@shop.example"));
     assert_eq!(job.head.policy, "system-full");
 
     let record = |kind: &str, recipient: &str| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, json, problem};
 use harness::process::Redeliver;
@@ -9,8 +10,8 @@ use harness::redis;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{DAY, LEASE, Settings, World};
 use serde_json::{Value, json};
-use shared::clock::{Clock, SystemClock, Timestamp};
 use shared::config::Config;
+use shared::system_clock::SystemClock;
 
 const JO: &str = "jo@example.com";
 

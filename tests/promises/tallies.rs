@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use domain::destination::Destination;
+use domain::event::{Event, EventKind};
+use domain::outcome::Outcome;
+use domain::reply::Reply;
+use domain::tally::{Tally, TallyResult};
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::random::Random;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{DAY, HOUR, LEASE, Settings, World};
 use serde_json::json;
 use shared::config::{AfterDot, SmtpSettings};
-use shared::event::{Event, EventKind};
-use shared::outcome::Outcome;
-use shared::placement::Destination;
 use shared::policy::Table;
-use shared::reply::Reply;
 use shared::store::schedule::Answer;
 use shared::store::settle::Settled;
-use shared::tally::{Tally, TallyResult};
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;

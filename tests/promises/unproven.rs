@@ -4,11 +4,11 @@
 use std::slice;
 use std::time::Duration;
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::{Breaker, Pace};
 use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
-use shared::event::EventKind;
-use shared::pace::{Breaker, Pace};
-use shared::placement::Destination;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
 use shared::store::destination::BreakerState;
 use shared::store::lease::GivenBack;

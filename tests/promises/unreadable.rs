@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, FULL_FOR_GOOD, OK, UNKNOWN, bounce};
 use harness::proxy::{Fault, RedisProxy};
 use harness::redis;
@@ -12,9 +15,6 @@ use scheduler::upkeep::Task;
 use scheduler::upkeep::reinstate::Reinstate;
 use scheduler::upkeep::repair::Repair;
 use serde_json::json;
-use shared::event::EventKind;
-use shared::placement::Destination;
-use shared::standing::Standing;
 use shared::store::journal::EntryId;
 use shared::store::keys::Keys;
 

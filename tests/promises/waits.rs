@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::outcome::Outcome;
+use domain::pace::{Breaker, Pace, PaceLimits};
+use domain::reply::Reply;
 use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::http::Http;
 use harness::process;
 use harness::world::{DAY, HOUR, LEASE, SECOND, Settings, World, id};
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
-use shared::outcome::Outcome;
-use shared::pace::{Breaker, Pace, PaceLimits};
-use shared::placement::Destination;
-use shared::reply::Reply;
 use shared::store::workers::WorkerId;
 
 const THERE: &str = "one.example";

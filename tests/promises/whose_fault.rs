@@ -3,6 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::clock::{Clock, Timestamp};
+use domain::event::EventKind;
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use harness::bounce::{FULL, bounce};
 use harness::dns::{DnsServer, Mood};
 use harness::process::{Redeliver, free_port};
@@ -12,11 +16,8 @@ use harness::wait::eventually;
 use harness::world::{DAY, Settings, World};
 use hickory_proto::op::ResponseCode;
 use serde_json::json;
-use shared::address::Address;
-use shared::clock::{Clock, SystemClock, Timestamp};
 use shared::config::MxSettings;
-use shared::event::EventKind;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use shared::system_clock::SystemClock;
 use worker::sender::mx::MxSender;
 use worker::sender::{Attempt, Sender};
 

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::reply::Reply;
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::reply::Reply;
 use tokio::sync::watch;
 use worker::sender::{Attempt, Sender};
 

@@ -5,16 +5,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::clock::Clock;
-use shared::job::Message;
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
-use shared::pace::Feedback;
-use shared::placement::Destination;
+use domain::clock::Clock;
+use domain::destination::Destination;
+use domain::job::Message;
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::pace::Feedback;
+use domain::reply::Reply;
+use domain::transcript::Transcript;
 use shared::policy::{Case, Decision, Table, Verdict, decide};
-use shared::reply::Reply;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::Settlement;
-use shared::transcript::Transcript;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 

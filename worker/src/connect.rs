@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use shared::clock::SystemClock;
 use shared::config::Config;
 use shared::open_files;
 use shared::settings::SettingsFaults;
 use shared::store::connection::Connections;
 use shared::store::{Store, StoreError};
+use shared::system_clock::SystemClock;
 
 use crate::content::Contents;
 use crate::routes::Routes;

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::job::ContentRef;
+use domain::outcome::{Fault, FaultKind, Side};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use shared::config;
-use shared::job::ContentRef;
-use shared::outcome::{Fault, FaultKind, Side};
 use shared::whose_fault::{Cause, file_error};
 use tokio::time::{sleep, timeout};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use shared::clock::Clock;
+use domain::clock::Clock;
 
 /// The end of one lease, by the worker's own clock and never later than in Redis. Clones are of the same lease. The default
 /// is an end that never comes.
@@ -53,7 +53,7 @@ impl LeaseEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::clock::{ManualClock, Timestamp};
+    use domain::clock::{ManualClock, Timestamp};
 
     #[test]
     fn a_lease_ends_by_the_time_that_has_passed_since_it_was_asked_for() {

@@ -6,8 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::clock::Timestamp;
 use futures::FutureExt;
-use shared::clock::Timestamp;
 use shared::config;
 use shared::policy::Table;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
@@ -78,7 +78,7 @@ struct Visit {
     permits: Vec<OwnedSemaphorePermit>,
     /// What it could claim at most of unproven destinations.
     places: Vec<OwnedSemaphorePermit>,
-    /// When it was asked for, by [`Clock::running`](shared::clock::Clock::running): leases last from then on.
+    /// When it was asked for, by [`Clock::running`](domain::clock::Clock::running): leases last from then on.
     asked_at: Duration,
     claimed: Result<Claimed, StoreError>,
 }

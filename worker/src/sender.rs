@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use domain::address::Address;
+use domain::outcome::Outcome;
+use domain::transcript::Transcript;
 use serde_json::{Map, Value};
-use shared::address::Address;
-use shared::outcome::Outcome;
-use shared::transcript::Transcript;
 
 pub use contact::Contact;
 pub use fate::Fate;

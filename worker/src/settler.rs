@@ -6,9 +6,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::destination::Destination;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use shared::placement::Destination;
 use shared::store::Store;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::Extended;
@@ -102,7 +102,7 @@ type UnderWay = FuturesUnordered<BoxFuture<'static, Answered>>;
 enum Answered {
     /// It knows all that it was told of this shard.
     Told(u16),
-    /// It was asked at this time, by [`Clock::running`](shared::clock::Clock::running), to lengthen these leases of this shard.
+    /// It was asked at this time, by [`Clock::running`](domain::clock::Clock::running), to lengthen these leases of this shard.
     Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
     /// These destinations of a shard are silent.
     Silent(u16, HashSet<Destination>),

@@ -6,9 +6,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
+use domain::reply::Reply;
+use shared::fingerprint::fingerprint;
 use shared::policy::{Table, reason};
-use shared::reply::Reply;
-use shared::reply::fingerprint::fingerprint;
 
 use super::rig::Random;
 use super::{Figures, figures};

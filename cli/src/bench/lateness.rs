@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::pace::PaceLimits;
 use shared::config::{self, Config};
-use shared::event::EventKind;
-use shared::pace::PaceLimits;
-use shared::placement::Destination;
 use shared::store::journal::EntryId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
+use domain::job::ContentRef;
+use domain::outcome::Outcome;
+use domain::transcript::Transcript;
 use shared::config::{Config, SmtpSettings, Worker};
-use shared::job::ContentRef;
-use shared::outcome::Outcome;
 use shared::postfix::tool;
-use shared::transcript::Transcript;
 use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};

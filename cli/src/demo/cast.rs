@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::clock::{Clock, Timestamp};
+use domain::clock::{Clock, Timestamp};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -231,7 +231,7 @@ fn message_id(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::clock::ManualClock;
+    use domain::clock::ManualClock;
     use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
     use tokio::time::timeout;
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use shared::standing::Standing;
+use domain::standing::Standing;
 
 use super::campaign::Answers;
 use super::cast::Member;

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use shared::event::{Event, EventKind};
-use shared::standing::Standing;
+use domain::event::{Event, EventKind};
+use domain::standing::Standing;
 
 /// The stories of all jobs.
 #[derive(Debug, Default)]

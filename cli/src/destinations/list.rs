@@ -1,8 +1,9 @@
 //! `redeliver destinations list`: over the API, those in trouble first, then those with work.
 
 use anyhow::Result;
+use domain::clock::{Clock, Timestamp};
 use serde_json::Value;
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::system_clock::SystemClock;
 
 use super::{breaker, hold};
 use crate::api::text;

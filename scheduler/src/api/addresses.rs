@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use domain::account::Account;
+use domain::address::Address;
+use domain::job::{JobId, Try};
+use domain::standing::{Standing, StandingRecord};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::account::Account;
-use shared::address::Address;
-use shared::job::{JobId, Try};
 use shared::policy::Table;
-use shared::standing::{Standing, StandingRecord};
 use shared::store::address::JobReport;
 use shared::store::facts::Word;
 use shared::store::waits::WaitsFor;

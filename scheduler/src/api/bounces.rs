@@ -2,8 +2,8 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use domain::bounce::Bounce;
 use serde_json::Value;
-use shared::bounce::Bounce;
 use shared::store::StoreError;
 
 use super::Api;

@@ -4,10 +4,10 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use domain::address::Address;
+use domain::destination::Destination;
+use domain::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use serde_json::{Value, json};
-use shared::address::Address;
-use shared::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
-use shared::placement::Destination;
 use shared::store::destination::{BreakerState, PaceReport, Waiting};
 
 use super::Api;

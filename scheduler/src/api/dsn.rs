@@ -5,8 +5,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use domain::account::Account;
 use serde::Deserialize;
-use shared::account::Account;
 
 use super::Api;
 use super::items::collect;

@@ -2,8 +2,8 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use domain::fact::Fact;
 use serde_json::Value;
-use shared::fact::Fact;
 use shared::store::StoreError;
 
 use super::Api;

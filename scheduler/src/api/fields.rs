@@ -4,8 +4,8 @@
 use std::ops::RangeInclusive;
 
 use axum::extract::{FromRequest, Request};
+use domain::clock::Timestamp;
 use serde_json::{Map, Value};
-use shared::clock::Timestamp;
 
 use super::Api;
 use super::items::{DOCUMENT, collect, essence};

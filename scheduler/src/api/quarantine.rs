@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use domain::clock::Timestamp;
+use domain::job::JobId;
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
-use shared::job::JobId;
 use shared::store::quarantine::Quarantined;
 
 use super::Api;

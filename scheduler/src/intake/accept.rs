@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::bounce::Bounce;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::job::{Head, JobId};
+use domain::standing::StandingRecord;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
-use shared::bounce::Bounce;
-use shared::clock::Timestamp;
-use shared::job::{Head, JobId};
-use shared::placement::Destination;
 use shared::policy::{Case, Rulings, Table, Verdict};
-use shared::standing::StandingRecord;
 use shared::store::schedule::{Answer, Arrival, Purpose};
 use shared::store::{Store, StoreError};
 

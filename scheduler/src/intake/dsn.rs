@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
+use domain::account::Account;
+use domain::address::Address;
+use domain::bounce::{Bounce, derived_message_id};
+use domain::clock::Timestamp;
+use domain::job::{JobId, Message};
 use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
-use shared::account::Account;
-use shared::address::Address;
-use shared::bounce::{Bounce, derived_message_id};
-use shared::clock::Timestamp;
 use shared::config::Config;
 use shared::dsn::{Recipient, Report};
-use shared::job::{JobId, Message};
 use shared::store::{Store, StoreError};
 use shared::verp::{Token, Verp};
 

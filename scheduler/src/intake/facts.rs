@@ -1,10 +1,10 @@
 //! The JSON adapter of facts: one object of the wire format is one fact. Whatever is wrong is refused with the field's name,
 //! its value, and what is allowed there.
 
+use domain::account::Account;
+use domain::fact::{Fact, FactKind};
 use serde::Deserialize;
 use serde_json::Value;
-use shared::account::Account;
-use shared::fact::{Fact, FactKind};
 
 use super::json::Refusal;
 use super::json::field::{Field, Kind, Text, object};
@@ -56,8 +56,8 @@ pub fn read(item: Value) -> Result<Fact, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use domain::clock::Timestamp;
     use serde_json::json;
-    use shared::clock::Timestamp;
 
     use super::*;
 

@@ -4,14 +4,14 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use domain::account::Account;
+use domain::bounce::{Bounce, derived_message_id};
+use domain::clock::Timestamp;
+use domain::job::{ContentRef, ExpiresAt, Message};
+use domain::reply::Reply;
+use domain::status::{EnhancedStatus, StatusClass};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use shared::account::Account;
-use shared::bounce::{Bounce, derived_message_id};
-use shared::clock::Timestamp;
-use shared::job::{ContentRef, ExpiresAt, Message};
-use shared::reply::Reply;
-use shared::status::{EnhancedStatus, StatusClass};
 
 mod content;
 pub(super) mod field;

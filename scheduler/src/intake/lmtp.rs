@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::account::Account;
+use domain::account::Account;
 use shared::config::Lmtp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use domain::bounce::Bounce;
+use domain::event::Event;
 use serde_json::{Map, Value};
-use shared::bounce::Bounce;
-use shared::event::Event;
 use shared::store::intake::{IntakeEntry, LeftEntry};
 use shared::store::{Store, StoreError};
 use tokio::time::sleep;

@@ -7,11 +7,11 @@ use std::mem;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use domain::bounce::Bounce;
+use domain::clock::Timestamp;
+use domain::fact::{Fact, FactKind};
 use serde_json::{Value, json};
-use shared::bounce::Bounce;
-use shared::clock::Timestamp;
 use shared::config::{Hook, Hooks, Service};
-use shared::fact::{Fact, FactKind};
 use shared::store::{Store, StoreError};
 
 use super::accept::{Accept, Answered, FactAnswered};

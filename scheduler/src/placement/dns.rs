@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
+use domain::outcome::{Fault, Side};
 use futures::future::join_all;
 use shared::config::Placement;
 use shared::dns::{self, DnsError};
-use shared::outcome::{Fault, Side};
 use shared::placement::propose::MailHosts;
 use shared::troubles::{News, Troubles};
 use tokio::sync::Semaphore;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::clock::Timestamp;
+use domain::clock::Timestamp;
 use shared::store::{Store, StoreError};
 
 /// How often the clocks are looked at, in real time.

@@ -7,8 +7,8 @@ use url::Url;
 
 use super::names::{is_this_machine, parse_url};
 use super::read::{SECOND, set};
-use crate::job::CONTENT_SCHEMES;
 use crate::settings::Section;
+use domain::job::CONTENT_SCHEMES;
 
 /// `[content]`
 #[derive(Clone, Debug, Default)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::names::read_plain;
 use super::read::{SECOND, set};
 use super::secret::Secret;
-use crate::account::Account;
 use crate::settings::{Section, SettingsFault};
+use domain::account::Account;
 
 /// For how long after it was signed a request is taken where nobody says; some services try again for eight hours.
 const WINDOW: Duration = Duration::from_secs(12 * 3_600);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::read::{SECOND, set, set_number};
 use super::secret::Secret;
-use crate::account::Account;
-use crate::address::Address;
 use crate::settings::Section;
 use crate::verp::Verp;
+use domain::account::Account;
+use domain::address::Address;
 
 /// The shortest key: HMAC-SHA256 wants no less than half of its output (RFC 2104, section 3).
 const KEY_MIN: usize = 16;

@@ -8,9 +8,9 @@ use mail_parser::DateTime;
 use super::fields::{Field, Group, groups};
 use super::mime::{Mail, Part, instant};
 use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, cut, name, on_one_line, text, without_success};
-use crate::clock::Timestamp;
-use crate::reply::{MAX_TEXT, Reply, stage};
-use crate::status::{EnhancedStatus, StatusClass};
+use domain::clock::Timestamp;
+use domain::reply::{MAX_TEXT, Reply, stage};
+use domain::status::{EnhancedStatus, StatusClass};
 
 /// For how many recipients of one report the words for people are asked.
 const MAX_SILENT: usize = 16;

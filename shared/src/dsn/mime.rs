@@ -13,7 +13,7 @@ use mail_parser::{ContentType, DateTime, Message, MessageParser, MimeHeaders};
 
 use super::quote::{date, unquoted};
 use super::{begins_with, cut, lossy};
-use crate::clock::Timestamp;
+use domain::clock::Timestamp;
 
 /// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
 const MAX_DEPTH: usize = 6;

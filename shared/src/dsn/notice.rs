@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::mime::Mail;
 use super::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, name, on_one_line, without_success};
-use crate::reply::Reply;
+use domain::reply::Reply;
 
 /// Reads such a notice; `None` where the message is none.
 pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {

@@ -4,7 +4,7 @@ use mail_parser::DateTime;
 
 use super::begins_with;
 use super::mime::instant;
-use crate::clock::Timestamp;
+use domain::clock::Timestamp;
 
 /// `text` without one level of quoting, where most of it is quoted; else as it is. Words that stand above what was handed
 /// on stay.

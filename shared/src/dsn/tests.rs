@@ -2,7 +2,7 @@
 
 use super::dialect::names;
 use super::{Kind, MAX_NAME, Recipient, Report};
-use crate::address::Address;
+use domain::address::Address;
 
 macro_rules! fixtures {
     ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };

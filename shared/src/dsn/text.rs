@@ -8,7 +8,7 @@ use super::{
     Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, begins_with, cut, on_one_line,
     without_success,
 };
-use crate::reply::{MAX_TEXT, Reply, stage};
+use domain::reply::{MAX_TEXT, Reply, stage};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
 const MAX_WORDS: usize = 64 * 1024;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use toml::{Table, Value};
 
 use super::providers::Provider;
-use crate::address::Address;
 use crate::settings::{Section, SettingsFault};
+use domain::address::Address;
 
 /// Reads a file that holds nothing but `[[provider]]` sections.
 pub(super) fn providers(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<Provider> {

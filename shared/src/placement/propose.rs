@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Destination;
 use super::providers::Providers;
+use domain::destination::Destination;
 
 /// How long the name of a site may be, in bytes. It is a part of keys.
 const SITE_MAX: usize = 160;

@@ -7,8 +7,9 @@ use std::sync::LazyLock;
 
 use toml::Table;
 
-use super::{Destination, load};
+use super::load;
 use crate::settings::SettingsFault;
+use domain::destination::Destination;
 
 /// The table that ships: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("providers.toml");

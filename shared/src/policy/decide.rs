@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::hint::{asked, asking, hint};
 use super::row::{Final, HintUse, Row, Scope};
 use super::table::Table;
-use crate::clock::Timestamp;
-use crate::outcome::{Fault, FaultKind, Outcome, Side};
-use crate::reply::Reply;
-use crate::standing::Standing;
+use domain::clock::Timestamp;
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::reply::Reply;
+use domain::standing::Standing;
 
 /// What a job's outcome leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]

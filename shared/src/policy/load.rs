@@ -6,14 +6,14 @@ use regex::RegexBuilder;
 use toml::Table as Toml;
 
 use super::jitter::Jitter;
-use super::pattern::StatusPattern;
 use super::ranking::Ranking;
 use super::reason::{REASONS, Reason};
 use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
 use super::table::Table;
-use crate::account::Account;
-use crate::placement::is_destination_name;
 use crate::settings::{Section, SettingsFault, SettingsFaults};
+use domain::account::Account;
+use domain::destination::is_destination_name;
+use domain::status::pattern::StatusPattern;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -247,7 +247,7 @@ fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
 mod tests {
     use super::*;
     use crate::policy::{Class, Final};
-    use crate::reply::Reply;
+    use domain::reply::Reply;
 
     #[test]
     fn a_file_replaces_rows_by_name_and_adds_others() {

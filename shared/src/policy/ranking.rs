@@ -1,10 +1,10 @@
 //! The rows of a policy in the order of how specific they are, by the reply's reason, so that the first that matches is
 //! the one, and most rows are never asked. Knows nothing of what a row calls for.
 
-use super::pattern::StatusPattern;
 use super::reason::{REASONS, Reason};
 use super::row::Row;
-use crate::reply::Reply;
+use domain::reply::Reply;
+use domain::status::pattern::StatusPattern;
 
 /// What a reply has to match to fall under a row.
 #[derive(Clone, Debug)]

@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use serde::{Serialize, Serializer};
 
-use super::pattern::StatusPattern;
-use crate::reply::Reply;
-use crate::reply::stage::Stage;
+use domain::reply::Reply;
+use domain::reply::stage::Stage;
+use domain::status::pattern::StatusPattern;
 use texts::Texts;
 
 mod load;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::jitter::Jitter;
-use super::pattern::StatusPattern;
 use super::ranking::Whose;
 use super::reason::Reason;
-use crate::pace::Feedback;
-use crate::reply::Reply;
-use crate::standing::Standing;
+use domain::pace::Feedback;
+use domain::reply::Reply;
+use domain::standing::Standing;
+use domain::status::pattern::StatusPattern;
 
 /// What a failure says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use super::decide::{Case, Verdict, bounded_hint, judge};
 use super::reason::{self, Reason};
 use super::row::{HintUse, Row};
 use super::table::Table;
-use crate::clock::Timestamp;
-use crate::reply::Reply;
+use domain::clock::Timestamp;
+use domain::reply::Reply;
 
 /// How many replies are remembered; more of them are all different anyway.
 const REPLIES_MAX: usize = 512;
@@ -62,8 +62,8 @@ impl<'t> Rulings<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Outcome;
     use crate::policy::decide;
+    use domain::outcome::Outcome;
 
     const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);
 

@@ -9,9 +9,9 @@ use super::raw::{self, Text};
 use super::scripts::LOOK_UP;
 use super::waits::WaitsFor;
 use super::{BATCH_MAX, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::job::{Job, JobId};
-use crate::standing::StandingRecord;
+use domain::clock::Timestamp;
+use domain::job::{Job, JobId};
+use domain::standing::StandingRecord;
 
 /// How many leases are looked through for the one that holds a job.
 const LEASES_READ: usize = 1_000;

@@ -9,9 +9,9 @@ use super::lease_token::LeaseToken;
 use super::raw::Text;
 use super::scripts::{CLAIM, ms};
 use super::{BATCH_MAX, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::job::{CorruptRecord, Job, JobId};
-use crate::placement::Destination;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::job::{CorruptRecord, Job, JobId};
 
 /// How much one claim may take.
 #[derive(Clone, Copy, Debug)]

@@ -10,9 +10,9 @@ use deadpool_redis::redis::pipe;
 use super::raw::{self, Text};
 use super::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
 use super::{Store, StoreError};
-use crate::clock::Timestamp;
-use crate::pace::{Pace, PaceLimits, limits_for};
-use crate::placement::Destination;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::pace::{Pace, PaceLimits, limits_for};
 
 /// What is a token but for this much is one: see `pace.lua`.
 const TOKEN_ROUNDING: f64 = 1e-6;

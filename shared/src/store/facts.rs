@@ -5,11 +5,11 @@ use futures::future::try_join_all;
 use super::raw::Text;
 use super::scripts::FACTS;
 use super::{BATCH_MAX, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::fact::FactKind;
-use crate::job::JobId;
-use crate::placement::Destination;
-use crate::standing::StandingRecord;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::fact::FactKind;
+use domain::job::JobId;
+use domain::standing::StandingRecord;
 
 /// A fact on its way into the store.
 #[derive(Clone, Debug)]

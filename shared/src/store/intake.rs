@@ -10,7 +10,7 @@ use super::connection::sort_answer;
 use super::raw::{self, Text};
 use super::scripts::ms;
 use super::{Store, StoreError};
-use crate::event::Event;
+use domain::event::Event;
 
 /// The consumer group of the schedulers.
 const GROUP: &str = "schedulers";

@@ -9,8 +9,8 @@ use deadpool_redis::redis::Value;
 use super::raw::{self, Text};
 use super::scripts::NOTE;
 use super::{Store, StoreError};
-use crate::clock::Timestamp;
-use crate::event::Event;
+use domain::clock::Timestamp;
+use domain::event::Event;
 
 /// The id of a journal entry, as Redis gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -6,7 +6,7 @@ use deadpool_redis::redis::pipe;
 use super::raw::Text;
 use super::scripts::LIMIT;
 use super::{BATCH_MAX, OverShards, Store, StoreError};
-use crate::pace::limits_for;
+use domain::pace::limits_for;
 
 impl Store {
     /// Gives every destination of the agenda the limits that the rules of this process say, and takes from it those that

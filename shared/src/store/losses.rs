@@ -12,7 +12,7 @@ use super::lease_token::LeaseToken;
 use super::repair::Repaired;
 use super::scripts::{NOTE, ms};
 use super::{Store, StoreError};
-use crate::event::Event;
+use domain::event::Event;
 
 /// How often each process looks at all shards.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use super::raw::Text;
 use super::{BATCH_MAX, Store, StoreError};
 use crate::placement::propose::{MailHosts, Proposal};
 use crate::placement::providers::Providers;
-use crate::placement::{Destination, shard};
+use domain::destination::{Destination, shard};
 
 mod recent;
 

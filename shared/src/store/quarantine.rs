@@ -6,8 +6,8 @@ use futures::future::try_join_all;
 use super::raw::Text;
 use super::scripts::PUT_BACK;
 use super::{BATCH_MAX, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::job::JobId;
+use domain::clock::Timestamp;
+use domain::job::JobId;
 
 /// A job in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,12 +4,12 @@ use super::raw::Text;
 use super::scripts::{REFUTE, ms};
 use super::settle::{End, retire_argument};
 use super::{Store, StoreError};
-use crate::clock::Timestamp;
-use crate::event::EventLines;
-use crate::job::Job;
-use crate::pace::Feedback;
-use crate::standing::StandingRecord;
-use crate::tally::Tally;
+use domain::clock::Timestamp;
+use domain::event::EventLines;
+use domain::job::Job;
+use domain::pace::Feedback;
+use domain::standing::StandingRecord;
+use domain::tally::Tally;
 
 /// What a bounce makes of a job that waits for confirmation.
 #[derive(Clone, Debug)]

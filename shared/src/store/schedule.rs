@@ -11,14 +11,14 @@ use serde_json::{Map, Value};
 use super::raw::Text;
 use super::scripts::{SCHEDULE, ms};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::event::EventKind;
-use crate::job::{Head, Job, JobId, Message, first_record};
-use crate::pace::{PaceLimits, limits_for};
-use crate::placement::Destination;
-use crate::reply::Reply;
-use crate::standing::{Standing, StandingRecord};
-use crate::status::EnhancedStatus;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::job::{Head, Job, JobId, Message, first_record};
+use domain::pace::{PaceLimits, limits_for};
+use domain::reply::Reply;
+use domain::standing::{Standing, StandingRecord};
+use domain::status::EnhancedStatus;
 
 /// A bounce that policy has judged, on its way into the store.
 #[derive(Clone, Debug)]
@@ -279,9 +279,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::account::Account;
-    use crate::address::Address;
-    use crate::event::Event;
+    use domain::account::Account;
+    use domain::address::Address;
+    use domain::event::Event;
 
     #[test]
     fn what_the_script_gets_is_an_event_with_what_its_due_instant_is_computed_from_at_the_end() {

@@ -13,11 +13,11 @@ use super::connection::Told;
 use super::lease_token::LeaseToken;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
-use crate::event::EventLines;
-use crate::job::Job;
-use crate::pace::Feedback;
-use crate::standing::Standing;
-use crate::tally::Tally;
+use domain::event::EventLines;
+use domain::job::Job;
+use domain::pace::Feedback;
+use domain::standing::Standing;
+use domain::tally::Tally;
 
 /// For how long a repeated call is answered as it was the first time.
 const ANSWER_KEPT: Duration = Duration::from_secs(600);

@@ -6,9 +6,9 @@ use deadpool_redis::redis::pipe;
 
 use super::raw::Text;
 use super::{Store, StoreError};
-use crate::clock::Timestamp;
-use crate::placement::Destination;
-use crate::tally::Tally;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::tally::Tally;
 
 const DAY_MS: i64 = 86_400_000;
 

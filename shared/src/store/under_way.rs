@@ -7,8 +7,8 @@ use futures::future::try_join_all;
 use super::raw::Text;
 use super::scripts::UNDER_WAY;
 use super::{Store, StoreError};
-use crate::job::JobId;
-use crate::placement::Destination;
+use domain::destination::Destination;
+use domain::job::JobId;
 
 impl Store {
     /// Which of these addresses, by their job's id and destination, a worker may still be sending to although its lease is

@@ -6,7 +6,7 @@ use deadpool_redis::redis::pipe;
 
 use super::scripts::{CLAIM_OCCURRENCE, CLOCK, REINSTATE, ms};
 use super::{BATCH_MAX, OverShards, Store, StoreError};
-use crate::clock::Timestamp;
+use domain::clock::Timestamp;
 
 /// Deliveries are kept by week, counted from the Unix epoch.
 const WEEK_MS: i64 = 7 * 86_400_000;

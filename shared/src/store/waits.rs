@@ -2,8 +2,8 @@
 
 use super::Store;
 use super::destination::{BreakerState, Hold, PaceReport};
-use crate::clock::Timestamp;
-use crate::placement::Destination;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
 
 /// What a job waits for. Of several things the one that lasts longest.
 #[derive(Clone, Debug, PartialEq, Eq)]

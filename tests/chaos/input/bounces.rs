@@ -1,11 +1,11 @@
 //! Bounces by each of the ways that they come in by.
 
+use domain::clock::Timestamp;
 use harness::http::NDJSON;
 use harness::report::DeliveryReport;
 use reqwest::{Method, RequestBuilder};
 use ring::hmac;
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
 
 use super::{Tries, lmtp, note, request};
 use crate::config::HOOK_KEY;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use shared::event::EventKind;
+use domain::event::EventKind;
 
 use super::{Excuses, Facts, Histories, Verdict};
 use crate::config::{PERMANENT, STEPS};

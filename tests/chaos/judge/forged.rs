@@ -1,8 +1,8 @@
 //! The verdict on forged evidence: each promise that is broken is found, and what a fault explains
 //! is no violation.
 
-use shared::event::EventKind;
-use shared::standing::Standing;
+use domain::event::EventKind;
+use domain::standing::Standing;
 
 use super::judge;
 use crate::fault::Kind;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Excuses, Facts, Histories, Verdict};
 use crate::record::{Bounced, Event, Evidence, Ms, Way};
-use shared::event::EventKind;
+use domain::event::EventKind;
 
 /// What the journal says of one message.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use shared::event::EventKind;
-use shared::standing::Standing;
+use domain::event::EventKind;
+use domain::standing::Standing;
 
 use super::{Excuses, Histories, Verdict, place};
 use crate::record::{Evidence, Ms};

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
-use shared::event::EventKind;
+use domain::event::EventKind;
 
 use super::excuse::SETTLED_MS;
 use super::messages::Stories;

@@ -1,12 +1,12 @@
 //! What was noted by a clock that was an hour ahead does not hold anything up for an hour when that clock is put right.
 
+use domain::clock::Timestamp;
+use domain::event::EventKind;
+use domain::pace::{Breaker, Pace, PaceLimits};
 use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::redis;
 use harness::world::{DAY, HOUR, LEASE, MS, SECOND, Settings, World};
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
-use shared::event::EventKind;
-use shared::pace::{Breaker, Pace, PaceLimits};
 use shared::store::schedule::Answer;
 use shared::store::workers::WorkerId;
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::faketime::FakeClock;
 use harness::process::{Redeliver, free_port};
@@ -11,7 +12,7 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, Deployment, Settings, World};
 use serde_json::json;
-use shared::clock::{Clock, SystemClock, Timestamp};
+use shared::system_clock::SystemClock;
 
 /// Jobs in all, at as many addresses of some domains.
 const JOBS: usize = 40;

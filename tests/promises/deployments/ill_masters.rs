@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use domain::destination::Destination;
 use harness::bounce::{FULL, bounce};
 use harness::servers::{Cluster, programs};
 use harness::wait::eventually;
 use harness::world::{HOUR, SHARDS, World};
-use shared::placement::Destination;
 use shared::store::keys::Keys;
 
 use super::world_on;

@@ -4,13 +4,13 @@
 //!
 //! The atomic way of Valkey 9 is not tried: no distribution that the tests run on has it yet.
 
+use domain::destination::Destination;
+use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::Http;
 use harness::servers::{Cluster, programs};
 use harness::wait::eventually;
 use harness::world::{HOUR, SHARDS, World};
-use shared::event::EventKind;
-use shared::placement::Destination;
 use shared::store::StoreError;
 use shared::store::keys::Keys;
 use shared::store::lease::GivenBack;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::job::JobId;
 use harness::bounce::MAINTENANCE;
 use harness::mail::outcome;
 use harness::random::Random;
 use harness::world::HOUR;
-use shared::job::JobId;
 
 use super::*;
 

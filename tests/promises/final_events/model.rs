@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::standing::Standing;
 use harness::bounce::{AWAY, FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN};
 use harness::world::{DAY, HOUR, LEASE};
-use shared::clock::Timestamp;
-use shared::standing::Standing;
 use shared::store::claim::LeaseKey;
 
 use super::MAX_MESSAGES;

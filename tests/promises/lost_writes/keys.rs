@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
+use domain::destination::Destination;
+use domain::event::EventKind;
+use domain::standing::Standing;
 use harness::bounce::{FULL, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::forgetful::Forgetful;
 use harness::servers::programs;
 use harness::world::{DAY, LEASE, World, id};
 use serde_json::json;
-use shared::event::EventKind;
-use shared::placement::Destination;
-use shared::standing::Standing;
 use shared::store::history::EntryState;
 use shared::store::journal::EntryId;
 use shared::store::schedule::Answer;
@@ -127,7 +127,7 @@ async fn delivered_without_the_delivery_an_old_bounce_starts_a_job() {
     redis.remember();
     world.tell(json!({"recipient": KEPT, "type": "delivered"})).await;
     let mut old = bounce(KEPT, "m1", FULL);
-    old["occurred_at"] = json!(shared::clock::Timestamp::from_ms(world.now().ms() - 60_000));
+    old["occurred_at"] = json!(domain::clock::Timestamp::from_ms(world.now().ms() - 60_000));
     assert_eq!(world.take_in(old.clone()).await, Answer::Stale);
     forget(&redis, &world).await;
     assert!(matches!(world.take_in(old).await, Answer::Scheduled { .. }));

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::pace::{Feedback, Pace, PaceLimits};
 use harness::world::LEASE;
-use shared::clock::Timestamp;
-use shared::pace::{Feedback, Pace, PaceLimits};
 use shared::store::claim::ClaimBounds;
 use shared::store::lease_token::LeaseToken;
 
@@ -161,7 +161,10 @@ impl Model {
         }
         let most = wanted_of_unproven.min(bounds.unproven);
         let least = (wanted_of_unproven - of_awaiting).min(bounds.unproven);
-        assert!((least..=most).contains(&of_unproven), "of unproven destinations: {least} to {most}, not {of_unproven}");
+        assert!(
+            (least..=most).contains(&of_unproven),
+            "of unproven destinations: {least} to {most}, not {of_unproven}"
+        );
         for place in had_of_unproven {
             if is_crowded || of_unproven == bounds.unproven {
                 self.awaiting_answer.insert(place);

@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::outcome::{FaultKind, Outcome, Side};
 use harness::dns::DnsServer;
 use harness::postfix::{Postfix, Settings};
 use harness::wait::eventually;
-use shared::address::Address;
 use shared::config::{MxSettings, TlsMode};
-use shared::outcome::{FaultKind, Outcome, Side};
 use shared::policy::Table;
 use tempfile::TempDir;
 use worker::sender::mx::MxSender;

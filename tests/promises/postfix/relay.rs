@@ -1,11 +1,11 @@
 //! Postfix as the relay.
 
+use domain::address::Address;
+use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
 use harness::sasl::Logins;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use shared::address::Address;
 use shared::config::{Notify, SmtpLogin, SmtpSettings};
-use shared::outcome::{FaultKind, Outcome, Side};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use domain::event::{DropReason, EventKind};
 use harness::bounce::{FULL, bounce};
 use harness::platform::{Platform, Posted, Say};
 use harness::world::{HOUR, World};
-use shared::event::{DropReason, EventKind};
 
 use super::{PATIENT, answer, http_by};
 

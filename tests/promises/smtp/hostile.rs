@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::outcome::{FaultKind, Outcome, Side};
+use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::random::Random;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use shared::address::Address;
 use shared::config::{AfterDot, SmtpSettings, SmtpTimeouts};
-use shared::outcome::{FaultKind, Outcome, Side};
-use shared::transcript::Phase;
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

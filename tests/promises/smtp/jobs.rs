@@ -4,6 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use domain::event::{Event, EventKind};
+use domain::pace::Pace;
+use domain::reply::Reply;
 use futures::future::join_all;
 use harness::bounce::bounce;
 use harness::random::{Random, seeds};
@@ -11,9 +14,6 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{Settings, World};
 use serde_json::json;
 use shared::config::{SmtpSettings, SmtpTimeouts};
-use shared::event::{Event, EventKind};
-use shared::pace::Pace;
-use shared::reply::Reply;
 use worker::sender::smtp::SmtpSender;
 
 const JO: &str = "jo@example.com";

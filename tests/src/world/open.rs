@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::clock::{ManualClock, Timestamp};
+use domain::pace::{DestinationRule, Pace};
 use scheduler::intake::accept::Accept;
 use scheduler::placement::Placer;
-use shared::clock::{ManualClock, SystemClock, Timestamp};
 use shared::config::Config;
-use shared::pace::{DestinationRule, Pace};
 use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::{Limits, Store, StoreError};
+use shared::system_clock::SystemClock;
 use worker::attempt::Attempter;
 use worker::sender::Sender;
 

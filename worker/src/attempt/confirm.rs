@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
-use shared::clock::Timestamp;
-use shared::event::{Event, EventKind};
-use shared::job::{Acceptance, Message};
+use domain::clock::Timestamp;
+use domain::event::{Event, EventKind};
+use domain::job::{Acceptance, Message};
+use domain::tally::TallyResult;
 use shared::store::settle::Settlement;
-use shared::tally::TallyResult;
 
 use super::progress::{Progress, ms};
 

@@ -5,18 +5,18 @@ use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::event::{DropReason, Event, EventKind, EventLines};
+use domain::job::{Job, Message};
+use domain::outcome::{FaultKind, Outcome};
+use domain::pace::Feedback;
+use domain::status::EnhancedStatus;
+use domain::tally::{Tally, TallyResult};
+use domain::transcript::Transcript;
 use serde_json::Map;
-use shared::clock::Timestamp;
-use shared::event::{DropReason, Event, EventKind, EventLines};
-use shared::job::{Job, Message};
-use shared::outcome::{FaultKind, Outcome};
-use shared::pace::Feedback;
 use shared::policy::{Decision, Verdict};
-use shared::status::EnhancedStatus;
 use shared::store::claim::LeasedJob;
 use shared::store::settle::{End, Settlement};
-use shared::tally::{Tally, TallyResult};
-use shared::transcript::Transcript;
 
 use super::confirm::split;
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use shared::troubles::{News, Troubles};
 
 /// How much of a fault's text is shown, in characters.

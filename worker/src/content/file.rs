@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use shared::outcome::Side;
+use domain::outcome::Side;
 use shared::whose_fault::{Cause, file_error};
 use tokio::fs::{self, File};
 use tokio::io::AsyncReadExt;

@@ -1,7 +1,7 @@
 //! What mail must look like on the wire.
 
+use domain::job::is_empty_content;
 use memchr::memchr2_iter;
-use shared::job::is_empty_content;
 
 use super::ContentError;
 

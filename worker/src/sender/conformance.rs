@@ -5,9 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::address::Address;
+use domain::outcome::Outcome;
 use futures::future::join_all;
-use shared::address::Address;
-use shared::outcome::Outcome;
 use tokio::time::timeout;
 
 use super::{Attempt, Sender};

@@ -8,13 +8,13 @@ use std::error::Error;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use domain::clock::{Clock, Timestamp};
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::reply::Reply;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
-use shared::clock::{Clock, Timestamp};
 use shared::config::HttpSettings;
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::reply::Reply;
 use shared::signature::seconds;
 use shared::whose_fault::{own_error, system_error};
 

@@ -1,8 +1,8 @@
 //! Says what it would send, and counts it as delivered: for trying things out.
 
 use async_trait::async_trait;
-use shared::outcome::Outcome;
-use shared::reply::Reply;
+use domain::outcome::Outcome;
+use domain::reply::Reply;
 
 use super::{Attempt, Sender};
 

@@ -1,6 +1,6 @@
 //! Where in its life a job is when it is attempted: what tells two attempts of it apart.
 
-use shared::job::Head;
+use domain::job::Head;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Each settlement of an attempt that counts changes the job's number, and a job that begins, or begins anew, has another

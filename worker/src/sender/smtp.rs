@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use domain::outcome::{Outcome, Side};
+use domain::reply::Reply;
+use domain::transcript::Transcript;
 use shared::config::{AfterDot, SmtpSettings};
-use shared::outcome::{Outcome, Side};
-use shared::reply::Reply;
-use shared::transcript::Transcript;
 
 use self::pool::Pools;
 use self::session::{Manner, Peer, Place};

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::placement::Destination;
+use domain::destination::Destination;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -158,7 +158,7 @@ impl Hanging {
 
 #[cfg(test)]
 mod tests {
-    use shared::clock::Timestamp;
+    use domain::clock::Timestamp;
     use shared::store::claim::{Lease, LeaseKey};
     use shared::store::lease_token::LeaseToken;
     use tokio_util::sync::CancellationToken;

@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use shared::placement::Destination;
+use domain::destination::Destination;
 use shared::store::claim::{Lease, LeaseKey};
 use shared::store::lease::{Extended, GivenBack};
 use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use shared::clock::{Clock, SystemClock, Timestamp};
+use domain::clock::{Clock, Timestamp};
+use shared::system_clock::SystemClock;
 
 use crate::bench::rig::{Random, Zipf};
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use domain::destination::Destination;
+use domain::fact::{Fact, FactKind};
+use domain::job::JobId;
+use domain::standing::StandingRecord;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-use shared::fact::{Fact, FactKind};
-use shared::job::JobId;
-use shared::placement::Destination;
-use shared::standing::StandingRecord;
 use shared::store::StoreError;
 use shared::store::facts::{FactAnswer, Told, Word};
 

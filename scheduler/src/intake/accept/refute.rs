@@ -4,18 +4,18 @@
 use std::mem;
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::event::{DropReason, Event, EventKind, EventLines};
+use domain::job::{Acceptance, Job, Message};
+use domain::outcome::Outcome;
+use domain::pace::Feedback;
+use domain::tally::{Tally, TallyResult};
 use serde_json::Map;
-use shared::clock::Timestamp;
-use shared::event::{DropReason, Event, EventKind, EventLines};
-use shared::job::{Acceptance, Job, Message};
-use shared::outcome::Outcome;
-use shared::pace::Feedback;
 use shared::policy::{Case, Decision, Verdict, decide};
 use shared::store::StoreError;
 use shared::store::refute::{Refutation, Refuted};
 use shared::store::schedule::{AcceptedJob, Answer, Arrival};
 use shared::store::settle::End;
-use shared::tally::{Tally, TallyResult};
 
 use super::Accept;
 

@@ -1,7 +1,7 @@
 //! Where a bounce says that its message's content is.
 
+use domain::job::{CONTENT_SCHEMES, ContentRef, is_content_url, is_empty_content};
 use serde_json::Value;
-use shared::job::{CONTENT_SCHEMES, ContentRef, is_content_url, is_empty_content};
 
 use super::field::TEXT_MAX;
 use super::refusal::Refusal;

@@ -3,10 +3,10 @@
 
 use std::borrow::Cow;
 
+use domain::address::Address;
+use domain::clock::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use shared::address::Address;
-use shared::clock::Timestamp;
 
 use super::refusal::Refusal;
 

@@ -5,9 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, TimeDelta};
+use domain::clock::Timestamp;
 use regex::Regex;
 use serde_json::{Value, json};
-use shared::clock::Timestamp;
 
 use super::{LogReader, instant};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{SECOND, set, set_number};
-use crate::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
-use crate::placement::is_destination_name;
 use crate::settings::{Section, SettingsFault};
+use domain::destination::is_destination_name;
+use domain::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 
 const DAY: Duration = super::DAY;
 

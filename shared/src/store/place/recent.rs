@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::mem;
 
-use crate::placement::Destination;
+use domain::destination::Destination;
 
 /// A bounded memory of placements.
 pub(super) struct Recent {

@@ -1,6 +1,6 @@
 //! Evidence as a run without a fault leaves it, and what is forged of it.
 
-use shared::event::EventKind;
+use domain::event::EventKind;
 
 use crate::fault::Kind;
 use crate::judge::place;

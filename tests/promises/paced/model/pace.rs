@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use shared::clock::Timestamp;
-use shared::pace::{Feedback, Pace, PaceLimits};
+use domain::clock::Timestamp;
+use domain::pace::{Feedback, Pace, PaceLimits};
 use shared::store::destination::BreakerState;
 use shared::store::lease_token::LeaseToken;
 

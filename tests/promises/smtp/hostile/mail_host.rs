@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use domain::address::Address;
+use domain::outcome::{FaultKind, Outcome, Side};
 use futures::future::join_all;
 use harness::smtp::SmtpPeer;
-use shared::address::Address;
 use shared::config::{MxSettings, SmtpTimeouts};
-use shared::outcome::{FaultKind, Outcome, Side};
 use worker::sender::Attempt;
 use worker::sender::mx::MxSender;
 

@@ -1,6 +1,6 @@
 //! The arguments of a command, with the envelope in its places.
 
-use shared::reply::Reply;
+use domain::reply::Reply;
 
 use crate::sender::Attempt;
 
@@ -54,7 +54,7 @@ fn replace(argument: &str, values: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::address::Address;
+    use domain::address::Address;
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::reply::Reply;
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::reply::Reply;
 
 /// How the exit statuses that speak of the message or the address end (sysexits.h), with the reply that stands for each
 /// where the output has none.

@@ -1,9 +1,9 @@
 //! What the platform's answer says: by its JSON where it has a body, else by its status.
 
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::reply::Reply;
 use serde::Deserialize;
-use shared::outcome::{Fault, FaultKind, Outcome};
 use shared::policy::hint::asking;
-use shared::reply::Reply;
 
 /// How much of an answer that is not understood is shown, in characters.
 const SHOWN_CHARS: usize = 80;

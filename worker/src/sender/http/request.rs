@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use domain::address::Address;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shared::address::Address;
 
 use crate::sender::Attempt;
 

@@ -6,10 +6,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::reply::Reply;
 use shared::config::MxSettings;
 use shared::dns::{self, DnsError, MailHost};
-use shared::outcome::{Fault, FaultKind, Outcome};
-use shared::reply::Reply;
 use tokio::time::timeout;
 
 use super::public::{is_of_a_host, is_public};

@@ -1,6 +1,6 @@
 //! Why a host was passed over, and what it comes to where no host would have us.
 
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
 
 use super::hosts::Lookup;
 use crate::sender::smtp::stop::{Stop, Why, outcome_of};

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 
-use shared::outcome::{FaultKind, Side};
+use domain::outcome::{FaultKind, Side};
 use shared::whose_fault::{Cause, NO_SOURCE, When, network_error, own_error};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;

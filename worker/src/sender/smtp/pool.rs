@@ -6,9 +6,9 @@ use std::time::{Duration, Instant as StdInstant};
 
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
-use shared::outcome::FaultKind;
-use shared::reply::Reply;
-use shared::transcript::Phase;
+use domain::outcome::FaultKind;
+use domain::reply::Reply;
+use domain::transcript::Phase;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::open_sessions::{KeptSessions, OpenSessions};

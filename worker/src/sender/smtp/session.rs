@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
+use domain::outcome::FaultKind;
+use domain::transcript::{Phase, Transcript};
 use shared::config::{SessionSettings, SmtpLogin, TlsMode};
-use shared::outcome::FaultKind;
-use shared::transcript::{Phase, Transcript};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;

@@ -1,9 +1,9 @@
 //! Why a conversation ended without the message being taken.
 
-use shared::outcome::{Fault, FaultKind, Outcome, Side};
-use shared::reply::Reply;
-use shared::reply::stage::Stage;
-use shared::transcript::Phase;
+use domain::outcome::{Fault, FaultKind, Outcome, Side};
+use domain::reply::Reply;
+use domain::reply::stage::Stage;
+use domain::transcript::Phase;
 
 use super::wire::{Said, Silence};
 

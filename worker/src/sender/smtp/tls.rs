@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use domain::outcome::FaultKind;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, WantsClientCert};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ConfigBuilder, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
-use shared::outcome::FaultKind;
 use shared::store::connection::servers::Tls;
 use shared::whose_fault::{OWN_TLS, When, network_error};
 use tokio::net::TcpStream;

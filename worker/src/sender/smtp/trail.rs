@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use shared::transcript::{Phase, Transcript};
+use domain::transcript::{Phase, Transcript};
 
 use super::session::Session;
 

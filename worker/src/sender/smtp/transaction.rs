@@ -5,9 +5,9 @@ use std::future::pending;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use shared::outcome::FaultKind;
-use shared::reply::Reply;
-use shared::transcript::Phase;
+use domain::outcome::FaultKind;
+use domain::reply::Reply;
+use domain::transcript::Phase;
 use tokio::time::timeout;
 
 use super::dots::dot_stuffed;

@@ -4,8 +4,8 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use shared::outcome::{FaultKind, Side};
-use shared::reply::Reply;
+use domain::outcome::{FaultKind, Side};
+use domain::reply::Reply;
 use shared::whose_fault::{Cause, When, network_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

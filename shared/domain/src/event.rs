@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
+use crate::destination::Destination;
 use crate::job::Message;
 use crate::pace::PaceLimits;
-use crate::placement::Destination;
 use crate::standing::Standing;
 use crate::status::EnhancedStatus;
 use crate::transcript::Transcript;

@@ -12,7 +12,7 @@ use url::Url;
 use crate::account::Account;
 use crate::address::Address;
 use crate::clock::{Timestamp, as_ms};
-use crate::placement::Destination;
+use crate::destination::Destination;
 use crate::reply::Reply;
 use crate::status::EnhancedStatus;
 

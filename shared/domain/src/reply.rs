@@ -6,7 +6,6 @@ use std::fmt;
 use crate::status::{EnhancedStatus, StatusClass};
 use fold::fold;
 
-pub mod fingerprint;
 mod fold;
 pub mod stage;
 

@@ -1,13 +1,11 @@
-//! Instants, and where "now" comes from. Redis's own clock rules in production; tests, simulation and the demo pass
-//! their instants in. Only [`SystemClock`] reads the machine's clock.
+//! Instants, and the trait for where "now" comes from. In production the clock of Redis decides. Tests
+//! and the demo pass their own instants in. The clocks of the machine are in the crate `system`.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
@@ -105,76 +103,6 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn real(&self, span: Duration) -> Duration;
 }
 
-/// The clock that goes on while the machine is suspended. On macOS the monotonic clock does.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const RUNNING: ClockId = ClockId::CLOCK_BOOTTIME;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const RUNNING: ClockId = ClockId::CLOCK_MONOTONIC;
-
-/// The machine's clock; the store's scripts read Redis's own.
-#[derive(Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_ms(since_epoch.as_millis().try_into().unwrap_or(i64::MAX))
-    }
-
-    fn passed_in(&self) -> Option<Timestamp> {
-        None
-    }
-
-    fn running(&self) -> Duration {
-        // `Instant` stands still while the machine is suspended.
-        clock_gettime(RUNNING).expect("every system that this is built for has the clock").into()
-    }
-
-    fn real(&self, span: Duration) -> Duration {
-        span
-    }
-}
-
-/// A clock that runs `speed` times as fast as the machine's, from an instant of choice: the demo's. It stands still until
-/// it is started.
-#[derive(Debug)]
-pub struct FastClock {
-    epoch: Timestamp,
-    started: OnceLock<Instant>,
-    speed: u32,
-}
-
-impl FastClock {
-    /// A clock that shows `epoch` until it is started; a speed of 0 counts as 1.
-    pub fn new(epoch: Timestamp, speed: u32) -> Self {
-        Self { epoch, started: OnceLock::new(), speed: speed.max(1) }
-    }
-
-    /// Lets it run. A clock that runs already goes on as it does.
-    pub fn start(&self) {
-        self.started.get_or_init(Instant::now);
-    }
-}
-
-impl Clock for FastClock {
-    fn now(&self) -> Timestamp {
-        let elapsed = self.started.get().map(Instant::elapsed).unwrap_or_default();
-        self.epoch.plus(elapsed * self.speed)
-    }
-
-    fn passed_in(&self) -> Option<Timestamp> {
-        Some(self.now())
-    }
-
-    fn running(&self) -> Duration {
-        self.started.get().map(Instant::elapsed).unwrap_or_default() * self.speed
-    }
-
-    fn real(&self, span: Duration) -> Duration {
-        span / self.speed
-    }
-}
-
 /// A clock that stands still until it is moved: the tests'.
 #[derive(Debug)]
 pub struct ManualClock {
@@ -232,8 +160,6 @@ mod tests {
         assert_eq!(clock.running(), Duration::from_secs(3));
         clock.set(Timestamp::from_ms(2_000));
         assert_eq!(clock.running(), Duration::from_secs(4));
-        let before = SystemClock.running();
-        assert!(SystemClock.running() >= before);
     }
 
     #[test]

@@ -88,7 +88,7 @@ const MAIL: (&str, &[&str]) = (
 
 /// Notes in a reply what it answered, where what was said around it tells, and the reply does not. Where it was the content,
 /// the recipient had been accepted before, and "unknown" is a filter's word.
-pub(crate) fn note(reply: &mut Reply, said: &str) {
+pub fn note(reply: &mut Reply, said: &str) {
     if reply.text.is_empty() || reply.text.contains("in reply to") {
         return;
     }

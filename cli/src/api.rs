@@ -109,7 +109,7 @@ impl Api {
 
     fn client(&self) -> Result<&Client> {
         if self.client.get().is_none() {
-            shared::tls::prepare();
+            system::tls::prepare();
             // Where two were made at once the first one stays.
             let _ = self.client.set(Client::builder().timeout(ANSWER_MAX).build()?);
         }

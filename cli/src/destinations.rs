@@ -13,7 +13,7 @@ use reqwest::Method;
 use scheduler::placement::dns::Dns;
 use scheduler::placement::propose;
 use serde_json::{Value, json};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 use crate::api::{Api, Call, text};
 use crate::figures::thousands;

@@ -17,7 +17,7 @@ use scheduler::intake::maillog::LogReader;
 use scheduler::intake::maillog::kumomta::Kumomta;
 use scheduler::intake::maillog::postfix::Postfix;
 use serde_json::{Value, json};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio_util::sync::CancellationToken;
 

@@ -191,5 +191,5 @@ fn burst(rate: f64) -> f64 {
 
 fn read_file(path: &Path) -> Result<String, String> {
     let fault = |why: String| format!("access.tokens_file: {}: {why}", path.display());
-    config::files::read_text(path).map_err(fault)
+    typed_toml::files::read_text(path).map_err(fault)
 }

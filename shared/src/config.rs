@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use crate::placement::providers::Providers;
 use crate::policy;
-use crate::settings::{SettingsFault, SettingsFaults};
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 use domain::pace::{DestinationRule, Pace};
+use typed_toml::fault::{SettingsFault, SettingsFaults};
 
 mod access;
 mod connections;
 mod content;
-pub mod files;
 mod hooks;
 mod hosts;
 mod names;
@@ -25,7 +24,6 @@ mod open_files;
 mod read;
 mod redis;
 mod returned;
-mod secret;
 mod senders;
 mod smtp;
 mod stream;
@@ -37,10 +35,10 @@ pub use hooks::{Hook, Hooks, Service};
 pub use hosts::{HostRule, NotAHostRule};
 pub use redis::Redis;
 pub use returned::{Lmtp, Returned};
-pub use secret::Secret;
 pub use senders::{CommandSettings, HttpSettings, PLACEHOLDERS};
 pub use smtp::{AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 pub use stream::Stream;
+pub use typed_toml::secret::Secret;
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("config/default.toml");
@@ -254,7 +252,7 @@ impl Config {
             .collect();
         let Some(path) = file else { return Self::from_layers(&[("default.toml", DEFAULT)], &variables) };
         let name = path.display().to_string();
-        let text = files::read_text(path).map_err(|why| {
+        let text = typed_toml::files::read_text(path).map_err(|why| {
             let text = format!("{why}; name another file with --config or REDELIVER_CONFIG");
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "file".to_owned(), text }])
         })?;
@@ -273,7 +271,7 @@ impl Config {
     pub fn policy(&self) -> Result<std::sync::Arc<policy::Table>, SettingsFaults> {
         let Some(path) = &self.policy_file else { return Ok(policy::Table::embedded()) };
         let name = path.display().to_string();
-        let text = files::read_text(path).map_err(|text| {
+        let text = typed_toml::files::read_text(path).map_err(|text| {
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "policy.file".to_owned(), text }])
         })?;
         policy::Table::with_file(&name, &text).map(Into::into)

@@ -7,17 +7,10 @@ pub mod dsn;
 pub mod fingerprint;
 pub mod placement;
 pub mod policy;
-pub mod settings;
 pub mod signature;
 pub mod verp;
-pub mod whose_fault;
 
 pub mod config;
-pub mod dns;
-pub mod open_files;
 pub mod postfix;
 pub mod store;
-pub mod system_clock;
 pub mod telemetry;
-pub mod tls;
-pub mod troubles;

@@ -7,7 +7,7 @@ use harness::process::{Redeliver, free_port};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, SECOND, World};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 mod frozen;
 mod set_back;

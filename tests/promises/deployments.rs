@@ -30,7 +30,7 @@ use shared::store::scripts;
 use shared::store::server_checks::Severity;
 use shared::store::settle::Settled;
 use shared::store::{Store, StoreError};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::time::sleep;
 
 mod ill_masters;

@@ -56,7 +56,7 @@ async fn durability_aof_starts_only_where_the_server_keeps_it() {
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\ndurability = \"aof\"\n");
         let open = async || {
             let limits = Config::embedded().limits(&Table::embedded());
-            let clock = std::sync::Arc::new(shared::system_clock::SystemClock);
+            let clock = std::sync::Arc::new(system::clock::SystemClock);
             Store::open(connections(&redis), &harness::redis::unique_prefix(), 4, limits, clock).await
         };
         let Err(StoreError::Mismatch(why)) = open().await else { panic!("it opened without an append-only file") };

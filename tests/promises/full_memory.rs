@@ -34,7 +34,7 @@ use shared::store::repair::Repaired;
 use shared::store::scripts::{self, WhenFull};
 use shared::store::server_checks::{Finding, ServerReport, Severity};
 use shared::store::settle::{End, SettleCall, Settled, Settlement};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 use crate::deployments::connections;
 

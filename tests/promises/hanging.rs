@@ -17,7 +17,7 @@ use harness::world::{DAY, MS, Settings, World};
 use serde_json::json;
 use shared::config::{Config, MxSettings};
 use shared::policy::Table;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use worker::content::Contents;

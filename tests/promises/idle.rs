@@ -11,7 +11,7 @@ use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
 use shared::config::Config;
 use shared::store::schedule::Answer;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 /// By how much a busy machine may be later than it should.
 const NOISE: Duration = Duration::from_secs(3);

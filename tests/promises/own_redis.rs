@@ -8,7 +8,7 @@ use harness::process::{Redeliver, free_port};
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::{eventually, in_time};
 use serde_json::json;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 

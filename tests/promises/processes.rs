@@ -14,7 +14,7 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, Settings, World};
 use serde_json::{Value, json};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::io::StreamReader;
 

@@ -11,8 +11,8 @@ use harness::redis;
 use harness::smtp::SmtpPeer;
 use harness::wait::eventually;
 use serde_json::json;
-use shared::system_clock::SystemClock;
 use shared::verp::Verp;
+use system::clock::SystemClock;
 
 const KEY: &str = "a key of at least sixteen octets";
 

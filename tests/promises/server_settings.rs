@@ -15,7 +15,7 @@ use shared::config::Config;
 use shared::policy::Table;
 use shared::store::server_checks::Severity;
 use shared::store::{Store, StoreError};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 use crate::deployments::connections;
 

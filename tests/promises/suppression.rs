@@ -11,7 +11,7 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{DAY, LEASE, Settings, World};
 use serde_json::{Value, json};
 use shared::config::Config;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 const JO: &str = "jo@example.com";
 

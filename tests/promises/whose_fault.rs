@@ -17,7 +17,7 @@ use harness::world::{DAY, Settings, World};
 use hickory_proto::op::ResponseCode;
 use serde_json::json;
 use shared::config::MxSettings;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use worker::sender::mx::MxSender;
 use worker::sender::{Attempt, Sender};
 

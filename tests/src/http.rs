@@ -18,7 +18,7 @@ pub const NDJSON: &str = "application/x-ndjson";
 
 /// An HTTP client.
 pub fn client() -> Client {
-    shared::tls::prepare();
+    system::tls::prepare();
     Client::new()
 }
 

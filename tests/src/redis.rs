@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use shared::store::connection::durability::Durability;
-use shared::store::connection::servers::Tls;
 use shared::store::connection::{ConnectionSettings, Connections, Servers};
 use shared::store::private::PrivateRedis;
+use system::tls::TlsFiles;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -56,7 +56,7 @@ pub fn settings() -> ConnectionSettings {
         durability: Durability::Memory,
         durability_timeout: Duration::from_secs(20),
         allow_eviction: false,
-        tls: Tls::default(),
+        tls: TlsFiles::default(),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use shared::config::Config;
-use shared::open_files;
-use shared::settings::SettingsFaults;
 use shared::store::connection::Connections;
 use shared::store::{Store, StoreError};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
+use system::open_files;
+use typed_toml::fault::SettingsFaults;
 
 use crate::content::Contents;
 use crate::routes::Routes;

@@ -15,7 +15,7 @@ use domain::outcome::{Fault, FaultKind, Side};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use shared::config;
-use shared::whose_fault::{Cause, file_error};
+use system::whose_fault::{Cause, file_error};
 use tokio::time::{sleep, timeout};
 
 mod file;

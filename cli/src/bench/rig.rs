@@ -22,7 +22,7 @@ use shared::store::connection::Connections;
 use shared::store::private::PrivateRedis;
 use shared::store::schedule::{Arrival, Purpose};
 use shared::store::{Limits, Store};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

@@ -18,7 +18,7 @@ use domain::pace::Pace;
 use domain::transcript::Transcript;
 use shared::config::{self, Config, MxSettings};
 use shared::store::journal::EntryId;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use worker::sender::mx::MxSender;

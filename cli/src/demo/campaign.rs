@@ -18,7 +18,7 @@ pub(crate) struct Answers {
 
 /// Posts the bounces to the API and counts the answers.
 pub(crate) async fn post(api: &str, bounces: String) -> Result<Answers> {
-    shared::tls::prepare();
+    system::tls::prepare();
     let response = reqwest::Client::new()
         .post(format!("{api}/v1/bounces"))
         .header("content-type", "application/x-ndjson")

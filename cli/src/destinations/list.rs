@@ -3,7 +3,7 @@
 use anyhow::Result;
 use domain::clock::{Clock, Timestamp};
 use serde_json::Value;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 use super::{breaker, hold};
 use crate::api::text;

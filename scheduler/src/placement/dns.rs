@@ -8,9 +8,9 @@ use std::time::{Duration, Instant as StdInstant};
 use domain::outcome::{Fault, Side};
 use futures::future::join_all;
 use shared::config::Placement;
-use shared::dns::{self, DnsError};
 use shared::placement::propose::MailHosts;
-use shared::troubles::{News, Troubles};
+use system::dns::{self, DnsError};
+use system::troubles::{News, Troubles};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 

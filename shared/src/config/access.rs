@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::read::set;
 use crate::access::Grant;
-use crate::settings::Section;
+use typed_toml::section::Section;
+use typed_toml::set::set;
 
 /// `[access]`
 #[derive(Clone, Debug, Default)]

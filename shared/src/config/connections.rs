@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::read::{SECOND, set, set_number};
-use crate::settings::Section;
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set, set_number};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use url::Url;
 
 use super::names::{is_this_machine, parse_url};
-use super::read::{SECOND, set};
-use crate::settings::Section;
 use domain::job::CONTENT_SCHEMES;
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set};
 
 /// `[content]`
 #[derive(Clone, Debug, Default)]

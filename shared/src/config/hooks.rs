@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::names::read_plain;
-use super::read::{SECOND, set};
-use super::secret::Secret;
-use crate::settings::{Section, SettingsFault};
 use domain::account::Account;
+use typed_toml::fault::SettingsFault;
+use typed_toml::secret::Secret;
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set};
 
 /// For how long after it was signed a request is taken where nobody says; some services try again for eight hours.
 const WINDOW: Duration = Duration::from_secs(12 * 3_600);
@@ -206,7 +207,7 @@ fn is_topic(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Config, DEFAULT};
-    use crate::settings::SettingsFaults;
+    use typed_toml::fault::SettingsFaults;
 
     fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();

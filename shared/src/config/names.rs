@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
-use super::read::SECOND;
-use crate::settings::Section;
+use typed_toml::section::Section;
+use typed_toml::set::SECOND;
 
 /// The longest name, in characters.
 const NAME_MAX: usize = 64;

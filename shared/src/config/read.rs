@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toml::{Table, Value};
+use typed_toml::set::{DAY, SECOND, set, set_number};
 
 pub(super) mod pace;
 mod smtp;
@@ -12,10 +13,8 @@ mod smtp;
 use super::names::{read_cron, read_name};
 use super::senders::{read_command, read_http};
 use super::{Config, HostRule, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
-use crate::settings::{Section, SettingsFault};
-
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
+use typed_toml::fault::SettingsFault;
+use typed_toml::section::Section;
 
 impl Config {
     /// Takes over what one layer says.
@@ -91,16 +90,6 @@ impl Config {
 }
 
 /// Takes a value over, where a layer has one.
-pub(super) fn set<T>(target: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *target = value;
-    }
-}
-
-pub(super) fn set_number<T: TryFrom<u64>>(target: &mut T, value: Option<u64>) {
-    set(target, value.and_then(|number| T::try_from(number).ok()));
-}
-
 impl Scheduler {
     fn read(&mut self, section: &mut Section<'_, '_>) {
         if let Some(text) = section.text("listen") {

@@ -7,12 +7,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::names::{read_plain, read_prefix};
-use super::read::{SECOND, set, set_number};
-use super::secret::{Secret, read_file};
-use crate::settings::{Section, SettingsFault};
 use crate::store::connection::ConnectionSettings;
 use crate::store::connection::durability::Durability;
-use crate::store::connection::servers::{Login, Sentinels, Servers, Tls, is_tls, read_url};
+use crate::store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
+use system::tls::TlsFiles;
+use typed_toml::fault::SettingsFault;
+use typed_toml::secret::{Secret, read_file};
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set, set_number};
 
 /// The keys that say where Redis is, of which a layer has one at most.
 const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];
@@ -27,7 +29,7 @@ pub struct Redis {
     /// The user and password of the sentinels, where they are not in their URLs.
     pub sentinel_login: Login,
     /// The files of TLS.
-    pub tls: Tls,
+    pub tls: TlsFiles,
     /// What all keys start with.
     pub prefix: String,
     /// How many shards there are.
@@ -175,7 +177,7 @@ impl Redis {
 }
 
 /// Reads `tls_ca_file`, `tls_cert_file` and `tls_key_file`.
-pub(super) fn read_tls(tls: &mut Tls, section: &mut Section<'_, '_>) {
+pub(super) fn read_tls(tls: &mut TlsFiles, section: &mut Section<'_, '_>) {
     if let Some(pem) = read_file(section, "tls_ca_file") {
         if !is_certificates(&pem) {
             section.fault("tls_ca_file", "the file holds no certificate in PEM form");
@@ -242,7 +244,7 @@ fn is_certificates(pem: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, DEFAULT};
-    use crate::settings::SettingsFaults;
+    use typed_toml::fault::SettingsFaults;
 
     fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::read::{SECOND, set, set_number};
-use super::secret::Secret;
-use crate::settings::Section;
 use crate::verp::Verp;
 use domain::account::Account;
 use domain::address::Address;
+use typed_toml::secret::Secret;
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set, set_number};
 
 /// The shortest key: HMAC-SHA256 wants no less than half of its output (RFC 2104, section 3).
 const KEY_MIN: usize = 16;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use url::Url;
 
 use super::names::{is_this_machine, parse_url};
-use super::read::{SECOND, set};
-use super::secret::read_file;
 use super::{HostRule, Route, SenderSettings};
-use crate::settings::{Section, SettingsFault};
 use crate::signature::Signer;
+use typed_toml::fault::SettingsFault;
+use typed_toml::secret::read_file;
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set};
 
 /// What stands for the envelope in a command's arguments.
 pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];

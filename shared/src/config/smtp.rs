@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::HostRule;
-use crate::store::connection::servers::Tls;
+use system::tls::TlsFiles;
 
 /// The settings of a route whose sender is `smtp`.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub struct SessionSettings {
     /// What the peer is asked to report (RFC 3461).
     pub notify: Notify,
     /// The files of TLS.
-    pub certificates: Tls,
+    pub certificates: TlsFiles,
 }
 
 /// Whether a connection is encrypted.
@@ -169,7 +169,7 @@ impl Default for SessionSettings {
             timeouts: SmtpTimeouts::default(),
             after_dot: AfterDot::Resend,
             notify: Notify { failure: true, ..Notify::default() },
-            certificates: Tls::default(),
+            certificates: TlsFiles::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `[intake.stream]`: whether bounces are taken from Redis, and how many at a time.
 
-use super::read::{set, set_number};
-use crate::settings::Section;
+use typed_toml::section::Section;
+use typed_toml::set::{set, set_number};
 
 /// `[intake.stream]`
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use toml::{Table, Value};
 
 use super::providers::Provider;
-use crate::settings::{Section, SettingsFault};
 use domain::address::Address;
+use typed_toml::fault::SettingsFault;
+use typed_toml::section::Section;
 
 /// Reads a file that holds nothing but `[[provider]]` sections.
 pub(super) fn providers(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<Provider> {

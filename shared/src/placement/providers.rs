@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use toml::Table;
 
 use super::load;
-use crate::settings::SettingsFault;
 use domain::destination::Destination;
+use typed_toml::fault::SettingsFault;
 
 /// The table that ships: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("providers.toml");

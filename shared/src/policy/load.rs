@@ -10,10 +10,11 @@ use super::ranking::Ranking;
 use super::reason::{REASONS, Reason};
 use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
 use super::table::Table;
-use crate::settings::{Section, SettingsFault, SettingsFaults};
 use domain::account::Account;
 use domain::destination::is_destination_name;
 use domain::status::pattern::StatusPattern;
+use typed_toml::fault::{SettingsFault, SettingsFaults};
+use typed_toml::section::Section;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);

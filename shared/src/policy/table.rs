@@ -7,9 +7,9 @@ use super::load;
 use super::ranking::{Ranking, Whose};
 use super::reason::{self, Reason};
 use super::row::Row;
-use crate::settings::SettingsFaults;
 use domain::reply::Reply;
 use domain::status::{EnhancedStatus, StatusClass};
+use typed_toml::fault::SettingsFaults;
 
 /// The default table's text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("default.toml");

@@ -15,7 +15,7 @@ use harness::wait::eventually;
 use harness::world::{DAY, LEASE, Settings, World};
 use serde_json::json;
 use shared::policy::Table;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;

@@ -12,7 +12,7 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, Deployment, Settings, World};
 use serde_json::json;
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 /// Jobs in all, at as many addresses of some domains.
 const JOBS: usize = 40;

@@ -11,7 +11,7 @@ use shared::config::Config;
 use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::{Limits, Store, StoreError};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 use worker::attempt::Attempter;
 use worker::sender::Sender;
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
-use shared::troubles::{News, Troubles};
+use system::troubles::{News, Troubles};
 
 /// How much of a fault's text is shown, in characters.
 const SHOWN_CHARS: usize = 300;

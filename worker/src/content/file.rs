@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use domain::outcome::Side;
-use shared::whose_fault::{Cause, file_error};
+use system::whose_fault::{Cause, file_error};
 use tokio::fs::{self, File};
 use tokio::io::AsyncReadExt;
 

@@ -10,7 +10,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt, ObjectStoreScheme};
-use shared::whose_fault::{own_error, system_error};
+use system::whose_fault::{own_error, system_error};
 use url::{Position, Url};
 
 use self::connector::Straight;
@@ -43,7 +43,7 @@ pub(super) struct Found {
 impl Stores {
     /// The places under these URLs, with what the variables say of how to get there. Nothing is connected yet.
     pub(super) fn open(urls: &[Url], variables: &[(String, String)]) -> Result<Self, String> {
-        shared::tls::prepare();
+        system::tls::prepare();
         urls.iter().map(|url| open(url, variables)).collect::<Result<_, _>>().map(Self)
     }
 

@@ -13,7 +13,7 @@ use futures::future::join;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shared::config::CommandSettings;
-use shared::whose_fault::own_error;
+use system::whose_fault::own_error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;

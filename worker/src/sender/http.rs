@@ -16,7 +16,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use shared::config::HttpSettings;
 use shared::signature::seconds;
-use shared::whose_fault::{own_error, system_error};
+use system::whose_fault::{own_error, system_error};
 
 use super::{Attempt, Sender};
 
@@ -36,7 +36,7 @@ impl HttpSender {
     /// # Errors
     /// Where `ca_file` holds no certificates.
     pub fn new(settings: HttpSettings, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        shared::tls::prepare();
+        system::tls::prepare();
         let mut builder = Client::builder()
             .user_agent(concat!("redeliver/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use domain::clock::{Clock, Timestamp};
-use shared::system_clock::SystemClock;
+use system::clock::SystemClock;
 
 use crate::bench::rig::{Random, Zipf};
 

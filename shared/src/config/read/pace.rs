@@ -1,15 +1,12 @@
 //! Reads `[pace]`, `[breaker]` and `[[destination]]`.
 
-use std::time::Duration;
-
 use toml::{Table, Value};
 
-use super::{SECOND, set, set_number};
-use crate::settings::{Section, SettingsFault};
 use domain::destination::is_destination_name;
 use domain::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
-
-const DAY: Duration = super::DAY;
+use typed_toml::fault::SettingsFault;
+use typed_toml::section::Section;
+use typed_toml::set::{DAY, SECOND, set, set_number};
 
 pub(super) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     read_limits(&mut pace.limits, section, "window_max");

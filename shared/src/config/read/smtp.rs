@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::super::names::{read_host, read_plain};
 use super::super::redis::read_tls;
-use super::super::secret::{read_file, without_line_end};
 use super::super::smtp::{
     AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode,
 };
-use super::{HostRule, SECOND, nameserver, set, set_number};
-use crate::settings::Section;
+use super::{HostRule, nameserver};
+use typed_toml::secret::{read_file, without_line_end};
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set, set_number};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -143,7 +144,7 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Config, DEFAULT, SenderSettings};
-    use crate::settings::SettingsFaults;
+    use typed_toml::fault::SettingsFaults;
 
     fn read(route: &str) -> Result<SenderSettings, SettingsFaults> {
         let file = format!("[[route]]\nname = \"r\"\n{route}");

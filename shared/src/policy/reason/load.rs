@@ -2,7 +2,8 @@
 
 use super::texts::Texts;
 use super::{REASONS, ROWS_MAX, Reason, Reasons, Row};
-use crate::settings::{Section, SettingsFault, SettingsFaults};
+use typed_toml::fault::{SettingsFault, SettingsFaults};
+use typed_toml::section::Section;
 
 /// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
 const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";

@@ -18,7 +18,7 @@ use deadpool_redis::redis::{
 
 use super::fault::sort;
 use super::sentinel;
-use super::servers::{ConnectionSettings, Sentinels, Servers, is_tls};
+use super::servers::{ConnectionSettings, Sentinels, Servers, certificates, is_tls};
 use crate::store::StoreError;
 use crate::store::raw::Text;
 
@@ -74,8 +74,8 @@ impl Dialer {
     /// # Errors
     /// [`StoreError::Mismatch`] where they and the files of TLS do not make a connection.
     pub(super) fn new(servers: &Servers, settings: &ConnectionSettings) -> Result<Self, StoreError> {
-        crate::tls::prepare();
-        let certificates = settings.tls.certificates();
+        system::tls::prepare();
+        let certificates = certificates(&settings.tls);
         let response_timeout = settings.response_timeout + settings.durability.wait_max(settings.durability_timeout);
         let shape = match servers {
             Servers::Single(node) => Shape::Single(node.clone()),

@@ -7,6 +7,8 @@ use deadpool_redis::redis::{
     ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
 };
 
+use system::tls::TlsFiles;
+
 use super::durability::Durability;
 
 /// Where Redis is.
@@ -42,15 +44,6 @@ pub struct Login {
     pub password: Option<String>,
 }
 
-/// The files of TLS, as PEM.
-#[derive(Clone, Default)]
-pub struct Tls {
-    /// Certificates of the authorities that are trusted; none: those that the system trusts.
-    pub authority: Option<Vec<u8>>,
-    /// Our own certificate and its key, where the server asks for one.
-    pub certificate: Option<(Vec<u8>, Vec<u8>)>,
-}
-
 /// How connections are made and used.
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
@@ -67,7 +60,7 @@ pub struct ConnectionSettings {
     /// Whether an operator insists on a server that evicts keys.
     pub allow_eviction: bool,
     /// The files of TLS.
-    pub tls: Tls,
+    pub tls: TlsFiles,
 }
 
 /// Why a text is no place of a Redis. It does not quote the text, which may hold a password.
@@ -174,29 +167,15 @@ impl fmt::Debug for Login {
     }
 }
 
-impl Tls {
-    /// Whether it says anything.
-    pub fn is_empty(&self) -> bool {
-        self.authority.is_none() && self.certificate.is_none()
-    }
-
-    /// In the form that connections are made with.
-    pub(super) fn certificates(&self) -> TlsCertificates {
-        let own = self.certificate.as_ref();
-        TlsCertificates {
-            client_tls: own.map(|(client_cert, client_key)| ClientTlsConfig {
-                client_cert: client_cert.clone(),
-                client_key: client_key.clone(),
-            }),
-            root_cert: self.authority.clone(),
-        }
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (authority, certificate) = (self.authority.is_some(), self.certificate.is_some());
-        f.debug_struct("Tls").field("authority", &authority).field("certificate", &certificate).finish()
+/// The files of TLS as connections to Redis take them.
+pub(super) fn certificates(tls: &TlsFiles) -> TlsCertificates {
+    let own = tls.certificate.as_ref();
+    TlsCertificates {
+        client_tls: own.map(|(client_cert, client_key)| ClientTlsConfig {
+            client_cert: client_cert.clone(),
+            client_key: client_key.clone(),
+        }),
+        root_cert: tls.authority.clone(),
     }
 }
 
@@ -252,7 +231,7 @@ mod tests {
         }
         let login = Login { username: None, password: Some("secret".to_owned()) };
         assert!(!format!("{login:?}").contains("secret"));
-        let tls = Tls { authority: None, certificate: Some((b"secret".to_vec(), b"secret".to_vec())) };
+        let tls = TlsFiles { authority: None, certificate: Some((b"secret".to_vec(), b"secret".to_vec())) };
         assert!(!format!("{tls:?}").contains("secret"));
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use shared::config::MxSettings;
-use shared::dns::{self, DnsError, MailHost};
+use system::dns::{self, DnsError, MailHost};
 use tokio::time::timeout;
 
 use super::public::{is_of_a_host, is_public};

@@ -7,8 +7,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 
 use domain::outcome::{FaultKind, Side};
-use shared::whose_fault::{Cause, NO_SOURCE, When, network_error, own_error};
 use socket2::{Domain, Protocol, Socket, Type};
+use system::whose_fault::{Cause, NO_SOURCE, When, network_error, own_error};
 use tokio::net::TcpStream;
 
 use super::session::{Peer, Place};

@@ -10,8 +10,8 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ConfigBuilder, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
-use shared::store::connection::servers::Tls;
-use shared::whose_fault::{OWN_TLS, When, network_error};
+use system::tls::TlsFiles;
+use system::whose_fault::{OWN_TLS, When, network_error};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -20,13 +20,13 @@ use super::wire::Silence;
 
 /// Both ways to be a client. Each is made when it is first needed, because reading the system's certificates takes time.
 pub(crate) struct TlsClient {
-    files: Tls,
+    files: TlsFiles,
     verified: OnceLock<Arc<ClientConfig>>,
     unverified: OnceLock<Arc<ClientConfig>>,
 }
 
 impl TlsClient {
-    pub(crate) fn new(files: Tls) -> Self {
+    pub(crate) fn new(files: TlsFiles) -> Self {
         Self { files, verified: OnceLock::new(), unverified: OnceLock::new() }
     }
 
@@ -73,7 +73,7 @@ pub(crate) fn version(stream: &TlsStream<TcpStream>) -> &'static str {
     }
 }
 
-fn verified_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+fn verified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     match &files.authority {
         Some(pem) => {
@@ -93,7 +93,7 @@ fn verified_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
     with_own(builder, files)
 }
 
-fn unverified_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+fn unverified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     let verifier = AnyCertificate(Arc::new(ring::default_provider()));
     with_own(builder()?.dangerous().with_custom_certificate_verifier(Arc::new(verifier)), files)
 }
@@ -104,7 +104,10 @@ fn builder() -> Result<ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Strin
         .map_err(|err| err.to_string())
 }
 
-fn with_own(builder: ConfigBuilder<ClientConfig, WantsClientCert>, files: &Tls) -> Result<Arc<ClientConfig>, String> {
+fn with_own(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    files: &TlsFiles,
+) -> Result<Arc<ClientConfig>, String> {
     let Some((certificate, key)) = &files.certificate else { return Ok(Arc::new(builder.with_no_client_auth())) };
     let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|err| format!("tls_cert_file: {err}"))?;

@@ -6,7 +6,7 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use domain::outcome::{FaultKind, Side};
 use domain::reply::Reply;
-use shared::whose_fault::{Cause, When, network_error};
+use system::whose_fault::{Cause, When, network_error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-use super::files::read_bytes;
-use crate::settings::Section;
+use crate::files::read_bytes;
+use crate::section::Section;
 
 /// A secret. Its `Debug` does not show it, and it has no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -34,10 +34,7 @@ impl Secret {
 
     /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without the line end that the file
     /// ends with; and tells which of the two keys it was. Both at once are a fault, and so is a file that cannot be read.
-    pub(super) fn read(
-        section: &mut Section<'_, '_>,
-        [key, key_file]: [&'static str; 2],
-    ) -> Option<(&'static str, Self)> {
+    pub fn read(section: &mut Section<'_, '_>, [key, key_file]: [&'static str; 2]) -> Option<(&'static str, Self)> {
         if section.has(key) && section.has(key_file) {
             section.fault(key_file, format!("stands beside {key}; keep one of them"));
         }
@@ -49,13 +46,13 @@ impl Secret {
 }
 
 /// Editors and `echo` put a line end behind what a file holds; white space before it may be meant.
-pub(super) fn without_line_end(bytes: &[u8]) -> &[u8] {
+pub fn without_line_end(bytes: &[u8]) -> &[u8] {
     let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// What is in the file that `key` names; a fault where it cannot be read.
-pub(super) fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
+pub fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
     let path = section.text(key)?;
     read_bytes(Path::new(path)).map_err(|why| section.fault(key, format!("\"{path}\" {why}"))).ok()
 }

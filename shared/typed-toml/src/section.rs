@@ -1,54 +1,13 @@
-//! Typed reading of TOML tables, for the configuration and the policy table alike. A reader goes on past a fault, so
-//! that people see all their faults at once, each with file, key and what is allowed there.
+//! Typed reading of TOML tables, for the configuration and the policy table alike. Reading goes on after
+//! a fault, so that all faults of a file are reported at once.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-/// One thing that is wrong in a file of settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsFault {
-    /// The file, or the environment variable, that holds it.
-    pub file: String,
-    /// The key, with its section: `worker.lease`.
-    pub key: String,
-    /// What is wrong with it and what is allowed.
-    pub text: String,
-}
-
-impl fmt::Display for SettingsFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.file, on_one_line(&self.key), on_one_line(&self.text))
-    }
-}
-
-/// The text with its control characters escaped, so that a name with a line end in it cannot pretend to be another line of
-/// the log.
-fn on_one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let shown = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
-    shown.collect::<String>().into()
-}
-
-impl SettingsFault {
-    /// The text of `file` is no TOML. Says where, and does not show the line, for it may hold a secret.
-    pub fn syntax(file: &str, content: &str, err: &toml::de::Error) -> Self {
-        let line = err.span().map_or(1, |span| 1 + content[..span.start.min(content.len())].matches('\n').count());
-        let text = format!("line {line} is no TOML: {}", err.message());
-        Self { file: file.to_owned(), key: "syntax".to_owned(), text }
-    }
-}
-
-/// Everything that is wrong in a set of files.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct SettingsFaults(pub Vec<SettingsFault>);
+use crate::fault::SettingsFault;
 
 /// Reads one table, notes its faults, and in the end names the keys nobody asked for.
 pub struct Section<'a, 'f> {

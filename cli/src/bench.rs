@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use private_servers::redis as private_redis;
 use serde_json::{Map, Value, json};
-use shared::store::private;
 
 use crate::figures::thousands;
 use crate::process;
@@ -188,6 +188,6 @@ async fn machine() -> String {
         .find_map(|line| line.strip_prefix("model name"))
         .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let build = if cfg!(debug_assertions) { "a debug build: figures mean little" } else { "a release build" };
-    let server = private::version().await.unwrap_or_else(|| "no Redis".to_owned());
+    let server = private_redis::version().await.unwrap_or_else(|| "no Redis".to_owned());
     format!("{model}, {cores} cores, {} {}, {server}, {build}", std::env::consts::OS, std::env::consts::ARCH)
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use private_servers::redis::PrivateRedis;
 use scheduler::serve::Scheduler;
 use shared::access::Scope;
 use shared::config;
-use shared::store::private::PrivateRedis;
 use shared::telemetry;
 use system::clock::SystemClock;
 use worker::content::Contents;

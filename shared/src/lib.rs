@@ -11,6 +11,5 @@ pub mod signature;
 pub mod verp;
 
 pub mod config;
-pub mod postfix;
 pub mod store;
 pub mod telemetry;

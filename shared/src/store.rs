@@ -29,7 +29,6 @@ pub mod limits;
 pub mod losses;
 pub mod meta;
 pub mod place;
-pub mod private;
 pub mod quarantine;
 mod raw;
 pub mod refute;

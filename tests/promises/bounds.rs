@@ -7,9 +7,9 @@ use harness::http::{Http, NDJSON, json_lines, problem};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, Deployment, LEASE, Settings, World};
+use private_servers::redis::PrivateRedis;
 use serde_json::{Value, json};
 use shared::store::claim::ClaimBounds;
-use shared::store::private::PrivateRedis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

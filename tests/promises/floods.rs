@@ -12,9 +12,9 @@ use domain::pace::Pace;
 use harness::bounce::{FULL, bounce};
 use harness::redis::ask;
 use harness::world::{DAY, Deployment, LEASE, MS, Settings, World};
+use private_servers::redis::PrivateRedis;
 use shared::store::claim::{ClaimBounds, LeasedJob};
 use shared::store::keys::Keys;
-use shared::store::private::PrivateRedis;
 
 const JO: &str = "jo@example.com";
 

@@ -6,7 +6,7 @@ use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::wait::eventually;
 use harness::world::{Deployment, Settings, World};
-use shared::store::private::PrivateRedis;
+use private_servers::redis::PrivateRedis;
 use tempfile::TempDir;
 
 const JO: &str = "jo@example.com";

@@ -12,9 +12,9 @@ use harness::lmtp::LmtpClient;
 use harness::process::{self, free_port};
 use harness::report::{DOMAIN, DeliveryReport, MAIL, config, verp, verp_section};
 use harness::world::{DAY, Deployment, Settings, World, id};
+use private_servers::redis::PrivateRedis;
 use reqwest::Response;
 use serde_json::{Value, json};
-use shared::store::private::PrivateRedis;
 use tempfile::TempDir;
 
 const JO: &str = "jo@example.com";

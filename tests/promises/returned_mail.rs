@@ -12,7 +12,7 @@ use harness::report::{DOMAIN, config, verp, verp_section};
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{Deployment, Settings, World, id};
-use shared::store::private::PrivateRedis;
+use private_servers::redis::PrivateRedis;
 use tempfile::TempDir;
 
 const JO: &str = "jo@example.com";

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use shared::postfix::PrivatePostfix;
+use private_servers::postfix::PrivatePostfix;
 
 use crate::lmtp::LmtpClient;
 use crate::process::free_port;

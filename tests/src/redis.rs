@@ -8,9 +8,9 @@ use std::sync::{LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use private_servers::redis::PrivateRedis;
 use shared::store::connection::durability::Durability;
 use shared::store::connection::{ConnectionSettings, Connections, Servers};
-use shared::store::private::PrivateRedis;
 use system::tls::TlsFiles;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use shared::store::private::{PROGRAM_VARIABLE, PROGRAMS};
+use private_servers::redis::{PROGRAM_VARIABLE, PROGRAMS};
 use tempfile::TempDir;
 
 use crate::certificates::Certificates;

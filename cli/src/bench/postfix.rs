@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use shared::postfix::{PrivatePostfix, Queue};
+use private_servers::postfix::{PrivatePostfix, Queue};
 use tokio::time::{Instant, sleep};
 
 use super::smtp::{SESSIONS, feed, free_address};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use ring::rand::{SecureRandom, SystemRandom};
-use shared::access::{Grant, Scope, TokenHash, token_of};
+use signing::api_token::{Grant, Scope, TokenHash, token_of};
 
 use crate::process;
 

@@ -7,9 +7,9 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
-use shared::access::Scope;
 use shared::config::Config;
 use shared::store::Store;
+use signing::api_token::Scope;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 

@@ -2,13 +2,10 @@
 //!
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
-pub mod access;
 pub mod dsn;
 pub mod fingerprint;
 pub mod placement;
 pub mod policy;
-pub mod signature;
-pub mod verp;
 
 pub mod config;
 pub mod store;

@@ -13,8 +13,8 @@ use harness::world::World;
 use reqwest::{Method, RequestBuilder};
 use scheduler::access::Access;
 use serde_json::json;
-use shared::access::{Grant, Scope, TokenHash};
 use shared::config::{self, Config};
+use signing::api_token::{Grant, Scope, TokenHash};
 
 const JO: &str = "jo@example.com";
 

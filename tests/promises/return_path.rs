@@ -11,7 +11,7 @@ use harness::redis;
 use harness::smtp::SmtpPeer;
 use harness::wait::eventually;
 use serde_json::json;
-use shared::verp::Verp;
+use signing::return_path::Verp;
 use system::clock::SystemClock;
 
 const KEY: &str = "a key of at least sixteen octets";

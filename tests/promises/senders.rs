@@ -14,7 +14,7 @@ use harness::platform::{Platform, Say};
 use harness::wait::eventually;
 use harness::world::World;
 use shared::config::{CommandSettings, HttpSettings};
-use shared::signature::Signer;
+use signing::webhook_signature::Signer;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use worker::sender::command::CommandSender;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use shared::config::Config;
-use shared::verp::Verp;
+use signing::return_path::Verp;
 use tempfile::TempDir;
 
 /// The domain of return paths in tests.

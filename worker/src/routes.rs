@@ -8,7 +8,7 @@ use domain::address::Address;
 use domain::clock::{Clock, Timestamp};
 use domain::job::{JobId, Message};
 use shared::config::{Config, SenderSettings};
-use shared::verp::Verp;
+use signing::return_path::Verp;
 
 use crate::sender::Sender;
 use crate::sender::command::CommandSender;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use shared::config::Config;
 use shared::dsn::{Recipient, Report};
 use shared::store::{Store, StoreError};
-use shared::verp::{Token, Verp};
+use signing::return_path::{Token, Verp};
 
 use super::accept::{Accept, Answered};
 use super::json::Refusal;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::access::Grant;
+use signing::api_token::Grant;
 use typed_toml::section::Section;
 use typed_toml::set::set;
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::verp::Verp;
 use domain::account::Account;
 use domain::address::Address;
+use signing::return_path::Verp;
 use typed_toml::secret::Secret;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};

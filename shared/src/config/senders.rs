@@ -7,7 +7,7 @@ use url::Url;
 
 use super::names::{is_this_machine, parse_url};
 use super::{HostRule, Route, SenderSettings};
-use crate::signature::Signer;
+use signing::webhook_signature::Signer;
 use typed_toml::fault::SettingsFault;
 use typed_toml::secret::read_file;
 use typed_toml::section::Section;

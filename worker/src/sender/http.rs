@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
 use shared::config::HttpSettings;
-use shared::signature::seconds;
+use signing::webhook_signature::seconds;
 use system::whose_fault::{own_error, system_error};
 
 use super::{Attempt, Sender};

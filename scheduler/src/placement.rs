@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use domain::destination::Destination;
+use placement::propose::{MailHosts, Proposal};
+use placement::providers::Providers;
 use shared::config::Config;
-use shared::placement::propose::{MailHosts, Proposal};
-use shared::placement::providers::Providers;
 use shared::policy::Table;
 use shared::store::place::distinct;
 use shared::store::{Store, StoreError};

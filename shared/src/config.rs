@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::placement::providers::Providers;
 use crate::policy;
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 use domain::pace::{DestinationRule, Pace};
+use placement::providers::Providers;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 
 mod access;

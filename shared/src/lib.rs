@@ -4,7 +4,6 @@
 
 pub mod dsn;
 pub mod fingerprint;
-pub mod placement;
 pub mod policy;
 
 pub mod config;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
 
-use crate::placement::providers::Providers;
 use domain::clock::Clock;
 use domain::pace::{DestinationRule, Pace};
+use placement::providers::Providers;
 
 pub mod address;
 pub mod claim;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant as StdInstant};
 
 use domain::outcome::{Fault, Side};
 use futures::future::join_all;
+use placement::propose::MailHosts;
 use shared::config::Placement;
-use shared::placement::propose::MailHosts;
 use system::dns::{self, DnsError};
 use system::troubles::{News, Troubles};
 use tokio::sync::Semaphore;

@@ -13,9 +13,9 @@ use futures::future::try_join_all;
 
 use super::raw::Text;
 use super::{BATCH_MAX, Store, StoreError};
-use crate::placement::propose::{MailHosts, Proposal};
-use crate::placement::providers::Providers;
 use domain::destination::{Destination, shard};
+use placement::propose::{MailHosts, Proposal};
+use placement::providers::Providers;
 
 mod recent;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::providers::Providers;
+use crate::providers::Providers;
 use domain::destination::Destination;
 
 /// How long the name of a site may be, in bytes. It is a part of keys.

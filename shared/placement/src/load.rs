@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use toml::{Table, Value};
 
-use super::providers::Provider;
+use crate::providers::Provider;
 use domain::address::Address;
 use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;

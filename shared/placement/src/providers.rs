@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use toml::Table;
 
-use super::load;
+use crate::load;
 use domain::destination::Destination;
 use typed_toml::fault::SettingsFault;
 

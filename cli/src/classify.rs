@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use classify::fingerprint::fingerprint;
+use classify::hint::hint;
+use classify::reason::{self, Reason};
 use domain::reply::Reply;
 use domain::status::EnhancedStatus;
 use serde::Serialize;
-use shared::fingerprint::fingerprint;
-use shared::policy::hint::hint;
-use shared::policy::{Reason, Table, reason};
+use shared::policy::Table;
 
 use crate::process;
 

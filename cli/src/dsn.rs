@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use classify::reason::{self, Reason};
 use domain::status::EnhancedStatus;
 use serde::Serialize;
 use shared::dsn::{Action, Recipient, Report, mailbox};
 use shared::policy::Table;
-use shared::policy::reason::{self, Reason};
 
 use crate::process;
 

@@ -1,9 +1,10 @@
 //! Replies: what is read is within bounds, on one line, and the same when it is printed and read again.
 
+use classify::fingerprint::fingerprint;
+use classify::{hint, reason};
 use domain::reply::{MAX_TEXT, Reply};
 use domain::status::StatusClass;
-use shared::fingerprint::fingerprint;
-use shared::policy::{Table, hint, reason};
+use shared::policy::Table;
 
 use crate::is_one_line;
 

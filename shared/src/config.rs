@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::policy;
-use crate::store::Limits;
-use crate::store::place::PlaceBounds;
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
+
+use crate::policy;
+use crate::store::Limits;
+use crate::store::place::PlaceBounds;
 
 mod access;
 mod connections;

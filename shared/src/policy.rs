@@ -2,17 +2,14 @@
 //! retrying ends. [`default.toml`](self) is the reference table; [`decide()`] applies it. All of it is pure.
 
 pub mod decide;
-pub mod hint;
 pub mod jitter;
 pub mod load;
 mod ranking;
-pub mod reason;
 pub mod row;
 pub mod rulings;
 pub mod table;
 
 pub use decide::{Case, Decision, Verdict, decide};
-pub use reason::Reason;
 pub use row::{Class, Final, Row, Scope};
 pub use rulings::Rulings;
 pub use table::Table;

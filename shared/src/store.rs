@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
-
 use domain::clock::Clock;
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;

@@ -8,10 +8,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use classify::fingerprint::fingerprint;
+use classify::hint::hint;
 use domain::reply::Reply;
 use serde_json::Value;
-use shared::fingerprint::fingerprint;
-use shared::policy::hint::hint;
 use shared::policy::{Class, Table};
 
 /// The strata in which the status must come out exactly.

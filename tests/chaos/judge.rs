@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::record::{Event, Evidence, Told};
-
 use self::excuse::Excuses;
+use crate::record::{Event, Evidence, Told};
 
 mod attempts;
 mod excuse;

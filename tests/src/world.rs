@@ -4,9 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::worker::attempt::Attempter;
-use ::worker::lease_end::LeaseEnd;
-use ::worker::sender::Sender;
 use domain::account::Account;
 use domain::address::Address;
 use domain::clock::{Clock, ManualClock, Timestamp};
@@ -31,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bounce::{FULL, bounce};
 use crate::mail::MailSystem;
+use ::worker::attempt::Attempter;
+use ::worker::lease_end::LeaseEnd;
+use ::worker::sender::Sender;
 
 mod open;
 mod worker;

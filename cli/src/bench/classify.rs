@@ -6,9 +6,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
+use classify::fingerprint::fingerprint;
+use classify::reason;
 use domain::reply::Reply;
-use shared::fingerprint::fingerprint;
-use shared::policy::{Table, reason};
+use shared::policy::Table;
 
 use super::rig::Random;
 use super::{Figures, figures};

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use toml::{Table, Value};
-
-use crate::providers::Provider;
 use domain::address::Address;
+use toml::{Table, Value};
 use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;
+
+use crate::providers::Provider;
 
 /// Reads a file that holds nothing but `[[provider]]` sections.
 pub(super) fn providers(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<Provider> {

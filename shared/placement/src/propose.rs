@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use domain::destination::Destination;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::providers::Providers;
-use domain::destination::Destination;
 
 /// How long the name of a site may be, in bytes. It is a part of keys.
 const SITE_MAX: usize = 160;

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
 
+use domain::destination::Destination;
 use toml::Table;
+use typed_toml::fault::SettingsFault;
 
 use crate::load;
-use domain::destination::Destination;
-use typed_toml::fault::SettingsFault;
 
 /// The table that ships: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("providers.toml");

@@ -13,13 +13,12 @@ use std::fmt;
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD_NOCASE;
-use ring::hmac;
-use xxhash_rust::xxh3::xxh3_64;
-
 use domain::account::Account;
 use domain::address::Address;
 use domain::clock::Timestamp;
 use domain::job::JobId;
+use ring::hmac;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What every token begins with.
 const PREFIX: &str = "rd-";

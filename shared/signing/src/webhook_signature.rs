@@ -5,9 +5,8 @@ use std::fmt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ring::hmac;
-
 use domain::clock::Timestamp;
+use ring::hmac;
 
 /// What a secret begins with.
 const PREFIX: &str = "whsec_";

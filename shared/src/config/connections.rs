@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
 

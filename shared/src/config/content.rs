@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
-
-use super::names::{is_this_machine, parse_url};
 use domain::job::CONTENT_SCHEMES;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
+use url::Url;
+
+use super::names::{is_this_machine, parse_url};
 
 /// `[content]`
 #[derive(Clone, Debug, Default)]

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::names::read_plain;
 use domain::account::Account;
 use typed_toml::fault::SettingsFault;
 use typed_toml::secret::Secret;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
+
+use super::names::read_plain;
 
 /// For how long after it was signed a request is taken where nobody says; some services try again for eight hours.
 const WINDOW: Duration = Duration::from_secs(12 * 3_600);

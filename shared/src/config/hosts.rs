@@ -3,9 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use url::Host;
-
 use typed_toml::section::Section;
+use url::Host;
 
 /// `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below that one, which does not cover itself. As names are
 /// in the DNS: lower case, and beyond ASCII in Punycode.

@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use url::{Host, Url};
-
 use typed_toml::section::Section;
 use typed_toml::set::SECOND;
+use url::{Host, Url};
 
 /// The longest name, in characters.
 const NAME_MAX: usize = 64;

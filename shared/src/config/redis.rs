@@ -5,16 +5,16 @@ use std::time::Duration;
 use deadpool_redis::redis::{ConnectionInfo, RedisConnectionInfo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use super::names::{read_plain, read_prefix};
-use crate::store::connection::ConnectionSettings;
-use crate::store::connection::durability::Durability;
-use crate::store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
 use system::tls::TlsFiles;
 use typed_toml::fault::SettingsFault;
 use typed_toml::secret::{Secret, read_file};
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
+
+use super::names::{read_plain, read_prefix};
+use crate::store::connection::ConnectionSettings;
+use crate::store::connection::durability::Durability;
+use crate::store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
 
 /// The keys that say where Redis is, of which a layer has one at most.
 const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];

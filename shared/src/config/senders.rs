@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
-
-use super::names::{is_this_machine, parse_url};
-use super::{HostRule, Route, SenderSettings};
 use signing::webhook_signature::Signer;
 use typed_toml::fault::SettingsFault;
 use typed_toml::secret::read_file;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
+use url::Url;
+
+use super::names::{is_this_machine, parse_url};
+use super::{HostRule, Route, SenderSettings};
 
 /// What stands for the envelope in a command's arguments.
 pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];

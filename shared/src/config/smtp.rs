@@ -5,8 +5,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::HostRule;
 use system::tls::TlsFiles;
+
+use super::HostRule;
 
 /// The settings of a route whose sender is `smtp`.
 #[derive(Clone, Debug)]

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
+use domain::clock::Timestamp;
+use domain::reply::{MAX_TEXT, Reply, stage};
+use domain::status::{EnhancedStatus, StatusClass};
 use mail_parser::DateTime;
 
 use super::fields::{Field, Group, groups};
 use super::mime::{Mail, Part, instant};
 use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, cut, name, on_one_line, text, without_success};
-use domain::clock::Timestamp;
-use domain::reply::{MAX_TEXT, Reply, stage};
-use domain::status::{EnhancedStatus, StatusClass};
 
 /// For how many recipients of one report the words for people are asked.
 const MAX_SILENT: usize = 16;

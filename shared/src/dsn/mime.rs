@@ -5,6 +5,7 @@
 use std::mem;
 use std::sync::LazyLock;
 
+use domain::clock::Timestamp;
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::decoders::html::html_to_text;
@@ -13,7 +14,6 @@ use mail_parser::{ContentType, DateTime, Message, MessageParser, MimeHeaders};
 
 use super::quote::{date, unquoted};
 use super::{begins_with, cut, lossy};
-use domain::clock::Timestamp;
 
 /// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
 const MAX_DEPTH: usize = 6;

@@ -1,11 +1,11 @@
 //! Notices of a mail service that come as JSON in a mail: those of Amazon SES, where a topic has a mail address for a
 //! subscriber. See the service's developer guide, "Amazon SNS notification contents".
 
+use domain::reply::Reply;
 use serde_json::Value;
 
 use super::mime::Mail;
 use super::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, name, on_one_line, without_success};
-use domain::reply::Reply;
 
 /// Reads such a notice; `None` where the message is none.
 pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {

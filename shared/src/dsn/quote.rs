@@ -1,10 +1,10 @@
 //! Reports that a person handed on by hand: quoted, each line after a mark.
 
+use domain::clock::Timestamp;
 use mail_parser::DateTime;
 
 use super::begins_with;
 use super::mime::instant;
-use domain::clock::Timestamp;
 
 /// `text` without one level of quoting, where most of it is quoted; else as it is. Words that stand above what was handed
 /// on stay.

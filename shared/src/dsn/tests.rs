@@ -1,8 +1,9 @@
 //! Every dialect has a fixture, and what is read of it is in one table.
 
+use domain::address::Address;
+
 use super::dialect::names;
 use super::{Kind, MAX_NAME, Recipient, Report};
-use domain::address::Address;
 
 macro_rules! fixtures {
     ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };

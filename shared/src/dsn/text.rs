@@ -1,6 +1,8 @@
 //! Reports in the words of mail systems that do not write RFC 3464. Which words mean what is in `dialects.toml`; here is
 //! how they are read: the text up to the mail that it returns, line by line, each recipient with what is said about it.
 
+use domain::reply::{MAX_TEXT, Reply, stage};
+
 use super::dialect::{Dialect, spoken};
 use super::mime::Mail;
 use super::sentence;
@@ -8,7 +10,6 @@ use super::{
     Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, begins_with, cut, on_one_line,
     without_success,
 };
-use domain::reply::{MAX_TEXT, Reply, stage};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
 const MAX_WORDS: usize = 64 * 1024;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::hint::{asked, asking, hint};
-use super::row::{Final, HintUse, Row, Scope};
-use super::table::Table;
+use classify::hint::{asked, asking, hint};
 use domain::clock::Timestamp;
 use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use domain::reply::Reply;
 use domain::standing::Standing;
+
+use super::row::{Final, HintUse, Row, Scope};
+use super::table::Table;
 
 /// What a job's outcome leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]

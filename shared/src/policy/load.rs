@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use regex::RegexBuilder;
-use toml::Table as Toml;
-
-use super::jitter::Jitter;
-use super::ranking::Ranking;
-use super::reason::{REASONS, Reason};
-use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
-use super::table::Table;
+use classify::reason::{REASONS, Reason};
 use domain::account::Account;
 use domain::destination::is_destination_name;
 use domain::status::pattern::StatusPattern;
+use regex::RegexBuilder;
+use toml::Table as Toml;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 use typed_toml::section::Section;
+
+use super::jitter::Jitter;
+use super::ranking::Ranking;
+use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
+use super::table::Table;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);

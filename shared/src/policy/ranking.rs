@@ -1,10 +1,11 @@
 //! The rows of a policy in the order of how specific they are, by the reply's reason, so that the first that matches is
 //! the one, and most rows are never asked. Knows nothing of what a row calls for.
 
-use super::reason::{REASONS, Reason};
-use super::row::Row;
+use classify::reason::{REASONS, Reason};
 use domain::reply::Reply;
 use domain::status::pattern::StatusPattern;
+
+use super::row::Row;
 
 /// What a reply has to match to fall under a row.
 #[derive(Clone, Debug)]

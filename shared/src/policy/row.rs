@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use regex::Regex;
-
-use super::jitter::Jitter;
-use super::ranking::Whose;
-use super::reason::Reason;
+use classify::reason::Reason;
 use domain::pace::Feedback;
 use domain::reply::Reply;
 use domain::standing::Standing;
 use domain::status::pattern::StatusPattern;
+use regex::Regex;
+
+use super::jitter::Jitter;
+use super::ranking::Whose;
 
 /// What a failure says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

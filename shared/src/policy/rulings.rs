@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::decide::{Case, Verdict, bounded_hint, judge};
-use super::reason::{self, Reason};
-use super::row::{HintUse, Row};
-use super::table::Table;
+use classify::reason::{self, Reason};
 use domain::clock::Timestamp;
 use domain::reply::Reply;
+
+use super::decide::{Case, Verdict, bounded_hint, judge};
+use super::row::{HintUse, Row};
+use super::table::Table;
 
 /// How many replies are remembered; more of them are all different anyway.
 const REPLIES_MAX: usize = 512;

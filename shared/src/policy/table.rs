@@ -3,13 +3,14 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::load;
-use super::ranking::{Ranking, Whose};
-use super::reason::{self, Reason};
-use super::row::Row;
+use classify::reason::{self, Reason};
 use domain::reply::Reply;
 use domain::status::{EnhancedStatus, StatusClass};
 use typed_toml::fault::SettingsFaults;
+
+use super::load;
+use super::ranking::{Ranking, Whose};
+use super::row::Row;
 
 /// The default table's text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("default.toml");

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use deadpool_redis::redis::{Pipeline, pipe};
+use domain::clock::Timestamp;
+use domain::job::{Job, JobId};
+use domain::standing::StandingRecord;
 
 use super::destination::read_pace;
 use super::raw::{self, Text};
 use super::scripts::LOOK_UP;
 use super::waits::WaitsFor;
 use super::{BATCH_MAX, Store, StoreError};
-use domain::clock::Timestamp;
-use domain::job::{Job, JobId};
-use domain::standing::StandingRecord;
 
 /// How many leases are looked through for the one that holds a job.
 const LEASES_READ: usize = 1_000;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::{FromRedisValue, Value, from_redis_value};
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::job::{CorruptRecord, Job, JobId};
 
 use super::lease_token::LeaseToken;
 use super::raw::Text;
 use super::scripts::{CLAIM, ms};
 use super::{BATCH_MAX, Store, StoreError};
-use domain::clock::Timestamp;
-use domain::destination::Destination;
-use domain::job::{CorruptRecord, Job, JobId};
 
 /// How much one claim may take.
 #[derive(Clone, Copy, Debug)]

@@ -6,13 +6,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::pace::{Pace, PaceLimits, limits_for};
 
 use super::raw::{self, Text};
 use super::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
 use super::{Store, StoreError};
-use domain::clock::Timestamp;
-use domain::destination::Destination;
-use domain::pace::{Pace, PaceLimits, limits_for};
 
 /// What is a token but for this much is one: see `pace.lua`.
 const TOKEN_ROUNDING: f64 = 1e-6;

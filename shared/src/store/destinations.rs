@@ -7,13 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, from_redis_value, pipe};
+use domain::clock::Timestamp;
+use domain::destination::Destination;
 
 use super::destination::{BreakerState, PaceReport, Waiting, read_pace};
 use super::keys::Shard;
 use super::raw::{self, Text};
 use super::{BATCH_MAX, Store, StoreError};
-use domain::clock::Timestamp;
-use domain::destination::Destination;
 
 /// How often a page is filled up, because destinations that were found do not belong there; then it is handed out as it is.
 const FILLS_MAX: usize = 8;

@@ -1,15 +1,15 @@
 //! Taking facts about addresses in: signs of life, suppressions, and what an operator says of a standing.
 
-use futures::future::try_join_all;
-
-use super::raw::Text;
-use super::scripts::FACTS;
-use super::{BATCH_MAX, Store, StoreError};
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::fact::FactKind;
 use domain::job::JobId;
 use domain::standing::StandingRecord;
+use futures::future::try_join_all;
+
+use super::raw::Text;
+use super::scripts::FACTS;
+use super::{BATCH_MAX, Store, StoreError};
 
 /// A fact on its way into the store.
 #[derive(Clone, Debug)]

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use deadpool_redis::redis::{Value, from_redis_value, pipe};
+use domain::event::Event;
 
 use super::connection::sort_answer;
 use super::raw::{self, Text};
 use super::scripts::ms;
 use super::{Store, StoreError};
-use domain::event::Event;
 
 /// The consumer group of the schedulers.
 const GROUP: &str = "schedulers";

@@ -5,12 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use deadpool_redis::redis::Value;
+use domain::clock::Timestamp;
+use domain::event::Event;
 
 use super::raw::{self, Text};
 use super::scripts::NOTE;
 use super::{Store, StoreError};
-use domain::clock::Timestamp;
-use domain::event::Event;
 
 /// The id of a journal entry, as Redis gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use domain::destination::Destination;
+
 use super::claim::{Lease, LeaseKey};
 use super::raw::Text;
 use super::scripts::{EXTEND, RELEASE, SILENT, ms};
 use super::{BATCH_MAX, Store, StoreError};
-use domain::destination::Destination;
 
 /// What became of a lease that was to be lengthened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 //! while none came, and for rules that are there no more.
 
 use deadpool_redis::redis::pipe;
+use domain::pace::limits_for;
 
 use super::raw::Text;
 use super::scripts::LIMIT;
 use super::{BATCH_MAX, OverShards, Store, StoreError};
-use domain::pace::limits_for;
 
 impl Store {
     /// Gives every destination of the agenda the limits that the rules of this process say, and takes from it those that

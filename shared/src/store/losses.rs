@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
+use domain::event::Event;
 use futures::stream::{self, StreamExt};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -12,7 +13,6 @@ use super::lease_token::LeaseToken;
 use super::repair::Repaired;
 use super::scripts::{NOTE, ms};
 use super::{Store, StoreError};
-use domain::event::Event;
 
 /// How often each process looks at all shards.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

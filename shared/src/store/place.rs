@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
+use domain::destination::{Destination, shard};
 use futures::future::try_join_all;
+use placement::propose::{MailHosts, Proposal};
+use placement::providers::Providers;
 
 use super::raw::Text;
 use super::{BATCH_MAX, Store, StoreError};
-use domain::destination::{Destination, shard};
-use placement::propose::{MailHosts, Proposal};
-use placement::providers::Providers;
 
 mod recent;
 

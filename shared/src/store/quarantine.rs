@@ -1,13 +1,13 @@
 //! Quarantine: jobs that lapsed too often in a row and wait for an operator, because they may be what crashes workers.
 
 use deadpool_redis::redis::pipe;
+use domain::clock::Timestamp;
+use domain::job::JobId;
 use futures::future::try_join_all;
 
 use super::raw::Text;
 use super::scripts::PUT_BACK;
 use super::{BATCH_MAX, Store, StoreError};
-use domain::clock::Timestamp;
-use domain::job::JobId;
 
 /// A job in quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]

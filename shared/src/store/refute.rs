@@ -1,15 +1,16 @@
 //! Refuting: a bounce says that a message which a relay had accepted did not get through, while its job waits for that.
 
-use super::raw::Text;
-use super::scripts::{REFUTE, ms};
-use super::settle::{End, retire_argument};
-use super::{Store, StoreError};
 use domain::clock::Timestamp;
 use domain::event::EventLines;
 use domain::job::Job;
 use domain::pace::Feedback;
 use domain::standing::StandingRecord;
 use domain::tally::Tally;
+
+use super::raw::Text;
+use super::scripts::{REFUTE, ms};
+use super::settle::{End, retire_argument};
+use super::{Store, StoreError};
 
 /// What a bounce makes of a job that waits for confirmation.
 #[derive(Clone, Debug)]

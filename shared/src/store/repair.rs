@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_redis::redis::Script;
+use domain::destination::Destination;
 
 use super::raw::Text;
 use super::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
 use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
-use domain::destination::Destination;
 
 /// How many jobs the first page of a shard has; the others are made to have [`BATCH_BYTES_MAX`] or [`PAGE_MAX`] jobs.
 const FIRST_PAGE: usize = 16;

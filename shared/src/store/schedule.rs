@@ -4,13 +4,6 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use futures::future::try_join_all;
-use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
-
-use super::raw::Text;
-use super::scripts::{SCHEDULE, ms};
-use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -19,6 +12,13 @@ use domain::pace::{PaceLimits, limits_for};
 use domain::reply::Reply;
 use domain::standing::{Standing, StandingRecord};
 use domain::status::EnhancedStatus;
+use futures::future::try_join_all;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::raw::Text;
+use super::scripts::{SCHEDULE, ms};
+use super::{BATCH_BYTES_MAX, BATCH_MAX, Store, StoreError};
 
 /// A bounce that policy has judged, on its way into the store.
 #[derive(Clone, Debug)]

@@ -5,6 +5,11 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use domain::event::EventLines;
+use domain::job::Job;
+use domain::pace::Feedback;
+use domain::standing::Standing;
+use domain::tally::Tally;
 use futures::future::try_join_all;
 use uuid::Uuid;
 
@@ -13,11 +18,6 @@ use super::connection::Told;
 use super::lease_token::LeaseToken;
 use super::scripts::{SETTLE, ms};
 use super::{Store, StoreError};
-use domain::event::EventLines;
-use domain::job::Job;
-use domain::pace::Feedback;
-use domain::standing::Standing;
-use domain::tally::Tally;
 
 /// For how long a repeated call is answered as it was the first time.
 const ANSWER_KEPT: Duration = Duration::from_secs(600);

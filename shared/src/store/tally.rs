@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use deadpool_redis::redis::pipe;
-
-use super::raw::Text;
-use super::{Store, StoreError};
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::tally::Tally;
+
+use super::raw::Text;
+use super::{Store, StoreError};
 
 const DAY_MS: i64 = 86_400_000;
 

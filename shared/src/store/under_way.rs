@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
+use domain::destination::Destination;
+use domain::job::JobId;
 use futures::future::try_join_all;
 
 use super::raw::Text;
 use super::scripts::UNDER_WAY;
 use super::{Store, StoreError};
-use domain::destination::Destination;
-use domain::job::JobId;
 
 impl Store {
     /// Which of these addresses, by their job's id and destination, a worker may still be sending to although its lease is

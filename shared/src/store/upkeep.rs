@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::pipe;
+use domain::clock::Timestamp;
 
 use super::scripts::{CLAIM_OCCURRENCE, CLOCK, REINSTATE, ms};
 use super::{BATCH_MAX, OverShards, Store, StoreError};
-use domain::clock::Timestamp;
 
 /// Deliveries are kept by week, counted from the Unix epoch.
 const WEEK_MS: i64 = 7 * 86_400_000;

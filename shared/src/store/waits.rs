@@ -1,9 +1,10 @@
 //! What a job waits for: what a claim would find, in the order that it would find it (`allowance` in `pace.lua`).
 
-use super::Store;
-use super::destination::{BreakerState, Hold, PaceReport};
 use domain::clock::Timestamp;
 use domain::destination::Destination;
+
+use super::Store;
+use super::destination::{BreakerState, Hold, PaceReport};
 
 /// What a job waits for. Of several things the one that lasts longest.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
-
 use domain::clock::{Clock, Timestamp};
+use nix::time::{ClockId, clock_gettime};
 
 /// The clock that goes on while the machine is suspended. On macOS the monotonic clock does.
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::outcome::{Fault, FaultKind, Side};
 use futures::future::join;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
@@ -19,7 +20,6 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::whose_fault::{Cause, Unusable, own_error, response_code};
-use domain::outcome::{Fault, FaultKind, Side};
 
 /// How many servers are asked one by one after another one had no answer.
 const SERVERS_MAX: usize = 3;

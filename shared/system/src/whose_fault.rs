@@ -6,9 +6,8 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use nix::errno::Errno;
-
 use domain::outcome::{Fault, FaultKind, Side};
+use nix::errno::Errno;
 
 /// When an error of a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

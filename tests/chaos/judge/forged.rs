@@ -8,7 +8,6 @@ use super::judge;
 use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
-
 use evidence::{
     JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, go_on_after_giving_up, go_on_after_silence,
     lose_everything, take_out, taken, told,

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use domain::event::EventKind;
+
 use super::{Excuses, Facts, Histories, Verdict};
 use crate::record::{Bounced, Event, Evidence, Ms, Way};
-use domain::event::EventKind;
 
 /// What the journal says of one message.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@
 //! destination.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use tokio::time::Instant;
 
 tokio::task_local! {

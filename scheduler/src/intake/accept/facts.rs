@@ -10,7 +10,6 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use shared::store::StoreError;
 use shared::store::facts::{FactAnswer, Told, Word};
-
 use tokio::time::{Instant, sleep};
 
 use super::Accept;

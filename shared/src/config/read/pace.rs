@@ -1,9 +1,8 @@
 //! Reads `[pace]`, `[breaker]` and `[[destination]]`.
 
-use toml::{Table, Value};
-
 use domain::destination::is_destination_name;
 use domain::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
+use toml::{Table, Value};
 use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;
 use typed_toml::set::{DAY, SECOND, set, set_number};

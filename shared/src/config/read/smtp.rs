@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use typed_toml::secret::{read_file, without_line_end};
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set, set_number};
+
 use super::super::names::{read_host, read_plain};
 use super::super::redis::read_tls;
 use super::super::smtp::{
     AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode,
 };
 use super::{HostRule, nameserver};
-use typed_toml::secret::{read_file, without_line_end};
-use typed_toml::section::Section;
-use typed_toml::set::{SECOND, set, set_number};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

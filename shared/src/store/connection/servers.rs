@@ -6,7 +6,6 @@ use std::time::Duration;
 use deadpool_redis::redis::{
     ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
 };
-
 use system::tls::TlsFiles;
 
 use super::durability::Durability;

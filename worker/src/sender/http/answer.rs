@@ -1,9 +1,9 @@
 //! What the platform's answer says: by its JSON where it has a body, else by its status.
 
+use classify::hint::asking;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use serde::Deserialize;
-use shared::policy::hint::asking;
 
 /// How much of an answer that is not understood is shown, in characters.
 const SHOWN_CHARS: usize = 80;
@@ -94,7 +94,7 @@ fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault>
 
 #[cfg(test)]
 mod tests {
-    use shared::policy::hint::hint;
+    use classify::hint::hint;
     use std::time::Duration;
 
     use super::*;

@@ -5,11 +5,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use serde::{Serialize, Serializer};
-
 use domain::reply::Reply;
 use domain::reply::stage::Stage;
 use domain::status::pattern::StatusPattern;
+use serde::{Serialize, Serializer};
+
 use texts::Texts;
 
 mod load;

@@ -1,9 +1,10 @@
 //! Reads the table of reasons, which ships with the program: a fault in it is found by the tests.
 
-use super::texts::Texts;
-use super::{REASONS, ROWS_MAX, Reason, Reasons, Row};
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 use typed_toml::section::Section;
+
+use super::texts::Texts;
+use super::{REASONS, ROWS_MAX, Reason, Reasons, Row};
 
 /// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
 const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";

@@ -11,8 +11,8 @@ use classify::hint::hint;
 use classify::reason::{self, Reason};
 use domain::reply::Reply;
 use domain::status::EnhancedStatus;
+use policy::table::Table;
 use serde::Serialize;
-use shared::policy::Table;
 
 use crate::process;
 

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use classify::reason::{self, Reason};
 use domain::status::EnhancedStatus;
+use policy::table::Table;
 use serde::Serialize;
 use shared::dsn::{Action, Recipient, Report, mailbox};
-use shared::policy::Table;
 
 use crate::process;
 

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use domain::reply::Reply;
+use policy::row::Row;
+use policy::table::Table;
 use serde_json::{Value, json};
-use shared::policy::{Row, Table};
 
 use crate::figures::spans;
 use crate::process;

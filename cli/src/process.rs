@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use domain::clock::Clock;
+use policy::table::Table;
 use shared::config::Config;
-use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::{Store, StoreError};
 use system::open_files;

@@ -4,7 +4,7 @@ use classify::fingerprint::fingerprint;
 use classify::{hint, reason};
 use domain::reply::{MAX_TEXT, Reply};
 use domain::status::StatusClass;
-use shared::policy::Table;
+use policy::table::Table;
 
 use crate::is_one_line;
 

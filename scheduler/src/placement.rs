@@ -6,8 +6,8 @@ use std::sync::Arc;
 use domain::destination::Destination;
 use placement::propose::{MailHosts, Proposal};
 use placement::providers::Providers;
+use policy::table::Table;
 use shared::config::Config;
-use shared::policy::Table;
 use shared::store::place::distinct;
 use shared::store::{Store, StoreError};
 

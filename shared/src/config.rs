@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
+use policy::table::Table as PolicyTable;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 
-use crate::policy;
 use crate::store::Limits;
 use crate::store::place::PlaceBounds;
 
@@ -269,17 +269,17 @@ impl Config {
     }
 
     /// The policy table in force: the default one, with the rows of `policy.file` over it.
-    pub fn policy(&self) -> Result<std::sync::Arc<policy::Table>, SettingsFaults> {
-        let Some(path) = &self.policy_file else { return Ok(policy::Table::embedded()) };
+    pub fn policy(&self) -> Result<std::sync::Arc<PolicyTable>, SettingsFaults> {
+        let Some(path) = &self.policy_file else { return Ok(PolicyTable::embedded()) };
         let name = path.display().to_string();
         let text = typed_toml::files::read_text(path).map_err(|text| {
             SettingsFaults(vec![SettingsFault { file: name.clone(), key: "policy.file".to_owned(), text }])
         })?;
-        policy::Table::with_file(&name, &text).map(Into::into)
+        PolicyTable::with_file(&name, &text).map(Into::into)
     }
 
     /// The bounds that the store keeps, by this configuration and a policy table.
-    pub fn limits(&self, table: &policy::Table) -> Limits {
+    pub fn limits(&self, table: &PolicyTable) -> Limits {
         Limits {
             max_messages: self.job.max_messages,
             record_max: self.job.record_max,

@@ -3,7 +3,6 @@
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
 pub mod dsn;
-pub mod policy;
 
 pub mod config;
 pub mod store;

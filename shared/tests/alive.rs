@@ -5,8 +5,9 @@
 
 use domain::reply::Reply;
 use domain::reply::stage::Stage;
+use policy::row::{Class, Final};
+use policy::table::Table;
 use shared::dsn::Report;
-use shared::policy::{Class, Final, Table};
 
 fn class(reply: &Reply) -> Class {
     Table::embedded().row(reply, "", None, "").class()

@@ -11,8 +11,9 @@ use std::time::Duration;
 use classify::fingerprint::fingerprint;
 use classify::hint::hint;
 use domain::reply::Reply;
+use policy::row::Class;
+use policy::table::Table;
 use serde_json::Value;
-use shared::policy::{Class, Table};
 
 /// The strata in which the status must come out exactly.
 const EXACT: [&str; 4] = ["status-field", "diagnostic-code", "literal", "provider-reply"];

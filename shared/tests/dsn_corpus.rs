@@ -6,9 +6,10 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use policy::row::Class;
+use policy::table::Table;
 use serde_json::Value;
 use shared::dsn::{Recipient, Report, mailbox};
-use shared::policy::{Class, Table};
 
 /// The corpus, in the folder `shared/corpus` beside one that the repository lies in.
 fn corpus() -> Option<PathBuf> {

@@ -17,9 +17,9 @@ use harness::bounce::{DISABLED, FULL, FULL_FOR_GOOD, OK, TOO_BIG, UNKNOWN, bounc
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
 use harness::world::{DAY, HOUR, SHARDS, Settings, World, all_events, id};
+use policy::table::Table;
 use serde_json::json;
 use shared::config::Config;
-use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::facts::FactAnswer;
 use shared::store::intake::IntakeEntry;

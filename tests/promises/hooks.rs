@@ -14,6 +14,7 @@ use harness::http::{Http, json, problem};
 use harness::servers::{Servers, programs};
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, Settings, World};
+use policy::table::Table;
 use reqwest::{RequestBuilder, Response};
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -22,7 +23,6 @@ use scheduler::intake::webhook::fetch::{Fetch, Https};
 use scheduler::serve::Scheduler;
 use serde_json::{Value, json};
 use shared::config::{Config, Hook, Secret, Service};
-use shared::policy::Table;
 use url::Url;
 
 use crate::deployments::connections;

@@ -7,8 +7,9 @@ use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
+use policy::row::Class;
+use policy::table::Table;
 use shared::config::{SmtpSettings, SmtpTimeouts};
-use shared::policy::{Class, Table};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

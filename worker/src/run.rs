@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use domain::clock::Timestamp;
 use futures::FutureExt;
+use policy::table::Table;
 use shared::config;
-use shared::policy::Table;
 use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
 use shared::store::{Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -9,7 +9,7 @@ use anyhow::Result;
 use classify::fingerprint::fingerprint;
 use classify::reason;
 use domain::reply::Reply;
-use shared::policy::Table;
+use policy::table::Table;
 
 use super::rig::Random;
 use super::{Figures, figures};

@@ -8,9 +8,11 @@ use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::job::{Head, JobId};
 use domain::standing::StandingRecord;
+use policy::decide::{Case, Verdict};
+use policy::rulings::Rulings;
+use policy::table::Table;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
-use shared::policy::{Case, Rulings, Table, Verdict};
 use shared::store::schedule::{Answer, Arrival, Purpose};
 use shared::store::{Store, StoreError};
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use domain::clock::{ManualClock, Timestamp};
 use domain::pace::{DestinationRule, Pace};
+use policy::table::Table;
 use scheduler::intake::accept::Accept;
 use scheduler::placement::Placer;
 use shared::config::Config;
-use shared::policy::Table;
 use shared::store::connection::Connections;
 use shared::store::{Limits, Store, StoreError};
 use system::clock::SystemClock;

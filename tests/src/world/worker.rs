@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::table::Table;
 use shared::config::{self, Config};
-use shared::policy::Table;
 use shared::store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -13,8 +13,8 @@ use domain::pace::Feedback;
 use domain::status::EnhancedStatus;
 use domain::tally::{Tally, TallyResult};
 use domain::transcript::Transcript;
+use policy::decide::{Decision, Verdict};
 use serde_json::Map;
-use shared::policy::{Decision, Verdict};
 use shared::store::claim::LeasedJob;
 use shared::store::settle::{End, Settlement};
 

@@ -9,8 +9,8 @@ use domain::standing::Standing;
 use domain::status::pattern::StatusPattern;
 use regex::Regex;
 
-use super::jitter::Jitter;
-use super::ranking::Whose;
+use crate::jitter::Jitter;
+use crate::ranking::Whose;
 
 /// What a failure says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ impl Row {
     }
 
     /// Whether the row is for this reply, as far as neither status nor reason say.
-    pub(super) fn is_for(&self, reply: &Reply, whose: Whose<'_>) -> bool {
+    pub(crate) fn is_for(&self, reply: &Reply, whose: Whose<'_>) -> bool {
         self.account.as_deref().is_none_or(|account| account == whose.account)
             && self.stream.as_deref().is_none_or(|stream| Some(stream) == whose.stream)
             && self.destination.as_deref().is_none_or(|destination| destination == whose.destination)

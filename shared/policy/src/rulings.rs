@@ -8,9 +8,9 @@ use classify::reason::{self, Reason};
 use domain::clock::Timestamp;
 use domain::reply::Reply;
 
-use super::decide::{Case, Verdict, bounded_hint, judge};
-use super::row::{HintUse, Row};
-use super::table::Table;
+use crate::decide::{Case, Verdict, bounded_hint, judge};
+use crate::row::{HintUse, Row};
+use crate::table::Table;
 
 /// How many replies are remembered; more of them are all different anyway.
 const REPLIES_MAX: usize = 512;
@@ -38,7 +38,7 @@ impl<'t> Rulings<'t> {
         Self { table, has_conditions: table.rows().iter().any(has_condition), known: HashMap::new() }
     }
 
-    /// Judges a bounce with this reply as [`super::decide()`] does, and tells the row that says so.
+    /// Judges a bounce with this reply as [`crate::decide()`] does, and tells the row that says so.
     pub fn judge(&mut self, case: &Case<'_>, reply: &Reply, now: Timestamp) -> (Verdict, &'t Row) {
         let Ruling { row, hint, .. } = self.ruling(case, reply);
         (judge(case, row, reply, || hint, self.table, now), row)
@@ -63,7 +63,7 @@ impl<'t> Rulings<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::decide;
+    use crate::decide::decide;
     use domain::outcome::Outcome;
 
     const T0: Timestamp = Timestamp::from_ms(1_763_716_200_000);

@@ -8,8 +8,8 @@ use domain::outcome::{Fault, FaultKind, Outcome, Side};
 use domain::reply::Reply;
 use domain::standing::Standing;
 
-use super::row::{Final, HintUse, Row, Scope};
-use super::table::Table;
+use crate::row::{Final, HintUse, Row, Scope};
+use crate::table::Table;
 
 /// What a job's outcome leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub fn decide<'t>(case: &Case<'_>, outcome: &Outcome, table: &'t Table, now: Tim
 }
 
 /// Judges a reply of the recipient's mail system whose row is known. `hint` is the time that it asks for, within bounds.
-pub(super) fn judge(
+pub(crate) fn judge(
     case: &Case<'_>,
     row: &Row,
     reply: &Reply,
@@ -164,7 +164,7 @@ fn asked_for(delay: Duration, row: &Row, reply: &Reply, table: &Table) -> Option
     asked.filter(|asked| *asked > delay)
 }
 
-pub(super) fn bounded_hint(reply: &Reply, table: &Table) -> Option<Duration> {
+pub(crate) fn bounded_hint(reply: &Reply, table: &Table) -> Option<Duration> {
     hint(&reply.text).map(|hint| bounded(hint, table))
 }
 

@@ -5,7 +5,7 @@ use classify::reason::{REASONS, Reason};
 use domain::reply::Reply;
 use domain::status::pattern::StatusPattern;
 
-use super::row::Row;
+use crate::row::Row;
 
 /// What a reply has to match to fall under a row.
 #[derive(Clone, Debug)]
@@ -18,18 +18,18 @@ struct Entry {
 
 /// The entries of all rows, the most specific first: for replies without a reason, then for those of each reason.
 #[derive(Clone, Debug)]
-pub(super) struct Ranking(Vec<Vec<Entry>>);
+pub(crate) struct Ranking(Vec<Vec<Entry>>);
 
 /// Whose mail it is that failed, and where.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Whose<'a> {
-    pub(super) account: &'a str,
-    pub(super) stream: Option<&'a str>,
-    pub(super) destination: &'a str,
+pub(crate) struct Whose<'a> {
+    pub(crate) account: &'a str,
+    pub(crate) stream: Option<&'a str>,
+    pub(crate) destination: &'a str,
 }
 
 impl Ranking {
-    pub(super) fn new(rows: &[Row]) -> Self {
+    pub(crate) fn new(rows: &[Row]) -> Self {
         let mut ranked: Vec<(usize, bool, u16, Entry)> = Vec::new();
         for (n, row) in rows.iter().enumerate() {
             let conditions = [&row.account, &row.stream, &row.destination].into_iter().flatten().count();
@@ -52,7 +52,7 @@ impl Ranking {
     }
 
     /// The place of the most specific row for `reply`, which has this reason; `None` where no row matches.
-    pub(super) fn first(&self, rows: &[Row], reply: &Reply, reason: Option<Reason>, whose: Whose<'_>) -> Option<usize> {
+    pub(crate) fn first(&self, rows: &[Row], reply: &Reply, reason: Option<Reason>, whose: Whose<'_>) -> Option<usize> {
         // The reasons are listed in the order in which they are declared.
         let entries = self.0.get(reason.map_or(0, |reason| reason as usize + 1))?;
         let found = entries.iter().find(|entry| entry.status.matches(reply) && rows[entry.row].is_for(reply, whose))?;

@@ -11,10 +11,10 @@ use toml::Table as Toml;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 use typed_toml::section::Section;
 
-use super::jitter::Jitter;
-use super::ranking::Ranking;
-use super::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES};
-use super::table::Table;
+use crate::jitter::Jitter;
+use crate::ranking::Ranking;
+use crate::row::{CLASSES, FINALS, HINTS, HintUse, Row, SCOPES, Scope};
+use crate::table::Table;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ struct Defaults {
 }
 
 /// Reads the files in order; each replaces the rows of the same name, and adds the others behind.
-pub(super) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
+pub(crate) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
     let mut faults = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut defaults = Defaults {
@@ -189,7 +189,7 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     }
     section.finish();
     let (scope, end) = (scope?, end?);
-    let jitter = if scope == super::Scope::Host { jitter.never_early() } else { jitter };
+    let jitter = if scope == Scope::Host { jitter.never_early() } else { jitter };
     let name = name?.to_owned();
     Some(Row { name, status, text, reason, account, stream, destination, scope, delays, jitter, hint, hold, end, says })
 }
@@ -247,7 +247,7 @@ fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Class, Final};
+    use crate::row::{Class, Final};
     use domain::reply::Reply;
 
     #[test]

@@ -8,9 +8,9 @@ use domain::reply::Reply;
 use domain::status::{EnhancedStatus, StatusClass};
 use typed_toml::fault::SettingsFaults;
 
-use super::load;
-use super::ranking::{Ranking, Whose};
-use super::row::Row;
+use crate::load;
+use crate::ranking::{Ranking, Whose};
+use crate::row::Row;
 
 /// The default table's text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -22,9 +22,9 @@ static DEFAULT_TABLE: LazyLock<Arc<Table>> =
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The rows, in the order of their files. The last one matches everything.
-    pub(super) rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// The rows by how specific they are.
-    pub(super) ranking: Ranking,
+    pub(crate) ranking: Ranking,
     /// Bounds for hints.
     pub hint_bounds: (Duration, Duration),
     /// How long jobs wait when the trouble is ours.

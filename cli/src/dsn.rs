@@ -10,8 +10,9 @@ use clap::Args;
 use classify::reason::{self, Reason};
 use domain::status::EnhancedStatus;
 use policy::table::Table;
+use reports::mailbox;
+use reports::report::{Action, Recipient, Report};
 use serde::Serialize;
-use shared::dsn::{Action, Recipient, Report, mailbox};
 
 use crate::process;
 

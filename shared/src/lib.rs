@@ -2,8 +2,6 @@
 //!
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
-pub mod dsn;
-
 pub mod config;
 pub mod store;
 pub mod telemetry;

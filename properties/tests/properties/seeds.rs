@@ -35,7 +35,7 @@ fn files(folder: &str) -> Vec<Vec<u8>> {
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let mut seeds = files(&format!("fuzz/seeds/{name}"));
     if name == "dsn" {
-        seeds.extend(files("shared/src/dsn/fixtures"));
+        seeds.extend(files("shared/reports/src/fixtures"));
     }
     seeds
 }

@@ -9,9 +9,9 @@ use domain::bounce::{Bounce, derived_message_id};
 use domain::clock::Timestamp;
 use domain::job::{JobId, Message};
 use futures::future::try_join_all;
+use reports::report::{Recipient, Report};
 use serde_json::{Map, Value, json};
 use shared::config::Config;
-use shared::dsn::{Recipient, Report};
 use shared::store::{Store, StoreError};
 use signing::return_path::{Token, Verp};
 
@@ -102,7 +102,7 @@ impl Reports {
         let mut answered = self.accept.accept(bounces).await?.into_iter();
         let answers = read.into_iter().zip(&report.recipients).map(|(read, recipient)| match read {
             Ok(Some(_)) => Told::Bounce(answered.next().expect("there is one answer per bounce")),
-            Ok(None) => Told::Nothing(recipient.action.map_or(report.kind.as_str(), shared::dsn::Action::as_str)),
+            Ok(None) => Told::Nothing(recipient.action.map_or(report.kind.as_str(), reports::report::Action::as_str)),
             Err(refusal) => Told::Refused(refusal),
         });
         Ok(Taken { answers: answers.collect(), report })
@@ -219,7 +219,7 @@ impl Taken {
         let recipients = report.recipients.iter().zip(answers).map(|(recipient, told)| {
             let mut wire = json!({
                 "recipient": recipient.address(),
-                "action": recipient.action.map(shared::dsn::Action::as_str),
+                "action": recipient.action.map(reports::report::Action::as_str),
                 "status": recipient.reply.status,
                 "code": recipient.reply.code,
                 "remote_mta": recipient.remote_mta,

@@ -1,7 +1,11 @@
 //! The recipient of a report that is a sentence: the one address that it names. People's languages put it anywhere in it.
 
-use super::mime::Mail;
-use super::{MAX_NAME, text::DAEMONS};
+use crate::mime::Mail;
+use crate::report::MAX_NAME;
+
+/// Local parts that reports come from.
+pub(crate) const DAEMONS: [&str; 6] =
+    ["mailer-daemon", "postmaster", "post_master", "mail-daemon", "mdaemon", "mail.delivery.system"];
 
 /// Local parts of those who may be asked why, whom a report names beside its recipient.
 const ASKED: [&str; 6] = ["abuse", "admin", "contact", "help", "info", "support"];
@@ -13,7 +17,7 @@ const OWN: [&str; 5] = ["From", "To", "Cc", "Reply-To", "Return-Path"];
 const MAX_OWN: usize = 16;
 
 /// The address that the words name, where they name one alone beside the report's own and those of who may be asked.
-pub(super) fn recipient<'w>(mail: &Mail<'_>, words: &'w str) -> Option<&'w str> {
+pub(crate) fn recipient<'w>(mail: &Mail<'_>, words: &'w str) -> Option<&'w str> {
     let own: Vec<&str> = OWN.iter().filter_map(|field| mail.header(field)).flat_map(addresses).take(MAX_OWN).collect();
     let is_own = |address: &str| own.iter().any(|own| own.eq_ignore_ascii_case(address));
     let mut others = addresses(words).filter(|address| !is_own(address) && !is_asked(address));
@@ -37,7 +41,7 @@ fn is_asked(address: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::dsn::{Kind, Report};
+    use crate::report::{Kind, Report};
 
     #[test]
     fn a_report_that_is_a_sentence_is_about_the_one_address_that_it_names() {

@@ -1,11 +1,13 @@
 //! Feedback reports (RFC 5965): somebody called a message spam, or a mail system reports one for them.
 
-use super::fields::groups;
-use super::mime::{Mail, Part};
-use super::{Kind, MAX_RECIPIENTS, Recipient, Report, name, original};
+use crate::bounded::name;
+use crate::fields::groups;
+use crate::mime::{Mail, Part};
+use crate::original;
+use crate::report::{Kind, MAX_RECIPIENTS, Recipient, Report};
 
 /// Reads a feedback report; `None` where the message is none.
-pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let fields = mail.parts.iter().find_map(|part| match part {
         Part::Feedback(text) => Some(text),
         _ => None,

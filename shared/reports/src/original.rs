@@ -1,8 +1,9 @@
 //! What is known of the mail that a report returns: from the part that it stands in, or from the end of the text.
 
-use super::fields::{Group, groups};
-use super::mime::Mail;
-use super::{cut, name, text};
+use crate::bounded::{cut, name};
+use crate::fields::{Group, groups};
+use crate::mime::Mail;
+use crate::text;
 
 /// How far into the returned mail its header is looked for, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -14,17 +15,17 @@ const MAX_FIELDS: usize = 8;
 const MAX_ADDRESSES: usize = 16;
 
 /// The original's `Message-ID` without its angle brackets.
-pub(super) fn message_id(mail: &Mail<'_>) -> Option<String> {
+pub(crate) fn message_id(mail: &Mail<'_>) -> Option<String> {
     head(mail)?.get("message-id").and_then(|id| name(id.trim_matches(['<', '>', ' '])))
 }
 
 /// Whom the original names in its `To`.
-pub(super) fn recipients(mail: &Mail<'_>) -> Vec<String> {
+pub(crate) fn recipients(mail: &Mail<'_>) -> Vec<String> {
     head(mail).map(|head| addresses(head.get("to").unwrap_or_default()).collect()).unwrap_or_default()
 }
 
 /// The addresses that the report itself came to: what mail systems note on delivery, then what it was sent to.
-pub(super) fn came_to(mail: &Mail<'_>) -> Vec<String> {
+pub(crate) fn came_to(mail: &Mail<'_>) -> Vec<String> {
     let fields = ["X-Original-To", "Delivered-To", "Envelope-To", "X-Envelope-To", "To"];
     fields.iter().flat_map(|name| mail.headers(name, MAX_FIELDS).flat_map(addresses)).take(MAX_ADDRESSES).collect()
 }

@@ -3,12 +3,12 @@
 use domain::clock::Timestamp;
 use mail_parser::DateTime;
 
-use super::begins_with;
-use super::mime::instant;
+use crate::bounded::begins_with;
+use crate::instant::instant;
 
 /// `text` without one level of quoting, where most of it is quoted; else as it is. Words that stand above what was handed
 /// on stay.
-pub(super) fn unquoted(text: String) -> String {
+pub(crate) fn unquoted(text: String) -> String {
     let lines = || text.lines().filter(|line| !line.trim().is_empty());
     if lines().filter(|line| line.starts_with('>')).count() * 2 <= lines().count() {
         return text;
@@ -19,7 +19,7 @@ pub(super) fn unquoted(text: String) -> String {
 }
 
 /// When what a person handed on was written: the `Date` among the fields that stand first in `text`.
-pub(super) fn date(text: &str) -> Option<Timestamp> {
+pub(crate) fn date(text: &str) -> Option<Timestamp> {
     let is_field = |line: &&str| {
         let name = line.split_once(": ").map_or("", |(name, _)| name);
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-')

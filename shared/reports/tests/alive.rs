@@ -7,7 +7,7 @@ use domain::reply::Reply;
 use domain::reply::stage::Stage;
 use policy::row::{Class, Final};
 use policy::table::Table;
-use shared::dsn::Report;
+use reports::report::Report;
 
 fn class(reply: &Reply) -> Class {
     Table::embedded().row(reply, "", None, "").class()

@@ -3,13 +3,12 @@
 
 use domain::reply::{MAX_TEXT, Reply, stage};
 
-use super::dialect::{Dialect, spoken};
-use super::mime::Mail;
-use super::sentence;
-use super::{
-    Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, answer, begins_with, cut, on_one_line,
-    without_success,
-};
+use crate::answer;
+use crate::bounded::{begins_with, cut, on_one_line};
+use crate::dialect::{Dialect, spoken};
+use crate::mime::Mail;
+use crate::report::{Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, without_success};
+use crate::sentence::{self, DAEMONS};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
 const MAX_WORDS: usize = 64 * 1024;
@@ -59,10 +58,6 @@ const DELAYED: [&str; 9] = [
     "is delayed for more than",
 ];
 
-/// Local parts that reports come from.
-pub(super) const DAEMONS: [&str; 6] =
-    ["mailer-daemon", "postmaster", "post_master", "mail-daemon", "mdaemon", "mail.delivery.system"];
-
 /// What subjects of reports say, in lower case.
 const SUBJECTS: [&str; 22] = [
     "undeliver",
@@ -90,7 +85,7 @@ const SUBJECTS: [&str; 22] = [
 ];
 
 /// Reads such a report; `None` where the message does not look like one.
-pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let words = words(mail);
     let said = format!("{}\n{}\n{words}", mail.header("From").unwrap_or_default(), mail.subject()).to_lowercase();
     let dialect = spoken(&said);
@@ -182,7 +177,7 @@ fn shared<'w>(dialect: &Dialect, words: &'w str, blocks: &[Block]) -> Option<&'w
 }
 
 /// What the words say about an address, or, where they do not name it, about all.
-pub(super) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, String) {
+pub(crate) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, String) {
     let said = format!("{}\n{}\n{words}", mail.header("From").unwrap_or_default(), mail.subject()).to_lowercase();
     let dialect = spoken(&said);
     let blocks = blocks(dialect, words);
@@ -259,7 +254,7 @@ fn is_from_daemon(mail: &Mail<'_>) -> bool {
 }
 
 /// The words of a message up to the mail that it returns.
-pub(super) fn words(mail: &Mail<'_>) -> String {
+pub(crate) fn words(mail: &Mail<'_>) -> String {
     let mut words = String::new();
     for part in mail.texts() {
         let (part, original) = split_at_original(part);
@@ -273,7 +268,7 @@ pub(super) fn words(mail: &Mail<'_>) -> String {
 }
 
 /// A text's own words, and the mail that follows them.
-pub(super) fn split_at_original(text: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_at_original(text: &str) -> (&str, Option<&str>) {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let start = cut(line, 160).trim_start().to_lowercase();

@@ -15,15 +15,15 @@ static DIALECTS: LazyLock<Vec<Dialect>> = LazyLock::new(|| read(TABLE).expect("t
 
 /// The words of one family of mail systems.
 #[derive(Debug)]
-pub(super) struct Dialect {
+pub(crate) struct Dialect {
     /// What the family is called: what its fixture is named by.
     #[cfg(test)]
-    pub(super) name: String,
+    pub(crate) name: String,
     says: Vec<String>,
     after: Vec<String>,
     recipient: Vec<Regex>,
     /// Whether what was said about a recipient may stand before it.
-    pub(super) before: bool,
+    pub(crate) before: bool,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +47,7 @@ struct Row {
 }
 
 /// The dialect that is spoken, given sender, subject and text in lower case; the last one is `any`.
-pub(super) fn spoken(said: &str) -> &'static Dialect {
+pub(crate) fn spoken(said: &str) -> &'static Dialect {
     let dialects = &*DIALECTS;
     let known = dialects.iter().find(|dialect| dialect.says.iter().any(|words| said.contains(words.as_str())));
     known.or(dialects.last()).expect("the table has rows")
@@ -55,23 +55,23 @@ pub(super) fn spoken(said: &str) -> &'static Dialect {
 
 /// What the dialects are called.
 #[cfg(test)]
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     DIALECTS.iter().map(|dialect| dialect.name.as_str())
 }
 
 impl Dialect {
     /// Whether nothing is known of the mail system.
-    pub(super) fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.says.is_empty()
     }
 
     /// Whether recipients stand after a line, given in lower case.
-    pub(super) fn opens(&self, line: &str) -> bool {
+    pub(crate) fn opens(&self, line: &str) -> bool {
         self.after.is_empty() || self.after.iter().any(|words| line.contains(words.as_str()))
     }
 
     /// The recipient that a line names, and what the line says about it.
-    pub(super) fn recipient<'t>(&self, line: &'t str) -> Option<(&'t str, &'t str)> {
+    pub(crate) fn recipient<'t>(&self, line: &'t str) -> Option<(&'t str, &'t str)> {
         let captures: Captures<'t> = self.recipient.iter().find_map(|shape| shape.captures(line))?;
         let said = captures.name("said").map_or("", |said| said.as_str().trim());
         let address = captures.name("addr")?.as_str().trim_end_matches('.');

@@ -10,10 +10,11 @@ use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::decoders::html::html_to_text;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode;
-use mail_parser::{ContentType, DateTime, Message, MessageParser, MimeHeaders};
+use mail_parser::{ContentType, Message, MessageParser, MimeHeaders};
 
-use super::quote::{date, unquoted};
-use super::{begins_with, cut, lossy};
+use crate::bounded::{begins_with, cut, lossy};
+use crate::instant::instant;
+use crate::quote::{date, unquoted};
 
 /// Parts within parts: reports have two levels, those that lists and filters handed on a few more.
 const MAX_DEPTH: usize = 6;
@@ -37,17 +38,17 @@ static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
 
 /// A message, as far as a report can be in it.
 #[derive(Debug)]
-pub(super) struct Mail<'m> {
+pub(crate) struct Mail<'m> {
     head: Option<Message<'m>>,
     /// When what a person handed on was written.
     handed_on_date: Option<Timestamp>,
     /// Its parts, in order.
-    pub(super) parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
 }
 
 /// One part, decoded.
 #[derive(Debug, PartialEq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// `message/delivery-status`, `message/global-delivery-status`.
     DeliveryStatus(String),
     /// `message/feedback-report`.
@@ -60,7 +61,7 @@ pub(super) enum Part {
 
 impl<'m> Mail<'m> {
     /// Reads a message: its header, and its parts down to what is returned.
-    pub(super) fn read(bytes: &'m [u8]) -> Self {
+    pub(crate) fn read(bytes: &'m [u8]) -> Self {
         let bytes = without_envelope(bytes);
         let mut parts = Vec::new();
         read_part(bytes, 0, &mut parts);
@@ -78,37 +79,37 @@ impl<'m> Mail<'m> {
     }
 
     /// Whether a person handed on what had come to them. Who answers a report quotes it too, and says nothing by that.
-    pub(super) fn is_handed_on(&self) -> bool {
+    pub(crate) fn is_handed_on(&self) -> bool {
         let subject = self.subject().trim_start();
         let is_answer = ["In-Reply-To", "Auto-Submitted"].iter().any(|name| self.header(name).is_some());
         !is_answer && HANDED_ON.iter().any(|mark| begins_with(subject, mark))
     }
 
     /// A header field as it was written, unfolded; the first where there are several.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.head.as_ref()?.headers_raw().find(|(field, _)| field.eq_ignore_ascii_case(name))?;
         Some(value.trim())
     }
 
     /// The subject, decoded.
-    pub(super) fn subject(&self) -> &str {
+    pub(crate) fn subject(&self) -> &str {
         self.head.as_ref().and_then(Message::subject).unwrap_or_default()
     }
 
     /// When it was written, as it says itself; where a person handed on what had come to them, when that was.
-    pub(super) fn date(&self) -> Option<Timestamp> {
+    pub(crate) fn date(&self) -> Option<Timestamp> {
         let own = || instant(self.head.as_ref()?.date()?);
         self.handed_on_date.or_else(own)
     }
 
     /// The values of header fields of one name, at most so many, unfolded.
-    pub(super) fn headers(&self, name: &'static str, most: usize) -> impl Iterator<Item = &str> {
+    pub(crate) fn headers(&self, name: &'static str, most: usize) -> impl Iterator<Item = &str> {
         let fields = self.head.iter().flat_map(Message::headers_raw);
         fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).take(most)
     }
 
     /// The words for people, part by part.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
             _ => None,
@@ -116,18 +117,12 @@ impl<'m> Mail<'m> {
     }
 
     /// The mail that is returned, where it is a part of its own.
-    pub(super) fn original(&self) -> Option<&str> {
+    pub(crate) fn original(&self) -> Option<&str> {
         self.parts.iter().find_map(|part| match part {
             Part::Original(text) => Some(text.as_str()),
             _ => None,
         })
     }
-}
-
-/// A date of a header field; none where there is no such day.
-pub(super) fn instant(date: &DateTime) -> Option<Timestamp> {
-    let seconds = Some(date).filter(|date| date.is_valid())?.to_timestamp();
-    Some(Timestamp::from_ms(seconds.checked_mul(1_000)?))
 }
 
 fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use policy::row::Class;
 use policy::table::Table;
+use reports::mailbox;
+use reports::report::{Recipient, Report};
 use serde_json::Value;
-use shared::dsn::{Recipient, Report, mailbox};
 
 /// The corpus, in the folder `shared/corpus` beside one that the repository lies in.
 fn corpus() -> Option<PathBuf> {

@@ -2,8 +2,8 @@
 
 use domain::address::Address;
 
-use super::dialect::names;
-use super::{Kind, MAX_NAME, Recipient, Report};
+use crate::dialect::names;
+use crate::report::{Kind, MAX_NAME, Recipient, Report};
 
 macro_rules! fixtures {
     ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };
@@ -104,7 +104,7 @@ fn every_dialect_has_a_fixture_that_it_is_spoken_in() {
     for name in names() {
         let fixture = FIXTURES.iter().find(|(fixture, _)| *fixture == name).map(|(_, message)| *message);
         let message = fixture.unwrap_or_else(|| panic!("write fixtures/{name}.eml")).to_lowercase();
-        assert_eq!(super::dialect::spoken(&message).name, name);
+        assert_eq!(crate::dialect::spoken(&message).name, name);
     }
 }
 
@@ -144,7 +144,7 @@ fn what_is_said_without_end_is_bounded() {
     let many: String =
         (0..20_000).map(|n| format!("Final-Recipient: rfc822; u{n}@example.com\nStatus: 5.0.0\n\n")).collect();
     let fields = format!("Content-Type: message/delivery-status\n\n{many}");
-    assert!(Report::read(fields.as_bytes()).recipients.len() <= super::MAX_RECIPIENTS);
+    assert!(Report::read(fields.as_bytes()).recipients.len() <= crate::report::MAX_RECIPIENTS);
     for line in [
         "<a@example.com>:\n",
         "a@example.com\n",
@@ -169,7 +169,7 @@ fn what_is_said_without_end_is_bounded() {
             let message = format!("{head}{}", line.repeat(2_000_000 / line.len()));
             let report = Report::read(message.as_bytes());
             let said = report.recipients.iter().map(|one| one.diagnostic.len()).max().unwrap_or_default();
-            assert!(said <= super::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
+            assert!(said <= crate::report::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
         }
     }
 }

@@ -4,11 +4,12 @@
 use domain::reply::Reply;
 use serde_json::Value;
 
-use super::mime::Mail;
-use super::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, name, on_one_line, without_success};
+use crate::bounded::{name, on_one_line};
+use crate::mime::Mail;
+use crate::report::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, without_success};
 
 /// Reads such a notice; `None` where the message is none.
-pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let text = mail.texts().map(str::trim_start).find(|text| text.starts_with('{'))?;
     // Lines were folded on the way, also within texts. What follows the document is the footer of the mail.
     let text = text.replace('\n', " ");

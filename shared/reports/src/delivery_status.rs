@@ -8,9 +8,12 @@ use domain::reply::{MAX_TEXT, Reply, stage};
 use domain::status::{EnhancedStatus, StatusClass};
 use mail_parser::DateTime;
 
-use super::fields::{Field, Group, groups};
-use super::mime::{Mail, Part, instant};
-use super::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, cut, name, on_one_line, text, without_success};
+use crate::bounded::{cut, name, on_one_line};
+use crate::fields::{Field, Group, groups};
+use crate::instant::instant;
+use crate::mime::{Mail, Part};
+use crate::report::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, without_success};
+use crate::text;
 
 /// For how many recipients of one report the words for people are asked.
 const MAX_SILENT: usize = 16;
@@ -26,7 +29,7 @@ const TRIED_LONG: Duration = Duration::from_secs(4 * 86_400);
 const TRIED: &str = " (tried for days)";
 
 /// Reads the delivery status of a report; `None` where it says nothing about anybody.
-pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let parts = mail.parts.iter().filter_map(|part| match part {
         Part::DeliveryStatus(text) => Some(text.as_str()),
         _ => None,
@@ -207,7 +210,7 @@ fn unicode(text: &str) -> String {
 
 /// Undoes xtext (RFC 3461, section 4): `+2B` is `+`.
 fn xtext(text: &str) -> String {
-    let text = on_one_line(text, super::MAX_NAME);
+    let text = on_one_line(text, crate::report::MAX_NAME);
     let mut pieces = text.split('+');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {
@@ -228,7 +231,7 @@ fn xtext(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dsn::Kind;
+    use crate::report::Kind;
 
     fn report(fields: &str) -> Report {
         from_fields(fields, None).unwrap()

@@ -1,9 +1,10 @@
 //! Automatic answers of people's mail systems (RFC 3834): out of office, receipts, unsubscribing by mail. They say that
 //! the address lives, and start nothing.
 
-use super::fields::groups;
-use super::mime::Mail;
-use super::{Kind, Recipient, Report, begins_with};
+use crate::bounded::begins_with;
+use crate::fields::groups;
+use crate::mime::Mail;
+use crate::report::{Kind, Recipient, Report};
 
 /// Header fields that only automatic answers have, with what their value begins with.
 const FIELDS: [(&str, &str); 8] = [
@@ -36,7 +37,7 @@ const SUBJECTS: [&str; 14] = [
 ];
 
 /// Reads a request of a mail program to be unsubscribed, which stands for a person; `None` where the message is none.
-pub(super) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
+pub(crate) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
     let automatic = mail.header("Auto-Submitted").is_some_and(|value| begins_with(value, "auto-replied"));
     let asks = automatic && mail.subject().trim().eq_ignore_ascii_case("unsubscribe");
     asks.then(|| Report {
@@ -47,7 +48,7 @@ pub(super) fn unsubscribes(mail: &Mail<'_>) -> Option<Report> {
 }
 
 /// Reads an automatic answer; `None` where the message is none.
-pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
+pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let field = || FIELDS.iter().any(|(name, value)| mail.header(name).is_some_and(|found| begins_with(found, value)));
     let subject = mail.subject().trim().to_lowercase();
     let automatic = SUBJECTS.iter().any(|opening| subject.starts_with(opening)) || field();
@@ -59,7 +60,7 @@ pub(super) fn read(mail: &Mail<'_>) -> Option<Report> {
 }
 
 /// The address that the message is from.
-pub(super) fn sender(mail: &Mail<'_>) -> Option<String> {
+pub(crate) fn sender(mail: &Mail<'_>) -> Option<String> {
     let from = mail.header("From")?;
     let group = &groups(&format!("from: {from}"))[0];
     let from = group.get("from")?;

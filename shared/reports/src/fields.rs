@@ -1,30 +1,31 @@
 //! Fields of the form `Name: value`, in groups with blank lines between them: what a delivery status consists of
 //! (RFC 3464, section 2.1), and a feedback report. Reading is lenient, because so are those who write them.
 
-use super::{MAX_DIAGNOSTIC, on_one_line};
+use crate::bounded::on_one_line;
+use crate::report::MAX_DIAGNOSTIC;
 
 /// Fields that are read of one text.
 const MAX_FIELDS: usize = 20_000;
 
 /// One field. The name is in lower case; the value is on one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) name: String,
-    pub(super) value: String,
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) value: String,
 }
 
 /// A group of fields that stand together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Group(pub(super) Vec<Field>);
+pub(crate) struct Group(pub(crate) Vec<Field>);
 
 impl Group {
     /// The value of a field that is there and not empty; the first where there are several.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next()
     }
 
     /// All values of a field.
-    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0
             .iter()
             .filter(move |field| field.name == name && !field.value.is_empty())
@@ -32,21 +33,21 @@ impl Group {
     }
 
     /// A value that is of a type, `rfc822; jo@example.com`, without the type.
-    pub(super) fn typed(&self, name: &str) -> Option<&str> {
+    pub(crate) fn typed(&self, name: &str) -> Option<&str> {
         let value = self.get(name)?;
         let value = value.split_once(';').map_or(value, |(_, value)| value).trim();
         (!value.is_empty()).then_some(value)
     }
 
     /// As [`Self::typed`], for names.
-    pub(super) fn name(&self, name: &str) -> Option<String> {
-        self.typed(name).and_then(super::name)
+    pub(crate) fn name(&self, name: &str) -> Option<String> {
+        self.typed(name).and_then(crate::bounded::name)
     }
 }
 
 /// The groups of fields in a text. A line that is neither a field nor its continuation goes on with the field before it:
 /// some mail systems fold without indenting.
-pub(super) fn groups(text: &str) -> Vec<Group> {
+pub(crate) fn groups(text: &str) -> Vec<Group> {
     let mut groups = vec![Group::default()];
     let mut count = 0;
     for line in text.lines() {

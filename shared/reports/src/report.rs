@@ -1,31 +1,10 @@
-//! Reports about delivery that come as mail: delivery status notifications (RFC 3464, RFC 6533), reports in the words of
-//! the many mail systems that never took to them, feedback reports (RFC 5965) and automatic answers (RFC 3834). Bytes in,
-//! facts out. Reading never fails, because bad mail is data; what a report calls for is policy's business.
-
-use std::borrow::Cow;
+//! What a report about delivery holds: its kind, and what it says about each recipient.
 
 use domain::clock::Timestamp;
 use domain::reply::Reply;
 use domain::status::{EnhancedStatus, StatusClass};
 
-mod answer;
-mod delivery_status;
-mod dialect;
-mod feedback;
-mod fields;
-pub mod mailbox;
-mod mime;
-mod notice;
-mod original;
-mod quote;
-mod sentence;
-mod text;
-
-#[cfg(test)]
-mod tests;
-
-/// How much of a message is read, in bytes. Reports come before the mail they return, so what is cut off is that.
-pub const MAX_BYTES: usize = 2 * 1024 * 1024;
+use crate::bounded::name;
 
 /// How many recipients of a report are kept.
 pub const MAX_RECIPIENTS: usize = 1000;
@@ -110,28 +89,7 @@ pub struct Recipient {
 }
 
 impl Report {
-    /// Reads a message. Takes time linear in its input, reads no more than its first [`MAX_BYTES`], and never panics.
-    pub fn read(message: &[u8]) -> Self {
-        let mail = mime::Mail::read(&message[..message.len().min(MAX_BYTES)]);
-        let mut report = feedback::read(&mail)
-            .or_else(|| delivery_status::read(&mail))
-            .or_else(|| notice::read(&mail))
-            .or_else(|| answer::unsubscribes(&mail))
-            .or_else(|| text::read(&mail))
-            .or_else(|| answer::read(&mail))
-            .unwrap_or_default();
-        if report.kind != Kind::None {
-            report.message_id = report.message_id.or_else(|| original::message_id(&mail)).filter(|id| is_readable(id));
-            report.envelope_id = report.envelope_id.filter(|id| is_readable(id));
-            // A person's mail may quote any mail; the report in it has to say itself whom it is about.
-            report.original_to = if mail.is_handed_on() { Vec::new() } else { original::recipients(&mail) };
-        }
-        report.came_to = original::came_to(&mail);
-        report.written_at = mail.date();
-        report
-    }
-
-    fn about(recipients: Vec<Recipient>) -> Self {
+    pub(crate) fn about(recipients: Vec<Recipient>) -> Self {
         let worst = recipients.iter().filter_map(|recipient| recipient.action).min_by_key(|action| *action as u8);
         Self { kind: worst.map_or(Kind::None, Kind::from), recipients, ..Self::default() }
     }
@@ -149,7 +107,7 @@ impl Recipient {
     }
 
     /// Somebody whom a report names without saying anything about delivery.
-    fn named(address: Option<&str>) -> Self {
+    pub(crate) fn named(address: Option<&str>) -> Self {
         let (original, action, remote_mta) = (None, None, None);
         let last = address.and_then(name);
         Self { original, last, action, reply: Reply::default(), diagnostic: String::new(), remote_mta }
@@ -197,7 +155,7 @@ impl Action {
     }
 
     /// The action of this name, in whatever case, with a comment or without.
-    fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         let word = name.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty())?;
         [Self::Failed, Self::Delayed, Self::Delivered, Self::Relayed, Self::Expanded]
             .into_iter()
@@ -205,7 +163,7 @@ impl Action {
     }
 
     /// What a status alone says; a report without a word means a failure.
-    fn from_status(status: Option<EnhancedStatus>) -> Self {
+    pub(crate) fn from_status(status: Option<EnhancedStatus>) -> Self {
         match status.map(EnhancedStatus::class) {
             Some(StatusClass::Success) => Self::Delivered,
             _ => Self::Failed,
@@ -214,51 +172,8 @@ impl Action {
 }
 
 /// What was said of a failure, without a code and a status that say success.
-fn without_success(mut reply: Reply) -> Reply {
+pub(crate) fn without_success(mut reply: Reply) -> Reply {
     reply.status = reply.status.filter(|status| status.class() != StatusClass::Success);
     reply.code = reply.code.filter(|code| *code >= 400);
     reply
-}
-
-/// What is said on one line, within bounds.
-fn on_one_line(text: &str, max: usize) -> String {
-    let mut line = String::new();
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(cut(word, max.saturating_sub(line.len())));
-        if line.len() + 1 >= max {
-            break;
-        }
-    }
-    line.truncate(cut(&line, max).trim_end().len());
-    line
-}
-
-/// A name that someone else chose, on one line and within bounds; `None` where nothing is left of it.
-fn name(text: &str) -> Option<String> {
-    let name = on_one_line(text, MAX_NAME);
-    (!name.is_empty()).then_some(name)
-}
-
-/// Whether an id was text as it came. Ids of other bytes would all become the same, so they name nothing.
-fn is_readable(id: &str) -> bool {
-    !id.contains(char::REPLACEMENT_CHARACTER)
-}
-
-/// Whether `text` begins with `opening`, in whatever case.
-fn begins_with(text: &str, opening: &str) -> bool {
-    text.get(..opening.len()).is_some_and(|head| head.eq_ignore_ascii_case(opening))
-}
-
-/// `text` cut to at most `max` bytes, between characters.
-fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    &text[..end]
-}
-
-/// Bytes of any charset as text that can be searched.
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
 }

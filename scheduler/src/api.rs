@@ -8,8 +8,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use shared::config::Config;
-use shared::store::Store;
 use signing::api_token::Scope;
+use store::handle::Store;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 

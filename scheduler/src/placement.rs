@@ -8,8 +8,9 @@ use placement::propose::{MailHosts, Proposal};
 use placement::providers::Providers;
 use policy::table::Table;
 use shared::config::Config;
-use shared::store::place::distinct;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
+use store::place::distinct;
 
 pub mod dns;
 

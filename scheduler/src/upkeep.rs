@@ -11,7 +11,8 @@ use cron::Schedule;
 use domain::clock::Timestamp;
 use futures::future::{join, join_all};
 use shared::config::Config;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 

@@ -10,10 +10,9 @@ use std::time::Duration;
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
 use policy::table::Table as PolicyTable;
+use store::handle::Limits;
+use store::places::PlaceBounds;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
-
-use crate::store::Limits;
-use crate::store::place::PlaceBounds;
 
 mod access;
 mod connections;

@@ -3,5 +3,4 @@
 //! The modules are listed in reading order. Up to [`clock`] they are pure: no I/O, no wall clock, no environment.
 
 pub mod config;
-pub mod store;
 pub mod telemetry;

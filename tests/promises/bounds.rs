@@ -9,7 +9,7 @@ use harness::wait::eventually;
 use harness::world::{DAY, Deployment, LEASE, Settings, World};
 use private_servers::redis::PrivateRedis;
 use serde_json::{Value, json};
-use shared::store::claim::ClaimBounds;
+use store::claim::ClaimBounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

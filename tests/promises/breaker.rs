@@ -12,9 +12,9 @@ use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::world::{LEASE, MS, Settings, World};
 use serde_json::json;
-use shared::store::claim::LeasedJob;
-use shared::store::destination::BreakerState;
-use shared::store::settle::Settled;
+use store::claim::LeasedJob;
+use store::destination_controls::BreakerState;
+use store::settle::Settled;
 
 const THERE: &str = "one.example";
 

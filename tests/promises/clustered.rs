@@ -10,8 +10,8 @@ use harness::world::{Deployment, HOUR, LEASE, Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::repair::Repair;
 use serde_json::{Value, json};
-use shared::store::keys::Keys;
-use shared::store::repair::Repaired;
+use store::keys::Keys;
+use store::repair::Repaired;
 
 async fn world(settings: Settings) -> World {
     World::with(Settings { redis: Deployment::Cluster, ..settings }).await

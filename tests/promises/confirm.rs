@@ -13,10 +13,10 @@ use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::random::Random;
 use harness::world::{DAY, Deployment, HOUR, MS, Settings, World};
 use serde_json::{Value, json};
-use shared::store::destination::PaceReport;
-use shared::store::lease::GivenBack;
-use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use store::destination_controls::PaceReport;
+use store::lease::GivenBack;
+use store::schedule::Answer;
+use store::settle::Settled;
 
 const JO: &str = "jo@example.com";
 const OVER_QUOTA: &str = "452 4.2.2 Over quota";

@@ -14,7 +14,7 @@ use harness::world::World;
 use policy::table::Table;
 use serde_json::json;
 use shared::config::{Config, Content};
-use shared::store::settle::Settled;
+use store::settle::Settled;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;

@@ -7,10 +7,10 @@ use domain::pace::Pace;
 use harness::bounce::{FULL, OK, bounce};
 use harness::redis;
 use harness::world::{LEASE, Settings, World, id};
-use shared::store::claim::LeasedJob;
-use shared::store::keys::Keys;
-use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use store::claim::LeasedJob;
+use store::keys::Keys;
+use store::schedule::Answer;
+use store::settle::Settled;
 
 const THERE: &str = "one.example";
 

@@ -13,7 +13,7 @@ use harness::world::{LEASE, MS, World};
 use policy::table::Table;
 use serde_json::json;
 use shared::config::{AfterDot, SmtpSettings};
-use shared::store::settle::{Settled, Settlement};
+use store::settle::{Settled, Settlement};
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;

@@ -7,9 +7,10 @@ use harness::wait::eventually;
 use harness::world::{Settings, World};
 use policy::table::Table;
 use shared::config::Config;
-use shared::store::schedule::Answer;
-use shared::store::settle::{SettleCall, Settled};
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
+use store::schedule::Answer;
+use store::settle::{SettleCall, Settled};
 
 use crate::deployments::connections;
 

@@ -9,10 +9,10 @@ use harness::http::{Http, json, json_lines, problem};
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, LEASE, MS, Settings, World};
 use serde_json::{Value, json};
-use shared::store::facts::FactAnswer;
-use shared::store::repair::Repaired;
-use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use store::facts::FactAnswer;
+use store::repair::Repaired;
+use store::schedule::Answer;
+use store::settle::Settled;
 
 const JO: &str = "jo@example.com";
 

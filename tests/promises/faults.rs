@@ -15,9 +15,10 @@ use harness::wait::eventually;
 use harness::world::{LEASE, MS, Settings, World};
 use serde_json::Value;
 use shared::config::Config;
-use shared::store::claim::{ClaimBounds, Claimed};
-use shared::store::settle::{SettleCall, Settled};
-use shared::store::{Store, StoreError};
+use store::claim::{ClaimBounds, Claimed};
+use store::error::StoreError;
+use store::handle::Store;
+use store::settle::{SettleCall, Settled};
 
 mod silence;
 mod storm;

@@ -7,9 +7,9 @@ use domain::pace::Pace;
 use futures::future::join_all;
 use harness::bounce::{FULL, OK, bounce};
 use harness::world::{DAY, LEASE, MS, Settings, World};
-use shared::store::claim::{ClaimBounds, LeasedJob};
-use shared::store::lease::Extended;
-use shared::store::settle::{SettleCall, Settled};
+use store::claim::{ClaimBounds, LeasedJob};
+use store::lease::Extended;
+use store::settle::{SettleCall, Settled};
 
 const JO: &str = "jo@example.com";
 

@@ -10,12 +10,12 @@ use harness::cluster;
 use harness::random::{Random, seeds};
 use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World};
 use serde_json::json;
-use shared::store::claim::{Lease, LeasedJob};
-use shared::store::facts::FactAnswer;
-use shared::store::lease::Extended;
-use shared::store::repair::Repaired;
-use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use store::claim::{Lease, LeasedJob};
+use store::facts::FactAnswer;
+use store::lease::Extended;
+use store::repair::Repaired;
+use store::schedule::Answer;
+use store::settle::Settled;
 
 mod model;
 

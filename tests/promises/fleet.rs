@@ -12,7 +12,7 @@ use harness::proxy::RedisProxy;
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, MS, RunningWorker, World};
-use shared::store::workers::WorkerId;
+use store::workers::WorkerId;
 use worker::rendezvous::{Turn, round};
 
 /// How long Redis may take to answer.

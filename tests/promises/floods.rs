@@ -13,8 +13,8 @@ use harness::bounce::{FULL, bounce};
 use harness::redis::ask;
 use harness::world::{DAY, Deployment, LEASE, MS, Settings, World};
 use private_servers::redis::PrivateRedis;
-use shared::store::claim::{ClaimBounds, LeasedJob};
-use shared::store::keys::Keys;
+use store::claim::{ClaimBounds, LeasedJob};
+use store::keys::Keys;
 
 const JO: &str = "jo@example.com";
 

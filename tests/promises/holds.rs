@@ -4,7 +4,7 @@ use domain::destination::Destination;
 use domain::event::EventKind;
 use harness::bounce::OK;
 use harness::world::{HOUR, MS, World};
-use shared::store::destination::Hold;
+use store::destination_controls::Hold;
 
 const THERE: &str = "one.example";
 

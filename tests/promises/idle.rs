@@ -10,7 +10,7 @@ use harness::bounce::{FULL, OK, bounce};
 use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
 use shared::config::Config;
-use shared::store::schedule::Answer;
+use store::schedule::Answer;
 use system::clock::SystemClock;
 
 /// By how much a busy machine may be later than it should.

@@ -4,8 +4,8 @@ use domain::event::EventKind;
 use domain::standing::Standing;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, HOUR, Settings, World};
-use shared::store::schedule::Answer;
-use shared::store::settle::{Settled, Settlement};
+use store::schedule::Answer;
+use store::settle::{Settled, Settlement};
 
 const JO: &str = "jo@example.com";
 

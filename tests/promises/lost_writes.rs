@@ -10,10 +10,10 @@ use harness::servers::programs;
 use harness::wait::eventually;
 use harness::world::{DAY, HOUR, MS, Settings, World, id};
 use serde_json::json;
-use shared::store::claim::LeasedJob;
-use shared::store::lease::Extended;
-use shared::store::repair::Repaired;
-use shared::store::settle::Settled;
+use store::claim::LeasedJob;
+use store::lease::Extended;
+use store::repair::Repaired;
+use store::settle::Settled;
 
 use crate::deployments::connections;
 

@@ -10,7 +10,7 @@ use harness::redis;
 use harness::wait::eventually;
 use harness::world::{HOUR, LEASE, Settings, World, id};
 use serde_json::{Value, json};
-use shared::store::destination::PaceReport;
+use store::destination_controls::PaceReport;
 
 const THERE: &str = "one.example";
 

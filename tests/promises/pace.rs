@@ -8,9 +8,9 @@ use domain::pace::{Breaker, DestinationRule, Pace, PaceLimits};
 use futures::future::join_all;
 use harness::bounce::{FULL, MAINTENANCE, OK, TOO_BIG, UNKNOWN, bounce};
 use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
-use shared::store::claim::ClaimBounds;
-use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use store::claim::ClaimBounds;
+use store::schedule::Answer;
+use store::settle::Settled;
 
 const THERE: &str = "one.example";
 

@@ -12,12 +12,12 @@ use harness::bounce::{AWAY, FULL, MAINTENANCE, OK, UNKNOWN, bounce};
 use harness::cluster;
 use harness::random::{Random, seeds};
 use harness::world::{DAY, Deployment, HOUR, LEASE, MS, Settings, World, id};
-use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
-use shared::store::destination::BreakerState;
-use shared::store::lease::GivenBack;
-use shared::store::repair::Repaired;
-use shared::store::schedule::Answer;
-use shared::store::settle::Settled;
+use store::claim::{ClaimBounds, Claimed, LeasedJob};
+use store::destination_controls::BreakerState;
+use store::lease::GivenBack;
+use store::repair::Repaired;
+use store::schedule::Answer;
+use store::settle::Settled;
 
 mod model;
 

@@ -20,8 +20,8 @@ use scheduler::intake::{facts, json};
 use scheduler::placement::{Placer, propose, rows_in_vain};
 use serde_json::json;
 use shared::config::Config;
-use shared::store::Store;
-use shared::store::schedule::Answer;
+use store::handle::Store;
+use store::schedule::Answer;
 use tempfile::TempDir;
 
 /// How long placing may take here where the DNS is silent; long enough for a server that answers on a busy machine.

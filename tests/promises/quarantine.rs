@@ -9,7 +9,7 @@ use harness::http::Http;
 use harness::wait::eventually;
 use harness::world::{DAY, LEASE, Settings, World, id};
 use serde_json::json;
-use shared::store::quarantine::Quarantined;
+use store::quarantine::Quarantined;
 
 const JO: &str = "jo@example.com";
 

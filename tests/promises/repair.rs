@@ -11,10 +11,10 @@ use harness::world::{LEASE, MS, Settings, World, id};
 use scheduler::upkeep::Task;
 use scheduler::upkeep::repair::Repair;
 use serde_json::{Value, json};
-use shared::store::claim::LeasedJob;
-use shared::store::keys::Keys;
-use shared::store::repair::{Recount, Repaired};
-use shared::store::settle::Settled;
+use store::claim::LeasedJob;
+use store::keys::Keys;
+use store::repair::{Recount, Repaired};
+use store::settle::Settled;
 
 const HOST: &str = "example.com";
 const JO: &str = "jo@example.com";

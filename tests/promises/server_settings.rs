@@ -13,8 +13,9 @@ use policy::table::Table;
 use scheduler::upkeep::Task;
 use scheduler::upkeep::check_servers::CheckServers;
 use shared::config::Config;
-use shared::store::server_checks::Severity;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
+use store::server_checks::Severity;
 use system::clock::SystemClock;
 
 use crate::deployments::connections;

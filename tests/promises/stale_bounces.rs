@@ -5,7 +5,7 @@ use domain::standing::Standing;
 use harness::bounce::{FULL, OK, UNKNOWN, bounce};
 use harness::world::{HOUR, MS, World};
 use serde_json::Value;
-use shared::store::schedule::Answer;
+use store::schedule::Answer;
 
 const JO: &str = "jo@example.com";
 

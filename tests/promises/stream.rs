@@ -18,8 +18,8 @@ use scheduler::intake::json::Reader;
 use scheduler::intake::stream::StreamReader;
 use scheduler::placement::Placer;
 use shared::config::Config;
-use shared::store::Store;
-use shared::store::journal::EntryId;
+use store::entry_id::EntryId;
+use store::handle::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::deployments::connections;

@@ -9,9 +9,9 @@ use domain::event::EventKind;
 use domain::pace::{Breaker, Pace};
 use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::world::{DAY, LEASE, MS, SECOND, Settings, World};
-use shared::store::claim::{ClaimBounds, Claimed, LeasedJob};
-use shared::store::destination::BreakerState;
-use shared::store::lease::GivenBack;
+use store::claim::{ClaimBounds, Claimed, LeasedJob};
+use store::destination_controls::BreakerState;
+use store::lease::GivenBack;
 
 const THERE: &str = "one.example";
 

@@ -15,8 +15,8 @@ use scheduler::upkeep::Task;
 use scheduler::upkeep::reinstate::Reinstate;
 use scheduler::upkeep::repair::Repair;
 use serde_json::json;
-use shared::store::journal::EntryId;
-use shared::store::keys::Keys;
+use store::entry_id::EntryId;
+use store::keys::Keys;
 
 use crate::stream::{add, length, reader, reader_on};
 
@@ -134,7 +134,7 @@ async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_
         assert_eq!(standings, [Some(Standing::Suppressed), Some(Standing::Inactive), None], "{json}");
         assert_eq!(world.standing(BAD).await, Standing::Suppressed);
         let answer = world.take_in(bounce(BAD, "m1", FULL)).await;
-        assert!(matches!(answer, shared::store::schedule::Answer::Retired(_)), "{json}: {answer:?}");
+        assert!(matches!(answer, store::schedule::Answer::Retired(_)), "{json}: {answer:?}");
         world.tell(json!({"type": "delivered", "recipient": BAD})).await;
         world.store.reinstate().await.unwrap();
     }

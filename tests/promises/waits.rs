@@ -12,7 +12,7 @@ use harness::http::Http;
 use harness::process;
 use harness::world::{DAY, HOUR, LEASE, SECOND, Settings, World, id};
 use serde_json::{Value, json};
-use shared::store::workers::WorkerId;
+use store::workers::WorkerId;
 
 const THERE: &str = "one.example";
 

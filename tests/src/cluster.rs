@@ -4,7 +4,8 @@
 use std::sync::LazyLock;
 use std::thread;
 
-use shared::store::connection::{Connections, Servers};
+use store::connection::pool::Connections;
+use store::connection::servers::Servers;
 use tokio::runtime;
 
 use crate::redis;

@@ -5,7 +5,7 @@ use reqwest::{Client, RequestBuilder, Response};
 use scheduler::serve::Scheduler;
 use serde_json::Value;
 use shared::config::Config;
-use shared::store::Store;
+use store::handle::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -9,8 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use private_servers::redis::PrivateRedis;
-use shared::store::connection::durability::Durability;
-use shared::store::connection::{ConnectionSettings, Connections, Servers};
+use store::connection::pool::Connections;
+use store::connection::servers::Servers;
+use store::connection::settings::ConnectionSettings;
+use store::connection::settings::Durability;
 use system::tls::TlsFiles;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;

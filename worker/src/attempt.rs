@@ -14,8 +14,8 @@ use domain::reply::Reply;
 use domain::transcript::Transcript;
 use policy::decide::{Case, Decision, Verdict, decide};
 use policy::table::Table;
-use shared::store::claim::LeasedJob;
-use shared::store::settle::Settlement;
+use store::claim::LeasedJob;
+use store::settle::Settlement;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 

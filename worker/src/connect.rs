@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use shared::config::Config;
-use shared::store::connection::Connections;
-use shared::store::{Store, StoreError};
+use store::connection::pool::Connections;
+use store::error::StoreError;
+use store::handle::Store;
 use system::clock::SystemClock;
 use system::open_files;
 use typed_toml::fault::SettingsFaults;

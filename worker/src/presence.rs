@@ -5,8 +5,8 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::store::Store;
-use shared::store::workers::WorkerId;
+use store::handle::Store;
+use store::workers::WorkerId;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use shared::store::workers::WorkerId;
+use store::workers::WorkerId;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// One shard in a worker's round.

@@ -8,7 +8,7 @@ use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::pace::PaceLimits;
 use shared::config::{self, Config};
-use shared::store::journal::EntryId;
+use store::entry_id::EntryId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 

@@ -17,7 +17,7 @@ use domain::outcome::Outcome;
 use domain::pace::Pace;
 use domain::transcript::Transcript;
 use shared::config::{self, Config, MxSettings};
-use shared::store::journal::EntryId;
+use store::entry_id::EntryId;
 use system::clock::SystemClock;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;

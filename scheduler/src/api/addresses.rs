@@ -10,9 +10,9 @@ use domain::standing::{Standing, StandingRecord};
 use policy::table::Table;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::store::address::JobReport;
-use shared::store::facts::Word;
-use shared::store::waits::WaitsFor;
+use store::address::JobReport;
+use store::facts::Word;
+use store::wait_reason::WaitsFor;
 
 use super::Api;
 use super::fields::{Body, Object};

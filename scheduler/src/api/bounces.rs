@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use domain::bounce::Bounce;
 use serde_json::Value;
-use shared::store::StoreError;
+use store::error::StoreError;
 
 use super::Api;
 use super::items::{Item, take_in};

@@ -8,7 +8,7 @@ use domain::address::Address;
 use domain::destination::Destination;
 use domain::pace::{BURST_ALLOWED, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
 use serde_json::{Value, json};
-use shared::store::destination::{BreakerState, PaceReport, Waiting};
+use store::destination_controls::{BreakerState, PaceReport, Waiting};
 
 use super::Api;
 use super::fields::{Body, Fields};

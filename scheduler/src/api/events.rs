@@ -17,9 +17,10 @@ use domain::event::EventKind;
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::json;
-use shared::store::StoreError;
-use shared::store::history::{EntryState, Gap};
-use shared::store::journal::{Entry, EntryId};
+use store::entry_id::EntryId;
+use store::error::StoreError;
+use store::journal::Entry;
+use store::look::{EntryState, Gap};
 use tokio::time::sleep;
 
 use super::Api;

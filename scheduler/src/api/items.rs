@@ -8,7 +8,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::Value;
-use shared::store::StoreError;
+use store::error::StoreError;
 use tokio::time::timeout;
 
 use super::Api;

@@ -3,7 +3,7 @@
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use serde::Deserialize;
-use shared::store::BATCH_MAX;
+use store::batch::BATCH_MAX;
 
 use super::problem::Problem;
 

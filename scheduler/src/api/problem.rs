@@ -8,7 +8,8 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use shared::store::StoreError;
+use store::connection::fault::named;
+use store::error::StoreError;
 
 use crate::intake::json::Refusal;
 
@@ -117,7 +118,7 @@ impl From<StoreError> for Problem {
             err if err.may_pass() => {
                 tracing::warn!(%err, "a request was turned away");
                 // What the system says of a connection is for the log alone.
-                let answer = match err.named() {
+                let answer = match named(&err) {
                     Some(named) => format!("the store answers {named}"),
                     None => "the store does not answer".to_owned(),
                 };

@@ -6,7 +6,7 @@ use axum::extract::{Path, Query, State};
 use domain::clock::Timestamp;
 use domain::job::JobId;
 use serde_json::{Value, json};
-use shared::store::quarantine::Quarantined;
+use store::quarantine::Quarantined;
 
 use super::Api;
 use super::addresses::{Of, read_id};

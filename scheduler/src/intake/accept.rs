@@ -13,8 +13,9 @@ use policy::rulings::Rulings;
 use policy::table::Table;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
-use shared::store::schedule::{Answer, Arrival, Purpose};
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
+use store::schedule::{Answer, Arrival, Purpose};
 
 use crate::placement::Placer;
 

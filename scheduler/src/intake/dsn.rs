@@ -12,8 +12,9 @@ use futures::future::try_join_all;
 use reports::report::{Recipient, Report};
 use serde_json::{Map, Value, json};
 use shared::config::Config;
-use shared::store::{Store, StoreError};
 use signing::return_path::{Token, Verp};
+use store::error::StoreError;
+use store::handle::Store;
 
 use super::accept::{Accept, Answered};
 use super::json::Refusal;

@@ -12,7 +12,8 @@ use domain::clock::Timestamp;
 use domain::fact::{Fact, FactKind};
 use serde_json::{Value, json};
 use shared::config::{Hook, Hooks, Service};
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
 
 use super::accept::{Accept, Answered, FactAnswered};
 use super::facts;

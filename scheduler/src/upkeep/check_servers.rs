@@ -1,8 +1,9 @@
 //! Checks the settings of the Redis servers again, because they may change while we run.
 
 use async_trait::async_trait;
-use shared::store::server_checks::Severity;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
+use store::server_checks::Severity;
 
 use super::Task;
 

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use domain::clock::Timestamp;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
 
 /// How often the clocks are looked at, in real time.
 pub(super) const WATCH: Duration = Duration::from_secs(5);

@@ -1,7 +1,8 @@
 //! Makes addresses active again whose unavailable time is over.
 
 use async_trait::async_trait;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
 
 use super::Task;
 

@@ -2,8 +2,10 @@
 //! under way. Beside that it forgets what is over, and lets destinations follow the configured rules.
 
 use async_trait::async_trait;
-use shared::store::repair::Repaired;
-use shared::store::{OverShards, Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
+use store::over_shards::OverShards;
+use store::repair::Repaired;
 
 use super::Task;
 

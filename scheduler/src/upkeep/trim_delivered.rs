@@ -1,7 +1,8 @@
 //! Forgets deliveries that no bounce can be older than: their use is to recognise bounces that come late.
 
 use async_trait::async_trait;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
 
 use super::Task;
 

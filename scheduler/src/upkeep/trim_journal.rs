@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use shared::store::{Store, StoreError};
+use store::error::StoreError;
+use store::handle::Store;
 
 use super::Task;
 

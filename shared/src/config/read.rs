@@ -125,8 +125,8 @@ impl Worker {
     fn read(&mut self, section: &mut Section<'_, '_>) {
         set_number(&mut self.concurrency, section.number("concurrency", 1..=100_000));
         set_number(&mut self.connections_max, section.number("connections_max", 1..=1_000_000));
-        set_number(&mut self.batch, section.number("batch", 1..=crate::store::BATCH_MAX as u64));
-        set_number(&mut self.share, section.number("share", 1..=crate::store::BATCH_MAX as u64));
+        set_number(&mut self.batch, section.number("batch", 1..=store::batch::BATCH_MAX as u64));
+        set_number(&mut self.share, section.number("share", 1..=store::batch::BATCH_MAX as u64));
         set(&mut self.lease, section.duration("lease", SECOND..=DAY));
         set(&mut self.poll_max, section.duration("poll_max", SECOND / 1_000..=60 * SECOND));
         set(&mut self.heartbeat, section.duration("heartbeat", SECOND / 100..=60 * SECOND));

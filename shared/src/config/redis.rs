@@ -5,6 +5,9 @@ use std::time::Duration;
 use deadpool_redis::redis::{ConnectionInfo, RedisConnectionInfo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
+use store::connection::settings::ConnectionSettings;
+use store::connection::settings::Durability;
 use system::tls::TlsFiles;
 use typed_toml::fault::SettingsFault;
 use typed_toml::secret::{Secret, read_file};
@@ -12,9 +15,6 @@ use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
 
 use super::names::{read_plain, read_prefix};
-use crate::store::connection::ConnectionSettings;
-use crate::store::connection::durability::Durability;
-use crate::store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
 
 /// The keys that say where Redis is, of which a layer has one at most.
 const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];
@@ -268,7 +268,7 @@ mod tests {
         let passwords = [("REDELIVER_REDIS__PASSWORD", "geheim"), ("REDELIVER_REDIS__SENTINEL_PASSWORD", "wachsam")];
         let config = read(file, &passwords).unwrap();
         assert!(!format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam"));
-        let crate::store::connection::Servers::Sentinel(sentinels) = config.redis.servers() else { panic!() };
+        let store::connection::servers::Servers::Sentinel(sentinels) = config.redis.servers() else { panic!() };
         assert_eq!((sentinels.login.username(), sentinels.login.password()), (Some("ann"), Some("geheim")));
         let node = sentinels.nodes[0].redis_settings();
         assert_eq!((node.username(), node.password()), (Some("sue"), Some("wachsam")));

@@ -7,8 +7,8 @@ use harness::bounce::{FULL, MAINTENANCE, OK, bounce};
 use harness::redis;
 use harness::world::{DAY, HOUR, LEASE, MS, SECOND, Settings, World};
 use serde_json::{Value, json};
-use shared::store::schedule::Answer;
-use shared::store::workers::WorkerId;
+use store::schedule::Answer;
+use store::workers::WorkerId;
 
 const THERE: &str = "one.example";
 const JO: &str = "jo@example.com";

@@ -7,7 +7,7 @@ use harness::bounce::{FULL, bounce};
 use harness::servers::{Cluster, programs};
 use harness::wait::eventually;
 use harness::world::{HOUR, SHARDS, World};
-use shared::store::keys::Keys;
+use store::keys::Keys;
 
 use super::world_on;
 

@@ -11,9 +11,9 @@ use harness::http::Http;
 use harness::servers::{Cluster, programs};
 use harness::wait::eventually;
 use harness::world::{HOUR, SHARDS, World};
-use shared::store::StoreError;
-use shared::store::keys::Keys;
-use shared::store::lease::GivenBack;
+use store::error::StoreError;
+use store::keys::Keys;
+use store::lease::GivenBack;
 
 use super::world_on;
 

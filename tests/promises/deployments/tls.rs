@@ -3,7 +3,7 @@
 use harness::certificates::Certificates;
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
 use harness::wait::{eventually, in_time};
-use shared::store::StoreError;
+use store::error::StoreError;
 
 use super::{connections, login, use_every_verb, user, world_on};
 

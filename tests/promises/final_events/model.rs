@@ -7,7 +7,7 @@ use domain::clock::Timestamp;
 use domain::standing::Standing;
 use harness::bounce::{AWAY, FULL, FULL_FOR_GOOD, MAINTENANCE, OK, TOO_BIG, UNKNOWN};
 use harness::world::{DAY, HOUR, LEASE};
-use shared::store::claim::LeaseKey;
+use store::claim::LeaseKey;
 
 use super::MAX_MESSAGES;
 

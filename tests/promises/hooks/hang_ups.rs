@@ -11,7 +11,7 @@ use harness::world::World;
 use reqwest::RequestBuilder;
 use serde_json::json;
 use shared::config::{Config, Hook, Service};
-use shared::store::Store;
+use store::handle::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -11,11 +11,11 @@ use harness::forgetful::Forgetful;
 use harness::servers::programs;
 use harness::world::{DAY, LEASE, World, id};
 use serde_json::json;
-use shared::store::history::EntryState;
-use shared::store::journal::EntryId;
-use shared::store::schedule::Answer;
-use shared::store::settle::{SettleCall, Settled};
-use shared::store::workers::WorkerId;
+use store::entry_id::EntryId;
+use store::look::EntryState;
+use store::schedule::Answer;
+use store::settle::{SettleCall, Settled};
+use store::workers::WorkerId;
 
 use super::{HOST, KEPT, LOST, claim_first, forget, put_right, world_on};
 

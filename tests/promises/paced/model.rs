@@ -7,8 +7,8 @@ use std::time::Duration;
 use domain::clock::Timestamp;
 use domain::pace::{Feedback, Pace, PaceLimits};
 use harness::world::LEASE;
-use shared::store::claim::ClaimBounds;
-use shared::store::lease_token::LeaseToken;
+use store::claim::ClaimBounds;
+use store::lease_token::LeaseToken;
 
 use super::{DESTINATIONS, SILENT};
 

@@ -2,7 +2,7 @@
 
 use std::{io, mem};
 
-use shared::store::scripts;
+use store::scripts;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::OwnedReadHalf;
 

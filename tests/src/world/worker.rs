@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use policy::table::Table;
 use shared::config::{self, Config};
-use shared::store::Store;
+use store::handle::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use worker::content::Contents;

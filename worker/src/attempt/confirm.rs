@@ -9,7 +9,7 @@ use domain::clock::Timestamp;
 use domain::event::{Event, EventKind};
 use domain::job::{Acceptance, Message};
 use domain::tally::TallyResult;
-use shared::store::settle::Settlement;
+use store::settle::Settlement;
 
 use super::progress::{Progress, ms};
 

@@ -15,8 +15,8 @@ use domain::tally::{Tally, TallyResult};
 use domain::transcript::Transcript;
 use policy::decide::{Decision, Verdict};
 use serde_json::Map;
-use shared::store::claim::LeasedJob;
-use shared::store::settle::{End, Settlement};
+use store::claim::LeasedJob;
+use store::settle::{End, Settlement};
 
 use super::confirm::split;
 

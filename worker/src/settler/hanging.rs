@@ -159,8 +159,8 @@ impl Hanging {
 #[cfg(test)]
 mod tests {
     use domain::clock::Timestamp;
-    use shared::store::claim::{Lease, LeaseKey};
-    use shared::store::lease_token::LeaseToken;
+    use store::claim::{Lease, LeaseKey};
+    use store::lease_token::LeaseToken;
     use tokio_util::sync::CancellationToken;
 
     use super::super::HeldLease;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use shared::store::claim::{Lease, LeaseKey};
-use shared::store::lease::Extended;
+use store::claim::{Lease, LeaseKey};
+use store::lease::Extended;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 

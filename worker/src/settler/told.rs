@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use domain::destination::Destination;
-use shared::store::claim::{Lease, LeaseKey};
-use shared::store::lease::{Extended, GivenBack};
-use shared::store::settle::{SettleCall, SettleReport, Settled, Settlement};
-use shared::store::{Store, StoreError};
+use store::claim::{Lease, LeaseKey};
+use store::error::StoreError;
+use store::handle::Store;
+use store::lease::{Extended, GivenBack};
+use store::settle::{SettleCall, SettleReport, Settled, Settlement};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};

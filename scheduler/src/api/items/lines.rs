@@ -8,7 +8,8 @@ use std::panic;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use shared::store::{BATCH_BYTES_MAX, StoreError};
+use store::batch::BATCH_BYTES_MAX;
+use store::error::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 

@@ -8,8 +8,8 @@ use domain::job::JobId;
 use domain::standing::StandingRecord;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
-use shared::store::StoreError;
-use shared::store::facts::{FactAnswer, Told, Word};
+use store::error::StoreError;
+use store::facts::{FactAnswer, Told, Word};
 use tokio::time::{Instant, sleep};
 
 use super::Accept;

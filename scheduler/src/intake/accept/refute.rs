@@ -12,10 +12,10 @@ use domain::pace::Feedback;
 use domain::tally::{Tally, TallyResult};
 use policy::decide::{Case, Decision, Verdict, decide};
 use serde_json::Map;
-use shared::store::StoreError;
-use shared::store::refute::{Refutation, Refuted};
-use shared::store::schedule::{AcceptedJob, Answer, Arrival};
-use shared::store::settle::End;
+use store::error::StoreError;
+use store::refute::{Refutation, Refuted};
+use store::schedule::{AcceptedJob, Answer, Arrival};
+use store::settle::End;
 
 use super::Accept;
 

@@ -5,7 +5,7 @@ use std::panic;
 use std::sync::Arc;
 
 use shared::config::Service;
-use shared::store::StoreError;
+use store::error::StoreError;
 use tokio::sync::Semaphore;
 
 use super::{Denied, Event, Heard, Webhooks, name};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use domain::clock::Timestamp;
 use domain::pace::{Feedback, Pace, PaceLimits};
-use shared::store::destination::BreakerState;
-use shared::store::lease_token::LeaseToken;
+use store::destination_controls::BreakerState;
+use store::lease_token::LeaseToken;
 
 /// The pace of one destination.
 #[derive(Default)]

@@ -1,0 +1,165 @@
+//! Claiming: taking due jobs for a bounded time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{FromRedisValue, Value, from_redis_value};
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::job::{CorruptRecord, Job, JobId};
+
+use crate::batch::BATCH_MAX;
+use crate::error::StoreError;
+use crate::handle::Store;
+use crate::lease_token::LeaseToken;
+use crate::raw::Text;
+use crate::scripts::{CLAIM, ms};
+
+/// How much one claim may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimBounds {
+    /// How many jobs in all.
+    pub batch: usize,
+    /// How many of one destination, so that none holds up the others.
+    pub share: usize,
+    /// For how long.
+    pub lease: Duration,
+    /// How many jobs of unproven destinations: those that have not answered lately, or do not
+    /// answer now.
+    pub unproven: usize,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Redis's instant of the claim.
+    pub now: Timestamp,
+    /// When the shard is next worth visiting; none where nothing waits in it.
+    pub next_visit: Option<Timestamp>,
+    /// How many unproven destinations have due jobs that [`ClaimBounds::unproven`] had no room for.
+    pub unproven_waiting: u64,
+    /// The jobs, leased.
+    pub jobs: Vec<LeasedJob>,
+    /// Records that could not be read: their jobs are leased, come back when the lease lapses, and are worth an alert.
+    pub corrupt: Vec<(Destination, CorruptRecord)>,
+}
+
+/// A job and the lease on it.
+#[derive(Debug)]
+pub struct LeasedJob {
+    /// The job as it was when it was claimed.
+    pub job: Job,
+    /// The lease.
+    pub lease: Lease,
+    /// When it was claimed, by Redis's clock.
+    pub claimed_at: Timestamp,
+    /// When somebody at its destination last got through, as far as is known.
+    pub delivered_there: Option<Timestamp>,
+    /// Whether its destination is unproven, so that it may hang.
+    pub is_unproven: bool,
+}
+
+/// The right to attempt and settle one job. What one claim took shares one lease: its token, and its deadline.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// The job's id in full, as Redis has it.
+    pub job: Arc<str>,
+    /// Where its attempts go.
+    pub destination: Destination,
+    /// The shard that it is in.
+    pub shard: u16,
+    /// The fencing token, which no other claim ever has.
+    pub token: LeaseToken,
+    /// Which of the claim's jobs it is, from 1.
+    pub number: usize,
+    /// When the job was due, or somewhat before: of many jobs that are due at one destination Redis tells it of the first
+    /// ones alone, and the others, which come after them, have the last instant that it told.
+    pub due: Timestamp,
+}
+
+impl Lease {
+    /// The address that the job is about, in full.
+    pub fn recipient(&self) -> &str {
+        self.job.split_once('/').map_or("", |(_, recipient)| recipient)
+    }
+
+    /// What names the lease that this is a part of.
+    pub fn key(&self) -> LeaseKey {
+        LeaseKey { shard: self.shard, token: self.token }
+    }
+}
+
+/// What names a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseKey {
+    /// The shard that its jobs are in.
+    pub shard: u16,
+    /// The fencing token.
+    pub token: LeaseToken,
+}
+
+impl Store {
+    /// Leases due jobs of one shard, the destinations that have waited longest first, and of each no more than its pace
+    /// allows. Jobs whose lease ran out are put back first. Atomic; never returns a job before it is due by Redis's clock.
+    pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
+        let mut call = self.call(&CLAIM, shard);
+        call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
+        let (seen, known) = self.history.serials(shard);
+        call.arg(format!("{:016x}", LeaseToken::new_nonce()?)).arg(seen);
+        call.arg(bounds.unproven.min(BATCH_MAX));
+        let reply: Vec<Value> = self.connections.script(&call).await?;
+        let (claimed, last_serial) = read_claim(shard, reply)
+            .ok_or_else(|| StoreError::Refused("claim answered in another shape".to_owned()))?;
+        let serial = claimed.jobs.first().map(|leased| leased.lease.token.serial);
+        self.history.note_claim(shard, known, last_serial, serial);
+        Ok(claimed)
+    }
+}
+
+fn read<T: FromRedisValue>(value: Value) -> Option<T> {
+    from_redis_value(value).ok()
+}
+
+/// What a claim brought, and the serial of the lease before.
+fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
+    let mut reply = reply.into_iter();
+    let now = Timestamp::from_ms(read(reply.next()?)?);
+    let Text(token) = Text::from(&reply.next()?);
+    // There is none if nothing was claimed.
+    let token: Option<LeaseToken> = if token.is_empty() { None } else { Some(token.parse().ok()?) };
+    let next_visit: i64 = read(reply.next()?)?;
+    let last_serial: u64 = read(reply.next()?)?;
+    let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
+    let unproven_waiting = read(reply.next()?)?;
+    let mut claimed = Claimed { now, next_visit, unproven_waiting, jobs: Vec::new(), corrupt: Vec::new() };
+    let mut number = 0;
+    for visit in reply {
+        let (Value::Array(fields), Some(token)) = (visit, token) else { return None };
+        let mut fields = fields.iter().map(|field| Text::from(field).0);
+        let destination = Destination::named(fields.next()?);
+        let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
+        let is_unproven = !fields.next()?.is_empty();
+        let mut due = now;
+        while let (Some(id), Some(read), Some(record)) = (fields.next(), fields.next(), fields.next()) {
+            if let Ok(read) = read.parse::<f64>() {
+                due = Timestamp::from_ms(read as i64);
+            }
+            number += 1;
+            // One record that nobody can read must not keep the others of its batch from being worked on.
+            let job = if id.contains(char::REPLACEMENT_CHARACTER) {
+                Err(CorruptRecord::NotText)
+            } else {
+                JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record))
+            };
+            match job {
+                Ok(job) => {
+                    let destination = destination.clone();
+                    let lease = Lease { job: id.into(), destination, shard, token, number, due };
+                    claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there, is_unproven });
+                }
+                Err(why) => claimed.corrupt.push((destination.clone(), why)),
+            }
+        }
+    }
+    Some((claimed, last_serial))
+}

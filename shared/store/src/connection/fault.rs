@@ -1,0 +1,180 @@
+//! What an error of Redis means, and what the caller can do about it. One table has the codes that
+//! a server answers with.
+
+use deadpool_redis::redis::{ErrorKind, RedisError, ServerError};
+
+use crate::error::StoreError;
+
+/// A code that a server answers with, and what it means.
+struct Code {
+    /// As it stands at the start of the answer.
+    name: &'static str,
+    passes: Passes,
+    /// What it means, and what to do. Completes the sentence "redis answers OOM: …".
+    meaning: &'static str,
+}
+
+/// When the same call can succeed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passes {
+    /// Later, by itself or when the server is well again.
+    Later,
+    /// When an operator has changed what our user may do.
+    OnceAllowed,
+}
+
+const fn later(name: &'static str, meaning: &'static str) -> Code {
+    Code { name, passes: Passes::Later, meaning }
+}
+
+const fn once_allowed(name: &'static str, meaning: &'static str) -> Code {
+    Code { name, passes: Passes::OnceAllowed, meaning }
+}
+
+/// The codes that do not say that the call itself is wrong. Any other code will be the same the
+/// next time.
+const CODES: [Code; 18] = [
+    later("ASK", "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved"),
+    later("BUSY", "another script keeps the server busy; look at SLOWLOG, and end that script with SCRIPT KILL"),
+    later("CLUSTERDOWN", "the Cluster does not serve this slot; look at CLUSTER INFO and at its nodes"),
+    later("LOADING", "the server was started and still reads its data from disk; it will be ready by itself"),
+    later("MASTERDOWN", "the server is a replica that has lost its master; wait for a failover, or mend the link"),
+    later("MISCONF", "the server cannot save its data and takes no writes; look at its disk and its log"),
+    later("MOVED", "a slot is on another node of the Cluster now; the next connection asks where"),
+    later("NOREPLICAS", "the server has fewer replicas than its min-replicas-to-write; look at its replicas"),
+    later("NOSCRIPT", "the server forgets our scripts as fast as it is told them; stop what runs SCRIPT FLUSH"),
+    later(
+        "OOM",
+        "the server's memory is full; raise maxmemory or remove data. Until then nothing is taken in and no job is \
+         claimed; attempts under way are still settled",
+    ),
+    later(
+        "READONLY",
+        "the server is a replica; after a failover the new master is found by itself, else name the master in the \
+         configuration",
+    ),
+    later("TRYAGAIN", "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved"),
+    later("UNBLOCKED", "the server has become a replica and ended a call that waited; the new master will be asked"),
+    later("UNKILLABLE", "another script keeps the server busy and has written already; it ends by itself"),
+    once_allowed("NOAUTH", "the server wants a password; set redis.username and redis.password"),
+    once_allowed("NOPERM", "our user may not do this; docs/deployment.md has the rights that it needs"),
+    once_allowed("WRONGPASS", "the server does not take this password; look at redis.username and redis.password"),
+    // The usual code of everything that has none of its own; see OTHER_LATER.
+    later("ERR", "the server cannot serve this connection now"),
+];
+
+/// Errors without a code of their own that pass: how their text goes on behind ERR.
+const OTHER_LATER: [&str; 3] = [
+    "max number of clients reached",
+    // A script met a key of a slot that is moving.
+    "Script attempted to access a non local key in a cluster node",
+    // A master became a replica between a write and the question whether it has reached others.
+    "WAIT cannot be used with replica instances",
+];
+
+/// Whether a server has become a replica: others know by now which is the master.
+pub(super) fn is_demotion(err: &StoreError) -> bool {
+    named_code(err).is_some_and(|code| code.name == "READONLY")
+}
+
+/// The code and its meaning, if a server answered the call with one of the table: "OOM: the
+/// server's memory is full; …". It quotes nothing of the call.
+pub fn named(err: &StoreError) -> Option<String> {
+    named_code(err).map(Code::text)
+}
+
+fn named_code(err: &StoreError) -> Option<&'static Code> {
+    let (StoreError::Unavailable(why) | StoreError::Forbidden(why)) = err else { return None };
+    CODES.iter().find(|code| why.strip_prefix(code.name).is_some_and(|rest| rest.starts_with(": ")))
+}
+
+impl Code {
+    fn text(&self) -> String {
+        format!("{}: {}", self.name, self.meaning)
+    }
+}
+
+/// What the caller can do about an error. A server that is loading, has lost its master or has become a replica is as
+/// good as away: the next connection finds the new master.
+pub(super) fn sort(err: &RedisError) -> StoreError {
+    if let Some(errors) = err.clone().into_server_errors()
+        && let Some((_, first)) = errors.first()
+    {
+        return sort_answer(first);
+    }
+    if let Some(code) = err.code() {
+        return sort_code(code, err.detail());
+    }
+    // What the system says of a connection names no argument of a call.
+    let text = if err.is_io_error() { err.to_string() } else { err.category().to_owned() };
+    if err.kind() == ErrorKind::AuthenticationFailed {
+        return StoreError::Forbidden(text);
+    }
+    let away = err.is_timeout()
+        || err.is_io_error()
+        || err.is_unrecoverable_error()
+        || matches!(err.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
+    if away { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
+}
+
+/// What the caller can do about a server's answer that is an error.
+pub(crate) fn sort_answer(err: &ServerError) -> StoreError {
+    sort_code(err.code(), err.details())
+}
+
+fn sort_code(name: &str, detail: Option<&str>) -> StoreError {
+    let detail = detail.unwrap_or_default();
+    let passes = name != "ERR" || OTHER_LATER.iter().any(|text| detail.starts_with(text));
+    match CODES.iter().find(|code| code.name == name && passes) {
+        // A server's error can quote an argument, and arguments name people: only its code is kept.
+        Some(code) if code.passes == Passes::Later => StoreError::Unavailable(code.text()),
+        Some(code) => StoreError::Forbidden(code.text()),
+        None => {
+            // A fault in a script names a place in it, and no arguments.
+            let place = if detail.contains("user_script") { detail } else { "" };
+            StoreError::Refused(format!("{name} {place}").trim_end().to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deadpool_redis::redis::parse_redis_value;
+
+    use super::*;
+
+    fn answered(line: &str) -> StoreError {
+        let value = parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        sort(&value.extract_error().unwrap_err())
+    }
+
+    #[test]
+    fn every_code_of_the_table_is_named_with_what_it_means_and_quotes_nothing() {
+        for code in CODES.iter().filter(|code| code.name != "ERR") {
+            let err = answered(&format!("{} about jo@example.com", code.name));
+            let kept = match code.passes {
+                Passes::Later => matches!(err, StoreError::Unavailable(_)),
+                Passes::OnceAllowed => matches!(err, StoreError::Forbidden(_)),
+            };
+            assert!(kept, "{err}");
+            assert_eq!(named(&err).unwrap(), format!("{}: {}", code.name, code.meaning));
+            assert!(err.to_string().contains(code.meaning) && !err.to_string().contains("jo@"), "{err}");
+            assert_eq!(is_demotion(&err), code.name == "READONLY");
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_code_of_its_own_passes_only_if_it_is_known_to() {
+        for text in OTHER_LATER {
+            assert!(matches!(answered(&format!("ERR {text}")), StoreError::Unavailable(_)), "{text}");
+        }
+        for line in ["ERR unknown command 'EVALSHA'", "WRONGTYPE Operation against a key", "CROSSSLOT Keys in request"]
+        {
+            let err = answered(line);
+            assert!(matches!(err, StoreError::Refused(_)), "{err}");
+            assert_eq!(named(&err), None);
+        }
+        let err = answered("ERR user_script:12: no number script: 0123, on @user_script:12.");
+        assert!(err.to_string().contains("user_script:12"), "{err}");
+    }
+}

@@ -1,0 +1,293 @@
+//! Connections to Redis: a pool that hides whether there is one server, a Cluster, or a master that sentinels watch. A
+//! connection that failed or reached a demoted master is not used again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
+use deadpool_redis::redis::{Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe};
+use futures::future::try_join_all;
+use tokio::time::{sleep, timeout};
+
+use crate::connection::dialer::Dialer;
+use crate::connection::durability::{Barrier, syncs_by_itself};
+use crate::connection::fault::{is_demotion, named, sort, sort_answer};
+use crate::connection::link::Link;
+use crate::connection::servers::Servers;
+use crate::connection::settings::{ConnectionSettings, Durability};
+use crate::connection::silence::SharedCalls;
+use crate::error::StoreError;
+use crate::scripts::text_of;
+
+/// How often a call is sent with the script's text, to a server that says that it does not know the
+/// script.
+const LOADS_MAX: usize = 3;
+
+/// How long it takes at most, after a silence of the servers, until sentinels name the new master if
+/// there was a failover.
+const FAILOVER_TOLD: Duration = Duration::from_millis(2_500);
+
+/// A pool of connections. Cloning it is cheap and shares them.
+#[derive(Clone)]
+pub struct Connections {
+    pool: Pool<Dialer>,
+    pub(crate) settings: Arc<ConnectionSettings>,
+    /// Where the servers are, without users and passwords.
+    pub(crate) place: Arc<str>,
+    /// Set where the servers sync each write before they answer, so that none has to be waited for.
+    synced: Arc<AtomicBool>,
+    /// Set once there has been a connection.
+    reached: Arc<AtomicBool>,
+    /// The calls of scripts of this process.
+    calls: SharedCalls,
+}
+
+/// What a script answered, and whether its write reached the configured durability.
+pub(crate) struct Told<T> {
+    /// The answer.
+    pub(crate) answer: T,
+    /// What is missing; none where it reached all that is configured.
+    pub(crate) missing: Option<String>,
+}
+
+/// The master that answered, if what it says is in doubt after a silence.
+type Doubted = Option<Arc<(String, u16)>>;
+
+impl Connections {
+    /// A pool for these servers. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] where the settings contradict each other.
+    pub fn new(servers: &Servers, settings: ConnectionSettings) -> Result<Self, StoreError> {
+        let pool = Pool::builder(Dialer::new(servers, &settings)?)
+            .max_size(settings.pool_max)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(settings.connect_timeout))
+            .create_timeout(Some(settings.connect_timeout))
+            .build()
+            .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
+        let place = servers.place().into();
+        let (synced, reached, calls) = Default::default();
+        Ok(Self { pool, place, settings: Arc::new(settings), synced, reached, calls })
+    }
+
+    /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.
+    pub async fn info(&self, section: &str) -> Result<String, StoreError> {
+        let (text,): (String,) = self.pipeline(pipe().cmd("INFO").arg(section)).await?;
+        Ok(text)
+    }
+
+    /// Looks whether the servers can keep the configured durability.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] where they cannot.
+    pub(crate) async fn check_durability(&self) -> Result<(), StoreError> {
+        if self.settings.durability == Durability::Aof {
+            let mut link = self.get().await?;
+            let answer = syncs_by_itself(&mut link).await;
+            self.synced.store(self.finish(link, answer)?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Runs one script.
+    pub(crate) async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        let (told, _) = self.run(call, None).await?;
+        Ok(told.answer)
+    }
+
+    /// Runs one script, and waits until its write has reached the configured durability. `key` is one of the same slot
+    /// that nothing else is kept in. For writes that are acknowledged to a client. After a silence of
+    /// the servers it takes longer, because what a master confirms then may be lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] also where it was written, and did not reach as far in time.
+    pub(crate) async fn durable_script<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        key: &str,
+    ) -> Result<T, StoreError> {
+        let (Told { answer, missing }, doubted) = self.run(call, self.barrier(key)).await?;
+        if let Some(missing) = missing {
+            return Err(StoreError::Unavailable(missing));
+        }
+        if let Some(master) = doubted {
+            self.confirm_master(&master).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Runs one script, waits for the configured durability, and tells whether its write reached it.
+    pub(crate) async fn script_and_reach<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        key: &str,
+    ) -> Result<Told<T>, StoreError> {
+        let (told, _) = self.run(call, self.barrier(key)).await?;
+        Ok(told)
+    }
+
+    fn barrier<'k>(&self, key: &'k str) -> Option<(Barrier, &'k str)> {
+        if self.synced.load(Ordering::Relaxed) {
+            return None;
+        }
+        let ConnectionSettings { durability, durability_timeout, .. } = *self.settings;
+        Barrier::new(durability, durability_timeout).map(|barrier| (barrier, key))
+    }
+
+    /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
+    pub(crate) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
+        let mut link = self.get().await?;
+        let answer = pipeline.query_async(&mut link.wire).await.map_err(|err| sort(&err));
+        self.finish(link, answer)
+    }
+
+    /// Runs several pipelines at once, each of one slot, and answers in their order.
+    pub(crate) async fn pipelines<T: FromRedisValue>(&self, pipelines: &[Pipeline]) -> Result<Vec<T>, StoreError> {
+        let link = self.get().await?;
+        let answers = pipelines.iter().map(|pipeline| {
+            // One connection carries them all.
+            let mut wire = link.wire.clone();
+            async move { pipeline.query_async(&mut wire).await.map_err(|err| sort(&err)) }
+        });
+        let answers = try_join_all(answers).await;
+        self.finish(link, answers)
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+        barrier: Option<(Barrier, &str)>,
+    ) -> Result<(Told<T>, Doubted), StoreError> {
+        let mut commands = pipe();
+        commands.invoke_script(call);
+        let key = first_key(&commands);
+        if let Some((barrier, key)) = barrier {
+            barrier.add(&mut commands, key);
+        }
+        let mut link = self.get().await?;
+        let (call, master) = (self.calls.begin(), link.master.clone());
+        let answers = send(&mut link, key, &commands).await;
+        let is_in_doubt = was_answered(&answers) && call.answered();
+        drop(call);
+        let mut answers = self.finish(link, answers)?.into_iter();
+        let answer = answers.next().ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
+        let answer = from_redis_value(answer)
+            .map_err(|_| StoreError::Refused("a script answered in another shape".to_owned()))?;
+        let missing = match barrier {
+            Some((barrier, _)) => barrier.read(answers.as_slice())?,
+            None => None,
+        };
+        Ok((Told { answer, missing }, master.filter(|_| is_in_doubt)))
+    }
+
+    /// Looks whether the server that confirmed a write after a silence is still the master. It waits
+    /// first, until all sentinels know which server is the master.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it is not: what it has confirmed is lost.
+    async fn confirm_master(&self, wrote: &Arc<(String, u16)>) -> Result<(), StoreError> {
+        sleep(FAILOVER_TOLD).await;
+        let unknown = |_| StoreError::Unavailable("the sentinels do not say who is the master".to_owned());
+        let link = timeout(self.settings.connect_timeout, self.pool.manager().create()).await.map_err(unknown)??;
+        if link.master.as_ref() == Some(wrote) {
+            return Ok(());
+        }
+        self.pool.retain(|kept, _| kept.master == link.master);
+        let (host, port) = &**wrote;
+        Err(StoreError::Unavailable(format!("{host}:{port} has been replaced as master since it confirmed the write")))
+    }
+
+    pub(super) async fn get(&self) -> Result<Object<Dialer>, StoreError> {
+        let limit = humantime::format_duration(self.settings.connect_timeout);
+        let link = self.pool.get().await;
+        let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
+        link.map_err(|err| match err {
+            // A password is changed while we run: what is to be settled has to wait for that, and not to be lost.
+            PoolError::Backend(StoreError::Forbidden(why) | StoreError::Refused(why)) if before => {
+                StoreError::Unavailable(why)
+            }
+            PoolError::Backend(err) => err,
+            PoolError::Timeout(TimeoutType::Wait) => {
+                StoreError::Unavailable(format!("all connections were busy for {limit}; redis.pool_max allows more"))
+            }
+            PoolError::Timeout(_) => StoreError::Unavailable(format!("no connection within {limit}")),
+            other => StoreError::Unavailable(other.to_string()),
+        })
+    }
+
+    /// Gives the connection back to the pool, or lets it go where the answer says that it is of no more use.
+    pub(super) fn finish<T>(&self, link: Object<Dialer>, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(err @ StoreError::Unavailable(_)) = &answer {
+            drop(Object::take(link));
+            if is_demotion(err) {
+                // The others were made to the same server.
+                self.pool.retain(|_, _| false);
+            }
+        }
+        answer
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Whether a server answered. That it refuses is an answer too.
+fn was_answered<T>(answer: &Result<T, StoreError>) -> bool {
+    answer.as_ref().err().is_none_or(|err| named(err).is_some())
+}
+
+/// Sends a script's call and what goes with it. If the server does not know the script, it gets the
+/// script's text and the call together: apart, the script could be forgotten again in between.
+async fn send(link: &mut Link, key: Vec<u8>, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
+    let mut slot = link.slot(key);
+    let mut answers = slot.send(commands).await.map_err(|err| sort(&err))?;
+    for _ in 0..LOADS_MAX {
+        if !is_unknown_script(&answers) {
+            break;
+        }
+        let Some(text) = script_text(commands) else { break };
+        let mut loading = pipe();
+        loading.cmd("SCRIPT").arg("LOAD").arg(text);
+        for command in commands.cmd_iter() {
+            loading.add_command(command.clone());
+        }
+        answers = slot.send(&loading).await.map_err(|err| sort(&err))?;
+        if let Value::ServerError(err) = answers.remove(0) {
+            return Err(sort_answer(&err));
+        }
+    }
+    match answers.first() {
+        Some(Value::ServerError(err)) => Err(sort_answer(err)),
+        _ => Ok(answers),
+    }
+}
+
+fn is_unknown_script(answers: &[Value]) -> bool {
+    matches!(answers.first(), Some(Value::ServerError(err)) if err.code() == "NOSCRIPT")
+}
+
+/// The text of the script whose call `commands` begin with.
+fn script_text(commands: &Pipeline) -> Option<&'static str> {
+    let hash = argument(commands, 1)?;
+    text_of(std::str::from_utf8(&hash).ok()?)
+}
+
+/// The first key of the script's call that `commands` begin with. All its keys are of one slot.
+fn first_key(commands: &Pipeline) -> Vec<u8> {
+    argument(commands, 3).unwrap_or_default()
+}
+
+/// A word of the script's call: EVALSHA, hash, number of keys, first key.
+fn argument(commands: &Pipeline, place: usize) -> Option<Vec<u8>> {
+    match commands.cmd_iter().next()?.args_iter().nth(place)? {
+        Arg::Simple(word) => Some(word.to_vec()),
+        _ => None,
+    }
+}

@@ -1,0 +1,113 @@
+//! What servers say of themselves: INFO, a few values of CONFIG, and whether they have a Lua engine.
+
+use std::collections::HashMap;
+
+use deadpool_redis::redis::{Cmd, RedisError, Value, cmd, from_redis_value};
+
+use crate::connection::fault::sort;
+use crate::connection::link::Link;
+use crate::connection::pool::Connections;
+use crate::connection::settings::Required;
+use crate::error::StoreError;
+use crate::raw::{Text, texts};
+
+/// The lines of INFO that checks are made of.
+const INFO: [&str; 4] = ["redis_version", "maxmemory", "maxmemory_policy", "aof_enabled"];
+
+/// The settings that only CONFIG tells.
+const CONFIG: [&str; 3] = ["appendfsync", "save", "min-replicas-to-write"];
+
+/// What one server says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ServerFacts {
+    /// Its address.
+    pub server: String,
+    info: HashMap<String, String>,
+    config: HashMap<String, String>,
+    /// Why scripts do not run there, if they do not.
+    pub no_scripts: Option<String>,
+}
+
+impl ServerFacts {
+    /// Those of the server at this address, by its INFO and the settings that it told.
+    pub fn new(server: &str, info: &str, config: &[(&str, &str)]) -> Self {
+        let info = info.lines().filter_map(|line| line.trim_end().split_once(':'));
+        let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        Self {
+            server: server.to_owned(),
+            info: info.map(own).collect(),
+            config: config.iter().copied().map(own).collect(),
+            no_scripts: None,
+        }
+    }
+
+    /// A line of INFO.
+    pub fn info(&self, name: &str) -> Option<&str> {
+        self.info.get(name).map(String::as_str)
+    }
+
+    /// A setting.
+    pub fn config(&self, name: &str) -> Option<&str> {
+        self.config.get(name).map(String::as_str)
+    }
+
+    /// What it did not tell: of all that INFO should have, and of these settings.
+    pub fn unknown(&self, settings: &[&str]) -> Vec<String> {
+        let server = &self.server;
+        let info = INFO.iter().filter(|name| self.info(name).is_none());
+        let info = info.map(|name| format!("{name} at {server} (INFO does not tell it)"));
+        let config = settings.iter().filter(|name| self.config(name).is_none());
+        info.chain(config.map(|name| format!("{name} at {server} (CONFIG GET may not be asked)"))).collect()
+    }
+}
+
+impl Connections {
+    /// What every server that takes writes says of itself, and what is asked of it.
+    pub(crate) async fn server_facts(&self) -> Result<(Vec<ServerFacts>, Required), StoreError> {
+        let required = Required { durability: self.settings.durability, allow_eviction: self.settings.allow_eviction };
+        let mut link = self.get().await?;
+        let facts = ask(&mut link, &self.place).await;
+        Ok((self.finish(link, facts)?, required))
+    }
+}
+
+async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreError> {
+    let mut facts: HashMap<String, ServerFacts> = HashMap::new();
+    for (server, text) in link.ask_each_master(cmd("INFO")).await.map_err(|err| sort(&err))? {
+        let server = if server.is_empty() { place.to_owned() } else { server };
+        facts.insert(server.clone(), ServerFacts::new(&server, &Text::from(&text).0, &[]));
+    }
+    let known = |server: String| if server.is_empty() { place.to_owned() } else { server };
+    for name in CONFIG {
+        let mut config = cmd("CONFIG");
+        config.arg("GET").arg(name);
+        for (server, answer) in allowed(link, config).await? {
+            let values: HashMap<Text, Text> = from_redis_value(answer).unwrap_or_default();
+            if let Some(of) = facts.get_mut(&known(server)) {
+                of.config.extend(texts(values));
+            }
+        }
+    }
+    let mut load = cmd("SCRIPT");
+    load.arg("LOAD").arg("return 1");
+    if let Err(err) = link.ask_each_master(load).await {
+        match sort(&err) {
+            StoreError::Refused(why) => {
+                facts.values_mut().for_each(|of| of.no_scripts = Some(format!("not to be had ({why})")));
+            }
+            err => return Err(err),
+        }
+    }
+    let mut facts: Vec<ServerFacts> = facts.into_values().collect();
+    facts.sort_unstable_by(|a, b| a.server.cmp(&b.server));
+    Ok(facts)
+}
+
+/// The answers to a question that a server may forbid; none if it does.
+async fn allowed(link: &mut Link, question: Cmd) -> Result<Vec<(String, Value)>, StoreError> {
+    let forbidden = |err: &RedisError| !matches!(sort(err), StoreError::Unavailable(_));
+    match link.ask_each_master(question).await {
+        Err(err) if forbidden(&err) => Ok(Vec::new()),
+        answers => answers.map_err(|err| sort(&err)),
+    }
+}

@@ -1,0 +1,308 @@
+//! Destinations: what an operator asks and says of one. Holding it, letting it go, giving it other limits, and its pace
+//! as it is now.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_redis::redis::pipe;
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+use domain::pace::{Pace, PaceLimits, limits_for};
+
+use crate::error::StoreError;
+use crate::handle::Store;
+use crate::raw::{self, Text};
+use crate::scripts::{HOLD, OVERRIDE, UNHOLD, WAITING};
+
+/// What is a token but for this much is one: see `pace.lua`.
+const TOKEN_ROUNDING: f64 = 1e-6;
+
+/// How long a destination stays silent without another report: see `pace.lua`.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// How far this process's clock may be behind those of the Redis servers, by which a pace is
+/// written. What is further ahead was noted before a clock was set back.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+
+/// The pace of one destination as Redis has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PaceReport {
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// How many there may be, by what came back; none where nothing has moved it yet. Its whole part counts.
+    pub window: Option<f64>,
+    /// Attempts that were saved up, and when they were counted; none where no rate was asked for yet.
+    pub tokens: Option<(f64, Timestamp)>,
+    /// Whether it gets attempts.
+    pub breaker: BreakerState,
+    /// When somebody there last got through.
+    pub delivered: Option<Timestamp>,
+    /// When a host there last answered an attempt.
+    pub answered: Option<Timestamp>,
+    /// Until when it counts as silent: an attempt there waits for an answer, and no other got one
+    /// meanwhile.
+    pub silent_until: Option<Timestamp>,
+    /// Its limits from the configuration, where it has its own.
+    pub limits: Option<PaceLimits>,
+    /// Its limits from an operator, which win.
+    pub override_limits: Option<PaceLimits>,
+    /// Who holds it, where somebody does or did.
+    pub hold: Option<Hold>,
+}
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Attempts go out.
+    #[default]
+    Closed,
+    /// No attempt goes out until then; after that, one.
+    Open {
+        /// When one may.
+        until: Timestamp,
+        /// How often in a row it has opened.
+        times: u32,
+    },
+    /// One attempt is out, and the others wait for what it brings.
+    HalfOpen {
+        /// How often in a row it has opened.
+        times: u32,
+    },
+}
+
+/// An operator's hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Until when; none is until it is released. One that is over holds nobody.
+    pub until: Option<Timestamp>,
+    /// What for.
+    pub reason: String,
+}
+
+/// Who set the limits that hold for a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsFrom {
+    /// Nobody: `[pace]` holds.
+    Default,
+    /// A `[[destination]]` section of the configuration.
+    Configuration,
+    /// An operator.
+    Override,
+}
+
+impl LimitsFrom {
+    /// The word used in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Configuration => "configuration",
+            Self::Override => "override",
+        }
+    }
+}
+
+/// What waits for its turn at a destination: neither under way nor in quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many jobs.
+    pub jobs: u64,
+    /// When the first of them is due.
+    pub next_due: Option<Timestamp>,
+}
+
+impl PaceReport {
+    /// The hold that keeps attempts back at `now`, if any.
+    pub fn hold_at(&self, now: Timestamp) -> Option<&Hold> {
+        self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until > now))
+    }
+
+    /// Attempts that are saved up by `now` under these limits; none where no rate is kept.
+    pub fn tokens_at(&self, limits: PaceLimits, now: Timestamp) -> Option<f64> {
+        let saved = self.tokens.map(|(saved, at)| saved + now.since(at).as_secs_f64() * limits.rate);
+        (limits.rate > 0.0).then(|| saved.map_or(limits.burst, |saved| saved.min(limits.burst)))
+    }
+
+    /// When the next attempt may go out by its rate; none where no rate is kept.
+    pub fn next_token(&self, limits: PaceLimits, now: Timestamp) -> Option<Timestamp> {
+        let missing = (1.0 - TOKEN_ROUNDING - self.tokens_at(limits, now)?).max(0.0);
+        Some(now.plus(Duration::from_millis((missing * 1_000.0 / limits.rate).ceil() as u64)))
+    }
+
+    /// Whether it counts as silent at `now`. What was noted for longer than [`SILENT`] was noted
+    /// before the clock was set back, and says nothing.
+    fn is_silent_at(&self, now: Timestamp) -> bool {
+        let latest = now.plus(SILENT + CLOCKS_APART);
+        self.silent_until.is_some_and(|until| until > now && until <= latest)
+    }
+
+    /// Whether a host there has answered within this time before `now`. An answer after that was
+    /// noted before the clock was set back, and says nothing.
+    fn has_answered_within(&self, within: Duration, now: Timestamp) -> bool {
+        self.answered.is_some_and(|at| at <= now.plus(CLOCKS_APART) && now.since(at) < within)
+    }
+}
+
+impl Store {
+    /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. What is under way goes on. A second
+    /// hold takes the place of the first.
+    pub async fn hold(
+        &self,
+        destination: &Destination,
+        until: Option<Timestamp>,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let mut call = self.call(&HOLD, destination.shard(self.shards()));
+        let reason = serde_json::Value::from(reason).to_string();
+        call.arg(destination.as_str()).arg(until.map_or(-1, Timestamp::ms)).arg(reason);
+        let _: Vec<i64> = self.connections.script(&call).await?;
+        Ok(())
+    }
+
+    /// Lets attempts through again at once. Whether the destination was held.
+    pub async fn unhold(&self, destination: &Destination) -> Result<bool, StoreError> {
+        let mut call = self.call(&UNHOLD, destination.shard(self.shards()));
+        call.arg(destination.as_str());
+        let (_, held): (i64, u8) = self.connections.script(&call).await?;
+        Ok(held == 1)
+    }
+
+    /// Gives a destination other limits than the configuration has, at once; none takes them back.
+    pub async fn override_limits(
+        &self,
+        destination: &Destination,
+        limits: Option<PaceLimits>,
+    ) -> Result<(), StoreError> {
+        let mut call = self.call(&OVERRIDE, destination.shard(self.shards()));
+        call.arg(destination.as_str()).arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
+        let _: Vec<i64> = self.connections.script(&call).await?;
+        Ok(())
+    }
+
+    /// The pace of a destination as it is now. One that nobody has heard of has the pace that all begin with.
+    pub async fn pace(&self, destination: &Destination) -> Result<PaceReport, StoreError> {
+        let key = self.keys.shard(destination.shard(self.shards())).pace(destination.as_str());
+        let (fields,): (HashMap<Text, Text>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
+        read_pace(destination, &raw::texts(fields))
+    }
+
+    /// The limits that hold for a destination that has this pace, and who set them.
+    pub fn limits_in_force(&self, destination: &Destination, pace: &PaceReport) -> (PaceLimits, LimitsFrom) {
+        match pace.override_limits {
+            Some(limits) => (limits, LimitsFrom::Override),
+            None => self.limits_without_override(destination, pace),
+        }
+    }
+
+    /// The limits that an override takes the place of. A destination where no job was scheduled yet will get those that
+    /// the rules of this store have for it.
+    pub fn limits_without_override(&self, destination: &Destination, pace: &PaceReport) -> (PaceLimits, LimitsFrom) {
+        match pace.limits.or_else(|| limits_for(&self.rules, destination.as_str())) {
+            Some(limits) => (limits, LimitsFrom::Configuration),
+            None => (self.limits.pace.limits, LimitsFrom::Default),
+        }
+    }
+
+    /// How many attempts may be under way at once at a destination that has this pace.
+    pub fn window_in_force(&self, destination: &Destination, pace: &PaceReport) -> u32 {
+        let (limits, _) = self.limits_in_force(destination, pace);
+        let Pace { window_new, answered_within, .. } = self.limits.pace;
+        let now = self.clock.now();
+        let moved = pace.window.unwrap_or(f64::from(window_new)).min(f64::from(limits.window)) as u32;
+        if pace.is_silent_at(now) {
+            return moved.min(1);
+        }
+        if pace.has_answered_within(answered_within, now) { moved } else { moved.min(window_new) }
+    }
+
+    /// What waits at a destination.
+    pub async fn waiting(&self, destination: &Destination) -> Result<Waiting, StoreError> {
+        let mut call = self.call(&WAITING, destination.shard(self.shards()));
+        call.arg(destination.as_str());
+        let (_, jobs, first): (i64, u64, Option<f64>) = self.connections.script(&call).await?;
+        Ok(Waiting { jobs, next_due: first.map(|due| Timestamp::from_ms(due as i64)) })
+    }
+
+    /// Whether anything is kept under this name: jobs that wait, or a pace.
+    pub async fn knows(&self, destination: &Destination) -> Result<bool, StoreError> {
+        let keys = self.keys.shard(destination.shard(self.shards()));
+        let keys = [keys.due(destination.as_str()), keys.pace(destination.as_str())];
+        let (found,): (u64,) = self.connections.pipeline(pipe().exists(&keys)).await?;
+        Ok(found > 0)
+    }
+}
+
+/// Reads a destination's pace as `pace.lua` writes it.
+pub(crate) fn read_pace(destination: &Destination, fields: &HashMap<String, String>) -> Result<PaceReport, StoreError> {
+    read_fields(fields).ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
+}
+
+fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
+    let field = |name: &str| fields.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    let read = |name: &str| field(name).map(|text| text.split(' ').collect::<Vec<_>>());
+    Some(PaceReport {
+        in_flight: parse(field("in_flight").unwrap_or("0"))?,
+        window: optional(field("window"), parse)?,
+        tokens: optional(read("tokens"), |parts| match parts.as_slice() {
+            [saved, at] => Some((parse(saved)?, instant(at)?)),
+            _ => None,
+        })?,
+        breaker: optional(read("breaker"), |parts| match parts.as_slice() {
+            ["open", until, times] => Some(BreakerState::Open { until: instant(until)?, times: parse(times)? }),
+            ["half_open", _, times] => Some(BreakerState::HalfOpen { times: parse(times)? }),
+            _ => None,
+        })?
+        .unwrap_or_default(),
+        delivered: optional(field("delivered"), instant)?,
+        answered: optional(field("answered"), instant)?,
+        silent_until: optional(field("silent"), instant)?,
+        limits: optional(field("limits"), |text| text.parse().ok())?,
+        override_limits: optional(field("override"), |text| text.parse().ok())?,
+        hold: optional(field("hold"), |until| {
+            let until = if until == "-1" { None } else { Some(instant(until)?) };
+            Some(Hold { until, reason: fields.get("hold_reason").cloned().unwrap_or_default() })
+        })?,
+    })
+}
+
+fn parse<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+fn instant(text: &str) -> Option<Timestamp> {
+    parse(text).map(Timestamp::from_ms)
+}
+
+/// What is absent is no fault; what is there must be read.
+fn optional<T, R>(value: Option<T>, read: impl FnOnce(T) -> Option<R>) -> Option<Option<R>> {
+    value.map_or(Some(None), |value| read(value).map(Some))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_before_the_clock_was_set_back_says_nothing() {
+        let (now, hour) = (Timestamp::from_ms(1_800_000_000_000), Duration::from_secs(3_600));
+        let ms = |ms| Timestamp::from_ms(now.ms() + ms);
+        for (answered, silent_until, is_lately, is_silent) in [
+            (ms(0), ms(1), true, true),
+            (ms(-3_599_999), ms(5_000), true, true),
+            (ms(-3_600_000), ms(0), false, false),
+            (ms(60_000), ms(65_000), true, true),
+            (ms(60_001), ms(65_001), false, false),
+        ] {
+            let pace =
+                PaceReport { answered: Some(answered), silent_until: Some(silent_until), ..PaceReport::default() };
+            let found = (pace.has_answered_within(hour, now), pace.is_silent_at(now));
+            assert_eq!(found, (is_lately, is_silent), "{answered} {silent_until}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_silent_as_long_here_as_in_the_scripts() {
+        let script = include_str!("lua/pace.lua");
+        assert!(script.contains(&format!("local SILENT_MS = {}\n", SILENT.as_millis())));
+    }
+}

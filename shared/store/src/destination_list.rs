@@ -1,0 +1,245 @@
+//! The list of destinations: first those in trouble, held or with a breaker that is not closed, then those with work, by the
+//! agenda. It is read in pages. To look for a hundred costs one read per shard and four operations for each that is found; a page
+//! looks so two to eight times.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use deadpool_redis::redis::{FromRedisValue, Pipeline, Value, from_redis_value, pipe};
+use domain::clock::Timestamp;
+use domain::destination::Destination;
+
+use crate::batch::BATCH_MAX;
+use crate::destination_controls::{BreakerState, PaceReport, Waiting, read_pace};
+use crate::error::StoreError;
+use crate::handle::Store;
+use crate::keys::Shard;
+use crate::raw::{self, Text};
+
+/// How often a page is filled up, because destinations that were found do not belong there; then it is handed out as it is.
+const FILLS_MAX: usize = 8;
+
+/// How many destinations are looked at together at least.
+const LOOKED_AT_MIN: usize = 100;
+
+/// How many operations tell of one destination.
+const OPERATIONS: usize = 4;
+
+/// How one destination of the list fares.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Which it is.
+    pub destination: Destination,
+    /// Its pace.
+    pub pace: PaceReport,
+    /// What waits there.
+    pub waiting: Waiting,
+    /// Whether it is among those known to be in trouble.
+    is_known: bool,
+}
+
+/// A part of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Held, or with a breaker that is not closed; those first that have been so longest.
+    Trouble,
+    /// On the agenda; those first whose turn comes first.
+    Work,
+}
+
+/// A destination's score and name. Redis too has those of one score in the order of their names' bytes.
+type At = (i64, String);
+
+/// A place in the list: behind a destination, or before all of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListPlace {
+    part: Part,
+    at: At,
+}
+
+/// A text that is no place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no place in the list")]
+pub struct NotAPlace;
+
+impl Store {
+    /// A page of the list of destinations, behind `after` or from its start: at most `most` (and never more than
+    /// [`BATCH_MAX`]); and where it goes on, none at its end. One whose turn changes between two pages may be in both, or in
+    /// neither, and so may one whose trouble begins or ends. Changes nothing.
+    pub async fn destinations_after(
+        &self,
+        after: Option<ListPlace>,
+        most: usize,
+    ) -> Result<(Vec<Listed>, Option<ListPlace>), StoreError> {
+        let most = most.clamp(1, BATCH_MAX);
+        let mut after = after.unwrap_or_else(|| ListPlace::before(Part::Trouble));
+        let mut listed = Vec::new();
+        for _ in 0..FILLS_MAX {
+            let looked_at = (most - listed.len()).max(LOOKED_AT_MIN);
+            let found = self.found_after(&after, looked_at).await?;
+            let (is_end, now) = (found.len() < looked_at, self.clock.now());
+            for (at, one) in self.describe(found).await? {
+                after.at = at;
+                match one {
+                    Ok(one) if after.part.has(&one, now) => listed.push(one),
+                    Ok(_) => {}
+                    // The others are no worse for it.
+                    Err(why) => tracing::warn!(%why, "a destination is left out of the list"),
+                }
+                if listed.len() == most {
+                    return Ok((listed, Some(after)));
+                }
+            }
+            match after.part {
+                Part::Trouble if is_end => after = ListPlace::before(Part::Work),
+                Part::Work if is_end => return Ok((listed, None)),
+                Part::Trouble | Part::Work => {}
+            }
+        }
+        Ok((listed, Some(after)))
+    }
+
+    /// The first destinations of a part that stand behind a place, of all shards, at most `most`.
+    async fn found_after(&self, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
+        let first: Vec<Pipeline> = (0..self.shards()).map(|shard| self.ask_for(shard, after, 0, most)).collect();
+        let first: Vec<(Vec<(Text, f64)>,)> = self.connections.pipelines(&first).await?;
+        let mut found = Vec::new();
+        for (shard, (page,)) in (0..self.shards()).zip(first) {
+            found.extend(self.behind(shard, after, page, most).await?);
+        }
+        found.sort_unstable();
+        found.truncate(most);
+        Ok(found)
+    }
+
+    fn ask_for(&self, shard: u16, after: &ListPlace, seen: usize, most: usize) -> Pipeline {
+        let mut ask = pipe();
+        ask.cmd("ZRANGE").arg(after.part.key(self.keys.shard(shard))).arg(after.at.0).arg("+inf").arg("BYSCORE");
+        ask.arg("LIMIT").arg(seen).arg(most).arg("WITHSCORES");
+        ask
+    }
+
+    /// Those of a shard that stand behind a place, the first `page` of that instant and later ones being read already. Those of
+    /// one instant are as many at most as one call woke.
+    async fn behind(
+        &self,
+        shard: u16,
+        after: &ListPlace,
+        mut page: Vec<(Text, f64)>,
+        most: usize,
+    ) -> Result<Vec<At>, StoreError> {
+        let (mut seen, mut found) = (0, Vec::new());
+        loop {
+            seen += page.len();
+            let is_last = page.len() < most;
+            found
+                .extend(page.into_iter().map(|(Text(name), score)| (score as i64, name)).filter(|one| *one > after.at));
+            if is_last || found.len() >= most {
+                return Ok(found);
+            }
+            (page,) = self.connections.pipeline(&self.ask_for(shard, after, seen, most)).await?;
+        }
+    }
+
+    /// How destinations fare, in the order given.
+    async fn describe(&self, found: Vec<At>) -> Result<Vec<(At, Result<Listed, StoreError>)>, StoreError> {
+        let named = |(_, name): &At| Destination::named(name.as_str());
+        let destinations: Vec<Destination> = found.iter().map(named).collect();
+        let mut asked: HashMap<u16, (Vec<usize>, Pipeline)> = HashMap::new();
+        for (place, destination) in destinations.iter().enumerate() {
+            let (places, ask) = asked.entry(destination.shard(self.shards())).or_default();
+            let keys = self.keys.shard(destination.shard(self.shards()));
+            let due = keys.due(destination.as_str());
+            places.push(place);
+            ask.hgetall(keys.pace(destination.as_str())).zcard(&due).zrange_withscores(&due, 0, 0);
+            ask.zscore(keys.trouble(), destination.as_str());
+        }
+        let (places, pipelines): (Vec<Vec<usize>>, Vec<Pipeline>) = asked.into_values().unzip();
+        let answers: Vec<Vec<Value>> = self.connections.pipelines(&pipelines).await?;
+        let mut listed = Vec::with_capacity(destinations.len());
+        for (places, answers) in places.into_iter().zip(answers) {
+            for (place, answers) in places.into_iter().zip(answers.chunks_exact(OPERATIONS)) {
+                listed.push((place, read(&destinations[place], answers)));
+            }
+        }
+        listed.sort_unstable_by_key(|(place, _)| *place);
+        Ok(found.into_iter().zip(listed.into_iter().map(|(_, one)| one)).collect())
+    }
+}
+
+fn read(destination: &Destination, answers: &[Value]) -> Result<Listed, StoreError> {
+    fn as_<T: FromRedisValue>(answer: &Value) -> Result<T, StoreError> {
+        from_redis_value(answer.clone()).map_err(|why| StoreError::Refused(why.to_string()))
+    }
+    let fields: HashMap<Text, Text> = as_(&answers[0])?;
+    let fields = raw::texts(fields);
+    let first: Vec<(Text, f64)> = as_(&answers[2])?;
+    let known: Option<f64> = as_(&answers[3])?;
+    Ok(Listed {
+        destination: destination.clone(),
+        pace: read_pace(destination, &fields)?,
+        waiting: Waiting {
+            jobs: as_(&answers[1])?,
+            next_due: first.first().map(|(_, due)| Timestamp::from_ms(*due as i64)),
+        },
+        is_known: known.is_some(),
+    })
+}
+
+impl Listed {
+    fn is_in_trouble(&self, now: Timestamp) -> bool {
+        self.pace.hold_at(now).is_some() || self.pace.breaker != BreakerState::Closed
+    }
+}
+
+impl Part {
+    fn key(self, keys: &Shard) -> String {
+        match self {
+            Self::Trouble => keys.trouble(),
+            Self::Work => keys.agenda().to_owned(),
+        }
+    }
+
+    /// Whether a destination that was found there belongs there, so that none is in the list twice.
+    fn has(self, one: &Listed, now: Timestamp) -> bool {
+        match self {
+            Self::Trouble => one.is_in_trouble(now),
+            Self::Work if one.is_in_trouble(now) => !one.is_known,
+            // The agenda also has those that are visited once more before they are left alone.
+            Self::Work => one.waiting.jobs > 0 || one.pace.in_flight > 0,
+        }
+    }
+}
+
+impl ListPlace {
+    fn before(part: Part) -> Self {
+        Self { part, at: (0, String::new()) }
+    }
+}
+
+/// As [`ListPlace::from_str`] reads it.
+impl fmt::Display for ListPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = match self.part {
+            Part::Trouble => "trouble",
+            Part::Work => "work",
+        };
+        write!(f, "{part}/{}/{}", self.at.0, self.at.1)
+    }
+}
+
+impl FromStr for ListPlace {
+    type Err = NotAPlace;
+
+    fn from_str(text: &str) -> Result<Self, NotAPlace> {
+        let mut parts = text.splitn(3, '/');
+        let part = match parts.next() {
+            Some("trouble") => Part::Trouble,
+            Some("work") => Part::Work,
+            _ => return Err(NotAPlace),
+        };
+        let score = parts.next().and_then(|score| score.parse().ok()).ok_or(NotAPlace)?;
+        Ok(Self { part, at: (score, parts.next().ok_or(NotAPlace)?.to_owned()) })
+    }
+}

@@ -1,0 +1,117 @@
+//! The handle on the store: its connections, and what every call needs. Each verb adds its methods in a
+//! file of its own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{FromRedisValue, Pipeline, pipe};
+use domain::clock::Clock;
+use domain::pace::{DestinationRule, Pace};
+use placement::providers::Providers;
+
+use crate::connection::pool::Connections;
+use crate::error::StoreError;
+use crate::history::History;
+use crate::keys::{self, Keys};
+use crate::places::{PlaceBounds, Places};
+
+/// Bounds that the scripts keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many messages a job holds at most.
+    pub max_messages: usize,
+    /// How many bytes its record has at most; twice that while it is leased.
+    pub record_max: usize,
+    /// How long an address is unavailable the first time.
+    pub unavailable_for: Duration,
+    /// How long it is so at most.
+    pub unavailable_max: Duration,
+    /// The time in a row that makes it inactive.
+    pub strikes: u32,
+    /// How often in a row a job may lapse before it is quarantined.
+    pub max_lapses: u32,
+    /// Pace and breaker of destinations that have no limits of their own.
+    pub pace: Pace,
+}
+
+/// A handle on the store. Cloning it is cheap and shares the connections.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) connections: Connections,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) history: Arc<History>,
+    pub(crate) limits: Limits,
+    pub(crate) rules: Arc<[DestinationRule]>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Store {
+    /// Opens the store with `shards` shards under `prefix`: writes or checks its shape.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] where the data under this prefix has another shape, or the servers cannot keep the
+    /// configured durability, or are set in a way that breaks another promise.
+    pub async fn open(
+        connections: Connections,
+        prefix: &str,
+        shards: u16,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let keys = Arc::new(Keys::new(prefix, shards));
+        let places = Arc::new(Places::new(Providers::embedded(), PlaceBounds::default(), keys.shards()));
+        let history = Arc::new(History::new(keys.shards()));
+        let store = Self { connections, keys, places, history, limits, rules: Arc::default(), clock };
+        store.check_meta().await?;
+        store.connections.check_durability().await?;
+        store.check_servers_at_start().await?;
+        Ok(store)
+    }
+
+    /// The same store, which gives destinations that these rules cover their own limits as jobs are scheduled there.
+    #[must_use]
+    pub fn with_rules(self, rules: &[DestinationRule]) -> Self {
+        Self { rules: rules.into(), ..self }
+    }
+
+    /// The same store, with these providers and bounds in place of those that ship.
+    #[must_use]
+    pub fn with_places(mut self, providers: Providers, bounds: PlaceBounds) -> Self {
+        self.places = Arc::new(Places::new(providers, bounds, self.shards()));
+        self
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.keys.shards()
+    }
+
+    /// Runs one pipeline for each shard, all at once, and answers in the order of the shards: keys of several shards are of
+    /// several slots, and may be of several servers.
+    pub(crate) async fn on_each_shard<T: FromRedisValue>(
+        &self,
+        mut ask: impl FnMut(&keys::Shard, &mut Pipeline),
+    ) -> Result<Vec<T>, StoreError> {
+        let pipelines: Vec<Pipeline> = (0..self.shards())
+            .map(|shard| {
+                let mut commands = pipe();
+                ask(self.keys.shard(shard), &mut commands);
+                commands
+            })
+            .collect();
+        self.connections.pipelines(&pipelines).await
+    }
+
+    /// The clock of this process.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("keys", &self.keys).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

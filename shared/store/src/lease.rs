@@ -1,0 +1,117 @@
+//! Leases between claim and settle: giving one back untried, lengthening one, and telling that a
+//! host does not answer.
+
+use std::time::Duration;
+
+use domain::destination::Destination;
+
+use crate::batch::BATCH_MAX;
+use crate::claim::{Lease, LeaseKey};
+use crate::error::StoreError;
+use crate::handle::Store;
+use crate::raw::Text;
+use crate::scripts::{EXTEND, RELEASE, SILENT, ms};
+
+/// What became of a lease that was to be lengthened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extended {
+    /// It lasts for its length from now on; but not for these jobs, by their ids in full, whose addresses were retired
+    /// meanwhile.
+    Yes(Vec<String>),
+    /// It has lapsed: its jobs are somebody else's by now.
+    Lapsed,
+    /// The store did not answer; either deadline may be in force.
+    Unknown,
+}
+
+/// Why a job is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenBack {
+    /// It was not tried: it is due when it was due before.
+    Untried,
+    /// Its attempt crashed: it lapses at once, which counts towards quarantine.
+    Crashed,
+    /// Its host had not answered for this long, and others need the room. It is due when it was due
+    /// before; unless others were answered there meanwhile, the breaker of its destination opens.
+    Unanswered(Duration),
+}
+
+impl Store {
+    /// Gives leased jobs back. Tells how many were given back; the others' tokens were stale, and nothing changed for them.
+    pub async fn release(&self, leases: &[Lease], why: GivenBack) -> Result<usize, StoreError> {
+        let mut released = 0;
+        let reason = match why {
+            GivenBack::Untried => String::new(),
+            GivenBack::Crashed => "crashed".to_owned(),
+            GivenBack::Unanswered(waited) => ms(waited).to_string(),
+        };
+        for (shard, leases) in self.by_shard(leases, |lease| lease.shard) {
+            let mut call = self.call(&RELEASE, shard);
+            for lease in leases {
+                call.arg(&*lease.job)
+                    .arg(lease.token)
+                    .arg(lease.number)
+                    .arg(lease.destination.as_str())
+                    .arg(lease.due.ms())
+                    .arg(&reason);
+            }
+            let reply: Vec<i64> = self.connections.script(&call).await?;
+            released += reply.iter().skip(1).filter(|done| **done == 1).count();
+        }
+        Ok(released)
+    }
+
+    /// Lets leases last for `length` from now on, by Redis's clock, and answers each in the order given. The answer for one
+    /// shard says nothing of the others. Repeating it does no harm, so it may be asked again after [`Extended::Unknown`].
+    pub async fn extend(&self, leases: &[LeaseKey], length: Duration) -> Vec<Extended> {
+        let places: Vec<usize> = (0..leases.len()).collect();
+        let mut answers = vec![Extended::Unknown; leases.len()];
+        for (shard, places) in self.by_shard(&places, |place| leases[*place].shard) {
+            let mut call = self.call(&EXTEND, shard);
+            call.arg(ms(length));
+            for lease in places.iter().map(|place| &leases[**place]) {
+                call.arg(lease.token);
+            }
+            match self.connections.script::<(i64, Vec<i64>, Vec<(Text, Text)>)>(&call).await {
+                Ok((_, extended, void)) => {
+                    for (place, done) in places.into_iter().zip(extended) {
+                        let token = leases[*place].token.to_string();
+                        let of_lease = void.iter().filter(|(Text(of), _)| *of == token);
+                        let void = of_lease.map(|(_, Text(id))| id.clone()).collect();
+                        answers[*place] = if done == 1 { Extended::Yes(void) } else { Extended::Lapsed };
+                    }
+                }
+                Err(err) => tracing::warn!(%err, shard, leases = places.len(), "leases could not be lengthened"),
+            }
+        }
+        answers
+    }
+
+    /// Tells that attempts at these destinations of one shard have waited so long for an answer.
+    /// Returns for each whether it is silent: no attempt there got an answer in that time. It gets
+    /// no more attempts for some seconds then.
+    pub async fn note_silence(&self, shard: u16, waiting: &[(Destination, Duration)]) -> Result<Vec<bool>, StoreError> {
+        let mut silent = Vec::with_capacity(waiting.len());
+        for batch in waiting.chunks(BATCH_MAX) {
+            let mut call = self.call(&SILENT, shard);
+            for (destination, waited) in batch {
+                call.arg(destination.as_str()).arg(ms(*waited));
+            }
+            let reply: Vec<i64> = self.connections.script(&call).await?;
+            silent.extend(reply.into_iter().skip(1).map(|is_silent| is_silent == 1));
+        }
+        Ok(silent)
+    }
+
+    /// Groups items by their shard, in batches that one script call takes.
+    pub(crate) fn by_shard<'a, T>(&self, items: &'a [T], shard: impl Fn(&'a T) -> u16) -> Vec<(u16, Vec<&'a T>)> {
+        let mut shards: Vec<Vec<&T>> = (0..self.shards()).map(|_| Vec::new()).collect();
+        for item in items {
+            shards[usize::from(shard(item))].push(item);
+        }
+        let numbered = (0..self.shards()).zip(shards);
+        numbered
+            .flat_map(|(shard, items)| items.chunks(BATCH_MAX).map(|batch| (shard, batch.to_vec())).collect::<Vec<_>>())
+            .collect()
+    }
+}

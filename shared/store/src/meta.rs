@@ -1,0 +1,48 @@
+//! The store's shape: written once, checked at every start.
+
+use deadpool_redis::redis::pipe;
+
+use crate::error::StoreError;
+use crate::handle::Store;
+
+/// The version of the key layout that this code reads and writes.
+const SCHEMA: u32 = 5;
+
+impl Store {
+    /// Writes the shape where there is none yet, and compares.
+    pub(crate) async fn check_meta(&self) -> Result<(), StoreError> {
+        let meta = self.keys.meta();
+        let (schema, shards): (u32, u16) = self
+            .connections
+            .pipeline(
+                pipe()
+                    .hset_nx(&meta, "schema", SCHEMA)
+                    .ignore()
+                    .hset_nx(&meta, "shards", self.shards())
+                    .ignore()
+                    .hget(&meta, "schema")
+                    .hget(&meta, "shards"),
+            )
+            .await?;
+        if schema != SCHEMA {
+            return Err(StoreError::Mismatch(format!(
+                "{meta} has schema {schema}, this version of redeliver works with {SCHEMA}: run the version that wrote it"
+            )));
+        }
+        if shards != self.shards() {
+            return Err(StoreError::Mismatch(format!(
+                "{meta} has {shards} shards, the configuration says {}: set redis.shards = {shards}, \
+                 or another redis.prefix to start afresh",
+                self.shards()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Asks whether Redis answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        // Of a Cluster anybody could answer PING; this is for the node that holds a part of the store.
+        let (_,): (i64,) = self.connections.pipeline(pipe().exists(self.keys.meta())).await?;
+        Ok(())
+    }
+}

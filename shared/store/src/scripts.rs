@@ -1,0 +1,164 @@
+//! All scripts, in one list. Each is a file of its own, with the prelude before it.
+
+use std::sync::LazyLock;
+
+use deadpool_redis::redis::Script;
+
+/// What a script does when the server's memory is full, that is, when it uses more than
+/// `maxmemory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Redis refuses it before its first write. For scripts that take work in or hand it out.
+    Refused,
+    /// It runs all the same. For scripts that end, give back, lengthen or correct; the header of
+    /// each says how much memory they can take.
+    Runs,
+    /// It runs, because it writes nothing.
+    Reads,
+}
+
+/// The first line of a script. With it Redis checks memory, disk, replicas and role once, before
+/// the script runs. Without it a script fails at its first write that needs memory, and has made
+/// all writes before that one.
+macro_rules! shebang {
+    (Refused) => {
+        "#!lua\n"
+    };
+    (Runs) => {
+        "#!lua flags=allow-oom\n"
+    };
+    (Reads) => {
+        "#!lua flags=no-writes\n"
+    };
+}
+
+/// The text of a script: `prelude.lua` comes first, then the parts that it shares with others, then
+/// the file of its verb.
+macro_rules! text {
+    ($when_full:ident, $verb:literal, $($part:literal),*) => {
+        concat!(
+            shebang!($when_full),
+            include_str!("lua/prelude.lua"), "\n",
+            $(include_str!(concat!("lua/", $part, ".lua")), "\n",)*
+            include_str!(concat!("lua/", $verb, ".lua")), "\n",
+        )
+    };
+}
+
+/// A script, and what is known of it.
+struct Known {
+    verb: &'static str,
+    when_full: WhenFull,
+    text: &'static str,
+    script: &'static LazyLock<Script>,
+}
+
+/// Each script as a static of its own, and all of them as one list. Each says what it does when
+/// memory is full.
+macro_rules! scripts {
+    ($($name:ident = $verb:literal $when_full:ident $(after $($part:literal),+)?;)+) => {
+        $(pub(crate) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(text!($when_full, $verb, $($($part),+)?)));)+
+
+        static ALL: &[Known] = &[$(Known {
+            verb: $verb,
+            when_full: WhenFull::$when_full,
+            text: text!($when_full, $verb, $($($part),+)?),
+            script: &$name,
+        }),+];
+    };
+}
+
+scripts! {
+    SCHEDULE = "schedule" Refused after "lease", "pace_fields", "pace";
+    CLAIM = "claim" Refused after "lease", "pace_fields", "pace", "lapse";
+    SETTLE = "settle" Runs after "lease", "pace_fields", "pace", "tally";
+    REFUTE = "refute" Refused after "lease", "pace_fields", "pace", "tally";
+    RELEASE = "release" Runs after "lease", "pace_fields", "pace", "lapse";
+    SILENT = "silent" Refused after "lease", "pace_fields", "pace";
+    FACTS = "facts" Refused after "lease", "pace_fields", "pace";
+    EXTEND = "extend" Runs after "lease";
+    UNDER_WAY = "under_way" Runs after "lease";
+    HOLD = "hold" Runs after "lease", "pace_fields", "pace";
+    UNHOLD = "unhold" Runs after "lease", "pace_fields", "pace";
+    OVERRIDE = "override" Runs after "lease", "pace_fields", "pace";
+    LIMIT = "limit" Runs after "lease", "pace_fields", "pace";
+    NOTE = "note" Refused;
+    NOTE_FINDINGS = "note_findings" Refused;
+    CLOCK = "clock" Reads;
+    LOOK_UP = "look_up" Reads;
+    WAITING = "waiting" Reads;
+    CLAIM_OCCURRENCE = "claim_occurrence" Runs;
+    END_HEARING = "end_hearing" Runs;
+    HISTORY = "history" Runs;
+    PUT_BACK = "put_back" Runs;
+    REINSTATE = "reinstate" Refused;
+    REPAIR = "repair" Runs after "lease", "pace_fields", "pace", "lapse";
+    RECOUNT = "recount" Runs after "lease", "pace_fields", "pace", "lapse";
+    SWEEP = "sweep" Runs after "lease";
+    TRIM_MARKS = "trim_marks" Runs;
+    TRIM_TROUBLE = "trim_trouble" Runs after "lease", "pace_fields", "pace";
+}
+
+/// A span in whole milliseconds, as the scripts take it.
+pub(crate) fn ms(span: std::time::Duration) -> u64 {
+    span.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// The verb of the script that Redis knows by this hash: for those who read what goes to Redis.
+pub fn verb_of(hash: &str) -> Option<&'static str> {
+    hashes().find(|(_, known)| *known == hash).map(|(verb, _)| verb)
+}
+
+/// Each script's verb, and the hash that Redis knows it by.
+pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ALL.iter().map(|known| (known.verb, known.script.get_hash()))
+}
+
+/// The text of the script that Redis knows by this hash.
+pub(crate) fn text_of(hash: &str) -> Option<&'static str> {
+    ALL.iter().find(|known| known.script.get_hash() == hash).map(|known| known.text)
+}
+
+/// Each script's verb, and what it does when the server's memory is full.
+pub fn when_full() -> impl Iterator<Item = (&'static str, WhenFull)> {
+    ALL.iter().map(|known| (known.verb, known.when_full))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_says_in_its_header_what_it_does_when_memory_is_full() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua");
+        for (verb, when_full) in when_full() {
+            let text = std::fs::read_to_string(format!("{folder}/{verb}.lua")).unwrap();
+            let said = text.lines().find_map(|line| line.strip_prefix("-- Full memory: ")).expect(verb);
+            let word = match when_full {
+                WhenFull::Refused => "refused",
+                WhenFull::Runs => "runs",
+                WhenFull::Reads => "reads",
+            };
+            assert!(said.starts_with(word), "{verb}: {said}");
+        }
+    }
+
+    #[test]
+    fn every_script_is_known_by_the_verb_of_its_file() {
+        for known in ALL {
+            assert_eq!(verb_of(known.script.get_hash()), Some(known.verb));
+        }
+        assert_eq!(verb_of(""), None);
+        let parts = ["lapse", "lease", "pace_fields", "pace", "prelude", "tally"];
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua")).unwrap();
+        let mut files: Vec<String> = files
+            .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .filter(|name| !parts.contains(&name.as_str()))
+            .collect();
+        let mut verbs: Vec<&str> = ALL.iter().map(|known| known.verb).collect();
+        files.sort_unstable();
+        verbs.sort_unstable();
+        assert_eq!(files, verbs);
+    }
+}

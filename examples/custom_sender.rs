@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use config::Config;
 use domain::outcome::Outcome;
 use domain::reply::Reply;
-use shared::config::Config;
 use tokio_util::sync::CancellationToken;
 use worker::run::Worker;
 use worker::sender::{Attempt, Sender};

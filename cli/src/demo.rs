@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use config::{Config, Route, SenderSettings, SmtpSettings, SmtpTimeouts};
 use domain::clock::{Clock, Timestamp};
 use domain::pace::Pace;
 use policy::table::Table;
 use private_servers::redis::PrivateRedis;
 use scheduler::serve::Scheduler;
-use shared::config::{Config, Log, Route, SenderSettings, SmtpSettings, SmtpTimeouts};
-use shared::telemetry;
 use store::entry_id::EntryId;
 use store::handle::Store;
 use system::clock::FastClock;
+use telemetry::log;
+use telemetry::log::Log;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -86,7 +87,7 @@ struct Stage {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
-    telemetry::start(&Log { json: false, filter: "error".to_owned() });
+    log::start(&Log { json: false, filter: "error".to_owned() });
     let bounces = match &arguments.campaign {
         None => CAMPAIGN.to_owned(),
         Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,

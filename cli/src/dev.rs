@@ -10,10 +10,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use private_servers::redis::PrivateRedis;
 use scheduler::serve::Scheduler;
-use shared::config;
-use shared::telemetry;
 use signing::api_token::Scope;
 use system::clock::SystemClock;
+use telemetry::log;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
@@ -35,7 +34,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
-    telemetry::start(&config.log);
+    log::start(&config.log);
     // Half of them are for the scheduler.
     process::fit_worker(&mut config, process::raise_open_files() / 2);
     let stop = process::stop_on_signal()?;

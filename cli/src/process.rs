@@ -7,9 +7,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use config::Config;
 use domain::clock::Clock;
 use policy::table::Table;
-use shared::config::Config;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::Store;

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use scheduler::access::Access;
 use scheduler::serve::{Scheduler, serve_until_ready};
-use shared::telemetry;
 use system::clock::SystemClock;
+use telemetry::log;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
-    telemetry::start(&config.log);
+    log::start(&config.log);
     config.fit_open_files(process::raise_open_files());
     let stop = process::stop_on_signal()?;
     let listener = listen(arguments.listen.or(config.scheduler.listen)).await?;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use shared::config::{Route, SenderSettings};
-use shared::telemetry;
+use config::{Route, SenderSettings};
 use system::clock::SystemClock;
+use telemetry::log;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     let (mut config, table) = process::configure(config)?;
-    telemetry::start(&config.log);
+    log::start(&config.log);
     process::fit_worker(&mut config, process::raise_open_files());
     let logs = |route: &Route| matches!(route.sender, SenderSettings::Log);
     if config.routes.iter().any(|route| route.name == config.worker.route && logs(route)) && !arguments.allow_log {

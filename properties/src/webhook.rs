@@ -1,10 +1,10 @@
 //! Webhooks: whatever a service sends, each of its events is a bounce or fact that the adapters of the wire format can judge.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use config::{Hook, Service};
 use domain::clock::Timestamp;
 use scheduler::intake::webhook::{Said, read};
 use scheduler::intake::{facts, json};
-use shared::config::{Hook, Service};
 
 use crate::address::hold_of_address;
 use crate::ndjson::{hold_of_bounce, hold_of_refusal};

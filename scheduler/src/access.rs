@@ -13,7 +13,6 @@ use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::Response;
 use domain::clock::Clock;
-use shared::config;
 use signing::api_token::{Grant, Scope, TokenHash};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

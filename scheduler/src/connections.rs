@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit};
-use shared::config;
 use tokio_util::sync::CancellationToken;
 
 pub mod accept;

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use config::Config;
 use domain::destination::Destination;
 use placement::propose::{MailHosts, Proposal};
 use placement::providers::Providers;
 use policy::table::Table;
-use shared::config::Config;
 use store::error::StoreError;
 use store::handle::Store;
 use store::place::distinct;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use config::{self, Config, Hooks, Lmtp, Service, Stream};
 use futures::future::OptionFuture;
 use policy::table::Table;
-use shared::config::{self, Config, Hooks, Lmtp, Service, Stream};
 use store::error::StoreError;
 use store::handle::Store;
 use tokio::net::TcpListener;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::DateTime;
+use config::Config;
 use cron::Schedule;
 use domain::clock::Timestamp;
 use futures::future::{join, join_all};
-use shared::config::Config;
 use store::error::StoreError;
 use store::handle::Store;
 use tokio::time::sleep;

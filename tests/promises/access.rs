@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use config::{self, Config};
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client, problem};
 use harness::process::{self, Redeliver, free_port};
@@ -13,7 +14,6 @@ use harness::world::World;
 use reqwest::{Method, RequestBuilder};
 use scheduler::access::Access;
 use serde_json::json;
-use shared::config::{self, Config};
 use signing::api_token::{Grant, Scope, TokenHash};
 
 const JO: &str = "jo@example.com";

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use config::Config;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, NDJSON, problem};
 use harness::proxy::{Fault, RedisProxy};
 use harness::redis;
 use harness::wait::eventually;
 use harness::world::World;
-use shared::config::Config;
 use tokio::time::timeout;
 
 const JO: &str = "jo@example.com";

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use config::{MxSettings, SmtpSettings, SmtpTimeouts};
 use harness::dns::{DnsServer, Mood};
 use harness::mail::MailSystem;
 use harness::platform::{Platform, Say};
 use harness::smtp::{Act, SmtpPeer, agree};
-use shared::config::{MxSettings, SmtpSettings, SmtpTimeouts};
 use worker::sender::conformance::{Subject, conforms, ends_in_time};
 use worker::sender::log::LogSender;
 use worker::sender::mx::MxSender;

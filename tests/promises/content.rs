@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use config::{Config, Content};
 use domain::event::{DropReason, EventKind};
 use domain::job::ContentRef;
 use domain::standing::Standing;
@@ -13,7 +14,6 @@ use harness::platform::{Platform, Say};
 use harness::world::World;
 use policy::table::Table;
 use serde_json::json;
-use shared::config::{Config, Content};
 use store::settle::Settled;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use config::Config;
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::event::{Event, EventKind};
@@ -19,7 +20,6 @@ use harness::wait::{eventually, in_time};
 use harness::world::{DAY, HOUR, SHARDS, Settings, World, all_events, id};
 use policy::table::Table;
 use serde_json::json;
-use shared::config::Config;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::facts::FactAnswer;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{AfterDot, SmtpSettings};
 use domain::event::EventKind;
 use domain::tally::TallyResult;
 use harness::bounce::{FULL, UNKNOWN, bounce};
@@ -12,7 +13,6 @@ use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
 use policy::table::Table;
 use serde_json::json;
-use shared::config::{AfterDot, SmtpSettings};
 use store::settle::{Settled, Settlement};
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;

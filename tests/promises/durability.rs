@@ -1,12 +1,12 @@
 //! Intake says yes only when a bounce is as durable as configured. Settling says what it reached and holds nothing up.
 
+use config::Config;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::servers::{Servers, programs};
 use harness::wait::eventually;
 use harness::world::{Settings, World};
 use policy::table::Table;
-use shared::config::Config;
 use store::error::StoreError;
 use store::handle::Store;
 use store::schedule::Answer;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use config::Config;
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::pace::Pace;
@@ -14,7 +15,6 @@ use harness::redis;
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, Settings, World};
 use serde_json::Value;
-use shared::config::Config;
 use store::claim::{ClaimBounds, Claimed};
 use store::error::StoreError;
 use store::handle::Store;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use config::{Config, MxSettings};
 use domain::clock::{Clock, Timestamp};
 use domain::event::{Event, EventKind};
 use domain::pace::Pace;
@@ -16,7 +17,6 @@ use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
 use policy::table::Table;
 use serde_json::json;
-use shared::config::{Config, MxSettings};
 use system::clock::SystemClock;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

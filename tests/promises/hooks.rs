@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use config::{Config, Hook, Secret, Service};
 use domain::clock::Timestamp;
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -22,7 +23,6 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use scheduler::intake::webhook::fetch::{Fetch, Https};
 use scheduler::serve::Scheduler;
 use serde_json::{Value, json};
-use shared::config::{Config, Hook, Secret, Service};
 use url::Url;
 
 use crate::deployments::connections;

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use config::Config;
 use domain::clock::{Clock, Timestamp};
 use domain::destination::Destination;
 use domain::event::EventKind;
 use harness::bounce::{FULL, OK, bounce};
 use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
-use shared::config::Config;
 use store::schedule::Answer;
 use system::clock::SystemClock;
 

@@ -3,13 +3,13 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use config::{MxSettings, SmtpTimeouts, TlsMode};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::FULL;
 use harness::certificates::Certificates;
 use harness::dns::{DnsServer, Mood};
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use shared::config::{MxSettings, SmtpTimeouts, TlsMode};
 use tokio_util::sync::CancellationToken;
 use worker::sender::mx::MxSender;
 use worker::sender::{Attempt, Fate, Sender};

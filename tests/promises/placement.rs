@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use config::Config;
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::standing::Standing;
@@ -19,7 +20,6 @@ use scheduler::intake::accept::Accept;
 use scheduler::intake::{facts, json};
 use scheduler::placement::{Placer, propose, rows_in_vain};
 use serde_json::json;
-use shared::config::Config;
 use store::handle::Store;
 use store::schedule::Answer;
 use tempfile::TempDir;

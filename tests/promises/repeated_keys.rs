@@ -1,6 +1,7 @@
 //! An item of ours in which a key is repeated is refused by the key's name, and affects no other.
 //! What mail services send is read leniently.
 
+use config::{Config, Hook, Secret, Service};
 use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, NDJSON, json, json_lines, problem};
@@ -9,7 +10,6 @@ use harness::wait::eventually;
 use harness::world::World;
 use reqwest::Response;
 use serde_json::{Value, json};
-use shared::config::{Config, Hook, Secret, Service};
 
 const JO: &str = "jo@example.com";
 const JSON: &str = "application/json";

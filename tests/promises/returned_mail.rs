@@ -68,7 +68,7 @@ async fn retired(world: &World, address: &str) -> Standing {
     .await
 }
 
-fn lmtp_config(address: SocketAddr) -> shared::config::Config {
+fn lmtp_config(address: SocketAddr) -> config::Config {
     config(&format!("{}[intake.lmtp]\nlisten = \"{address}\"\n", verp_section()))
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{CommandSettings, HttpSettings};
 use domain::address::Address;
 use domain::clock::{ManualClock, Timestamp};
 use domain::outcome::{FaultKind, Outcome, Side};
@@ -13,7 +14,6 @@ use harness::certificates::Certificates;
 use harness::platform::{Platform, Say};
 use harness::wait::eventually;
 use harness::world::World;
-use shared::config::{CommandSettings, HttpSettings};
 use signing::webhook_signature::Signer;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

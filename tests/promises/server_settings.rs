@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use config::Config;
 use domain::event::EventKind;
 use harness::process::{Redeliver, free_port};
 use harness::redis::unique_prefix;
@@ -12,7 +13,6 @@ use harness::world::{Settings, World};
 use policy::table::Table;
 use scheduler::upkeep::Task;
 use scheduler::upkeep::check_servers::CheckServers;
-use shared::config::Config;
 use store::error::StoreError;
 use store::handle::Store;
 use store::server_checks::Severity;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{SmtpSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
 use policy::row::Class;
 use policy::table::Table;
-use shared::config::{SmtpSettings, SmtpTimeouts};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

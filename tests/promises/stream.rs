@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use config::Config;
 use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client};
@@ -17,7 +18,6 @@ use scheduler::intake::accept::Accept;
 use scheduler::intake::json::Reader;
 use scheduler::intake::stream::StreamReader;
 use scheduler::placement::Placer;
-use shared::config::Config;
 use store::entry_id::EntryId;
 use store::handle::Store;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use config::Config;
 use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, json, problem};
@@ -10,7 +11,6 @@ use harness::redis;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{DAY, LEASE, Settings, World};
 use serde_json::{Value, json};
-use shared::config::Config;
 use system::clock::SystemClock;
 
 const JO: &str = "jo@example.com";

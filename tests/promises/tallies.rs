@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use config::{AfterDot, SmtpSettings};
 use domain::destination::Destination;
 use domain::event::{Event, EventKind};
 use domain::outcome::Outcome;
@@ -14,7 +15,6 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{DAY, HOUR, LEASE, Settings, World};
 use policy::table::Table;
 use serde_json::json;
-use shared::config::{AfterDot, SmtpSettings};
 use store::schedule::Answer;
 use store::settle::Settled;
 use tokio_util::sync::CancellationToken;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use config::MxSettings;
 use domain::address::Address;
 use domain::clock::{Clock, Timestamp};
 use domain::event::EventKind;
@@ -16,7 +17,6 @@ use harness::wait::eventually;
 use harness::world::{DAY, Settings, World};
 use hickory_proto::op::ResponseCode;
 use serde_json::json;
-use shared::config::MxSettings;
 use system::clock::SystemClock;
 use worker::sender::mx::MxSender;
 use worker::sender::{Attempt, Sender};

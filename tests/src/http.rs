@@ -1,10 +1,10 @@
 //! A scheduler on a port of its own, and a client for it.
 
+use config::Config;
 use policy::table::Table;
 use reqwest::{Client, RequestBuilder, Response};
 use scheduler::serve::Scheduler;
 use serde_json::Value;
-use shared::config::Config;
 use store::handle::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

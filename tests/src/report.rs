@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use shared::config::Config;
+use config::Config;
 use signing::return_path::Verp;
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::config::Config;
+use config::Config;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::Store;

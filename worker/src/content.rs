@@ -14,7 +14,6 @@ use domain::job::ContentRef;
 use domain::outcome::{Fault, FaultKind, Side};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
-use shared::config;
 use system::whose_fault::{Cause, file_error};
 use tokio::time::{sleep, timeout};
 

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use config::{Config, SenderSettings};
 use domain::address::Address;
 use domain::clock::{Clock, Timestamp};
 use domain::job::{JobId, Message};
-use shared::config::{Config, SenderSettings};
 use signing::return_path::Verp;
 
 use crate::sender::Sender;

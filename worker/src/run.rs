@@ -9,7 +9,6 @@ use std::time::Duration;
 use domain::clock::Timestamp;
 use futures::FutureExt;
 use policy::table::Table;
-use shared::config;
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::error::StoreError;
 use store::handle::Store;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use config::{self, Config};
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::pace::PaceLimits;
-use shared::config::{self, Config};
 use store::entry_id::EntryId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;

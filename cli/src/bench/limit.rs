@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use config::{self, Config, MxSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::job::ContentRef;
 use domain::outcome::Outcome;
 use domain::pace::Pace;
-use shared::config::{self, Config, MxSettings, SmtpTimeouts};
 use store::destination_controls::BreakerState;
 use store::entry_id::EntryId;
 use store::handle::Store;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use config::{self, Config};
 use domain::account::Account;
 use domain::address::Address;
 use domain::clock::Clock;
@@ -18,7 +19,6 @@ use domain::reply::Reply;
 use nix::sys::resource::{UsageWho, getrusage};
 use policy::table::Table;
 use private_servers::redis::PrivateRedis;
-use shared::config::{self, Config};
 use store::connection::pool::Connections;
 use store::handle::{Limits, Store};
 use store::schedule::{Arrival, Purpose};

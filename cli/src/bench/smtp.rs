@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
+use config::{Config, SmtpSettings, Worker};
 use domain::job::ContentRef;
 use domain::outcome::Outcome;
 use domain::transcript::Transcript;
 use private_servers::postfix::tool;
-use shared::config::{Config, SmtpSettings, Worker};
 use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use config::Service;
 use nix::time::ClockId;
 use properties::{address, dsn, ndjson, reply, webhook};
-use shared::config::Service;
 
 /// How many times as long the long run is.
 const TIMES: u32 = 8;

@@ -1,9 +1,9 @@
 //! The properties of what the parsers' own words make when they are put together in any order.
 
+use config::Service;
 use properties::{address, dsn, ndjson, reply, webhook};
 use proptest::prelude::{Just, Strategy};
 use proptest::sample::select;
-use shared::config::Service;
 
 use super::nearly::{try_all, words};
 

@@ -6,8 +6,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use config::Service;
 use serde_json::{Map, Value, json};
-use shared::config::Service;
 
 use super::Api;
 use super::items::collect;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use config::Config;
 use domain::account::Account;
 use domain::address::Address;
 use domain::bounce::{Bounce, derived_message_id};
@@ -11,7 +12,6 @@ use domain::job::{JobId, Message};
 use futures::future::try_join_all;
 use reports::report::{Recipient, Report};
 use serde_json::{Map, Value, json};
-use shared::config::Config;
 use signing::return_path::{Token, Verp};
 use store::error::StoreError;
 use store::handle::Store;

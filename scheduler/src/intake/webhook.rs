@@ -7,11 +7,11 @@ use std::mem;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use config::{Hook, Hooks, Service};
 use domain::bounce::Bounce;
 use domain::clock::Timestamp;
 use domain::fact::{Fact, FactKind};
 use serde_json::{Value, json};
-use shared::config::{Hook, Hooks, Service};
 use store::error::StoreError;
 use store::handle::Store;
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
+use config::Placement;
 use domain::outcome::{Fault, Side};
 use futures::future::join_all;
 use placement::propose::MailHosts;
-use shared::config::Placement;
 use system::dns::{self, DnsError};
 use system::troubles::{News, Troubles};
 use tokio::sync::Semaphore;

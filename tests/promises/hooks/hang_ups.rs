@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use config::{Config, Hook, Service};
 use harness::bounce::FULL;
 use harness::http::{Http, client};
 use harness::proxy::{Fault, RedisProxy};
@@ -10,7 +11,6 @@ use harness::wait::eventually;
 use harness::world::World;
 use reqwest::RequestBuilder;
 use serde_json::json;
-use shared::config::{Config, Hook, Service};
 use store::handle::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,8 +1,8 @@
 //! TLS with a real Postfix, as the relay.
 
+use config::{SmtpSettings, TlsMode};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
-use shared::config::{SmtpSettings, TlsMode};
 use worker::sender::Sender;
 use worker::sender::smtp::SmtpSender;
 

@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use config::{MxSettings, TlsMode};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::dns::DnsServer;
 use harness::postfix::{Postfix, Settings};
 use harness::wait::eventually;
 use policy::table::Table;
-use shared::config::{MxSettings, TlsMode};
 use tempfile::TempDir;
 use worker::sender::mx::MxSender;
 use worker::sender::{Attempt, Sender};

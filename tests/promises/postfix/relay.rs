@@ -1,11 +1,11 @@
 //! Postfix as the relay.
 
+use config::{Notify, SmtpLogin, SmtpSettings};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
 use harness::sasl::Logins;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use shared::config::{Notify, SmtpLogin, SmtpSettings};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use config::{SmtpSettings, SmtpTimeouts, TlsMode};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::certificates::Certificates;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use shared::config::{SmtpSettings, SmtpTimeouts, TlsMode};
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 use worker::sender::Sender;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use config::{AfterDot, SmtpSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::random::Random;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
-use shared::config::{AfterDot, SmtpSettings, SmtpTimeouts};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

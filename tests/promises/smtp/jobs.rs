@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use config::{SmtpSettings, SmtpTimeouts};
 use domain::event::{Event, EventKind};
 use domain::pace::Pace;
 use domain::reply::Reply;
@@ -13,7 +14,6 @@ use harness::random::{Random, seeds};
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{Settings, World};
 use serde_json::json;
-use shared::config::{SmtpSettings, SmtpTimeouts};
 use worker::sender::smtp::SmtpSender;
 
 const JO: &str = "jo@example.com";

@@ -4,13 +4,13 @@
 use std::time::Duration;
 use std::{fs, io};
 
+use config::{SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 use domain::outcome::Outcome;
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::certificates::Certificates;
 use harness::smtp::{Act, Heard, SmtpPeer, agree};
 use harness::wait::in_time;
-use shared::config::{SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;

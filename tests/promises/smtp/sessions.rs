@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use config::{SmtpLogin, SmtpSettings};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::smtp::{Act, SmtpPeer, agree};
-use shared::config::{SmtpLogin, SmtpSettings};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::Config;
 use domain::clock::{ManualClock, Timestamp};
 use domain::pace::{DestinationRule, Pace};
 use policy::table::Table;
 use scheduler::intake::accept::Accept;
 use scheduler::placement::Placer;
-use shared::config::Config;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::{Limits, Store};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config::{self, Config};
 use policy::table::Table;
-use shared::config::{self, Config};
 use store::handle::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -8,11 +8,11 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use config::CommandSettings;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use futures::future::join;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use shared::config::CommandSettings;
 use system::whose_fault::own_error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::process::{Child, Command};

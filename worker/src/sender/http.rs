@@ -8,13 +8,13 @@ use std::error::Error;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use config::HttpSettings;
 use domain::clock::{Clock, Timestamp};
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Response};
-use shared::config::HttpSettings;
 use signing::webhook_signature::seconds;
 use system::whose_fault::{own_error, system_error};
 

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use config::{AfterDot, MxSettings, TlsMode};
 use domain::outcome::{Outcome, Side};
 use domain::transcript::{Phase, Transcript};
-use shared::config::{AfterDot, MxSettings, TlsMode};
 
 use self::hosts::{Dns, Lookup};
 use self::passed::Passed;

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use config::{AfterDot, SmtpSettings};
 use domain::outcome::{Outcome, Side};
 use domain::reply::Reply;
 use domain::transcript::Transcript;
-use shared::config::{AfterDot, SmtpSettings};
 
 use self::pool::Pools;
 use self::session::{Manner, Peer, Place};

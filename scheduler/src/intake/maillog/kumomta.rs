@@ -122,7 +122,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderMap;
-    use shared::config::{Hook, Service};
+    use config::{Hook, Service};
 
     use super::*;
     use crate::intake::webhook::{self, Said};

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use config::{Hook, Service};
 use domain::clock::Timestamp;
 use domain::reply::Reply;
 use domain::status::StatusClass;
 use serde_json::Value;
-use shared::config::{Hook, Service};
 
 use super::{Event, Said, read};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use config::Service;
 use serde_json::{Value, json};
-use shared::config::Service;
 
 use super::{Denied, Heard};
 

@@ -1,11 +1,11 @@
 //! Bounces and facts in the making: what the services' adapters have in common when they put events into our own words.
 
+use config::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use domain::reply::Reply;
 use domain::status::StatusClass;
 use serde_json::{Map, Value, json};
-use shared::config::Hook;
 
 use super::Said;
 use crate::intake::json::{METADATA_DEPTH_MAX, is_deeper};

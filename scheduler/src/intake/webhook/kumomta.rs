@@ -1,9 +1,9 @@
 //! KumoMTA's log hooks: log records as JSON, one, an array, or one a line, proven by a bearer token (docs.kumomta.com, "Log
 //! Record").
 
+use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
-use shared::config::Hook;
 
 use super::draft::{Draft, Lean, deferral, instant, read_json, text};
 use super::{Event, Said};

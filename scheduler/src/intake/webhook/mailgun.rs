@@ -2,10 +2,10 @@
 //! good for one request (documentation.mailgun.com, "Securing Webhooks"). The forms of before 2018 are read too.
 
 use axum::http::HeaderMap;
+use config::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::{Map, Value, json};
-use shared::config::Hook;
 
 use super::draft::{Draft, Lean, deferral, instant, text};
 use super::form::read_form;

@@ -4,7 +4,7 @@
 use std::panic;
 use std::sync::Arc;
 
-use shared::config::Service;
+use config::Service;
 use store::error::StoreError;
 use tokio::sync::Semaphore;
 

@@ -1,8 +1,8 @@
 //! Postmark's webhooks: one record per request, proven by basic authentication (postmarkapp.com, "Webhooks overview").
 
+use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
-use shared::config::Hook;
 
 use super::draft::{Draft, Lean, deferral, instant, read_json, text};
 use super::{Event, Said};

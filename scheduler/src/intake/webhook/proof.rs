@@ -4,8 +4,8 @@
 use axum::http::header::AUTHORIZATION;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use config::{Hook, Secret};
 use ring::hmac;
-use shared::config::{Hook, Secret};
 
 use super::{Delivery, Denied, Proven};
 

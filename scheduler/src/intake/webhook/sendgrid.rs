@@ -1,11 +1,11 @@
 //! SendGrid's event webhook: an array of events, signed with ECDSA over the timestamp and the raw body
 //! (docs.sendgrid.com, "Event Webhook Reference" and "Security Features").
 
+use config::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde_json::Value;
-use shared::config::Hook;
 
 use super::draft::{Draft, Lean, deferral, instant, read_json};
 use super::proof::{UNSET, from_base64};

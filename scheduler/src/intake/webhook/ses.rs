@@ -2,9 +2,9 @@
 //! (`eventType`). How it comes and proves itself is SNS's business (docs.aws.amazon.com/ses, "Contents of Amazon SNS
 //! notifications" and "Examples of event data").
 
+use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
-use shared::config::Hook;
 
 use super::draft::{Draft, Lean, deferral, instant};
 use super::{Event, Said};

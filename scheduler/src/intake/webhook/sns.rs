@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use config::Hook;
 use domain::clock::Timestamp;
 use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters, UnparsedPublicKey,
 };
 use serde_json::Value;
-use shared::config::Hook;
 use tokio::sync::Semaphore;
 use url::Url;
 use x509_parser::pem::parse_x509_pem;

@@ -1,9 +1,9 @@
 //! SparkPost's event webhook: an array of wrapped events, proven by basic authentication (developers.sparkpost.com, "Event
 //! webhooks" and "Bounce classification codes").
 
+use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
-use shared::config::Hook;
 
 use super::draft::{Draft, Lean, deferral, instant, read_json, text};
 use super::{Event, Said};

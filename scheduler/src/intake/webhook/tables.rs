@@ -1,8 +1,8 @@
 //! What each service's events mean, as tables: an event as the service would send it, and what is made of it, in short.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use config::{Hook, Service};
 use serde_json::{Value, json};
-use shared::config::{Hook, Service};
 
 use super::{Event, Said, read};
 

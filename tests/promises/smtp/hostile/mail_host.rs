@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use config::{MxSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use futures::future::join_all;
 use harness::smtp::SmtpPeer;
-use shared::config::{MxSettings, SmtpTimeouts};
 use worker::sender::Attempt;
 use worker::sender::mx::MxSender;
 

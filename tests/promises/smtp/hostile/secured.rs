@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
+use config::{SmtpLogin, SmtpTimeouts, TlsMode};
 use domain::outcome::{Outcome, Side};
 use futures::future::join_all;
 use harness::certificates::Certificates;
 use harness::smtp::{Act, SmtpPeer, agree};
-use shared::config::{SmtpLogin, SmtpTimeouts, TlsMode};
 use tokio::time::timeout;
 use worker::sender::Sender;
 use worker::sender::smtp::SmtpSender;

@@ -6,9 +6,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use config::MxSettings;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
-use shared::config::MxSettings;
 use system::dns::{self, DnsError, MailHost};
 use tokio::time::timeout;
 

@@ -1,10 +1,10 @@
 //! MAIL and RCPT for one message, with the extensions that it needs and the peer offers. What the peer cannot take is
 //! seen here, before anything is sent.
 
+use config::Notify;
 use domain::address::Address;
 use domain::reply::Reply;
 use memchr::memmem;
-use shared::config::Notify;
 
 use super::offers::Offers;
 use crate::sender::Attempt;

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use config::{SessionSettings, SmtpLogin, TlsMode};
 use data_encoding::BASE64;
 use domain::outcome::FaultKind;
 use domain::transcript::{Phase, Transcript};
-use shared::config::{SessionSettings, SmtpLogin, TlsMode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;

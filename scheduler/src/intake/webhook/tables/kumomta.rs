@@ -1,7 +1,7 @@
 //! What KumoMTA tells.
 
+use config::Service;
 use serde_json::json;
-use shared::config::Service;
 
 use super::{tell, with};
 

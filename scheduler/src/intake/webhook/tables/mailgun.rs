@@ -1,8 +1,8 @@
 //! What Mailgun tells.
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use config::{Hook, Service};
 use serde_json::{Value, json};
-use shared::config::{Hook, Service};
 
 use super::{short, tell, with};
 use crate::intake::webhook::read;

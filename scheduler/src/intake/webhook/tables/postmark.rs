@@ -1,7 +1,7 @@
 //! What Postmark tells.
 
+use config::Service;
 use serde_json::{Value, json};
-use shared::config::Service;
 
 use super::{tell, with};
 

@@ -1,7 +1,7 @@
 //! What SendGrid tells.
 
+use config::Service;
 use serde_json::{Value, json};
-use shared::config::Service;
 
 use super::{tell, with};
 

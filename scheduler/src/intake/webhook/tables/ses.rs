@@ -1,8 +1,8 @@
 //! What SES, by way of SNS tells.
 
 use axum::http::HeaderMap;
+use config::{Hook, Service};
 use serde_json::{Value, json};
-use shared::config::{Hook, Service};
 
 use super::{tell, with};
 use crate::intake::webhook::read;

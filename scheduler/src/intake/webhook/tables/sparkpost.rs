@@ -1,7 +1,7 @@
 //! What SparkPost tells.
 
+use config::Service;
 use serde_json::json;
-use shared::config::Service;
 
 use super::{tell, with};
 

@@ -9,7 +9,7 @@ use typed_toml::secret::Secret;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 
-use super::names::read_plain;
+use crate::names::read_plain;
 
 /// For how long after it was signed a request is taken where nobody says; some services try again for eight hours.
 const WINDOW: Duration = Duration::from_secs(12 * 3_600);
@@ -134,7 +134,7 @@ impl Hooks {
     }
 
     /// Reads `[intake.hooks]`.
-    pub(super) fn read(&mut self, hooks: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, hooks: &mut Section<'_, '_>) {
         for service in Service::ALL {
             let mut hook = self.0.get(&service).cloned().unwrap_or_default();
             if hooks.within(service.as_str(), |section| hook.read(service, section)).is_some() {
@@ -144,7 +144,7 @@ impl Hooks {
     }
 
     /// What can only be seen when all layers are read.
-    pub(super) fn check(&self, faults: &mut Vec<SettingsFault>) {
+    pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         for (service, hook) in &self.0 {
             let lacks = match service {
                 Service::Ses => hook.topics.is_empty(),
@@ -207,7 +207,8 @@ fn is_topic(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, DEFAULT};
+    use crate::load::DEFAULT;
+    use crate::model::Config;
     use typed_toml::fault::SettingsFaults;
 
     fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {

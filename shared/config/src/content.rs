@@ -8,7 +8,7 @@ use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 use url::Url;
 
-use super::names::{is_this_machine, parse_url};
+use crate::names::{is_this_machine, parse_url};
 
 /// `[content]`
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,7 @@ pub struct Content {
 }
 
 impl Content {
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         if section.has("roots") {
             self.roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
             for root in self.roots.iter().filter(|root| !root.is_absolute()) {

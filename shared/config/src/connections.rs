@@ -42,7 +42,7 @@ impl Connections {
         if self.per_peer > 0 { self.per_peer } else { (max / SHARE).max(1) }
     }
 
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         set_number(&mut self.max, section.number("connections", 0..=1_000_000));
         set_number(&mut self.per_peer, section.number("connections_per_peer", 0..=1_000_000));
         set(&mut self.header_timeout, section.duration("header_timeout", SECOND..=HOUR));

@@ -6,16 +6,15 @@ use typed_toml::secret::{read_file, without_line_end};
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
 
-use super::super::names::{read_host, read_plain};
-use super::super::redis::read_tls;
-use super::super::smtp::{
-    AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode,
-};
-use super::{HostRule, nameserver};
+use crate::hosts::HostRule;
+use crate::names::nameserver;
+use crate::names::{read_host, read_plain};
+use crate::smtp::{AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
+use crate::tls_files::read_tls;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-pub(super) fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
+pub(crate) fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
     let host = read_host(section, "host").map(str::to_owned);
     if !section.has("host") {
         section.fault("host", "an smtp route needs the host of its relay");
@@ -40,7 +39,7 @@ pub(super) fn read_smtp(section: &mut Section<'_, '_>) -> Option<SmtpSettings> {
     Some(smtp)
 }
 
-pub(super) fn read_mx(section: &mut Section<'_, '_>) -> MxSettings {
+pub(crate) fn read_mx(section: &mut Section<'_, '_>) -> MxSettings {
     let mut mx = MxSettings::default();
     let modes = [("none", TlsMode::None), ("opportunistic", TlsMode::Opportunistic), ("required", TlsMode::Required)];
     set(&mut mx.tls, section.choice("tls", &modes));
@@ -144,7 +143,9 @@ fn is_local(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, DEFAULT, SenderSettings};
+    use crate::load::DEFAULT;
+    use crate::model::Config;
+    use crate::route::SenderSettings;
     use typed_toml::fault::SettingsFaults;
 
     fn read(route: &str) -> Result<SenderSettings, SettingsFaults> {

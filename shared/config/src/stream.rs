@@ -13,7 +13,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         set(&mut self.enabled, section.switch("enabled"));
         set_number(&mut self.batch, section.number("batch", 1..=10_000));
     }

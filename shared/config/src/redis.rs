@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::{ConnectionInfo, RedisConnectionInfo};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
 use store::connection::settings::ConnectionSettings;
 use store::connection::settings::Durability;
@@ -14,7 +12,8 @@ use typed_toml::secret::{Secret, read_file};
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
 
-use super::names::{read_plain, read_prefix};
+use crate::names::{read_plain, read_prefix};
+use crate::tls_files::read_tls;
 
 /// The keys that say where Redis is, of which a layer has one at most.
 const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];
@@ -82,7 +81,7 @@ impl Redis {
         }
     }
 
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         self.read_place(section);
         read_login(&mut self.login, section, "username", ["password", "password_file"]);
         let sentinel = ["sentinel_password", "sentinel_password_file"];
@@ -104,7 +103,7 @@ impl Redis {
     }
 
     /// What can only be seen when all layers are read.
-    pub(super) fn check(&self, faults: &mut Vec<SettingsFault>) {
+    pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         let mut fault = |key: &str, text: &str| {
             let (file, key) = ("all files".to_owned(), format!("redis.{key}"));
             faults.push(SettingsFault { file, key, text: text.to_owned() });
@@ -176,28 +175,6 @@ impl Redis {
     }
 }
 
-/// Reads `tls_ca_file`, `tls_cert_file` and `tls_key_file`.
-pub(super) fn read_tls(tls: &mut TlsFiles, section: &mut Section<'_, '_>) {
-    if let Some(pem) = read_file(section, "tls_ca_file") {
-        if !is_certificates(&pem) {
-            section.fault("tls_ca_file", "the file holds no certificate in PEM form");
-        }
-        tls.authority = Some(pem);
-    }
-    let (certificate, key) = (read_file(section, "tls_cert_file"), read_file(section, "tls_key_file"));
-    if section.has("tls_cert_file") != section.has("tls_key_file") {
-        section.fault("tls_cert_file", "tls_cert_file and tls_key_file belong together; give both or none");
-    }
-    let (Some(certificate), Some(key)) = (certificate, key) else { return };
-    if !is_certificates(&certificate) {
-        section.fault("tls_cert_file", "the file holds no certificate in PEM form");
-    }
-    if PrivateKeyDer::from_pem_slice(&key).is_err() {
-        section.fault("tls_key_file", "the file holds no private key in PEM form");
-    }
-    tls.certificate = Some((certificate, key));
-}
-
 fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
     let master = read_plain(section, "master").unwrap_or_default();
     if !section.has("master") {
@@ -236,14 +213,10 @@ fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static s
     }
 }
 
-fn is_certificates(pem: &[u8]) -> bool {
-    let mut certificates = CertificateDer::pem_slice_iter(pem).peekable();
-    certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, DEFAULT};
+    use crate::load::DEFAULT;
+    use crate::model::Config;
     use typed_toml::fault::SettingsFaults;
 
     fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {

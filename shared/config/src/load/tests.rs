@@ -1,8 +1,8 @@
 //! What files and variables make of the configuration, and which faults are named.
 
-use super::*;
+use typed_toml::set::SECOND;
 
-const SECOND: Duration = Duration::from_secs(1);
+use super::*;
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

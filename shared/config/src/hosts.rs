@@ -29,7 +29,7 @@ impl HostRule {
     }
 
     /// Reads the rules of a list, with a fault for each that is none.
-    pub(super) fn read_all(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Self> {
+    pub(crate) fn read_all(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Self> {
         let mut rules = Vec::new();
         for text in section.texts(key) {
             match text.parse() {

@@ -5,7 +5,14 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Log;
+/// How the log is written.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Whether lines are JSON.
+    pub json: bool,
+    /// Which lines are written, as `tracing-subscriber` reads filters.
+    pub filter: String,
+}
 
 /// Starts the log on standard error. `RUST_LOG` goes before the configured filter. Call it once per process; a second
 /// call changes nothing.

@@ -1,7 +1,7 @@
 //! What names in the configuration may look like. They get into keys of Redis, headers, URLs, paths and logs, so they have
 //! no character that could mean something there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use typed_toml::section::Section;
 use typed_toml::set::SECOND;
@@ -17,7 +17,7 @@ const HOST_MAX: usize = 253;
 const YEAR: u32 = 366 * 86_400;
 
 /// Reads a name; a fault if it is there and is none.
-pub(super) fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
+pub(crate) fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let name = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(is_allowed) {
@@ -28,7 +28,7 @@ pub(super) fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
 }
 
 /// Reads what keys of Redis start with.
-pub(super) fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
+pub(crate) fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let prefix = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
     if (1..=HOST_MAX).contains(&prefix.len()) && prefix.bytes().all(is_allowed) {
@@ -39,7 +39,7 @@ pub(super) fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) 
 }
 
 /// Reads text that may hold anything but control characters.
-pub(super) fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
+pub(crate) fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let text = section.text(key)?;
     if !text.is_empty() && !text.chars().any(char::is_control) {
         return Some(text);
@@ -49,7 +49,7 @@ pub(super) fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -
 }
 
 /// Reads the name or address of a host to connect to.
-pub(super) fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
+pub(crate) fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let host = section.text(key)?;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_name = (1..=HOST_MAX).contains(&host.len()) && host.bytes().all(is_allowed);
@@ -61,7 +61,7 @@ pub(super) fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
 }
 
 /// Reads a cron expression. One that fires less than once a year is a mistake, such as 30 February.
-pub(super) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
+pub(crate) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) -> Option<&'a str> {
     let expression = section.text(key)?;
     match expression.parse::<cron::Schedule>() {
         Err(_) => section.fault(key, why_no_cron(expression)),
@@ -98,17 +98,23 @@ fn why_no_cron(expression: &str) -> String {
 }
 
 /// Reads a URL. Control characters and white space, which a URL loses without a word as it is read, are faults.
-pub(super) fn parse_url(text: &str) -> Option<Url> {
+pub(crate) fn parse_url(text: &str) -> Option<Url> {
     let is_plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
     Url::parse(text).ok().filter(|_| is_plain)
 }
 
 /// Whether a URL is about this machine, so that nothing it carries leaves it.
-pub(super) fn is_this_machine(url: &Url) -> bool {
+pub(crate) fn is_this_machine(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
     }
+}
+
+/// An address with its port, which is that of the DNS where none is named.
+pub(crate) fn nameserver(text: &str) -> Option<SocketAddr> {
+    const DNS_PORT: u16 = 53;
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT)))
 }

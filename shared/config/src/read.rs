@@ -1,24 +1,27 @@
 //! Reads one layer of configuration into the settings, with the bounds of every key.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use toml::{Table, Value};
 use typed_toml::set::{DAY, SECOND, set, set_number};
 
-pub(super) mod pace;
+pub(crate) mod pace;
 mod smtp;
 
-use super::names::{read_cron, read_name};
-use super::senders::{read_command, read_http};
-use super::{Config, HostRule, Job, Log, Placement, Route, Scheduler, SenderSettings, Upkeep, Worker};
+use crate::hosts::HostRule;
+use crate::model::{Config, Job, Placement, Scheduler, Upkeep, Worker};
+use crate::names::{nameserver, read_cron, read_name};
+use crate::route::{Route, SenderSettings};
+use crate::senders::{read_command, read_http};
+use telemetry::log::Log;
 use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;
 
 impl Config {
     /// Takes over what one layer says.
-    pub(super) fn read(&mut self, file: &str, table: &Table, faults: &mut Vec<SettingsFault>) {
+    pub(crate) fn read(&mut self, file: &str, table: &Table, faults: &mut Vec<SettingsFault>) {
         let mut top = Section::new(file, "", table, faults);
         let names = [
             "redis",
@@ -58,7 +61,7 @@ impl Config {
                 "pace" => pace::read_pace(&mut self.pace, &mut section),
                 "breaker" => pace::read_breaker(&mut self.pace.breaker, &mut section),
                 "upkeep" => self.upkeep.read(&mut section),
-                "log" => self.log.read(&mut section),
+                "log" => read_log(&mut self.log, &mut section),
                 "placement" => self.placement.read(&mut section),
                 "verp" => self.verp.read(&mut section),
                 "content" => self.content.read(&mut section),
@@ -152,11 +155,10 @@ impl Upkeep {
     }
 }
 
-impl Log {
-    fn read(&mut self, section: &mut Section<'_, '_>) {
-        set(&mut self.json, section.choice("format", &[("text", false), ("json", true)]));
-        set(&mut self.filter, section.text("filter").map(str::to_owned));
-    }
+/// Reads `[log]`.
+fn read_log(log: &mut Log, section: &mut Section<'_, '_>) {
+    set(&mut log.json, section.choice("format", &[("text", false), ("json", true)]));
+    set(&mut log.filter, section.text("filter").map(str::to_owned));
 }
 
 impl Placement {
@@ -182,12 +184,6 @@ impl Placement {
         set_number(&mut self.kept_max, section.number("kept_max", 0..=1_000_000_000));
         set_number(&mut self.cached_max, section.number("cached_max", 1..=10_000_000));
     }
-}
-
-/// An address with its port, which is that of the DNS where none is named.
-fn nameserver(text: &str) -> Option<SocketAddr> {
-    const DNS_PORT: u16 = 53;
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT)))
 }
 
 #[derive(Clone, Copy)]
@@ -232,7 +228,7 @@ fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
 
 /// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper sections. A value that reads as TOML is taken so, any other as text. Variables
 /// without a double underscore are not ours: Kubernetes sets some that start like them.
-pub(super) fn from_variables(variables: &[(String, String)]) -> Table {
+pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
     let mut table = Table::new();
     for (name, value) in variables {
         let Some((sections, key)) = name.strip_prefix("REDELIVER_").and_then(|rest| rest.rsplit_once("__")) else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use system::tls::TlsFiles;
 
-use super::HostRule;
+use crate::hosts::HostRule;
 
 /// The settings of a route whose sender is `smtp`.
 #[derive(Clone, Debug)]

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use signing::webhook_signature::Signer;
-use typed_toml::fault::SettingsFault;
 use typed_toml::secret::read_file;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 use url::Url;
 
-use super::names::{is_this_machine, parse_url};
-use super::{HostRule, Route, SenderSettings};
+use crate::names::{is_this_machine, parse_url};
 
 /// What stands for the envelope in a command's arguments.
 pub const PLACEHOLDERS: [&str; 3] = ["{sender}", "{recipient}", "{message_id}"];
@@ -57,7 +55,7 @@ pub struct CommandSettings {
     pub output_max: usize,
 }
 
-pub(super) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
+pub(crate) fn read_http(section: &mut Section<'_, '_>) -> Option<HttpSettings> {
     let cleartext = section.switch("cleartext").unwrap_or(false);
     let url = section.text("url").map(str::to_owned);
     if url.is_none() {
@@ -109,21 +107,7 @@ fn post_url(text: &str, cleartext: bool) -> Result<Url, String> {
     }
 }
 
-/// Every http route has to post to a host of the list, where there is one: it says so in one place, whoever writes routes.
-pub(super) fn check_http_hosts(hosts: &[HostRule], routes: &[Route], faults: &mut Vec<SettingsFault>) {
-    let allowed = |host: &str| hosts.is_empty() || hosts.iter().any(|rule| rule.covers(host));
-    for route in routes {
-        let SenderSettings::Http(http) = &route.sender else { continue };
-        let host = http.url.host_str().unwrap_or_default();
-        if !allowed(host) {
-            let hosts: Vec<String> = hosts.iter().map(HostRule::to_string).collect();
-            let text = format!("posts to {host}, which is not in worker.http_hosts: {}", hosts.join(", "));
-            faults.push(SettingsFault { file: "all files".to_owned(), key: format!("route.{}.url", route.name), text });
-        }
-    }
-}
-
-pub(super) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSettings> {
+pub(crate) fn read_command(section: &mut Section<'_, '_>) -> Option<CommandSettings> {
     let program = section.text("program").map(PathBuf::from);
     match &program {
         None => section.fault("program", "a command route needs the program that sends, like \"/usr/sbin/sendmail\""),
@@ -174,7 +158,9 @@ fn check_placeholders(argument: &str) -> Result<(), &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, DEFAULT};
+    use crate::load::DEFAULT;
+    use crate::model::Config;
+    use crate::route::{Route, SenderSettings, check_http_hosts};
 
     #[test]
     fn mail_is_posted_by_tls_or_on_this_machine() {

@@ -7,7 +7,7 @@ use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;
 use typed_toml::set::{DAY, SECOND, set, set_number};
 
-pub(super) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
+pub(crate) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     read_limits(&mut pace.limits, section, "window_max");
     set_number(&mut pace.window_new, section.number("window_new", 1..=100_000));
     set(&mut pace.answered_within, section.duration("answered_within", SECOND..=30 * DAY));
@@ -17,7 +17,7 @@ pub(super) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
 
 /// Finds windows that are larger than `window_max`, which no destination gets more than. `window` is
 /// only where the fast growth ends, and means the same as `window_max` if it is larger.
-pub(in crate::config) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
+pub(crate) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
     let Pace { window_new, window_min, .. } = *pace;
     let most = pace.limits.window;
     for (key, window) in [("window_new", window_new), ("window_min", window_min)] {
@@ -29,7 +29,7 @@ pub(in crate::config) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFau
     }
 }
 
-pub(super) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>) {
+pub(crate) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>) {
     set_number(&mut breaker.failures, section.number("failures", 1..=1_000_000));
     set(&mut breaker.share, section.fraction("share", 0.01..=1.0));
     set_number(&mut breaker.samples, section.number("samples", 1..=1_000_000));
@@ -40,7 +40,7 @@ pub(super) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>)
 
 /// Reads a section and puts it in the place of one that an earlier file gave the same name. What it leaves out is as in
 /// `[pace]`. `named` are the names that this file has used.
-pub(super) fn read_destination(
+pub(crate) fn read_destination(
     rules: &mut Vec<DestinationRule>,
     pace: &Pace,
     file: &str,

@@ -55,7 +55,7 @@ impl Returned {
         Some(Verp::new(self.domain.as_deref()?, self.key.reveal(), self.valid_for))
     }
 
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         if let Some(domain) = section.text("domain") {
             match Address::parse(&format!("x@{domain}")) {
                 Ok(address) => self.domain = Some(address.domain().to_owned()),
@@ -74,7 +74,7 @@ impl Returned {
     }
 
     /// What is wrong with the section as a whole.
-    pub(super) fn fault(&self) -> Option<(&'static str, &'static str)> {
+    pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
         let fault = match (&self.domain, self.key.is_empty()) {
             (Some(_), true) => ("verp.key_file", "a domain needs a key that signs its return paths: key_file or key"),
             (None, false) => ("verp.domain", "a key needs the domain that return paths are at"),
@@ -86,7 +86,7 @@ impl Returned {
 }
 
 impl Lmtp {
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         if let Some(text) = section.text("listen") {
             match text.parse() {
                 Ok(address) => self.listen = Some(address),

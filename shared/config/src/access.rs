@@ -20,7 +20,7 @@ pub struct Access {
 }
 
 impl Access {
-    pub(super) fn read(&mut self, section: &mut Section<'_, '_>) {
+    pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         set(&mut self.open, section.switch("open"));
         set(&mut self.tokens_file, section.text("tokens_file").map(|path| Some(path.into())));
         if section.has("tokens") {

@@ -1,6 +1,6 @@
 //! A worker with a sender of its own: it hands mail to whatever you like, here to standard output.
 //!
-//! `cargo run -p redeliver-worker --example custom_sender -- redeliver.toml`, with `[worker] route = "printer"`
+//! `cargo run -p worker --example custom_sender -- redeliver.toml`, with `[worker] route = "printer"`
 //! and a `[[route]]` of that name, whose sender this one replaces.
 
 use std::error::Error;

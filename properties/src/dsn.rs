@@ -1,9 +1,10 @@
 //! Reports that come as mail: within bounds, names on one line, and never a failure that says success.
 
 use domain::status::StatusClass;
+use reports::bounds::{MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS};
 use reports::mailbox;
 use reports::reader::MAX_BYTES;
-use reports::report::{Kind, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report};
+use reports::report::{Kind, Recipient, Report};
 
 use crate::is_one_line;
 use crate::reply::{hold_of_reply, hold_together};

@@ -4,6 +4,7 @@
 
 mod access;
 mod addresses;
+mod architecture;
 mod batches;
 mod benches;
 mod bounds;

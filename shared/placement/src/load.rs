@@ -1,24 +1,50 @@
 //! Reads `[[provider]]` sections. Every fault is found, not just the first.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use domain::address::Address;
 use toml::{Table, Value};
 use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;
 
-use crate::providers::Provider;
+use crate::providers::{Provider, Providers};
+
+/// The table that ships: reference, documentation and data in one.
+pub const DEFAULT: &str = include_str!("providers.toml");
+
+static EMBEDDED: LazyLock<Providers> = LazyLock::new(|| {
+    let mut faults = Vec::new();
+    let table: Table = toml::from_str(DEFAULT).expect("the tests read the table that ships");
+    let mut providers = Providers::default();
+    providers.add(read_file("providers.toml", &table, &mut faults));
+    assert!(faults.is_empty(), "the table that ships has faults: {faults:?}");
+    providers
+});
+
+impl Providers {
+    /// Those that ship.
+    pub fn embedded() -> Self {
+        EMBEDDED.clone()
+    }
+
+    /// Takes over the `[[provider]]` sections of one layer of configuration: each replaces the provider of its name, and
+    /// has what it claims even where an earlier one claims it too.
+    pub fn read(&mut self, file: &str, sections: &[&Table], faults: &mut Vec<SettingsFault>) {
+        self.add(read_sections(file, sections, faults));
+    }
+}
 
 /// Reads a file that holds nothing but `[[provider]]` sections.
-pub(super) fn providers(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
+fn read_file(file: &str, table: &Table, faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
     let mut top = Section::new(file, "", table, faults);
     let tables = top.tables("provider");
     top.finish();
-    sections(file, &tables, faults)
+    read_sections(file, &tables, faults)
 }
 
 /// Reads the sections of one file. Two of them must neither share a name nor claim the same.
-pub(super) fn sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
+fn read_sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>) -> Vec<Provider> {
     let mut providers: Vec<Provider> = Vec::new();
     let mut claimed: HashMap<(&str, String), String> = HashMap::new();
     for (n, table) in tables.iter().enumerate() {
@@ -82,4 +108,173 @@ fn pattern(text: &str) -> Option<String> {
     // An address ends behind its last @ and may be written in angle brackets: neither is part of a name.
     let plain = !name.contains(['@', '>', '[', ' ']);
     plain.then(|| format!("{star}{}", canonical.domain()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::destination::Destination;
+
+    fn with(text: &str) -> (Providers, Vec<String>) {
+        let table: Table = toml::from_str(text).unwrap();
+        let sections: Vec<&Table> =
+            table["provider"].as_array().unwrap().iter().map(|section| section.as_table().unwrap()).collect();
+        let (mut providers, mut faults) = (Providers::embedded(), Vec::new());
+        providers.read("mine.toml", &sections, &mut faults);
+        (providers, faults.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_providers_that_ship_have_the_domains_and_hosts_that_people_expect() {
+        let providers = Providers::embedded();
+        for (domain, provider) in [
+            ("gmail.com", Some("google")),
+            ("hotmail.co.uk", Some("microsoft")),
+            ("contoso.onmicrosoft.com", Some("microsoft365")),
+            ("onmicrosoft.com", None),
+            ("ymail.com", Some("yahoo")),
+            ("verizon.net", Some("yahoo")),
+            ("yahoo.co.jp", Some("yahoo-japan")),
+            ("me.com", Some("apple")),
+            ("gmx.at", Some("gmx")),
+            ("web.de", Some("web-de")),
+            ("126.com", Some("netease")),
+            ("nyc.rr.com", Some("charter")),
+            ("rr.com", Some("charter")),
+            ("example.com", None),
+            ("notgmail.com", None),
+            ("gmail.com.example", None),
+            ("google", None),
+        ] {
+            assert_eq!(providers.of_domain(domain).map(Destination::as_str), provider, "{domain}");
+        }
+        for (host, provider) in [
+            ("aspmx.l.google.com", Some("google")),
+            ("smtp.google.com", Some("google")),
+            ("hotmail-com.olc.protection.outlook.com", Some("microsoft")),
+            ("contoso-com.mail.protection.outlook.com", Some("microsoft365")),
+            ("mta5.am0.yahoodns.net", Some("yahoo")),
+            ("mxbiz1.qq.com", Some("exmail")),
+            ("mx1.qq.com", Some("qq")),
+            ("protection.outlook.com", None),
+            ("mx.example.net", None),
+        ] {
+            assert_eq!(providers.of_host(host).map(Destination::as_str), provider, "{host}");
+        }
+    }
+
+    #[test]
+    fn no_provider_can_be_mistaken_for_a_domain_and_none_claims_what_another_has() {
+        for provider in Providers::embedded().list() {
+            assert!(!provider.name.contains('.'), "{}", provider.name);
+        }
+        // What two sections of one file claim is a fault, which the table that ships would not be read with.
+        let providers = Providers::embedded();
+        for provider in providers.list() {
+            for pattern in &provider.domains {
+                let domain = pattern.replacen("*.", "any.", 1);
+                let found = providers.of_domain(&domain).map(Destination::as_str);
+                assert_eq!(found, Some(provider.name.as_str()), "{pattern}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_section_adds_a_provider_replaces_one_by_name_and_wins_what_it_claims() {
+        let (providers, faults) = with(
+            r#"
+            [[provider]]
+            name = "google"
+            domains = ["gmail.com"]
+            [[provider]]
+            name = "acme"
+            domains = ["Mail.ACME.example.", "*.acme.example", "aol.com", "bücher.example"]
+            mx = ["*.acme.example", "*.deep.acme.example"]
+            [[provider]]
+            name = "apple"
+            domains = []
+            "#,
+        );
+        assert_eq!(faults, [""; 0]);
+        for (domain, provider) in [
+            ("gmail.com", Some("google")),
+            ("googlemail.com", None),
+            ("mail.acme.example", Some("acme")),
+            ("a.b.acme.example", Some("acme")),
+            ("acme.example", None),
+            ("aol.com", Some("acme")),
+            ("xn--bcher-kva.example", Some("acme")),
+            ("icloud.com", None),
+        ] {
+            assert_eq!(providers.of_domain(domain).map(Destination::as_str), provider, "{domain}");
+        }
+        assert_eq!(providers.of_host("aspmx.l.google.com"), None);
+    }
+
+    #[test]
+    fn a_longer_pattern_goes_before_a_shorter_and_an_exact_name_before_both() {
+        let (providers, faults) = with(
+            r#"
+            [[provider]]
+            name = "wide"
+            domains = ["*.example"]
+            [[provider]]
+            name = "narrow"
+            domains = ["*.sub.example"]
+            [[provider]]
+            name = "exact"
+            domains = ["a.sub.example"]
+            "#,
+        );
+        assert_eq!(faults, [""; 0]);
+        for (domain, provider) in [("x.example", "wide"), ("b.sub.example", "narrow"), ("a.sub.example", "exact")] {
+            assert_eq!(providers.of_domain(domain).map(Destination::as_str), Some(provider), "{domain}");
+        }
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let (_, faults) = with(
+            r#"
+            [[provider]]
+            name = "acme.example"
+            domains = ["acme.example"]
+            [[provider]]
+            domains = ["b.example"]
+            [[provider]]
+            name = "two"
+            domains = ["*", "a b.example", "c.example", 3]
+            mx = ["*.*.example"]
+            colour = "red"
+            [[provider]]
+            name = "nothing"
+            [[provider]]
+            name = "three"
+            domains = ["d.example", "e.example", "e.example"]
+            [[provider]]
+            name = "four"
+            domains = ["d.example"]
+            [[provider]]
+            name = "three"
+            mx = ["mx.example"]
+            "#,
+        );
+        let keys: Vec<_> = faults.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
+        assert_eq!(
+            keys,
+            [
+                "provider.acme.example.name",
+                "provider.#2.name",
+                "provider.two.domains",
+                "provider.two.mx",
+                "provider.two.colour",
+                "provider.nothing.domains",
+                "provider.four.domains",
+                "provider.three.name",
+            ],
+            "{faults:#?}"
+        );
+        assert!(faults[0].contains("no dot"), "{}", faults[0]);
+        assert!(faults[6].contains("three"), "{}", faults[6]);
+    }
 }

@@ -3,8 +3,9 @@
 
 pub mod decide;
 pub mod jitter;
-mod load;
+pub mod load;
 mod ranking;
 pub mod row;
 pub mod rulings;
 pub mod table;
+mod whose;

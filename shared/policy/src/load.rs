@@ -1,5 +1,6 @@
 //! Reads policy tables from TOML: the default one, and a user's over it. Every fault is found, not just the first.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use classify::reason::{REASONS, Reason};
@@ -38,8 +39,27 @@ struct Defaults {
     strikes: u32,
 }
 
+/// The default table's text: reference, documentation and data in one.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+static DEFAULT_TABLE: LazyLock<Arc<Table>> =
+    LazyLock::new(|| Arc::new(table(&[("default.toml", DEFAULT)]).expect("the tests load the default table")));
+
+impl Table {
+    /// The table that ships with this version.
+    pub fn embedded() -> Arc<Self> {
+        DEFAULT_TABLE.clone()
+    }
+
+    /// The table that ships with this version, with the rows of a file over it. `text` is the file's content and
+    /// `name` what faults call it. Names every fault at once.
+    pub fn with_file(name: &str, text: &str) -> Result<Self, SettingsFaults> {
+        table(&[("default.toml", DEFAULT), (name, text)])
+    }
+}
+
 /// Reads the files in order; each replaces the rows of the same name, and adds the others behind.
-pub(crate) fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
+fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
     let mut faults = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut defaults = Defaults {

@@ -6,6 +6,7 @@ use domain::reply::Reply;
 use domain::status::pattern::StatusPattern;
 
 use crate::row::Row;
+use crate::whose::Whose;
 
 /// What a reply has to match to fall under a row.
 #[derive(Clone, Debug)]
@@ -19,14 +20,6 @@ struct Entry {
 /// The entries of all rows, the most specific first: for replies without a reason, then for those of each reason.
 #[derive(Clone, Debug)]
 pub(crate) struct Ranking(Vec<Vec<Entry>>);
-
-/// Whose mail it is that failed, and where.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Whose<'a> {
-    pub(crate) account: &'a str,
-    pub(crate) stream: Option<&'a str>,
-    pub(crate) destination: &'a str,
-}
 
 impl Ranking {
     pub(crate) fn new(rows: &[Row]) -> Self {

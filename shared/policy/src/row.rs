@@ -10,7 +10,7 @@ use domain::status::pattern::StatusPattern;
 use regex::Regex;
 
 use crate::jitter::Jitter;
-use crate::ranking::Whose;
+use crate::whose::Whose;
 
 /// What a failure says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

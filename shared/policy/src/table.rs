@@ -1,22 +1,14 @@
 //! The policy table: the rows in force, and which of them a reply falls under.
 
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use classify::reason::{self, Reason};
 use domain::reply::Reply;
 use domain::status::{EnhancedStatus, StatusClass};
-use typed_toml::fault::SettingsFaults;
 
-use crate::load;
-use crate::ranking::{Ranking, Whose};
+use crate::ranking::Ranking;
 use crate::row::Row;
-
-/// The default table's text: reference, documentation and data in one.
-pub const DEFAULT: &str = include_str!("default.toml");
-
-static DEFAULT_TABLE: LazyLock<Arc<Table>> =
-    LazyLock::new(|| Arc::new(load::table(&[("default.toml", DEFAULT)]).expect("the tests load the default table")));
+use crate::whose::Whose;
 
 /// The rows in force and the bounds that hold for all of them.
 #[derive(Clone, Debug)]
@@ -40,17 +32,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table that ships with this version.
-    pub fn embedded() -> Arc<Self> {
-        DEFAULT_TABLE.clone()
-    }
-
-    /// The table that ships with this version, with the rows of a file over it. `text` is the file's content and
-    /// `name` what faults call it. Names every fault at once.
-    pub fn with_file(name: &str, text: &str) -> Result<Self, SettingsFaults> {
-        load::table(&[("default.toml", DEFAULT), (name, text)])
-    }
-
     /// The most specific row for `reply`; the later one where two are equally so. Where code and status contradict each
     /// other, the milder counts: to give up a live address is the worse mistake.
     pub fn row(&self, reply: &Reply, account: &str, stream: Option<&str>, destination: &str) -> &Row {

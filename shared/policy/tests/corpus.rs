@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#![allow(clippy::disallowed_methods, reason = "the corpus is in files")]
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

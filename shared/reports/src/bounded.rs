@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::report::MAX_NAME;
+use crate::bounds::MAX_NAME;
 
 /// What is said on one line, within bounds.
 pub(crate) fn on_one_line(text: &str, max: usize) -> String {

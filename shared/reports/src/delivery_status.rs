@@ -9,10 +9,11 @@ use domain::status::{EnhancedStatus, StatusClass};
 use mail_parser::DateTime;
 
 use crate::bounded::{cut, name, on_one_line};
+use crate::bounds::{MAX_DIAGNOSTIC, MAX_RECIPIENTS};
 use crate::fields::{Field, Group, groups};
 use crate::instant::instant;
 use crate::mime::{Mail, Part};
-use crate::report::{Action, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, without_success};
+use crate::report::{Action, Recipient, Report, without_success};
 use crate::text;
 
 /// For how many recipients of one report the words for people are asked.
@@ -210,7 +211,7 @@ fn unicode(text: &str) -> String {
 
 /// Undoes xtext (RFC 3461, section 4): `+2B` is `+`.
 fn xtext(text: &str) -> String {
-    let text = on_one_line(text, crate::report::MAX_NAME);
+    let text = on_one_line(text, crate::bounds::MAX_NAME);
     let mut pieces = text.split('+');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {

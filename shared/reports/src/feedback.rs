@@ -1,10 +1,11 @@
 //! Feedback reports (RFC 5965): somebody called a message spam, or a mail system reports one for them.
 
 use crate::bounded::name;
+use crate::bounds::MAX_RECIPIENTS;
 use crate::fields::groups;
 use crate::mime::{Mail, Part};
 use crate::original;
-use crate::report::{Kind, MAX_RECIPIENTS, Recipient, Report};
+use crate::report::{Kind, Recipient, Report};
 
 /// Reads a feedback report; `None` where the message is none.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {

@@ -2,7 +2,7 @@
 //! (RFC 3464, section 2.1), and a feedback report. Reading is lenient, because so are those who write them.
 
 use crate::bounded::on_one_line;
-use crate::report::MAX_DIAGNOSTIC;
+use crate::bounds::MAX_DIAGNOSTIC;
 
 /// Fields that are read of one text.
 const MAX_FIELDS: usize = 20_000;

@@ -3,6 +3,7 @@
 //! (RFC 3834). Reading never fails, because bad mail is data. What a report calls for is for the policy to
 //! say.
 
+pub mod bounds;
 pub mod mailbox;
 pub mod reader;
 pub mod report;

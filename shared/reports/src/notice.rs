@@ -5,8 +5,9 @@ use domain::reply::Reply;
 use serde_json::Value;
 
 use crate::bounded::{name, on_one_line};
+use crate::bounds::{MAX_DIAGNOSTIC, MAX_RECIPIENTS};
 use crate::mime::Mail;
-use crate::report::{Action, Kind, MAX_DIAGNOSTIC, MAX_RECIPIENTS, Recipient, Report, without_success};
+use crate::report::{Action, Kind, Recipient, Report, without_success};
 
 /// Reads such a notice; `None` where the message is none.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {

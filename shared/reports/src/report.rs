@@ -6,21 +6,12 @@ use domain::status::{EnhancedStatus, StatusClass};
 
 use crate::bounded::name;
 
-/// How many recipients of a report are kept.
-pub const MAX_RECIPIENTS: usize = 1000;
-
-/// How much of what was said about a recipient is kept, in bytes.
-pub const MAX_DIAGNOSTIC: usize = 4 * 1024;
-
-/// How much of a name that someone else chose (an id, a host, an address) is kept, in bytes.
-pub const MAX_NAME: usize = 1024;
-
 /// What a message says about the delivery of others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What kind of report it is.
     pub kind: Kind,
-    /// Whom it speaks of, in its order, at most [`MAX_RECIPIENTS`]. There may be none, even in a report of a failure.
+    /// Whom it speaks of, in its order, at most [`MAX_RECIPIENTS`](crate::bounds::MAX_RECIPIENTS). There may be none, even in a report of a failure.
     pub recipients: Vec<Recipient>,
     /// The envelope id that the sender gave the original (`ENVID`, RFC 3461, section 4.4), decoded.
     pub envelope_id: Option<String>,
@@ -82,7 +73,7 @@ pub struct Recipient {
     pub action: Option<Action>,
     /// What the recipient's mail system said, as far as it can be told, with the status that the report gives.
     pub reply: Reply,
-    /// All that was said about the recipient, at most [`MAX_DIAGNOSTIC`] bytes.
+    /// All that was said about the recipient, at most [`MAX_DIAGNOSTIC`](crate::bounds::MAX_DIAGNOSTIC) bytes.
     pub diagnostic: String,
     /// The host that said it.
     pub remote_mta: Option<String>,

@@ -1,7 +1,7 @@
 //! The recipient of a report that is a sentence: the one address that it names. People's languages put it anywhere in it.
 
+use crate::bounds::MAX_NAME;
 use crate::mime::Mail;
-use crate::report::MAX_NAME;
 
 /// Local parts that reports come from.
 pub(crate) const DAEMONS: [&str; 6] =

@@ -2,8 +2,9 @@
 
 use domain::address::Address;
 
+use crate::bounds::MAX_NAME;
 use crate::dialect::names;
-use crate::report::{Kind, MAX_NAME, Recipient, Report};
+use crate::report::{Kind, Recipient, Report};
 
 macro_rules! fixtures {
     ($($name:ident)*) => { &[$((stringify!($name), include_str!(concat!("fixtures/", stringify!($name), ".eml")))),*] };
@@ -144,7 +145,7 @@ fn what_is_said_without_end_is_bounded() {
     let many: String =
         (0..20_000).map(|n| format!("Final-Recipient: rfc822; u{n}@example.com\nStatus: 5.0.0\n\n")).collect();
     let fields = format!("Content-Type: message/delivery-status\n\n{many}");
-    assert!(Report::read(fields.as_bytes()).recipients.len() <= crate::report::MAX_RECIPIENTS);
+    assert!(Report::read(fields.as_bytes()).recipients.len() <= crate::bounds::MAX_RECIPIENTS);
     for line in [
         "<a@example.com>:\n",
         "a@example.com\n",
@@ -169,7 +170,7 @@ fn what_is_said_without_end_is_bounded() {
             let message = format!("{head}{}", line.repeat(2_000_000 / line.len()));
             let report = Report::read(message.as_bytes());
             let said = report.recipients.iter().map(|one| one.diagnostic.len()).max().unwrap_or_default();
-            assert!(said <= crate::report::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
+            assert!(said <= crate::bounds::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
         }
     }
 }

@@ -5,9 +5,10 @@ use domain::reply::{MAX_TEXT, Reply, stage};
 
 use crate::answer;
 use crate::bounded::{begins_with, cut, on_one_line};
+use crate::bounds::{MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS};
 use crate::dialect::{Dialect, spoken};
 use crate::mime::Mail;
-use crate::report::{Action, MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS, Recipient, Report, without_success};
+use crate::report::{Action, Recipient, Report, without_success};
 use crate::sentence::{self, DAEMONS};
 
 /// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.

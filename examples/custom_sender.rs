@@ -1,7 +1,7 @@
 //! A worker with a sender of its own: it hands mail to whatever you like, here to standard output.
 //!
-//! `cargo run -p worker --example custom_sender -- redeliver.toml`, with `[worker] route = "printer"`
-//! and a `[[route]]` of that name, whose sender this one replaces.
+//! `cargo run -p worker --example custom_sender -- redeliver.toml`, with `[worker] route =
+//! "printer"` and a `[[route]]` of that name, whose sender this one replaces.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -33,7 +33,8 @@ impl Sender for Printer {
 async fn main() -> Result<(), Box<dyn Error>> {
     let file = std::env::args_os().nth(1).map(PathBuf::from);
     let config = Config::load(file.as_deref())?;
-    let worker = Worker::connect(&config, |routes| routes.with("printer", Arc::new(Printer))).await?;
+    let worker =
+        Worker::connect(&config, |routes| routes.with("printer", Arc::new(Printer))).await?;
     let stop = CancellationToken::new();
     tokio::select! {
         () = worker.run(stop.clone()) => {}

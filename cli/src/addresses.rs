@@ -1,4 +1,5 @@
-//! `redeliver addresses`: over the API, what is known of addresses, and what an operator says of one.
+//! `redeliver addresses`: over the API, what is known of addresses, and what an operator says of
+//! one.
 
 use std::io::{self, BufRead};
 use std::process::ExitCode;
@@ -26,7 +27,8 @@ enum Action {
     Show(Of),
     /// Say which addresses are not active; those of standard input, one a line, where none is named
     ///
-    /// Exits with 0 where the question was answered, be any of them inactive, or no address at all, and with 1 where it was not.
+    /// Exits with 0 where the question was answered, be any of them inactive, or no address at all,
+    /// and with 1 where it was not.
     Check {
         /// Addresses
         addresses: Vec<String>,
@@ -38,7 +40,8 @@ enum Action {
         #[command(flatten)]
         api: Api,
     },
-    /// Take an address off the active list until somebody reinstates it; what waits for it is dropped
+    /// Take an address off the active list until somebody reinstates it; what waits for it is
+    /// dropped
     Suppress(Of),
     /// Make an address active again, whatever it was before
     Reinstate(Of),
@@ -58,7 +61,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         Action::Show(of) => of.call(Method::GET, None).await?,
         Action::Suppress(of) => of.call(Method::POST, Some("suppress")).await?,
         Action::Reinstate(of) => of.call(Method::POST, Some("reinstate")).await?,
-        Action::Check { addresses, account, api } => check(addresses, account, api).await?,
+        Action::Check {
+            addresses,
+            account,
+            api,
+        } => check(addresses, account, api).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,10 +74,25 @@ impl Of {
     /// Asks for something to be done with the address, and shows what is known of it then.
     async fn call(&self, method: Method, what: Option<&str>) -> Result<()> {
         let id = read_job(&self.address)?;
-        let path: Vec<&str> = ["addresses", id.recipient.as_str()].into_iter().chain(what).collect();
+        let path: Vec<&str> = ["addresses", id.recipient.as_str()]
+            .into_iter()
+            .chain(what)
+            .collect();
         let query = [("account", id.account.to_string())];
-        let answer = self.api.call(Call { method, path: &path, query: &query, body: None }).await?;
-        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer) })
+        let answer = self
+            .api
+            .call(Call {
+                method,
+                path: &path,
+                query: &query,
+                body: None,
+            })
+            .await?;
+        process::print(&if self.api.json {
+            format!("{answer}\n")
+        } else {
+            describe(&answer)
+        })
     }
 }
 
@@ -81,15 +103,27 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
         Box::new(addresses.iter().cloned().map(Ok))
     };
     loop {
-        let batch: Vec<String> =
-            addresses.by_ref().take(CHECK_BATCH).collect::<io::Result<_>>().context("cannot read standard input")?;
+        let batch: Vec<String> = addresses
+            .by_ref()
+            .take(CHECK_BATCH)
+            .collect::<io::Result<_>>()
+            .context("cannot read standard input")?;
         if batch.is_empty() {
             return Ok(());
         }
         let body = Some(json!({"account": account, "addresses": batch}));
-        let call = Call { method: Method::POST, path: &["addresses", "check"], query: &[], body };
+        let call = Call {
+            method: Method::POST,
+            path: &["addresses", "check"],
+            query: &[],
+            body,
+        };
         let answer = api.call(call).await?;
-        process::print(&if api.json { format!("{answer}\n") } else { list(&answer) })?;
+        process::print(&if api.json {
+            format!("{answer}\n")
+        } else {
+            list(&answer)
+        })?;
     }
 }
 
@@ -97,17 +131,32 @@ async fn check(addresses: &[String], account: &str, api: &Api) -> Result<()> {
 fn list(answer: &Value) -> String {
     let rows = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let not_active = rows("not_active").into_iter().map(|one| {
-        let until = one["until"].as_str().map(|until| format!(" until {until}")).unwrap_or_default();
-        format!("{} {}{until}: {}\n", text(&one["address"]), text(&one["standing"]), text(&one["reason"]))
+        let until = one["until"]
+            .as_str()
+            .map(|until| format!(" until {until}"))
+            .unwrap_or_default();
+        format!(
+            "{} {}{until}: {}\n",
+            text(&one["address"]),
+            text(&one["standing"]),
+            text(&one["reason"])
+        )
     });
-    let refused = rows("refused")
-        .into_iter()
-        .map(|one| format!("{} no address: {}\n", text(&one["address"]), text(&one["reason"])));
+    let refused = rows("refused").into_iter().map(|one| {
+        format!(
+            "{} no address: {}\n",
+            text(&one["address"]),
+            text(&one["reason"])
+        )
+    });
     not_active.chain(refused).collect()
 }
 
 fn describe(answer: &Value) -> String {
-    let mut lines = vec![("address", text(&answer["address"])), ("account", text(&answer["account"]))];
+    let mut lines = vec![
+        ("address", text(&answer["address"])),
+        ("account", text(&answer["account"])),
+    ];
     lines.push(("standing", text(&answer["standing"])));
     for key in ["since", "until", "reason"] {
         if !answer[key].is_null() {
@@ -116,41 +165,79 @@ fn describe(answer: &Value) -> String {
     }
     let job = &answer["job"];
     if job.is_object() {
-        let next = match (job["due"].as_str(), job["leased_until"].as_str(), job["quarantined_since"].as_str()) {
+        let next = match (
+            job["due"].as_str(),
+            job["leased_until"].as_str(),
+            job["quarantined_since"].as_str(),
+        ) {
             (Some(due), _, _) => format!("due {due}"),
             (_, _, Some(since)) => format!("in quarantine since {since}"),
             (_, until, _) => format!("under way, leased until {}", until.unwrap_or("somewhen")),
         };
         let waiting = job["messages"].as_array().map_or(0, Vec::len);
-        lines.push(("job", format!("attempt {} of {}, {next}", text(&job["attempt"]), text(&job["max_attempts"]))));
+        lines.push((
+            "job",
+            format!(
+                "attempt {} of {}, {next}",
+                text(&job["attempt"]),
+                text(&job["max_attempts"])
+            ),
+        ));
         lines.extend(in_the_way(job).map(|what| ("waits for", what)));
-        lines.push(("policy", format!("{} at {}", text(&job["policy"]), text(&job["destination"]))));
+        lines.push((
+            "policy",
+            format!("{} at {}", text(&job["policy"]), text(&job["destination"])),
+        ));
         lines.push(("messages", waiting.to_string()));
         for one in job["history"].as_array().into_iter().flatten() {
-            lines.push(("tried", format!("{} {}", text(&one["at"]), text(&one["reply"]))));
+            lines.push((
+                "tried",
+                format!("{} {}", text(&one["at"]), text(&one["reply"])),
+            ));
         }
     }
-    lines.into_iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect()
+    lines
+        .into_iter()
+        .map(|(key, value)| format!("{key:<12} {value}\n"))
+        .collect()
 }
 
-/// What keeps a job from being tried, beside its due time, its attempt or its quarantine, which are said already.
+/// What keeps a job from being tried, beside its due time, its attempt or its quarantine, which are
+/// said already.
 fn in_the_way(job: &Value) -> Option<String> {
     let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
     let until = waits_for["until"].as_str();
     Some(match waits_for["what"].as_str()? {
         "hold" => {
-            let until = until.map_or("it is released".to_owned(), |until| format!("{until}, or it is released"));
-            format!("{destination}, which is held until {until}: {}", text(&waits_for["reason"]))
+            let until = until.map_or("it is released".to_owned(), |until| {
+                format!("{until}, or it is released")
+            });
+            format!(
+                "{destination}, which is held until {until}: {}",
+                text(&waits_for["reason"])
+            )
         }
         "breaker" => match until {
-            Some(until) => format!("{destination}, which is down: its breaker is open until {until}"),
+            Some(until) => {
+                format!("{destination}, which is down: its breaker is open until {until}")
+            }
             None => {
-                format!("{destination}, which was down: one attempt is out, and the others wait for what it brings")
+                format!(
+                    "{destination}, which was down: one attempt is out, and the others wait for what it brings"
+                )
             }
         },
-        "silence" => format!("a bounce of what a relay took; without one it counts as delivered at {}", until?),
-        "window" => format!("room at {destination}: as many attempts are under way there as may be"),
-        "rate" => format!("the rate of {destination}: the next attempt may go out at {}", until?),
+        "silence" => format!(
+            "a bounce of what a relay took; without one it counts as delivered at {}",
+            until?
+        ),
+        "window" => {
+            format!("room at {destination}: as many attempts are under way there as may be")
+        }
+        "rate" => format!(
+            "the rate of {destination}: the next attempt may go out at {}",
+            until?
+        ),
         "turn" => "its turn: a worker takes it soon".to_owned(),
         "worker" => "a worker: none is running".to_owned(),
         _ => return None,

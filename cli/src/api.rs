@@ -25,7 +25,8 @@ pub(crate) struct Api {
     #[arg(default_value = "http://127.0.0.1:8025")]
     base: Url,
 
-    /// The file that has the token for the API in it; the variable REDELIVER_TOKEN may have the token itself
+    /// The file that has the token for the API in it; the variable REDELIVER_TOKEN may have the
+    /// token itself
     #[arg(long, env = "REDELIVER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -58,7 +59,10 @@ impl Api {
         if let Some(body) = &call.body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|err| self.nobody_answers(err))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|err| self.nobody_answers(err))?;
         let status = response.status();
         let answer: Option<Value> = response.json().await.ok();
         match answer {
@@ -70,10 +74,16 @@ impl Api {
                         text(&problem["detail"])
                     );
                 }
-                let field = problem.get("field").and_then(Value::as_str).map(|field| format!("{field}: "));
+                let field = problem
+                    .get("field")
+                    .and_then(Value::as_str)
+                    .map(|field| format!("{field}: "));
                 bail!("{}{}", field.unwrap_or_default(), text(&problem["detail"]))
             }
-            _ => bail!("{} answers {status}, and not as a scheduler does; is --api the right one?", self.base),
+            _ => bail!(
+                "{} answers {status}, and not as a scheduler does; is --api the right one?",
+                self.base
+            ),
         }
     }
 
@@ -89,14 +99,25 @@ impl Api {
         body: Vec<u8>,
     ) -> Result<Response> {
         let request = self.request(Method::POST, &[collection], query)?;
-        let request = request.header(header::CONTENT_TYPE, content_type).body(body);
+        let request = request
+            .header(header::CONTENT_TYPE, content_type)
+            .body(body);
         request.send().await.map_err(|err| self.nobody_answers(err))
     }
 
     /// A request to make of the API; path and query are escaped as needed.
-    fn request(&self, method: Method, path: &[&str], query: &[(&str, String)]) -> Result<RequestBuilder> {
+    fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<RequestBuilder> {
         let mut url = self.base.clone();
-        url.path_segments_mut().expect("it was read as http").pop_if_empty().push("v1").extend(path);
+        url.path_segments_mut()
+            .expect("it was read as http")
+            .pop_if_empty()
+            .push("v1")
+            .extend(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
@@ -111,7 +132,9 @@ impl Api {
         if self.client.get().is_none() {
             system::tls::prepare();
             // Where two were made at once the first one stays.
-            let _ = self.client.set(Client::builder().timeout(ANSWER_MAX).build()?);
+            let _ = self
+                .client
+                .set(Client::builder().timeout(ANSWER_MAX).build()?);
         }
         self.client.get().context("the HTTP client was not kept")
     }
@@ -129,14 +152,26 @@ impl Api {
 }
 
 impl Api {
-    /// The token to show, where there is one. It is no argument, because everybody on a machine sees those.
+    /// The token to show, where there is one. It is no argument, because everybody on a machine
+    /// sees those.
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.token_file else {
-            return Ok(env::var("REDELIVER_TOKEN").ok().map(|token| token.trim().to_owned()));
+            return Ok(env::var("REDELIVER_TOKEN")
+                .ok()
+                .map(|token| token.trim().to_owned()));
         };
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read the token in {}", path.display()))?;
-        let token = text.lines().next().map(str::trim).filter(|token| !token.is_empty());
-        Ok(Some(token.with_context(|| format!("there is no token in {}", path.display()))?.to_owned()))
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the token in {}", path.display()))?;
+        let token = text
+            .lines()
+            .next()
+            .map(str::trim)
+            .filter(|token| !token.is_empty());
+        Ok(Some(
+            token
+                .with_context(|| format!("there is no token in {}", path.display()))?
+                .to_owned(),
+        ))
     }
 }
 
@@ -145,16 +180,22 @@ pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        other => other.as_f64().map_or_else(|| other.to_string(), |number| number.to_string()),
+        other => other
+            .as_f64()
+            .map_or_else(|| other.to_string(), |number| number.to_string()),
     }
 }
 
 /// Reads `account/address`, or an address of the default account.
 pub(crate) fn read_job(text: &str) -> Result<JobId> {
     JobId::parse(text).or_else(|_| {
-        let recipient = Address::parse(text)
-            .map_err(|_| anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address"))?;
-        Ok(JobId { account: Account::default(), recipient })
+        let recipient = Address::parse(text).map_err(|_| {
+            anyhow!("\"{text}\" is neither a job, default/jo@example.com say, nor an address")
+        })?;
+        Ok(JobId {
+            account: Account::default(),
+            recipient,
+        })
     })
 }
 
@@ -169,8 +210,17 @@ mod tests {
 
     #[test]
     fn a_base_is_a_url_with_its_scheme() {
-        assert_eq!(read_base("http://127.0.0.1:8025").unwrap().port(), Some(8025));
-        for text in ["", "localhost:8025", "127.0.0.1:8025", "https://mail.example", "unix:/socket"] {
+        assert_eq!(
+            read_base("http://127.0.0.1:8025").unwrap().port(),
+            Some(8025)
+        );
+        for text in [
+            "",
+            "localhost:8025",
+            "127.0.0.1:8025",
+            "https://mail.example",
+            "unix:/socket",
+        ] {
             assert!(read_base(text).is_err(), "{text}");
         }
     }

@@ -1,6 +1,6 @@
-//! `redeliver bench`: how fast the store and the worker are on this machine. Each mode starts a Redis of its own, runs
-//! several times with fixed seeds, and gives medians. Redis's own CPU time is the figure to compare, because it does not
-//! depend on who else uses the machine.
+//! `redeliver bench`: how fast the store and the worker are on this machine. Each mode starts a
+//! Redis of its own, runs several times with fixed seeds, and gives medians. Redis's own CPU time
+//! is the figure to compare, because it does not depend on who else uses the machine.
 
 use std::fs;
 use std::process::ExitCode;
@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     jobs: Option<usize>,
 
-    /// How many due jobs each of the two backlogs of `skew` has, and the largest one of `backlog` [default: 1,000,000 and
-    /// 5,000,000]
+    /// How many due jobs each of the two backlogs of `skew` has, and the largest one of `backlog`
+    /// [default: 1,000,000 and 5,000,000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
     backlog: Option<u32>,
 
@@ -63,7 +63,8 @@ enum Mode {
     Raw,
     /// Schedule jobs at one destination through the store, in batches of 500 (10 s)
     Ingest,
-    /// The same at a thousand destinations, so that hardly two jobs of a batch have one in common (15 s)
+    /// The same at a thousand destinations, so that hardly two jobs of a batch have one in common
+    /// (15 s)
     IngestSpread,
     /// Claim, send nothing, settle: all jobs at one destination (35 s)
     Cycle,
@@ -79,20 +80,22 @@ enum Mode {
     Lateness,
     /// The same alone, and beside two backlogs of due jobs: one throttled, one not (3 minutes)
     Skew,
-    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well it is used (1 to 9
-    /// minutes)
+    /// What a mail server refuses that takes 5, 20 or 50 connections and not one more, and how well
+    /// it is used (1 to 9 minutes)
     Limit,
     /// How late healthy mail is while 300 of 1,000 destinations hang: after a cold start, and
     /// after a warm-up (10 minutes)
     Stall,
-    /// Understand replies: read them, find their reason and their row of the policy, on one core (5 s)
+    /// Understand replies: read them, find their reason and their row of the policy, on one core (5
+    /// s)
     Classify,
-    /// Post bounces at 50,000 domains by Zipf's law to a scheduler as NDJSON, over four connections (1 minute)
+    /// Post bounces at 50,000 domains by Zipf's law to a scheduler as NDJSON, over four connections
+    /// (1 minute)
     Http,
     /// The same with all of them at one domain (1 minute)
     HttpOne,
-    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source and Postfix's own queue do; as root (2
-    /// minutes)
+    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source and Postfix's own
+    /// queue do; as root (2 minutes)
     Smtp,
 }
 
@@ -104,14 +107,25 @@ fn figures<const N: usize>(list: [(&str, f64); N]) -> Figures {
 }
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let modes = if arguments.modes.is_empty() { Mode::value_variants() } else { &arguments.modes };
+    let modes = if arguments.modes.is_empty() {
+        Mode::value_variants()
+    } else {
+        &arguments.modes
+    };
     let machine = machine().await;
     let stop = process::stop_on_signal()?;
     if !arguments.json {
-        println!("{machine}; {} runs each, medians (least to most)\n\n{}", arguments.runs, targets::HEAD);
+        println!(
+            "{machine}; {} runs each, medians (least to most)\n\n{}",
+            arguments.runs,
+            targets::HEAD
+        );
     }
     for mode in modes {
-        let name = mode.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let name = mode
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default();
         let mut runs = Vec::new();
         for n in 0..arguments.runs {
             eprintln!("{name}: run {} of {}", n + 1, arguments.runs);
@@ -126,10 +140,16 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
             let figures: Map<String, Value> = medians
                 .iter()
                 .map(|(name, [least, median, most])| {
-                    ((*name).to_owned(), json!({"median": median, "min": least, "max": most}))
+                    (
+                        (*name).to_owned(),
+                        json!({"median": median, "min": least, "max": most}),
+                    )
                 })
                 .collect();
-            println!("{}", json!({"mode": name, "machine": machine, "runs": arguments.runs, "figures": figures}));
+            println!(
+                "{}",
+                json!({"mode": name, "machine": machine, "runs": arguments.runs, "figures": figures})
+            );
         } else {
             for (figure, values) in medians {
                 println!("{}", targets::row(&name, figure, values));
@@ -164,19 +184,34 @@ async fn run_once(mode: Mode, arguments: &Arguments) -> Result<Figures> {
 
 /// Least, median and most of each figure.
 fn medians(runs: &[Figures]) -> Vec<(&str, [f64; 3])> {
-    let names = runs.first().into_iter().flatten().map(|(name, _)| name.as_str());
+    let names = runs
+        .first()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str());
     names
         .enumerate()
         .map(|(n, name)| {
             let mut values: Vec<f64> = runs.iter().map(|run| run[n].1).collect();
             values.sort_by(f64::total_cmp);
-            (name, [values[0], values[values.len() / 2], values[values.len() - 1]])
+            (
+                name,
+                [
+                    values[0],
+                    values[values.len() / 2],
+                    values[values.len() - 1],
+                ],
+            )
         })
         .collect()
 }
 
 fn round(value: f64) -> String {
-    if value >= 1_000.0 { thousands(value as u64) } else { format!("{value:.2}") }
+    if value >= 1_000.0 {
+        thousands(value as u64)
+    } else {
+        format!("{value:.2}")
+    }
 }
 
 /// What this ran on, as far as the system tells.
@@ -186,8 +221,20 @@ async fn machine() -> String {
     let model = info
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
-    let build = if cfg!(debug_assertions) { "a debug build: figures mean little" } else { "a release build" };
-    let server = private_redis::version().await.unwrap_or_else(|| "no Redis".to_owned());
-    format!("{model}, {cores} cores, {} {}, {server}, {build}", std::env::consts::OS, std::env::consts::ARCH)
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
+    let build = if cfg!(debug_assertions) {
+        "a debug build: figures mean little"
+    } else {
+        "a release build"
+    };
+    let server = private_redis::version()
+        .await
+        .unwrap_or_else(|| "no Redis".to_owned());
+    format!(
+        "{model}, {cores} cores, {} {}, {server}, {build}",
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    )
 }

@@ -22,7 +22,8 @@ pub(crate) struct Arguments {
     #[arg(required_unless_present = "lines", conflicts_with = "lines", value_parser = reply)]
     reply: Option<String>,
 
-    /// Read replies from standard input, one per line; each has its line of output, whatever it says
+    /// Read replies from standard input, one per line; each has its line of output, whatever it
+    /// says
     #[arg(long)]
     lines: bool,
 }
@@ -51,8 +52,10 @@ struct Classified<'t> {
 /// A reply that says something. Intake refuses the others in the same way.
 fn reply(raw: &str) -> Result<String, &'static str> {
     if Reply::parse(raw).says_nothing() {
-        return Err("it has neither a code, nor a status, nor a word; say what the mail system said, \
-                    \"452 4.3.1 Mail system full\", say");
+        return Err(
+            "it has neither a code, nor a status, nor a word; say what the mail system said, \
+                    \"452 4.3.1 Mail system full\", say",
+        );
     }
     Ok(raw.to_owned())
 }
@@ -76,15 +79,21 @@ fn lines(out: &mut impl Write, table: &Table) -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
-        // Bytes that are no UTF-8 come from servers that speak another charset; the status is readable all the same.
-        write_line(out, String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']), table)?;
+        // Bytes that are no UTF-8 come from servers that speak another charset; the status is
+        // readable all the same.
+        write_line(
+            out,
+            String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']),
+            table,
+        )?;
         line.clear();
     }
     Ok(())
 }
 
 fn write_line(out: &mut impl Write, raw: &str, table: &Table) -> io::Result<()> {
-    let json = serde_json::to_string(&classify(&Reply::parse(raw), table)).map_err(io::Error::other)?;
+    let json =
+        serde_json::to_string(&classify(&Reply::parse(raw), table)).map_err(io::Error::other)?;
     writeln!(out, "{json}")
 }
 
@@ -112,7 +121,11 @@ fn classify<'t>(reply: &Reply, table: &'t Table) -> Classified<'t> {
         reason,
         hint_s: hint(&reply.text).map(|hint| hint.as_secs()),
         row: Some(&row.name),
-        delays_s: row.delays.iter().map(std::time::Duration::as_secs).collect(),
+        delays_s: row
+            .delays
+            .iter()
+            .map(std::time::Duration::as_secs)
+            .collect(),
         r#final: Some(row.end.as_str()),
         ..nothing
     }

@@ -1,5 +1,6 @@
-//! `redeliver demo`: the whole of Redeliver against a cast of real SMTP servers on loopback, in fast motion. A campaign of
-//! bounces goes in through HTTP, and all that is shown afterwards is read from the journal.
+//! `redeliver demo`: the whole of Redeliver against a cast of real SMTP servers on loopback, in
+//! fast motion. A campaign of bounces goes in through HTTP, and all that is shown afterwards is
+//! read from the journal.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -87,10 +88,15 @@ struct Stage {
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stop = process::stop_on_signal()?;
-    log::start(&Log { json: false, filter: "error".to_owned() });
+    log::start(&Log {
+        json: false,
+        filter: "error".to_owned(),
+    });
     let bounces = match &arguments.campaign {
         None => CAMPAIGN.to_owned(),
-        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
     };
     let mut stage = Stage::set(arguments.speed, stop.clone()).await?;
     println!("{}", introduction(&stage, arguments.speed));
@@ -108,14 +114,24 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
         stage.strike().await;
         return Ok(ExitCode::from(process::INTERRUPTED));
     }
-    let (text, sound) = report::write(&score, &answers, stage.cast.members(), started.elapsed(), arguments.speed);
+    let (text, sound) = report::write(
+        &score,
+        &answers,
+        stage.cast.members(),
+        started.elapsed(),
+        arguments.speed,
+    );
     anstream::println!("{text}");
     if arguments.keep {
         println!("Still running, at {}; Ctrl-C stops it.", stage.api);
         stop.cancelled().await;
     }
     stage.strike().await;
-    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Follows the journal until every bounce that was taken in has ended.
@@ -137,7 +153,9 @@ async fn follow(stage: &Stage, answers: &Answers, stop: &CancellationToken) -> R
         let leased = stage.store.leased(READ_COUNT).await?;
         display.show(&score, &leased, stage.clock.now().since(opening()));
         // Only a journal read to its end says that there is nothing more.
-        if (news == 0 && leased.is_empty() && score.all_ended(answers.waiting())) || stop.is_cancelled() {
+        if (news == 0 && leased.is_empty() && score.all_ended(answers.waiting()))
+            || stop.is_cancelled()
+        {
             display.finish();
             return Ok(score);
         }
@@ -147,7 +165,10 @@ async fn follow(stage: &Stage, answers: &Answers, stop: &CancellationToken) -> R
         }
         if last_news.elapsed() > PATIENCE {
             display.finish();
-            bail!("nothing has happened for {PATIENCE:?}, and {} bounces have not ended", score.open());
+            bail!(
+                "nothing has happened for {PATIENCE:?}, and {} bounces have not ended",
+                score.open()
+            );
         }
         stop.run_until_cancelled(sleep(LOOK)).await;
     }
@@ -174,19 +195,31 @@ fn introduction(stage: &Stage, speed: u32) -> String {
 impl Stage {
     async fn set(speed: u32, stop: CancellationToken) -> Result<Self> {
         let clock = Arc::new(FastClock::new(opening(), speed));
-        let cast = Cast::start(clock.clone(), opening()).await.context("the cast cannot listen on loopback")?;
+        let cast = Cast::start(clock.clone(), opening())
+            .await
+            .context("the cast cannot listen on loopback")?;
         let redis = PrivateRedis::volatile().await?;
         let (mut config, table) = (configuration(&redis, speed, &cast), Table::embedded());
         // Half of them are for the scheduler and the cast.
         process::fit_worker(&mut config, process::raise_open_files() / 2);
-        let store =
-            process::open_store(&config, &table, clock.clone(), &stop).await?.context("stopped before it began")?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen on loopback")?;
+        let store = process::open_store(&config, &table, clock.clone(), &stop)
+            .await?
+            .context("stopped before it began")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("cannot listen on loopback")?;
         let api = format!("http://{}", listener.local_addr()?);
-        let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
+        let scheduler =
+            Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
         let contents = Contents::new(Vec::new());
         let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
-        let worker = Worker::new(store.clone(), routes, contents, table, config.worker.clone());
+        let worker = Worker::new(
+            store.clone(),
+            routes,
+            contents,
+            table,
+            config.worker.clone(),
+        );
         let inner = CancellationToken::new();
         let serving = inner.clone();
         let running = vec![tokio::spawn(async move {
@@ -194,14 +227,24 @@ impl Stage {
                 tracing::error!(%err, "the scheduler failed");
             }
         })];
-        Ok(Self { clock, cast, store, redis, api, stop: inner, worker: Some(worker), running })
+        Ok(Self {
+            clock,
+            cast,
+            store,
+            redis,
+            api,
+            stop: inner,
+            worker: Some(worker),
+            running,
+        })
     }
 
     /// Lets time run and the worker work.
     fn curtain(&mut self) {
         self.clock.start();
         if let Some(worker) = self.worker.take() {
-            self.running.push(tokio::spawn(worker.run(self.stop.clone())));
+            self.running
+                .push(tokio::spawn(worker.run(self.stop.clone())));
         }
     }
 
@@ -215,16 +258,17 @@ impl Stage {
     }
 }
 
-/// The defaults, but for what fast motion needs: spans that are told in the demo's time and mean real ones are as much
-/// longer as time is faster, and the worker looks oftener, for a moment of real time is an hour here.
+/// The defaults, but for what fast motion needs: spans that are told in the demo's time and mean
+/// real ones are as much longer as time is faster, and the worker looks oftener, for a moment of
+/// real time is an hour here.
 fn configuration(redis: &PrivateRedis, speed: u32, cast: &Cast) -> Config {
     let mut config = Config::embedded();
     config.redis.use_private(&redis.url());
     config.redis.shards = 2;
     config.worker.lease *= speed;
     config.worker.poll_max = Duration::from_millis(5);
-    // A conversation of ten milliseconds takes minutes of the demo's time: windows and breakers would mistake that for the
-    // pace of the servers, and what is to be seen here is the schedule.
+    // A conversation of ten milliseconds takes minutes of the demo's time: windows and breakers
+    // would mistake that for the pace of the servers, and what is to be seen here is the schedule.
     config.pace = Pace::unbounded();
     // Five minutes are a few milliseconds here, and it looks at every job.
     config.upkeep.repair = "15 0 0 * * *".to_owned();
@@ -238,5 +282,9 @@ fn route(member: &Member) -> Route {
     let mut settings = SmtpSettings::new(member.address.ip().to_string(), member.address.port());
     settings.session.helo = "redeliver.example".to_owned();
     settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(10));
-    Route { name: member.route.to_owned(), sender: SenderSettings::Smtp(settings), confirm: Duration::ZERO }
+    Route {
+        name: member.route.to_owned(),
+        sender: SenderSettings::Smtp(settings),
+        confirm: Duration::ZERO,
+    }
 }

@@ -1,5 +1,6 @@
-//! `redeliver destinations`: where a domain would be placed, by the configuration and the DNS alone; and, over the API, which
-//! there are, how one fares, holding it, letting it go, and giving it other limits.
+//! `redeliver destinations`: where a domain would be placed, by the configuration and the DNS
+//! alone; and, over the API, which there are, how one fares, holding it, letting it go, and giving
+//! it other limits.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -110,15 +111,30 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         Action::List(page) => list::run(page).await?,
         Action::Show(of) => of.call(Method::GET, None, None).await?,
         Action::Hold(hold) => {
-            let until = hold.span.map(|span| SystemClock.now().plus(span).to_string()).or(hold.until.clone());
+            let until = hold
+                .span
+                .map(|span| SystemClock.now().plus(span).to_string())
+                .or(hold.until.clone());
             let body = json!({"reason": hold.reason, "until": until});
             hold.of.call(Method::PUT, Some("hold"), Some(body)).await?;
         }
         Action::Release(of) => of.call(Method::DELETE, Some("hold"), None).await?,
-        Action::Limit(Limit { of, limits: Limits { default: true, .. } }) => {
+        Action::Limit(Limit {
+            of,
+            limits: Limits { default: true, .. },
+        }) => {
             of.call(Method::DELETE, Some("limits"), None).await?;
         }
-        Action::Limit(Limit { of, limits: Limits { rate, burst, window, .. } }) => {
+        Action::Limit(Limit {
+            of,
+            limits:
+                Limits {
+                    rate,
+                    burst,
+                    window,
+                    ..
+                },
+        }) => {
             let body = json!({"rate": rate, "burst": burst, "window": window});
             of.call(Method::PUT, Some("limits"), Some(body)).await?;
         }
@@ -129,24 +145,54 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
 impl Of {
     /// Asks for something to be done with the destination, and shows how it fares then.
     async fn call(&self, method: Method, what: Option<&str>, body: Option<Value>) -> Result<()> {
-        let path: Vec<&str> = ["destinations", &self.name].into_iter().chain(what).collect();
-        let answer = self.api.call(Call { method, path: &path, query: &[], body }).await?;
-        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer, SystemClock.now()) })
+        let path: Vec<&str> = ["destinations", &self.name]
+            .into_iter()
+            .chain(what)
+            .collect();
+        let answer = self
+            .api
+            .call(Call {
+                method,
+                path: &path,
+                query: &[],
+                body,
+            })
+            .await?;
+        process::print(&if self.api.json {
+            format!("{answer}\n")
+        } else {
+            describe(&answer, SystemClock.now())
+        })
     }
 }
 
 fn describe(answer: &Value, now: Timestamp) -> String {
     let (name, asked) = (text(&answer["destination"]), text(&answer["asked"]));
-    let as_asked = if name == asked { String::new() } else { format!(" (asked for: {asked})") };
+    let as_asked = if name == asked {
+        String::new()
+    } else {
+        format!(" (asked for: {asked})")
+    };
     let hold = hold(&answer["hold"]).unwrap_or_else(|| "none".to_owned());
     let breaker = breaker(&answer["breaker"]);
     let next_due = answer["next_due"].as_str().and_then(Timestamp::parse);
-    let next_due =
-        next_due.map(|due| if due <= now { ", due now".to_owned() } else { format!(", the next due {due}") });
+    let next_due = next_due.map(|due| {
+        if due <= now {
+            ", due now".to_owned()
+        } else {
+            format!(", the next due {due}")
+        }
+    });
     let limits = &answer["limits"];
-    let tokens = answer["tokens"].as_f64().map(|saved| format!(", {saved:.1} of them now")).unwrap_or_default();
+    let tokens = answer["tokens"]
+        .as_f64()
+        .map(|saved| format!(", {saved:.1} of them now"))
+        .unwrap_or_default();
     let rate = match limits["rate"].as_f64() {
-        Some(rate) if rate > 0.0 => format!("{rate}/s, {} saved up at most{tokens}, ", text(&limits["burst"])),
+        Some(rate) if rate > 0.0 => format!(
+            "{rate}/s, {} saved up at most{tokens}, ",
+            text(&limits["burst"])
+        ),
         _ => "no rate, ".to_owned(),
     };
     let waiting = match answer["waiting"].as_u64() {
@@ -159,9 +205,28 @@ fn describe(answer: &Value, now: Timestamp) -> String {
         ("hold", hold),
         ("breaker", breaker),
         ("waiting", waiting),
-        ("in flight", format!("{} of at most {} at once", text(&answer["in_flight"]), text(&answer["window"]))),
-        ("limits", format!("{rate}{} at once at most ({})", text(&limits["window"]), text(&limits["from"]))),
-        ("delivered", answer["delivered"].as_str().map_or_else(|| "never yet".to_owned(), |at| format!("last {at}"))),
+        (
+            "in flight",
+            format!(
+                "{} of at most {} at once",
+                text(&answer["in_flight"]),
+                text(&answer["window"])
+            ),
+        ),
+        (
+            "limits",
+            format!(
+                "{rate}{} at once at most ({})",
+                text(&limits["window"]),
+                text(&limits["from"])
+            ),
+        ),
+        (
+            "delivered",
+            answer["delivered"]
+                .as_str()
+                .map_or_else(|| "never yet".to_owned(), |at| format!("last {at}")),
+        ),
     ]
     .map(|(key, value)| format!("{key:<12} {value}\n"))
     .concat()
@@ -180,26 +245,47 @@ fn breaker(breaker: &Value) -> String {
     let times = text(&breaker["times"]);
     match text(&breaker["state"]).as_str() {
         "open" => format!("open until {}, {times} in a row", text(&breaker["until"])),
-        "half_open" => format!("one attempt is out, the others wait for what it brings; opened {times} in a row"),
+        "half_open" => format!(
+            "one attempt is out, the others wait for what it brings; opened {times} in a row"
+        ),
         state => state.to_owned(),
     }
 }
 
 async fn place(config: Option<&Path>, domains: &[String]) -> Result<()> {
     let (config, _) = process::configure(config)?;
-    let dns = config.placement.mx.then(|| Dns::new(&config.placement)).transpose().map_err(|why| anyhow!(why))?;
-    let recipients = domains.iter().map(|text| recipient(text)).collect::<Result<Vec<_>>>()?;
+    let dns = config
+        .placement
+        .mx
+        .then(|| Dns::new(&config.placement))
+        .transpose()
+        .map_err(|why| anyhow!(why))?;
+    let recipients = domains
+        .iter()
+        .map(|text| recipient(text))
+        .collect::<Result<Vec<_>>>()?;
     let domains: Vec<&str> = recipients.iter().map(Address::domain).collect();
-    let lines = propose(&config.providers, dns.as_ref(), &domains).await.into_iter().map(|proposal| {
-        let (domain, destination, reason) = (proposal.domain, proposal.destination.as_str(), proposal.reason.as_str());
-        format!("{domain:<24} {destination:<32} {reason}\n")
-    });
+    let lines = propose(&config.providers, dns.as_ref(), &domains)
+        .await
+        .into_iter()
+        .map(|proposal| {
+            let (domain, destination, reason) = (
+                proposal.domain,
+                proposal.destination.as_str(),
+                proposal.reason.as_str(),
+            );
+            format!("{domain:<24} {destination:<32} {reason}\n")
+        });
     process::print(&lines.collect::<String>())
 }
 
 /// An address, or some address at a domain: only the domain counts.
 fn recipient(text: &str) -> Result<Address> {
-    let address = if text.contains('@') { text.to_owned() } else { format!("postmaster@{text}") };
+    let address = if text.contains('@') {
+        text.to_owned()
+    } else {
+        format!("postmaster@{text}")
+    };
     match Address::parse(&address) {
         Ok(address) => Ok(address),
         Err(why) => bail!("\"{text}\" is neither a domain nor an address: {why}"),

@@ -1,5 +1,5 @@
-//! `redeliver dev`: scheduler and worker in one process, over a Redis server that it starts itself and stops with it.
-//! What it holds stays in its folder for the next time.
+//! `redeliver dev`: scheduler and worker in one process, over a Redis server that it starts itself
+//! and stops with it. What it holds stays in its folder for the next time.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,17 +43,30 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let token = grant(&mut config.access, address)?;
     let redis = PrivateRedis::durable(&arguments.data).await?;
     config.redis.use_private(&redis.url());
-    let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
+    let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await?
+    else {
         return Ok(ExitCode::SUCCESS);
     };
-    let scheduler = Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
+    let scheduler =
+        Scheduler::new(store.clone(), table.clone(), &config).map_err(|why| anyhow!(why))?;
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
     let worker = Worker::new(store, routes, contents, table, config.worker.clone());
-    eprint!("{}", welcome(address, &arguments.data, &config.worker.route, token.as_deref()));
+    eprint!(
+        "{}",
+        welcome(
+            address,
+            &arguments.data,
+            &config.worker.route,
+            token.as_deref()
+        )
+    );
 
     let worker = tokio::spawn(worker.run(stop.clone()));
-    let served = scheduler.serve(listener, stop.clone()).await.context("the scheduler failed");
+    let served = scheduler
+        .serve(listener, stop.clone())
+        .await
+        .context("the scheduler failed");
     stop.cancel();
     worker.await.context("the worker failed")?;
     // Last, for the worker settles what it had under way.
@@ -61,7 +74,8 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// Makes a token that may do everything, where the configuration has none. On loopback it need not be shown.
+/// Makes a token that may do everything, where the configuration has none. On loopback it need not
+/// be shown.
 fn grant(access: &mut config::Access, address: SocketAddr) -> Result<Option<String>> {
     if access.has_tokens() {
         return Ok(None);

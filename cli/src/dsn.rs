@@ -58,15 +58,25 @@ struct Line<'r> {
 
 pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCode> {
     if arguments.submission.submit {
-        let files: Vec<Vec<u8>> = arguments.files.iter().map(|file| read(file)).collect::<Result<_>>()?;
-        let messages: Vec<&[u8]> = files.iter().flat_map(|file| mailbox::messages(file)).collect();
+        let files: Vec<Vec<u8>> = arguments
+            .files
+            .iter()
+            .map(|file| read(file))
+            .collect::<Result<_>>()?;
+        let messages: Vec<&[u8]> = files
+            .iter()
+            .flat_map(|file| mailbox::messages(file))
+            .collect();
         return submit::run(&arguments.submission, &messages).await;
     }
     let (_, table) = process::configure(config)?;
     let mut out = BufWriter::new(io::stdout().lock());
     for file in &arguments.files {
         let messages = read(file)?;
-        let reports: Vec<Report> = mailbox::messages(&messages).into_iter().map(Report::read).collect();
+        let reports: Vec<Report> = mailbox::messages(&messages)
+            .into_iter()
+            .map(Report::read)
+            .collect();
         match write_lines(&mut out, file, &reports, &table) {
             // Whoever reads us has seen enough.
             Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
@@ -92,11 +102,19 @@ fn read(file: &str) -> Result<Vec<u8>> {
 }
 
 /// The recipients of all messages in one file are numbered in a row.
-fn write_lines(out: &mut impl Write, file: &str, reports: &[Report], table: &Table) -> io::Result<()> {
+fn write_lines(
+    out: &mut impl Write,
+    file: &str,
+    reports: &[Report],
+    table: &Table,
+) -> io::Result<()> {
     let mut numbers = 1..;
     for report in reports {
         for recipient in &report.recipients {
-            write_line(out, &line(file, numbers.next(), report, Some(recipient), table))?;
+            write_line(
+                out,
+                &line(file, numbers.next(), report, Some(recipient), table),
+            )?;
         }
         if report.recipients.is_empty() {
             write_line(out, &line(file, None, report, None, table))?;
@@ -126,11 +144,15 @@ fn line<'r>(
         index,
         kind: report.kind.as_str(),
         recipient: address,
-        final_recipient: recipient.and_then(|one| one.last.as_deref()).filter(|last| Some(*last) != address),
+        final_recipient: recipient
+            .and_then(|one| one.last.as_deref())
+            .filter(|last| Some(*last) != address),
         action: recipient.and_then(|one| one.action).map(Action::as_str),
         status: recipient.and_then(|one| one.reply.status),
         code: recipient.and_then(|one| one.reply.code),
-        reply: recipient.map(|one| one.diagnostic.as_str()).filter(|said| !said.is_empty()),
+        reply: recipient
+            .map(|one| one.diagnostic.as_str())
+            .filter(|said| !said.is_empty()),
         class: row.map_or("none", |row| row.class().as_str()),
         scope: row.map(|row| row.scope.as_str()),
         reason,
@@ -153,7 +175,10 @@ mod tests {
                       Final-Recipient: rfc822; al@example.com\nAction: delayed\nStatus: 4.2.2\n\
                       From b Mon Nov  2 08:00:00 2026\nFrom: jo@example.com\nSubject: Hello\n\nHow are you?\n\
                       From c Mon Nov  2 08:00:00 2026\nFrom: jo@example.com\nSubject: Out of office\n\nBack soon.\n";
-        let reports: Vec<Report> = mailbox::messages(report.as_bytes()).into_iter().map(Report::read).collect();
+        let reports: Vec<Report> = mailbox::messages(report.as_bytes())
+            .into_iter()
+            .map(Report::read)
+            .collect();
         let mut out = Vec::new();
         write_lines(&mut out, "f", &reports, &Table::embedded()).unwrap();
         let expected = [
@@ -162,6 +187,9 @@ mod tests {
             r#"{"file":"f","index":null,"kind":"none","recipient":null,"final_recipient":null,"action":null,"status":null,"code":null,"reply":null,"class":"none","scope":null,"reason":null,"remote_mta":null,"envelope_id":null,"message_id":null}"#,
             r#"{"file":"f","index":3,"kind":"auto_reply","recipient":"jo@example.com","final_recipient":null,"action":null,"status":null,"code":null,"reply":null,"class":"none","scope":null,"reason":null,"remote_mta":null,"envelope_id":null,"message_id":null}"#,
         ];
-        assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), expected);
+        assert_eq!(
+            String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(),
+            expected
+        );
     }
 }

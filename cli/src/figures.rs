@@ -6,7 +6,8 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// The span in its largest whole unit; days only from a week on, because schedules are told in hours up to there.
+/// The span in its largest whole unit; days only from a week on, because schedules are told in
+/// hours up to there.
 pub(crate) fn span(span: Duration) -> String {
     match span.as_secs() {
         s if s >= 7 * DAY && s % DAY == 0 => format!("{}d", s / DAY),
@@ -18,7 +19,10 @@ pub(crate) fn span(span: Duration) -> String {
 
 /// Several spans with spaces between.
 pub(crate) fn spans(list: &[Duration]) -> String {
-    list.iter().map(|one| span(*one)).collect::<Vec<_>>().join(" ")
+    list.iter()
+        .map(|one| span(*one))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A number with a comma at each thousand.
@@ -40,7 +44,10 @@ mod tests {
 
     #[test]
     fn numbers_have_commas() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(thousands),
+            ["0", "999", "1,000", "1,234,567"]
+        );
     }
 
     #[test]

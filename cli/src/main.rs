@@ -1,4 +1,5 @@
-//! `redeliver`: the scheduler, the worker and the operator's commands in one binary. Each command is a file of its own.
+//! `redeliver`: the scheduler, the worker and the operator's commands in one binary. Each command
+//! is a file of its own.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,14 +31,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Retries mail that failed softly.
 ///
-/// Redeliver takes over from the first bounce: it keeps one retry job per impaired address in Redis, tries again on the
-/// schedule that the failure's status calls for, and ends each message exactly once: it got through, or it was dropped for
-/// a reason that an event names.
+/// Redeliver takes over from the first bounce: it keeps one retry job per impaired address in
+/// Redis, tries again on the schedule that the failure's status calls for, and ends each message
+/// exactly once: it got through, or it was dropped for a reason that an event names.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Arguments {
-    /// The configuration file; every key has a default [default: redeliver.toml, if there is one here]
-    #[arg(long, short, global = true, env = "REDELIVER_CONFIG", value_name = "FILE")]
+    /// The configuration file; every key has a default [default: redeliver.toml, if there is one
+    /// here]
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "REDELIVER_CONFIG",
+        value_name = "FILE"
+    )]
     config: Option<PathBuf>,
 
     #[command(subcommand)]

@@ -24,11 +24,24 @@ pub(crate) struct Page {
 
 impl Page {
     /// Asks for a page of the list of that name, and prints it.
-    pub(crate) async fn print(&self, list: &str, describe: impl FnOnce(&Value) -> String) -> Result<()> {
+    pub(crate) async fn print(
+        &self,
+        list: &str,
+        describe: impl FnOnce(&Value) -> String,
+    ) -> Result<()> {
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(self.after.clone().map(|after| ("after", after)));
-        let call = Call { method: Method::GET, path: &[list], query: &query, body: None };
+        let call = Call {
+            method: Method::GET,
+            path: &[list],
+            query: &query,
+            body: None,
+        };
         let answer = self.api.call(call).await?;
-        process::print(&if self.api.json { format!("{answer}\n") } else { describe(&answer) })
+        process::print(&if self.api.json {
+            format!("{answer}\n")
+        } else {
+            describe(&answer)
+        })
     }
 }

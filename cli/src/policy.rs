@@ -37,9 +37,17 @@ pub(crate) fn run(config: Option<&Path>, arguments: &Arguments) -> Result<ExitCo
     let text = match &arguments.action {
         Some(Action::Show { status }) => {
             let row = find(&table, status)?;
-            if arguments.json { format!("{}\n", row_json(row)) } else { row_text(row) }
+            if arguments.json {
+                format!("{}\n", row_json(row))
+            } else {
+                row_text(row)
+            }
         }
-        None if arguments.json => table.rows().iter().map(|row| format!("{}\n", row_json(row))).collect(),
+        None if arguments.json => table
+            .rows()
+            .iter()
+            .map(|row| format!("{}\n", row_json(row)))
+            .collect(),
         None => table_text(&table),
     };
     process::print(&text)?;
@@ -51,7 +59,10 @@ fn find<'t>(table: &'t Table, text: &str) -> Result<&'t Row> {
         return Ok(row);
     }
     let reply = match text.parse() {
-        Ok(status) => Reply { status: Some(status), ..Reply::default() },
+        Ok(status) => Reply {
+            status: Some(status),
+            ..Reply::default()
+        },
         Err(_) => Reply::parse(text),
     };
     if reply.code.is_none() && reply.status.is_none() {
@@ -72,7 +83,11 @@ fn patterns(row: &Row) -> Vec<String> {
 }
 
 fn reasons(row: &Row) -> String {
-    row.reason.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(" ")
+    row.reason
+        .iter()
+        .map(|reason| reason.as_str())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn row_json(row: &Row) -> Value {
@@ -95,7 +110,11 @@ fn row_json(row: &Row) -> Value {
 }
 
 fn row_text(row: &Row) -> String {
-    let delays = if row.delays.is_empty() { "none: no retry".to_owned() } else { spans(&row.delays) };
+    let delays = if row.delays.is_empty() {
+        "none: no retry".to_owned()
+    } else {
+        spans(&row.delays)
+    };
     let mut lines = vec![
         ("name", row.name.clone()),
         ("status", patterns(row).join(" ")),
@@ -108,18 +127,34 @@ fn row_text(row: &Row) -> String {
         ("final", row.end.as_str().to_owned()),
     ];
     let conditions = [
-        ("text", row.text.as_ref().map(|text| text.as_str().to_owned())),
-        ("reason", Some(reasons(row)).filter(|reasons| !reasons.is_empty())),
+        (
+            "text",
+            row.text.as_ref().map(|text| text.as_str().to_owned()),
+        ),
+        (
+            "reason",
+            Some(reasons(row)).filter(|reasons| !reasons.is_empty()),
+        ),
         ("account", row.account.clone()),
         ("stream", row.stream.clone()),
         ("destination", row.destination.clone()),
     ];
-    lines.extend(conditions.into_iter().filter_map(|(key, value)| Some((key, value?))));
-    lines.iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect()
+    lines.extend(
+        conditions
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?))),
+    );
+    lines
+        .iter()
+        .map(|(key, value)| format!("{key:<12} {value}\n"))
+        .collect()
 }
 
 fn table_text(table: &Table) -> String {
-    let mut text = format!("{:<25} {:<9} {:<22} {:<12} STATUS\n", "ROW", "SCOPE", "DELAYS", "FINAL");
+    let mut text = format!(
+        "{:<25} {:<9} {:<22} {:<12} STATUS\n",
+        "ROW", "SCOPE", "DELAYS", "FINAL"
+    );
     for row in table.rows() {
         let delays = match (row.delays.is_empty(), row.hold) {
             (true, _) => "-".to_owned(),
@@ -133,14 +168,20 @@ fn table_text(table: &Table) -> String {
         if !row.reason.is_empty() {
             matches.push_str(&format!("  reason = {}", reasons(row)));
         }
-        for (key, condition) in [("account", &row.account), ("stream", &row.stream), ("destination", &row.destination)]
-        {
+        for (key, condition) in [
+            ("account", &row.account),
+            ("stream", &row.stream),
+            ("destination", &row.destination),
+        ] {
             if let Some(value) = condition {
                 matches.push_str(&format!("  {key} = {value}"));
             }
         }
         let (scope, end) = (row.scope.as_str(), row.end.as_str());
-        text.push_str(&format!("{:<25} {scope:<9} {delays:<22} {end:<12} {matches}\n", row.name));
+        text.push_str(&format!(
+            "{:<25} {scope:<9} {delays:<22} {end:<12} {matches}\n",
+            row.name
+        ));
     }
     text
 }

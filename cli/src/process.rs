@@ -1,4 +1,5 @@
-//! What long-running commands share: configuration, the way to the store, and the signals that end them.
+//! What long-running commands share: configuration, the way to the store, and the signals that end
+//! them.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -28,8 +29,11 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) fn configure(file: Option<&Path>) -> Result<(Config, Arc<Table>)> {
     let here = Path::new(FILE_HERE);
     let file = file.or_else(|| here.is_file().then_some(here));
-    let config = Config::load(file).map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
-    let table = config.policy().map_err(|faults| anyhow!("the policy table has faults:\n{faults}"))?;
+    let config =
+        Config::load(file).map_err(|faults| anyhow!("the configuration has faults:\n{faults}"))?;
+    let table = config
+        .policy()
+        .map_err(|faults| anyhow!("the policy table has faults:\n{faults}"))?;
     Ok((config, table))
 }
 
@@ -43,7 +47,8 @@ pub(crate) fn raise_open_files() -> usize {
     limit
 }
 
-/// Fits what a worker opens into this limit, and says if it has to do less at once than it is configured to.
+/// Fits what a worker opens into this limit, and says if it has to do less at once than it is
+/// configured to.
 pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
     let wanted = config.worker.concurrency;
     if config.fit_open_files(limit) {
@@ -60,13 +65,15 @@ pub(crate) fn fit_worker(config: &mut Config, limit: usize) {
 /// Writes to standard output. Whoever stops reading has seen enough, and that is no error.
 pub(crate) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(err).context("cannot write to standard output"),
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
+            Err(err).context("cannot write to standard output")
+        }
         _ => Ok(()),
     }
 }
 
-/// Opens the store. Waits for a Redis that is not there yet, as at the start of a cluster; `None` where the wait was
-/// ended by `stop`.
+/// Opens the store. Waits for a Redis that is not there yet, as at the start of a cluster; `None`
+/// where the wait was ended by `stop`.
 pub(crate) async fn open_store(
     config: &Config,
     table: &Table,
@@ -77,8 +84,14 @@ pub(crate) async fn open_store(
     let limits = config.limits(table);
     let mut told = false;
     loop {
-        let open =
-            Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock.clone()).await;
+        let open = Store::open(
+            connections.clone(),
+            &config.redis.prefix,
+            config.redis.shards,
+            limits,
+            clock.clone(),
+        )
+        .await;
         match open {
             Ok(store) => {
                 let store = store.with_places(config.providers.clone(), config.placement.bounds());
@@ -102,16 +115,22 @@ pub(crate) async fn open_store(
     }
 }
 
-/// What a process answers its parent that was told to stop before it was done: as a shell says it of SIGINT.
+/// What a process answers its parent that was told to stop before it was done: as a shell says it
+/// of SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Is cancelled by a second signal.
 static AT_ONCE: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
-/// Runs a command until it is done, or a second signal wants it to end at once. It is dropped then, and with it what would
-/// outlive the process: a Redis of its own.
-pub(crate) async fn run_to_end(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    AT_ONCE.run_until_cancelled(command).await.unwrap_or_else(|| std::process::exit(INTERRUPTED.into()))
+/// Runs a command until it is done, or a second signal wants it to end at once. It is dropped then,
+/// and with it what would outlive the process: a Redis of its own.
+pub(crate) async fn run_to_end(
+    command: impl Future<Output = Result<ExitCode>>,
+) -> Result<ExitCode> {
+    AT_ONCE
+        .run_until_cancelled(command)
+        .await
+        .unwrap_or_else(|| std::process::exit(INTERRUPTED.into()))
 }
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the command at once.
@@ -146,6 +165,11 @@ mod tests {
         let text = format!("{:#}", configure(Some(&file)).unwrap_err());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[1..].iter().all(|line| line.starts_with(&file.display().to_string())), "{text}");
+        assert!(
+            lines[1..]
+                .iter()
+                .all(|line| line.starts_with(&file.display().to_string())),
+            "{text}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! How far a long mode is, on stderr: a line redrawn in place on a terminal, and a line now and then elsewhere.
+//! How far a long mode is, on stderr: a line redrawn in place on a terminal, and a line now and
+//! then elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -23,7 +24,11 @@ pub(crate) struct Progress {
 impl Progress {
     /// Of `all` jobs nothing is done yet.
     pub(crate) fn new(what: impl Into<String>, all: usize) -> Self {
-        Self::draw(what.into(), Some(all as u64), "  {prefix}: {human_pos} of {human_len} {wide_bar} {msg}")
+        Self::draw(
+            what.into(),
+            Some(all as u64),
+            "  {prefix}: {human_pos} of {human_len} {wide_bar} {msg}",
+        )
     }
 
     /// Of so many bytes, where that is known, nothing is done yet.
@@ -37,11 +42,17 @@ impl Progress {
 
     fn draw(what: String, all: Option<u64>, template: &str) -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = all.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
             bar.with_style(style).with_prefix(what.clone())
         });
-        Self { what, all, bar, last_line: Instant::now() }
+        Self {
+            what,
+            all,
+            bar,
+            last_line: Instant::now(),
+        }
     }
 
     /// Shows how many are done, and what else there is to say.
@@ -52,8 +63,15 @@ impl Progress {
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let comma = if besides.is_empty() { "" } else { ", " };
-            let of_all = self.all.map(|all| format!(" of {}", thousands(all))).unwrap_or_default();
-            eprintln!("  {}: {}{of_all}{comma}{besides}", self.what, thousands(done));
+            let of_all = self
+                .all
+                .map(|all| format!(" of {}", thousands(all)))
+                .unwrap_or_default();
+            eprintln!(
+                "  {}: {}{of_all}{comma}{besides}",
+                self.what,
+                thousands(done)
+            );
         }
     }
 }

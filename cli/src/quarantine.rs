@@ -39,25 +39,51 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
             let JobId { account, recipient } = read_job(job)?;
             let path = ["quarantine", recipient.as_str(), "release"];
             let query = [("account", account.to_string())];
-            let call = Call { method: Method::POST, path: &path, query: &query, body: None };
+            let call = Call {
+                method: Method::POST,
+                path: &path,
+                query: &query,
+                body: None,
+            };
             let answer = api.call(call).await?;
-            let described = || format!("{} is due now at {}\n", text(&answer["job"]), text(&answer["destination"]));
-            process::print(&if api.json { format!("{answer}\n") } else { described() })?;
+            let described = || {
+                format!(
+                    "{} is due now at {}\n",
+                    text(&answer["job"]),
+                    text(&answer["destination"])
+                )
+            };
+            process::print(&if api.json {
+                format!("{answer}\n")
+            } else {
+                described()
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn list(answer: &Value) -> String {
-    let jobs = answer["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let jobs = answer["jobs"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if jobs.is_empty() {
         return "no job is in quarantine\n".to_owned();
     }
-    let mut lines = format!("{:<26} {:<6} {:<32} JOB\n", "SINCE", "LAPSES", "DESTINATION");
+    let mut lines = format!(
+        "{:<26} {:<6} {:<32} JOB\n",
+        "SINCE", "LAPSES", "DESTINATION"
+    );
     for job in jobs {
         let (since, destination) = (text(&job["since"]), text(&job["destination"]));
-        let lapses = job["lapses"].as_u64().map_or("?".to_owned(), |lapses| lapses.to_string());
-        lines.push_str(&format!("{since:<26} {lapses:<6} {destination:<32} {}\n", text(&job["job"])));
+        let lapses = job["lapses"]
+            .as_u64()
+            .map_or("?".to_owned(), |lapses| lapses.to_string());
+        lines.push_str(&format!(
+            "{since:<26} {lapses:<6} {destination:<32} {}\n",
+            text(&job["job"])
+        ));
     }
     if let Some(next) = answer["next"].as_str() {
         lines.push_str(&format!("there may be more: --after '{next}'\n"));

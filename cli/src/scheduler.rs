@@ -38,16 +38,25 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     let listener = listener.into_std()?;
     let ready = CancellationToken::new();
     let waiting = TcpListener::from_std(listener.try_clone()?)?;
-    let waiting = tokio::spawn(serve_until_ready(waiting, config.scheduler.clone(), ready.clone()));
+    let waiting = tokio::spawn(serve_until_ready(
+        waiting,
+        config.scheduler.clone(),
+        ready.clone(),
+    ));
     let opened = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await;
     ready.cancel();
     // A client that holds its connection open must not hold us up.
     let _ = timeout(READY_MAX, waiting).await;
-    let Some(store) = opened? else { return Ok(ExitCode::SUCCESS) };
+    let Some(store) = opened? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let listener = TcpListener::from_std(listener)?;
     let scheduler = Scheduler::new(store, table, &config).map_err(|why| anyhow!(why))?;
     tracing::info!(address = %listener.local_addr()?, "scheduler listens");
-    scheduler.serve(listener, stop).await.context("the scheduler failed")?;
+    scheduler
+        .serve(listener, stop)
+        .await
+        .context("the scheduler failed")?;
     tracing::info!("scheduler stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -55,7 +64,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
 /// Listens, or says how to listen elsewhere.
 pub(crate) async fn listen(address: Option<SocketAddr>) -> Result<TcpListener> {
     let address = address.context("scheduler.listen is not set")?;
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another address with --listen, 127.0.0.1:0 say"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another address with --listen, 127.0.0.1:0 say")
+    })
 }

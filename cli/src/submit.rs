@@ -1,4 +1,5 @@
-//! `redeliver submit`: posts the bounces of a file or of standard input, however many, and can go on where it was cut short.
+//! `redeliver submit`: posts the bounces of a file or of standard input, however many, and can go
+//! on where it was cut short.
 
 use std::env;
 use std::fs::File;
@@ -48,11 +49,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
 
-    /// Go on where an earlier run was cut short, as FILE.progress has it: it is there from the first answer until all are in
+    /// Go on where an earlier run was cut short, as FILE.progress has it: it is there from the
+    /// first answer until all are in
     #[arg(long)]
     resume: bool,
 
-    /// Where refused lines go [default: FILE.refused; for standard input submit.refused, where the command is run]
+    /// Where refused lines go [default: FILE.refused; for standard input submit.refused, where the
+    /// command is run]
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
 
@@ -65,7 +68,12 @@ pub(crate) struct Arguments {
     patience: Duration,
 
     /// Offset from UTC of time stamps that name none, as in Postfix's log
-    #[arg(long, default_value = "+00:00", value_name = "OFFSET", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        default_value = "+00:00",
+        value_name = "OFFSET",
+        allow_hyphen_values = true
+    )]
     utc_offset: FixedOffset,
 
     #[command(flatten)]
@@ -105,7 +113,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (source, size): (Box<dyn Read + Send>, Option<u64>) = if from_stdin {
         (Box::new(io::stdin()), None)
     } else {
-        let file = File::open(&arguments.file).with_context(|| format!("cannot read {}", arguments.file.display()))?;
+        let file = File::open(&arguments.file)
+            .with_context(|| format!("cannot read {}", arguments.file.display()))?;
         let size = file.metadata()?.len();
         (Box::new(file), Some(size))
     };
@@ -114,16 +123,33 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else if arguments.resume {
         eprintln!("no earlier run was cut short: starting at the first line");
     }
-    let input = Input::new(source, arguments.format.reader(arguments.utc_offset), done.line);
+    let input = Input::new(
+        source,
+        arguments.format.reader(arguments.utc_offset),
+        done.line,
+    );
     let refused = RefusedLines::new(arguments, from_stdin);
     let bar = Progress::of_bytes("submitting", size);
-    let mut submission = Submission { arguments, done, progress_file, refused, bar };
+    let mut submission = Submission {
+        arguments,
+        done,
+        progress_file,
+        refused,
+        bar,
+    };
     let ended = submission.run(input, &stop).await;
     drop(submission.bar);
     submission.done.report(arguments, &submission.refused)?;
     let go_on = || match &submission.progress_file {
         Some(_) => {
-            format!("go on with: {}", resumed(env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())))
+            format!(
+                "go on with: {}",
+                resumed(
+                    env::args_os()
+                        .skip(1)
+                        .map(|word| word.to_string_lossy().into_owned())
+                )
+            )
         }
         None => "what was answered is in; the rest can be submitted again".to_owned(),
     };
@@ -135,13 +161,26 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(kept) = &submission.progress_file {
         kept.remove();
     }
-    Ok(if submission.done.answers.contains_key("refused") { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if submission.done.answers.contains_key("refused") {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 impl Submission<'_> {
     /// Posts batch by batch, several at once, and notes their answers in the order of the lines.
-    async fn run<R: Read + Send + 'static>(&mut self, input: Input<R>, stop: &CancellationToken) -> Result<()> {
-        let Arguments { api, patience, parallel, .. } = self.arguments;
+    async fn run<R: Read + Send + 'static>(
+        &mut self,
+        input: Input<R>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let Arguments {
+            api,
+            patience,
+            parallel,
+            ..
+        } = self.arguments;
         let batches = stream::unfold(read_ahead(input), async |mut batches| {
             let batch = stop.run_until_cancelled(batches.recv()).await??;
             Some((batch, batches))
@@ -166,19 +205,27 @@ impl Submission<'_> {
                 kept.keep(&self.done)?;
             }
             let sent: u64 = self.done.answers.values().sum();
-            self.bar.show(batch.read, &format!("{} bounces", thousands(sent)));
+            self.bar
+                .show(batch.read, &format!("{} bounces", thousands(sent)));
         }
         Ok(())
     }
 
     fn note(&mut self, item: &Item, answer: &Value) -> Result<()> {
-        let word = answer["answer"].as_str().context("an answer without a word; is --api the right one?")?;
+        let word = answer["answer"]
+            .as_str()
+            .context("an answer without a word; is --api the right one?")?;
         self.done.count(word);
-        if word == "refused" { self.refused.add(item, answer) } else { Ok(()) }
+        if word == "refused" {
+            self.refused.add(item, answer)
+        } else {
+            Ok(())
+        }
     }
 }
 
-/// Reads on a thread of its own, for standard input may let us wait. The process does not wait for it at its end.
+/// Reads on a thread of its own, for standard input may let us wait. The process does not wait for
+/// it at its end.
 fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Result<Batch>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     thread::spawn(move || {
@@ -194,13 +241,27 @@ fn read_ahead<R: Read + Send + 'static>(mut input: Input<R>) -> Receiver<io::Res
 
 /// The answer to each bounce of a batch, with those that hold none refused here.
 async fn answers(api: &Api, batch: &Batch, patience: Duration) -> Result<Vec<Value>> {
-    let bounces: Vec<&[u8]> =
-        batch.items.iter().filter_map(|item| item.bounce.as_ref().ok()).map(Vec::as_slice).collect();
-    let mut answered =
-        if bounces.is_empty() { Vec::new() } else { post::post(api, &bounces, patience).await? }.into_iter();
+    let bounces: Vec<&[u8]> = batch
+        .items
+        .iter()
+        .filter_map(|item| item.bounce.as_ref().ok())
+        .map(Vec::as_slice)
+        .collect();
+    let mut answered = if bounces.is_empty() {
+        Vec::new()
+    } else {
+        post::post(api, &bounces, patience).await?
+    }
+    .into_iter();
     let refused_here = |why: &String| Some(json!({"answer": "refused", "reason": why}));
-    let in_order = batch.items.iter().map(|item| item.bounce.as_ref().map_or_else(refused_here, |_| answered.next()));
-    Ok(in_order.map(|answer| answer.expect("there is an answer per bounce")).collect())
+    let in_order = batch.items.iter().map(|item| {
+        item.bounce
+            .as_ref()
+            .map_or_else(refused_here, |_| answered.next())
+    });
+    Ok(in_order
+        .map(|answer| answer.expect("there is an answer per bounce"))
+        .collect())
 }
 
 /// The command that goes on with this one, as a shell takes it.
@@ -210,9 +271,15 @@ fn resumed(arguments: impl Iterator<Item = String>) -> String {
         true => word,
         false => format!("'{}'", word.replace('\'', "'\\''")),
     };
-    let mut words: Vec<String> = arguments.filter(|word| word != "--resume").map(quoted).collect();
+    let mut words: Vec<String> = arguments
+        .filter(|word| word != "--resume")
+        .map(quoted)
+        .collect();
     // Behind the command, for what stands behind -- is no option.
-    let command = words.iter().position(|word| word == "submit").map_or(words.len(), |at| at + 1);
+    let command = words
+        .iter()
+        .position(|word| word == "submit")
+        .map_or(words.len(), |at| at + 1);
     words.insert(command, "--resume".to_owned());
     format!("redeliver {}", words.join(" "))
 }
@@ -240,12 +307,22 @@ struct RefusedLines {
 impl RefusedLines {
     fn new(arguments: &Arguments, from_stdin: bool) -> Self {
         let beside = || {
-            let mut path = if from_stdin { "submit".into() } else { arguments.file.as_os_str().to_owned() };
+            let mut path = if from_stdin {
+                "submit".into()
+            } else {
+                arguments.file.as_os_str().to_owned()
+            };
             path.push(".refused");
             PathBuf::from(path)
         };
         let path = arguments.refused.clone().unwrap_or_else(beside);
-        Self { path, append: arguments.resume, file: None, length: 0, count: 0 }
+        Self {
+            path,
+            append: arguments.resume,
+            file: None,
+            length: 0,
+            count: 0,
+        }
     }
 
     fn add(&mut self, item: &Item, answer: &Value) -> Result<()> {
@@ -257,7 +334,9 @@ impl RefusedLines {
                 .append(self.append)
                 .truncate(!self.append)
                 .open(&self.path)
-                .with_context(|| format!("cannot write {path}; name another file with --refused"))?;
+                .with_context(|| {
+                    format!("cannot write {path}; name another file with --refused")
+                })?;
             self.length = opened.metadata()?.len();
             self.file = Some(opened);
         }
@@ -266,13 +345,17 @@ impl RefusedLines {
         if let Err(err) = file.write_all(&line) {
             // A part of a line would become one with the next.
             let _ = file.set_len(self.length);
-            return Err(err)
-                .with_context(|| format!("cannot write {path}; make room, or name another file with --refused"));
+            return Err(err).with_context(|| {
+                format!("cannot write {path}; make room, or name another file with --refused")
+            });
         }
         self.length += line.len() as u64;
         self.count += 1;
         if self.count <= SHOWN {
-            let field = answer["field"].as_str().map(|field| format!("{field}: ")).unwrap_or_default();
+            let field = answer["field"]
+                .as_str()
+                .map(|field| format!("{field}: "))
+                .unwrap_or_default();
             eprintln!("line {}: {field}{}", item.line, text(&answer["reason"]));
         }
         Ok(())
@@ -289,17 +372,40 @@ impl Done {
         let sent: u64 = self.answers.values().sum();
         let mut out = io::stdout().lock();
         if arguments.api.json {
-            writeln!(out, "{}", json!({"bounces": sent, "answers": self.answers, "line": self.line}))?;
+            writeln!(
+                out,
+                "{}",
+                json!({"bounces": sent, "answers": self.answers, "line": self.line})
+            )?;
         } else {
-            let each: Vec<_> = self.answers.iter().map(|(word, n)| format!("{} {word}", thousands(*n))).collect();
+            let each: Vec<_> = self
+                .answers
+                .iter()
+                .map(|(word, n)| format!("{} {word}", thousands(*n)))
+                .collect();
             let colon = if each.is_empty() { "" } else { ": " };
-            writeln!(out, "{} bounces{colon}{}.", thousands(sent), each.join(", "))?;
+            writeln!(
+                out,
+                "{} bounces{colon}{}.",
+                thousands(sent),
+                each.join(", ")
+            )?;
         }
         if refused.count > 0 {
-            let lines = if refused.count == 1 { "line is" } else { "lines are" };
-            eprintln!("{} refused {lines} in {}", thousands(refused.count), refused.path.display());
+            let lines = if refused.count == 1 {
+                "line is"
+            } else {
+                "lines are"
+            };
+            eprintln!(
+                "{} refused {lines} in {}",
+                thousands(refused.count),
+                refused.path.display()
+            );
             if refused.count > SHOWN {
-                eprintln!("why is said of the first {SHOWN} alone; submit that file to be told of the next ones");
+                eprintln!(
+                    "why is said of the first {SHOWN} alone; submit that file to be told of the next ones"
+                );
             }
         }
         match arguments.format {
@@ -327,12 +433,27 @@ mod tests {
     #[test]
     fn what_goes_on_is_the_same_command_with_resume() {
         for (words, command) in [
-            (&["submit", "mail.log"] as &[&str], "redeliver submit --resume mail.log"),
-            (&["submit", "--format", "postfix", "--resume", "a b"], "redeliver submit --resume --format postfix 'a b'"),
-            (&["-c", "submit.toml", "submit", "x"], "redeliver -c submit.toml submit --resume x"),
-            (&["-c", "x;y", "submit", "it's", ""], r"redeliver -c 'x;y' submit --resume 'it'\''s' ''"),
+            (
+                &["submit", "mail.log"] as &[&str],
+                "redeliver submit --resume mail.log",
+            ),
+            (
+                &["submit", "--format", "postfix", "--resume", "a b"],
+                "redeliver submit --resume --format postfix 'a b'",
+            ),
+            (
+                &["-c", "submit.toml", "submit", "x"],
+                "redeliver -c submit.toml submit --resume x",
+            ),
+            (
+                &["-c", "x;y", "submit", "it's", ""],
+                r"redeliver -c 'x;y' submit --resume 'it'\''s' ''",
+            ),
         ] {
-            assert_eq!(resumed(words.iter().map(|word| (*word).to_owned())), command);
+            assert_eq!(
+                resumed(words.iter().map(|word| (*word).to_owned())),
+                command
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `redeliver token`: makes tokens for the API. They are kept nowhere; the line that the scheduler gets has a hash of one.
+//! `redeliver token`: makes tokens for the API. They are kept nowhere; the line that the scheduler
+//! gets has a hash of one.
 
 use std::process::ExitCode;
 
@@ -61,10 +62,19 @@ fn example(scopes: &[Scope]) -> &'static str {
 /// A new token, and what its bearer is granted.
 pub(crate) fn make(name: &str, scopes: Vec<Scope>, rate: Option<f64>) -> Result<(String, Grant)> {
     let mut chance = [0; 32];
-    SystemRandom::new().fill(&mut chance).map_err(|_| anyhow!("the system has no random numbers"))?;
+    SystemRandom::new()
+        .fill(&mut chance)
+        .map_err(|_| anyhow!("the system has no random numbers"))?;
     let token = token_of(chance);
-    let grant = Grant { name: name.to_owned(), scopes, hash: TokenHash::of(&token), rate };
+    let grant = Grant {
+        name: name.to_owned(),
+        scopes,
+        hash: TokenHash::of(&token),
+        rate,
+    };
     // What cannot be read back must not be handed out.
-    Grant::parse(&grant.to_string()).map_err(|why| anyhow!(why)).context("no such token can be made")?;
+    Grant::parse(&grant.to_string())
+        .map_err(|why| anyhow!(why))
+        .context("no such token can be made")?;
     Ok((token, grant))
 }

@@ -27,7 +27,12 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     log::start(&config.log);
     process::fit_worker(&mut config, process::raise_open_files());
     let logs = |route: &Route| matches!(route.sender, SenderSettings::Log);
-    if config.routes.iter().any(|route| route.name == config.worker.route && logs(route)) && !arguments.allow_log {
+    if config
+        .routes
+        .iter()
+        .any(|route| route.name == config.worker.route && logs(route))
+        && !arguments.allow_log
+    {
         bail!(
             "the default route \"{}\" only logs mail and counts it as delivered; configure a [[route]] with \
              sender = \"smtp\" of that name, or start with --allow-log",
@@ -35,13 +40,20 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
         );
     }
     let stop = process::stop_on_signal()?;
-    let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await? else {
+    let Some(store) = process::open_store(&config, &table, Arc::new(SystemClock), &stop).await?
+    else {
         return Ok(ExitCode::SUCCESS);
     };
-    tracing::info!(concurrency = config.worker.concurrency, routes = config.routes.len(), "worker works");
+    tracing::info!(
+        concurrency = config.worker.concurrency,
+        routes = config.routes.len(),
+        "worker works"
+    );
     let contents = Contents::from_config(&config.content).map_err(|why| anyhow!(why))?;
     let routes = Routes::from_config(&config, store.clock()).map_err(|why| anyhow!(why))?;
-    Worker::new(store, routes, contents, table, config.worker).run(stop).await;
+    Worker::new(store, routes, contents, table, config.worker)
+        .run(stop)
+        .await;
     tracing::info!("worker stopped");
     Ok(ExitCode::SUCCESS)
 }

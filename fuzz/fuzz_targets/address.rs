@@ -1,4 +1,5 @@
-//! Addresses: never a panic, and one canonical form that reads as itself and is redacted where it is printed.
+//! Addresses: never a panic, and one canonical form that reads as itself and is redacted where it
+//! is printed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Reports that come as mail: never a panic, bounded, every name on one line, and no failure that says success.
+//! Reports that come as mail: never a panic, bounded, every name on one line, and no failure that
+//! says success.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

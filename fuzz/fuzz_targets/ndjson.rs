@@ -1,4 +1,5 @@
-//! NDJSON and log lines: never a panic, the same lines however the bytes arrive, and records that read back.
+//! NDJSON and log lines: never a panic, the same lines however the bytes arrive, and records that
+//! read back.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Replies: never a panic, bounded, on one line, and code and status the same when printed and read again.
+//! Replies: never a panic, bounded, on one line, and code and status the same when printed and read
+//! again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

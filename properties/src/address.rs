@@ -1,4 +1,5 @@
-//! Addresses: one canonical form, which reads as itself, fits into an envelope, and is redacted where it is printed.
+//! Addresses: one canonical form, which reads as itself, fits into an envelope, and is redacted
+//! where it is printed.
 
 use domain::account::Account;
 use domain::address::{Address, MAX_ADDRESS, MAX_LOCAL};
@@ -22,25 +23,54 @@ pub fn hold_of(bytes: &[u8]) {
 /// What holds of every address.
 pub(crate) fn hold_of_address(address: &Address) {
     let canonical = address.as_str();
-    assert!(canonical.len() <= MAX_ADDRESS && address.local().len() <= MAX_LOCAL, "{canonical:?}");
-    assert!(is_one_line(canonical) && canonical == canonical.trim(), "{canonical:?}");
-    assert_eq!(format!("{}@{}", address.local(), address.domain()), canonical);
+    assert!(
+        canonical.len() <= MAX_ADDRESS && address.local().len() <= MAX_LOCAL,
+        "{canonical:?}"
+    );
+    assert!(
+        is_one_line(canonical) && canonical == canonical.trim(),
+        "{canonical:?}"
+    );
+    assert_eq!(
+        format!("{}@{}", address.local(), address.domain()),
+        canonical
+    );
     let literal = address.domain().starts_with('[');
-    let ascii = address.domain().bytes().all(|b| b.is_ascii_graphic() && (literal || !b.is_ascii_uppercase()));
-    assert!(ascii && !address.domain().contains(['@', '<', '>', '"', '\\', '/']), "{canonical:?}");
+    let ascii = address
+        .domain()
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && (literal || !b.is_ascii_uppercase()));
+    assert!(
+        ascii && !address.domain().contains(['@', '<', '>', '"', '\\', '/']),
+        "{canonical:?}"
+    );
 
     for spelling in [canonical.to_owned(), format!(" <{canonical}> ")] {
-        assert_eq!(Address::parse(&spelling).as_ref(), Ok(address), "{spelling:?} is another address");
+        assert_eq!(
+            Address::parse(&spelling).as_ref(),
+            Ok(address),
+            "{spelling:?} is another address"
+        );
     }
-    assert_eq!(Address::from_canonical(canonical).as_ref(), Ok(address), "{canonical:?}");
+    assert_eq!(
+        Address::from_canonical(canonical).as_ref(),
+        Ok(address),
+        "{canonical:?}"
+    );
 
     // The account ends at the first slash, whatever the address has.
-    let id = JobId { account: Account::default(), recipient: address.clone() };
+    let id = JobId {
+        account: Account::default(),
+        recipient: address.clone(),
+    };
     for read in [JobId::parse(&id.key()), JobId::from_key(&id.key())] {
         assert_eq!(read.as_ref(), Ok(&id), "{canonical:?}");
     }
 
     let shown = address.to_string();
     let local = shown.strip_suffix(&format!("…@{}", address.domain()));
-    assert!(local.is_some_and(|local| local.chars().count() <= 1), "{shown:?} shows more than the first letter");
+    assert!(
+        local.is_some_and(|local| local.chars().count() <= 1),
+        "{shown:?} shows more than the first letter"
+    );
 }

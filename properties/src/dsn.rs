@@ -1,4 +1,5 @@
-//! Reports that come as mail: within bounds, names on one line, and never a failure that says success.
+//! Reports that come as mail: within bounds, names on one line, and never a failure that says
+//! success.
 
 use domain::status::StatusClass;
 use reports::bounds::{MAX_DIAGNOSTIC, MAX_NAME, MAX_RECIPIENTS};
@@ -19,24 +20,47 @@ pub fn hold_of(bytes: &[u8]) {
     report.recipients.iter().for_each(hold_of_recipient);
 
     let failed = report.recipients.iter().any(Recipient::has_failed);
-    assert_eq!(report.kind == Kind::Failed, failed, "who has failed makes the kind: {report:?}");
-    assert!(report.kind != Kind::None || report.recipients.is_empty(), "what is no report says nothing of anybody");
+    assert_eq!(
+        report.kind == Kind::Failed,
+        failed,
+        "who has failed makes the kind: {report:?}"
+    );
+    assert!(
+        report.kind != Kind::None || report.recipients.is_empty(),
+        "what is no report says nothing of anybody"
+    );
 
-    let ids = [&report.envelope_id, &report.message_id].into_iter().flatten();
+    let ids = [&report.envelope_id, &report.message_id]
+        .into_iter()
+        .flatten();
     for name in ids.chain(&report.original_to).chain(&report.came_to) {
         hold_of_name(name);
     }
 
     if bytes.len() > MAX_BYTES {
-        assert_eq!(Report::read(&bytes[..MAX_BYTES]), report, "what is beyond the bound is not read");
+        assert_eq!(
+            Report::read(&bytes[..MAX_BYTES]),
+            report,
+            "what is beyond the bound is not read"
+        );
     }
-    assert_eq!(mailbox::messages(bytes).concat(), bytes, "a mailbox file is its messages");
+    assert_eq!(
+        mailbox::messages(bytes).concat(),
+        bytes,
+        "a mailbox file is its messages"
+    );
 }
 
 fn hold_of_recipient(recipient: &Recipient) {
     hold_of_reply(&recipient.reply);
-    assert!(recipient.diagnostic.len() <= MAX_DIAGNOSTIC && is_one_line(&recipient.diagnostic), "{recipient:?}");
-    for name in [&recipient.original, &recipient.last, &recipient.remote_mta].into_iter().flatten() {
+    assert!(
+        recipient.diagnostic.len() <= MAX_DIAGNOSTIC && is_one_line(&recipient.diagnostic),
+        "{recipient:?}"
+    );
+    for name in [&recipient.original, &recipient.last, &recipient.remote_mta]
+        .into_iter()
+        .flatten()
+    {
         hold_of_name(name);
     }
     if recipient.has_failed() {
@@ -48,5 +72,8 @@ fn hold_of_recipient(recipient: &Recipient) {
 
 /// What someone else chose is not empty, within bounds, and on one line.
 fn hold_of_name(name: &str) {
-    assert!(!name.trim().is_empty() && name.len() <= MAX_NAME && is_one_line(name), "{name:?}");
+    assert!(
+        !name.trim().is_empty() && name.len() <= MAX_NAME && is_one_line(name),
+        "{name:?}"
+    );
 }

@@ -1,12 +1,13 @@
-//! LMTP: each command has one reply, which is well-formed whatever was said, and content is read for recipients alone, within the
-//! bound on their number.
+//! LMTP: each command has one reply, which is well-formed whatever was said, and content is read
+//! for recipients alone, within the bound on their number.
 
 use scheduler::intake::lmtp::dialogue::{Dialogue, Line, Next};
 
 /// How many recipients a transaction may have here.
 const RECIPIENTS_MAX: usize = 3;
 
-/// Reads any bytes as what a client says, line by line. One in three recipients is expected by nobody.
+/// Reads any bytes as what a client says, line by line. One in three recipients is expected by
+/// nobody.
 ///
 /// # Panics
 /// Where something does not hold of an answer.
@@ -14,26 +15,45 @@ pub fn hold_of(bytes: &[u8]) {
     let mut dialogue = Dialogue::new("lmtp.example", 1 << 10, RECIPIENTS_MAX);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         // Lines that break off are what the connection has at its end.
-        let line = if line.len() > 2_048 { Line::TooLong } else { Line::Whole(line.to_vec()) };
-        match dialogue.next(&line, |address| if address.len() % 3 == 1 { Err("nobody") } else { Ok(()) }) {
+        let line = if line.len() > 2_048 {
+            Line::TooLong
+        } else {
+            Line::Whole(line.to_vec())
+        };
+        match dialogue.next(&line, |address| {
+            if address.len() % 3 == 1 {
+                Err("nobody")
+            } else {
+                Ok(())
+            }
+        }) {
             Next::Say(reply) => hold_of_reply(&reply),
             Next::Content => {
                 let recipients = dialogue.end_transaction();
-                assert!((1..=RECIPIENTS_MAX).contains(&recipients.len()), "{recipients:?}");
+                assert!(
+                    (1..=RECIPIENTS_MAX).contains(&recipients.len()),
+                    "{recipients:?}"
+                );
             }
             Next::Leave(reply) => return hold_of_reply(reply),
         }
     }
 }
 
-/// A reply as RFC 5321, section 4.2, has it: the same code on each line, and a space behind it on the last alone.
+/// A reply as RFC 5321, section 4.2, has it: the same code on each line, and a space behind it on
+/// the last alone.
 fn hold_of_reply(reply: &str) {
     let lines: Vec<&str> = reply.split("\r\n").collect();
     for (n, line) in lines.iter().enumerate() {
         let ends = if n + 1 == lines.len() { ' ' } else { '-' };
-        assert!(line.len() <= 510 && !line.contains(char::is_control), "{reply:?}");
         assert!(
-            line.starts_with(['2', '4', '5']) && line[..3] == reply[..3] && line[3..].starts_with(ends),
+            line.len() <= 510 && !line.contains(char::is_control),
+            "{reply:?}"
+        );
+        assert!(
+            line.starts_with(['2', '4', '5'])
+                && line[..3] == reply[..3]
+                && line[3..].starts_with(ends),
             "{reply:?}"
         );
     }

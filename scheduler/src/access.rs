@@ -1,5 +1,6 @@
-//! Who may use the API: bearer tokens with scopes (RFC 6750), known by their hashes, from the configuration and from a file
-//! that is read again when it changes. Each token has its own rate, if any, at each scheduler.
+//! Who may use the API: bearer tokens with scopes (RFC 6750), known by their hashes, from the
+//! configuration and from a file that is read again when it changes. Each token has its own rate,
+//! if any, at each scheduler.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -44,7 +45,8 @@ struct Bearer {
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     saved: f64,
-    /// By [`Clock::running`], because a clock that is set back must not keep tokens from being saved up.
+    /// By [`Clock::running`], because a clock that is set back must not keep tokens from being
+    /// saved up.
     at: Duration,
 }
 
@@ -54,14 +56,23 @@ impl Access {
     /// # Errors
     /// Where the file of tokens cannot be read; the text says what is wrong with which line.
     pub fn from_config(settings: &config::Access, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        let access = Self { settings: settings.clone(), clock, bearers: RwLock::default() };
-        let text = access.settings.tokens_file.as_deref().map(read_file).transpose()?;
+        let access = Self {
+            settings: settings.clone(),
+            clock,
+            bearers: RwLock::default(),
+        };
+        let text = access
+            .settings
+            .tokens_file
+            .as_deref()
+            .map(read_file)
+            .transpose()?;
         access.take(text.as_deref().unwrap_or_default())?;
         Ok(access)
     }
 
-    /// Whether a scheduler with these settings may listen there: on loopback always, elsewhere only with tokens, or where
-    /// somebody has said that it is meant to be open.
+    /// Whether a scheduler with these settings may listen there: on loopback always, elsewhere only
+    /// with tokens, or where somebody has said that it is meant to be open.
     ///
     /// # Errors
     /// Where not; the text says what to set.
@@ -83,27 +94,49 @@ impl Access {
     /// Looks at a request.
     fn check(&self, scope: Scope, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(header) = headers.get(AUTHORIZATION) else {
-            return if self.is_open() { Ok(()) } else { Err(Problem::unauthorized(NO_TOKEN, CHALLENGE)) };
+            return if self.is_open() {
+                Ok(())
+            } else {
+                Err(Problem::unauthorized(NO_TOKEN, CHALLENGE))
+            };
         };
         if !self.settings.has_tokens() {
             return Ok(());
         }
         let bearer = header.to_str().ok().and_then(|text| {
             let (scheme, token) = text.split_once(' ').filter(|_| text.len() <= TOKEN_MAX)?;
-            let hash = scheme.eq_ignore_ascii_case("bearer").then(|| TokenHash::of(token.trim()))?;
-            self.bearers.read().unwrap_or_else(PoisonError::into_inner).get(&hash).cloned()
+            let hash = scheme
+                .eq_ignore_ascii_case("bearer")
+                .then(|| TokenHash::of(token.trim()))?;
+            self.bearers
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&hash)
+                .cloned()
         });
-        let Some(bearer) = bearer else { return Err(Problem::unauthorized(WRONG_TOKEN, CHALLENGE_WRONG)) };
+        let Some(bearer) = bearer else {
+            return Err(Problem::unauthorized(WRONG_TOKEN, CHALLENGE_WRONG));
+        };
         if let Some(rate) = bearer.grant.rate.or(self.settings.rate) {
-            bearer.take_one(rate, self.clock.running()).map_err(|wait| {
-                let detail = format!("{} requests per second are granted to {}", rate, bearer.grant.name);
-                Problem::too_many(detail, wait)
-            })?;
+            bearer
+                .take_one(rate, self.clock.running())
+                .map_err(|wait| {
+                    let detail = format!(
+                        "{} requests per second are granted to {}",
+                        rate, bearer.grant.name
+                    );
+                    Problem::too_many(detail, wait)
+                })?;
         }
         if bearer.grant.scopes.contains(&scope) {
             return Ok(());
         }
-        let has: Vec<&str> = bearer.grant.scopes.iter().map(|scope| scope.as_str()).collect();
+        let has: Vec<&str> = bearer
+            .grant
+            .scopes
+            .iter()
+            .map(|scope| scope.as_str())
+            .collect();
         let (needed, has) = (scope.as_str(), has.join(", "));
         Err(Problem::forbidden(format!(
             "this needs a token with the scope {needed}; that of {} has {has}",
@@ -111,48 +144,75 @@ impl Access {
         )))
     }
 
-    /// Takes over the grants of a file's text beside those of the configuration. Who was known keeps what it has saved up.
+    /// Takes over the grants of a file's text beside those of the configuration. Who was known
+    /// keeps what it has saved up.
     fn take(&self, text: &str) -> Result<(), String> {
         let grants = Grant::parse_all(text).map_err(|faults| faults.join("; "))?;
         let now = self.clock.running();
         let mut bearers = self.bearers.write().unwrap_or_else(PoisonError::into_inner);
-        let new = self.settings.tokens.iter().cloned().chain(grants).map(|grant| {
-            let known = bearers.get(&grant.hash).filter(|known| known.grant == grant).cloned();
-            let bearer = || {
-                let saved = burst(grant.rate.or(self.settings.rate).unwrap_or_default());
-                Arc::new(Bearer { bucket: Mutex::new(Bucket { saved, at: now }), grant: grant.clone() })
-            };
-            (grant.hash, known.unwrap_or_else(bearer))
-        });
+        let new = self
+            .settings
+            .tokens
+            .iter()
+            .cloned()
+            .chain(grants)
+            .map(|grant| {
+                let known = bearers
+                    .get(&grant.hash)
+                    .filter(|known| known.grant == grant)
+                    .cloned();
+                let bearer = || {
+                    let saved = burst(grant.rate.or(self.settings.rate).unwrap_or_default());
+                    Arc::new(Bearer {
+                        bucket: Mutex::new(Bucket { saved, at: now }),
+                        grant: grant.clone(),
+                    })
+                };
+                (grant.hash, known.unwrap_or_else(bearer))
+            });
         *bearers = new.collect();
         Ok(())
     }
 
-    /// Reads the file of tokens again whenever it changes, until `stop` is cancelled. One that cannot be read, or has a fault,
-    /// changes nothing.
+    /// Reads the file of tokens again whenever it changes, until `stop` is cancelled. One that
+    /// cannot be read, or has a fault, changes nothing.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let Some(path) = self.settings.tokens_file.clone() else { return };
+        let Some(path) = self.settings.tokens_file.clone() else {
+            return;
+        };
         let mut last = None;
-        while stop.run_until_cancelled(sleep(self.clock.real(LOOK).max(Duration::from_millis(10)))).await.is_some() {
+        while stop
+            .run_until_cancelled(sleep(self.clock.real(LOOK).max(Duration::from_millis(10))))
+            .await
+            .is_some()
+        {
             let path: PathBuf = path.clone();
-            let text =
-                tokio::task::spawn_blocking(move || read_file(&path)).await.unwrap_or_else(|_| Err(String::new()));
+            let text = tokio::task::spawn_blocking(move || read_file(&path))
+                .await
+                .unwrap_or_else(|_| Err(String::new()));
             if last.as_ref() == Some(&text) {
                 continue;
             }
-            let taken = text.as_ref().map_err(String::clone).and_then(|text| self.take(text));
+            let taken = text
+                .as_ref()
+                .map_err(String::clone)
+                .and_then(|text| self.take(text));
             match taken {
-                Ok(()) if last.is_some() => tracing::info!("access.tokens_file has changed and is in force"),
+                Ok(()) if last.is_some() => {
+                    tracing::info!("access.tokens_file has changed and is in force");
+                }
                 Ok(()) => {}
-                Err(why) => tracing::error!(why, "access.tokens_file has a fault; what it said before stays in force"),
+                Err(why) => tracing::error!(
+                    why,
+                    "access.tokens_file has a fault; what it said before stays in force"
+                ),
             }
             last = Some(text);
         }
     }
 }
 
-const NO_TOKEN: &str =
-    "this needs a token: send the header \"Authorization: Bearer …\"; `redeliver token new` makes one";
+const NO_TOKEN: &str = "this needs a token: send the header \"Authorization: Bearer …\"; `redeliver token new` makes one";
 const WRONG_TOKEN: &str = "nobody here knows this token; it may have been taken back";
 const CHALLENGE: &str = "Bearer realm=\"redeliver\"";
 const CHALLENGE_WRONG: &str = "Bearer realm=\"redeliver\", error=\"invalid_token\"";
@@ -174,11 +234,15 @@ impl Bearer {
     /// Takes one request; where none is saved up, how long that takes.
     fn take_one(&self, rate: f64, now: Duration) -> Result<(), Duration> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = (bucket.saved + now.saturating_sub(bucket.at).as_secs_f64() * rate).min(burst(rate));
+        let saved =
+            (bucket.saved + now.saturating_sub(bucket.at).as_secs_f64() * rate).min(burst(rate));
         if saved < 1.0 {
             return Err(Duration::from_secs_f64((1.0 - saved) / rate));
         }
-        *bucket = Bucket { saved: saved - 1.0, at: now };
+        *bucket = Bucket {
+            saved: saved - 1.0,
+            at: now,
+        };
         Ok(())
     }
 }

@@ -113,10 +113,12 @@ pub(crate) async fn no_room() -> Problem {
     )
 }
 
-/// All routes, each with the scope that it takes. Hooks prove themselves, and whoever watches the process need not.
+/// All routes, each with the scope that it takes. Hooks prove themselves, and whoever watches the
+/// process need not.
 pub fn router(api: Api) -> Router {
-    let guarded =
-        |scope, routes: Router<Api>| routes.route_layer(from_fn_with_state((api.access.clone(), scope), guard));
+    let guarded = |scope, routes: Router<Api>| {
+        routes.route_layer(from_fn_with_state((api.access.clone(), scope), guard))
+    };
     let ingest = Router::new()
         .route("/v1/bounces", post(bounces::post))
         .route("/v1/dsn", post(dsn::post))
@@ -130,20 +132,40 @@ pub fn router(api: Api) -> Router {
         .route("/v1/hooks", get(hooks::list))
         .route("/v1/events", get(events::get));
     let admin = Router::new()
-        .route("/v1/addresses/{address}/suppress", post(addresses::suppress))
-        .route("/v1/addresses/{address}/reinstate", post(addresses::reinstate))
-        .route("/v1/destinations/{name}/hold", put(destinations::hold).delete(destinations::release))
-        .route("/v1/destinations/{name}/limits", put(destinations::limit).delete(destinations::unlimit))
-        .route("/v1/quarantine/{address}/release", post(quarantine::release));
+        .route(
+            "/v1/addresses/{address}/suppress",
+            post(addresses::suppress),
+        )
+        .route(
+            "/v1/addresses/{address}/reinstate",
+            post(addresses::reinstate),
+        )
+        .route(
+            "/v1/destinations/{name}/hold",
+            put(destinations::hold).delete(destinations::release),
+        )
+        .route(
+            "/v1/destinations/{name}/limits",
+            put(destinations::limit).delete(destinations::unlimit),
+        )
+        .route(
+            "/v1/quarantine/{address}/release",
+            post(quarantine::release),
+        );
     Router::new()
         // Handlers bound what they read themselves, for a stream may be of any length.
         .merge(guarded(Scope::Ingest, ingest).layer(DefaultBodyLimit::disable()))
         .merge(guarded(Scope::Read, read))
         .merge(guarded(Scope::Admin, admin))
-        .route("/v1/hooks/{service}", post(hooks::post).layer(DefaultBodyLimit::disable()))
+        .route(
+            "/v1/hooks/{service}",
+            post(hooks::post).layer(DefaultBodyLimit::disable()),
+        )
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .fallback(async || Problem::not_found("there is nothing at this path; the API is below /v1"))
+        .fallback(async || {
+            Problem::not_found("there is nothing at this path; the API is below /v1")
+        })
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .with_state(api)
 }

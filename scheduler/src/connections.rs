@@ -46,7 +46,12 @@ impl Places {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(DESCRIPTORS, |(soft, _)| soft);
         let max = settings.max_for(descriptors);
         let per_peer = settings.per_peer_of(max);
-        Self { max, per_peer, reserve: RESERVE, trusted: settings.trusted_proxies.clone() }
+        Self {
+            max,
+            per_peer,
+            reserve: RESERVE,
+            trusted: settings.trusted_proxies.clone(),
+        }
     }
 }
 
@@ -107,7 +112,10 @@ pub struct UnderWay(Arc<Seat>);
 impl Gate {
     /// One for so many connections.
     pub fn new(places: Places) -> Arc<Self> {
-        Arc::new(Self { places, state: Mutex::default() })
+        Arc::new(Self {
+            places,
+            state: Mutex::default(),
+        })
     }
 
     /// The place of a new connection from this address, which is idle at first; `None` if there is
@@ -115,9 +123,17 @@ impl Gate {
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Seat>> {
         let address = address.to_canonical();
         let peer = peer(address);
-        let has_limit = !self.places.trusted.iter().any(|network| network.contains(&address));
+        let has_limit = !self
+            .places
+            .trusted
+            .iter()
+            .any(|network| network.contains(&address));
         let mut state = self.state();
-        let is_crowded = has_limit && state.peers.get(&peer).is_some_and(|count| *count >= self.places.per_peer);
+        let is_crowded = has_limit
+            && state
+                .peers
+                .get(&peer)
+                .is_some_and(|count| *count >= self.places.per_peer);
         let has_room = if is_crowded {
             state.make_room(|idle| idle.peer == peer)
         } else {
@@ -132,7 +148,13 @@ impl Gate {
         if has_room {
             state.taken += 1;
             *state.peers.entry(peer).or_default() += 1;
-            state.idle.insert(number, Idle { peer, leave: leave.clone() });
+            state.idle.insert(
+                number,
+                Idle {
+                    peer,
+                    leave: leave.clone(),
+                },
+            );
         } else {
             if state.reserve.len() >= self.places.reserve
                 && let Some((_, oldest)) = state.reserve.pop_first()
@@ -142,7 +164,14 @@ impl Gate {
             state.reserve.insert(number, leave.clone());
         }
         let (number, steps) = (number.into(), AtomicU64::new(0));
-        Some(Arc::new(Seat { gate: self.clone(), peer, number, is_reserve: !has_room, leave, steps }))
+        Some(Arc::new(Seat {
+            gate: self.clone(),
+            peer,
+            number,
+            is_reserve: !has_room,
+            leave,
+            steps,
+        }))
     }
 
     /// Makes the connection leave that has been idle for longest. False if there is none.
@@ -158,7 +187,12 @@ impl Gate {
 impl State {
     /// Frees the place of the connection that has been idle for longest among those that fit.
     fn make_room(&mut self, fits: impl Fn(&Idle) -> bool) -> bool {
-        let Some(number) = self.idle.iter().find(|(_, idle)| fits(idle)).map(|(number, _)| *number) else {
+        let Some(number) = self
+            .idle
+            .iter()
+            .find(|(_, idle)| fits(idle))
+            .map(|(number, _)| *number)
+        else {
             return false;
         };
         let idle = self.idle.remove(&number).expect("it was found there");
@@ -192,7 +226,10 @@ impl Seat {
     /// A request begins to be answered.
     pub fn begin(self: &Arc<Self>) -> UnderWay {
         self.advance(Step::UnderWay);
-        self.gate.state().idle.remove(&self.number.load(Ordering::Relaxed));
+        self.gate
+            .state()
+            .idle
+            .remove(&self.number.load(Ordering::Relaxed));
         UnderWay(self.clone())
     }
 
@@ -231,7 +268,13 @@ impl Seat {
         state.number += 1;
         let number = state.number;
         self.number.store(number, Ordering::Relaxed);
-        state.idle.insert(number, Idle { peer: self.peer, leave: self.leave.clone() });
+        state.idle.insert(
+            number,
+            Idle {
+                peer: self.peer,
+                leave: self.leave.clone(),
+            },
+        );
     }
 }
 
@@ -261,7 +304,9 @@ impl Drop for Seat {
 fn peer(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
-        IpAddr::V6(_) => IpNet::new(address, PEER_PREFIX_V6).map_or(address, |network| network.network()),
+        IpAddr::V6(_) => {
+            IpNet::new(address, PEER_PREFIX_V6).map_or(address, |network| network.network())
+        }
     }
 }
 
@@ -270,7 +315,12 @@ mod tests {
     use super::*;
 
     fn gate(max: usize, per_peer: usize, reserve: usize) -> Arc<Gate> {
-        Gate::new(Places { max, per_peer, reserve, trusted: vec!["10.0.0.0/8".parse().unwrap()] })
+        Gate::new(Places {
+            max,
+            per_peer,
+            reserve,
+            trusted: vec!["10.0.0.0/8".parse().unwrap()],
+        })
     }
 
     fn from(gate: &Arc<Gate>, address: &str) -> Option<Arc<Seat>> {
@@ -280,19 +330,28 @@ mod tests {
     #[test]
     fn the_connection_that_has_been_idle_for_longest_gives_its_place_up() {
         let gate = gate(3, 3, 0);
-        let seats: Vec<_> = (1..=3).map(|n| from(&gate, &format!("192.0.2.{n}")).unwrap()).collect();
+        let seats: Vec<_> = (1..=3)
+            .map(|n| from(&gate, &format!("192.0.2.{n}")).unwrap())
+            .collect();
         // The first one has been busy, so the second has been idle for longest.
         drop(seats[0].begin());
         let fourth = from(&gate, "192.0.2.4").unwrap();
         let gone: Vec<bool> = seats.iter().map(|seat| seat.leave.is_cancelled()).collect();
         assert_eq!(gone, [false, true, false]);
-        let busy: Vec<_> = [&seats[0], &seats[2], &fourth].map(Seat::begin).into_iter().collect();
+        let busy: Vec<_> = [&seats[0], &seats[2], &fourth]
+            .map(Seat::begin)
+            .into_iter()
+            .collect();
         assert!(from(&gate, "192.0.2.5").is_none(), "nobody is idle");
         drop(busy);
         assert!(from(&gate, "192.0.2.5").is_some());
         drop((seats, fourth));
         let state = gate.state();
-        assert_eq!((state.taken, state.peers.len(), state.idle.len()), (0, 0, 0), "all places are free again");
+        assert_eq!(
+            (state.taken, state.peers.len(), state.idle.len()),
+            (0, 0, 0),
+            "all places are free again"
+        );
     }
 
     #[test]
@@ -304,7 +363,9 @@ mod tests {
         assert!(seats[0].leave.is_cancelled() && !other.leave.is_cancelled());
         let busy = [seats[1].begin(), third.begin()];
         assert!(from(&gate, "192.0.2.1").is_none());
-        let of_one_network: Vec<_> = (1..=2).filter_map(|n| from(&gate, &format!("2001:db8::{n}"))).collect();
+        let of_one_network: Vec<_> = (1..=2)
+            .filter_map(|n| from(&gate, &format!("2001:db8::{n}")))
+            .collect();
         assert_eq!(of_one_network.len(), 2);
         assert!(from(&gate, "2001:db8::3").is_some() && of_one_network[0].leave.is_cancelled());
         drop(busy);
@@ -325,7 +386,10 @@ mod tests {
         let reserve: Vec<_> = (0..3).map(|_| from(&gate, "192.0.2.2").unwrap()).collect();
         assert!(reserve.iter().all(|seat| seat.is_reserve()));
         drop(reserve[2].begin());
-        let gone: Vec<bool> = reserve.iter().map(|seat| seat.leave.is_cancelled()).collect();
+        let gone: Vec<bool> = reserve
+            .iter()
+            .map(|seat| seat.leave.is_cancelled())
+            .collect();
         assert_eq!(gone, [true, false, false]);
         drop(reserve);
         assert_eq!(gate.state().reserve.len(), 0);

@@ -1,5 +1,5 @@
-//! How bounces come in: adapters make [`Bounce`](domain::bounce::Bounce)s of what others send, and [`accept`] is the one
-//! door that all of them go through.
+//! How bounces come in: adapters make [`Bounce`](domain::bounce::Bounce)s of what others send, and
+//! [`accept`] is the one door that all of them go through.
 
 pub mod accept;
 pub mod dsn;

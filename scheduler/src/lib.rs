@@ -1,5 +1,5 @@
-//! The scheduler: takes bounces in over HTTP, answers what is known of addresses, streams events, and runs upkeep.
-//! It meets the workers only in Redis; any number of replicas can run.
+//! The scheduler: takes bounces in over HTTP, answers what is known of addresses, streams events,
+//! and runs upkeep. It meets the workers only in Redis; any number of replicas can run.
 
 pub mod access;
 pub mod api;

@@ -1,6 +1,6 @@
-//! Upkeep: periodic tasks, each with a cron expression. It needs no leader: every replica runs the same loop, and each
-//! occurrence of each task is claimed by one of them. A task takes no input but the clock and is idempotent, so one that
-//! was missed or cut short is made good by the next.
+//! Upkeep: periodic tasks, each with a cron expression. It needs no leader: every replica runs the
+//! same loop, and each occurrence of each task is claimed by one of them. A task takes no input but
+//! the clock and is idempotent, so one that was missed or cut short is made good by the next.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,12 +25,13 @@ pub mod trim_journal;
 
 use clock_watch::{ClockWatch, WATCH};
 
-/// How long a claim on an occurrence is kept. If two replicas' clocks differ by more than this, each
-/// runs the task, which does no harm. A longer claim would do harm: a replica whose clock is ahead
-/// would claim an occurrence, and the others would skip it when their own time came.
+/// How long a claim on an occurrence is kept. If two replicas' clocks differ by more than this,
+/// each runs the task, which does no harm. A longer claim would do harm: a replica whose clock is
+/// ahead would claim an occurrence, and the others would skip it when their own time came.
 const CLAIM_KEPT: Duration = Duration::from_secs(60);
 
-/// How long one wait lasts at most, in real time. The clock may be set meanwhile, so it is read again after each.
+/// How long one wait lasts at most, in real time. The clock may be set meanwhile, so it is read
+/// again after each.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// One periodic task.
@@ -58,9 +59,20 @@ impl Upkeep {
     pub fn from_config(store: Store, config: &Config) -> Result<Self, String> {
         let tasks: [(&str, Box<dyn Task>); 5] = [
             (&config.upkeep.reinstate, Box::new(reinstate::Reinstate)),
-            (&config.upkeep.trim_journal, Box::new(trim_journal::TrimJournal { keep: config.journal_keep })),
-            (&config.upkeep.trim_delivered, Box::new(trim_delivered::TrimDelivered)),
-            (&config.upkeep.check_servers, Box::new(check_servers::CheckServers)),
+            (
+                &config.upkeep.trim_journal,
+                Box::new(trim_journal::TrimJournal {
+                    keep: config.journal_keep,
+                }),
+            ),
+            (
+                &config.upkeep.trim_delivered,
+                Box::new(trim_delivered::TrimDelivered),
+            ),
+            (
+                &config.upkeep.check_servers,
+                Box::new(check_servers::CheckServers),
+            ),
             (&config.upkeep.repair, Box::new(repair::Repair)),
         ];
         let scheduled = tasks.into_iter().map(|(expression, task)| match Schedule::from_str(expression) {
@@ -70,27 +82,38 @@ impl Upkeep {
                 task.name()
             )),
         });
-        Ok(Self { store, tasks: scheduled.collect::<Result<_, _>>()? })
+        Ok(Self {
+            store,
+            tasks: scheduled.collect::<Result<_, _>>()?,
+        })
     }
 
-    /// Brings the store in line with the configuration, then runs each task at each of its occurrences that this replica
-    /// wins, until `stop` is cancelled.
+    /// Brings the store in line with the configuration, then runs each task at each of its
+    /// occurrences that this replica wins, until `stop` is cancelled.
     pub async fn run(self, stop: CancellationToken) {
         if let Some(Err(err)) = stop.run_until_cancelled(self.store.limit()).await {
             tracing::warn!(%err, "changed [[destination]] rules are not in force yet; the next repair makes it good");
         }
-        let loops = self.tasks.iter().map(|(schedule, task)| self.repeat(schedule, task.as_ref()));
-        stop.run_until_cancelled(join(join_all(loops), self.watch_clocks())).await;
+        let loops = self
+            .tasks
+            .iter()
+            .map(|(schedule, task)| self.repeat(schedule, task.as_ref()));
+        stop.run_until_cancelled(join(join_all(loops), self.watch_clocks()))
+            .await;
     }
 
-    /// Repairs at once when the clock of a server was set: leases, visits and limits may be waiting for the old time.
+    /// Repairs at once when the clock of a server was set: leases, visits and limits may be waiting
+    /// for the old time.
     async fn watch_clocks(&self) {
         let mut watch = ClockWatch::default();
         loop {
             match watch.look(&self.store).await {
                 Ok(None) => {}
                 Ok(Some(step_ms)) => {
-                    tracing::warn!(step_ms, "the clock of a Redis server was set; what waits is looked through now");
+                    tracing::warn!(
+                        step_ms,
+                        "the clock of a Redis server was set; what waits is looked through now"
+                    );
                     if let Err(err) = repair::Repair.run_once(&self.store).await {
                         tracing::warn!(%err, "repair failed; the next occurrence makes it good");
                     }
@@ -104,11 +127,13 @@ impl Upkeep {
 
     async fn repeat(&self, schedule: &Schedule, task: &dyn Task) {
         let clock = self.store.clock();
-        // Occurrences up to here are over. Those that were missed, as the clock was set ahead, are made good by one run.
+        // Occurrences up to here are over. Those that were missed, as the clock was set ahead, are
+        // made good by one run.
         let mut last = clock.now();
         while let Some(occurrence) = next(schedule, last.min(clock.now())) {
             let now = clock.now();
-            // After the clock was set back, the last run must not keep the task from running until then.
+            // After the clock was set back, the last run must not keep the task from running until
+            // then.
             last = last.min(now);
             if now < occurrence {
                 sleep(clock.real(occurrence.since(now)).min(LOOK)).await;
@@ -125,8 +150,16 @@ impl Upkeep {
         }
     }
 
-    async fn run_occurrence(&self, task: &dyn Task, occurrence: Timestamp) -> Result<Option<u64>, StoreError> {
-        if !self.store.claim_occurrence(task.name(), occurrence, CLAIM_KEPT).await? {
+    async fn run_occurrence(
+        &self,
+        task: &dyn Task,
+        occurrence: Timestamp,
+    ) -> Result<Option<u64>, StoreError> {
+        if !self
+            .store
+            .claim_occurrence(task.name(), occurrence, CLAIM_KEPT)
+            .await?
+        {
             return Ok(None);
         }
         task.run_once(&self.store).await.map(Some)
@@ -135,5 +168,8 @@ impl Upkeep {
 
 fn next(schedule: &Schedule, after: Timestamp) -> Option<Timestamp> {
     let after = DateTime::from_timestamp_millis(after.ms())?;
-    schedule.after(&after).next().map(|at| Timestamp::from_ms(at.timestamp_millis()))
+    schedule
+        .after(&after)
+        .next()
+        .map(|at| Timestamp::from_ms(at.timestamp_millis()))
 }

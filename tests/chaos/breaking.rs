@@ -67,9 +67,14 @@ pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize
         strikes.spawn(async move {
             if let Err(error) = strike(&world, &fault).await {
                 // The target may have had enough already; what it did is judged by its own records.
-                eprintln!("chaos: a fault ({}) did not come off: {error:#}", fault.kind.name());
+                eprintln!(
+                    "chaos: a fault ({}) did not come off: {error:#}",
+                    fault.kind.name()
+                );
             }
-            busy.lock().expect("no strike panics with it").remove(&place);
+            busy.lock()
+                .expect("no strike panics with it")
+                .remove(&place);
         });
         while strikes.try_join_next().is_some() {}
     }
@@ -80,7 +85,10 @@ pub(crate) async fn break_all(world: &Arc<World>, faults: &[NextFault]) -> usize
 /// Starts processes again that have ended by themselves, and writes that down.
 async fn revive(world: &World, busy: &Busy) {
     for (number, process) in world.processes().enumerate() {
-        let is_busy = busy.lock().expect("no strike panics with it").contains(&Place::Process(number));
+        let is_busy = busy
+            .lock()
+            .expect("no strike panics with it")
+            .contains(&Place::Process(number));
         if !is_busy {
             revive_one(world, process).await;
         }
@@ -92,10 +100,20 @@ pub(crate) async fn revive_one(world: &World, process: &Process) {
     match process.revive().await {
         Ok(Some((life, status))) => {
             let (status, is_success) = (Some(status.to_string()), status.success());
-            world.recorder.ended.push(Ended { at: now_ms(), life, was_asked: false, age_ms: 0, status, is_success });
+            world.recorder.ended.push(Ended {
+                at: now_ms(),
+                life,
+                was_asked: false,
+                age_ms: 0,
+                status,
+                is_success,
+            });
         }
         Ok(None) => {}
-        Err(error) => world.recorder.wrong.push(format!("a process cannot be started again: {error:#}")),
+        Err(error) => world
+            .recorder
+            .wrong
+            .push(format!("a process cannot be started again: {error:#}")),
     }
 }
 
@@ -126,7 +144,13 @@ async fn strike(world: &World, fault: &NextFault) -> anyhow::Result<()> {
 }
 
 fn note(world: &World, kind: Kind, at: Ms, life: Option<String>, lost_since: Option<Ms>) {
-    world.recorder.faults.push(Fault { at, until: now_ms(), kind, life, lost_since });
+    world.recorder.faults.push(Fault {
+        at,
+        until: now_ms(),
+        kind,
+        life,
+        lost_since,
+    });
 }
 
 async fn strike_process(world: &World, process: &Process, fault: &NextFault) -> anyhow::Result<()> {
@@ -156,10 +180,14 @@ async fn strike_process(world: &World, process: &Process, fault: &NextFault) -> 
             }
             fill_disk(process)?;
             sleep(fault.lasts).await;
-            fs::remove_file(process.temporary().join(FILLER)).context("the disk cannot be emptied")?;
+            fs::remove_file(process.temporary().join(FILLER))
+                .context("the disk cannot be emptied")?;
         }
         Kind::NoDescriptors => {
-            let id = process.process_id().await.context("the process has ended")?;
+            let id = process
+                .process_id()
+                .await
+                .context("the process has ended")?;
             limit_descriptors(id, Some(fault.target % 3))?;
             sleep(fault.lasts).await;
             limit_descriptors(id, None)?;
@@ -173,7 +201,8 @@ async fn strike_process(world: &World, process: &Process, fault: &NextFault) -> 
 const FILLER: &str = "filler";
 
 fn fill_disk(process: &Process) -> anyhow::Result<()> {
-    let mut file = File::create(process.temporary().join(FILLER)).context("the disk cannot be filled")?;
+    let mut file =
+        File::create(process.temporary().join(FILLER)).context("the disk cannot be filled")?;
     // The write that fails is the one that fills it.
     while file.write_all(&[0; 4_096]).is_ok() {}
     Ok(())
@@ -185,7 +214,10 @@ async fn strike_link(world: &World, process: &Process, fault: &NextFault) -> any
             world.leave_out("cut", "there is no network namespace of its own");
             return Ok(());
         }
-        let id = process.process_id().await.context("the process has ended")?;
+        let id = process
+            .process_id()
+            .await
+            .context("the process has ended")?;
         return cut_connections(id, &world.store.ports());
     };
     match fault.kind {
@@ -197,7 +229,12 @@ async fn strike_link(world: &World, process: &Process, fault: &NextFault) -> any
         Kind::Silent => link.fall_silent(),
         _ => {
             let mut random = Random::from_seed(world.seed ^ fault.target as u64);
-            let torn = [LinkFault::Unheard, LinkFault::Unanswered, LinkFault::Torn, LinkFault::Hung];
+            let torn = [
+                LinkFault::Unheard,
+                LinkFault::Unanswered,
+                LinkFault::Torn,
+                LinkFault::Hung,
+            ];
             link.chance(move |_| (random.below(8) == 0).then(|| random.of(&torn)));
         }
     }
@@ -257,7 +294,9 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
         }
         Kind::Flush => store.flush_scripts(port).await?,
         Kind::ClockAhead | Kind::ClockBack => {
-            let Some(clock) = store.clock() else { return Ok(()) };
+            let Some(clock) = store.clock() else {
+                return Ok(());
+            };
             let is_ahead = fault.kind == Kind::ClockAhead;
             world.recorder.skews.push(clock.step(is_ahead));
             if !is_ahead {
@@ -275,7 +314,10 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
     }
     let is_whole = store.until_covered().await;
     if !is_whole {
-        world.recorder.wrong.push(format!("chaos: the servers are not whole after {}", fault.kind.name()));
+        world.recorder.wrong.push(format!(
+            "chaos: the servers are not whole after {}",
+            fault.kind.name()
+        ));
     }
     let mut until = now_ms();
     if let Some(thawed) = thawed
@@ -285,11 +327,21 @@ async fn strike_servers(world: &World, fault: &NextFault) -> anyhow::Result<()> 
         // There was no failover, so nothing was lost.
         (until, lost_since) = (thawed, None);
     }
-    world.recorder.faults.push(Fault { at, until, kind: fault.kind, life: None, lost_since });
+    world.recorder.faults.push(Fault {
+        at,
+        until,
+        kind: fault.kind,
+        life: None,
+        lost_since,
+    });
     Ok(())
 }
 
 /// For how long after a fault of servers its consequences may be met.
 pub(crate) fn aftermath_ms(is_replicated: bool) -> Ms {
-    if is_replicated { REPLACED_MS } else { RESTARTED_MS }
+    if is_replicated {
+        REPLACED_MS
+    } else {
+        RESTARTED_MS
+    }
 }

@@ -16,16 +16,31 @@ use crate::world::World;
 const READ_MAX: Duration = Duration::from_secs(90);
 
 /// Keys that are gone when all work is done, by what stands behind the shard in their names.
-const GONE: [&str; 9] = ["agenda", "due", "jobs", "leases", "leased", "meanwhile", "lapses", "quarantine", "hearing"];
+const GONE: [&str; 9] = [
+    "agenda",
+    "due",
+    "jobs",
+    "leases",
+    "leased",
+    "meanwhile",
+    "lapses",
+    "quarantine",
+    "hearing",
+];
 
 /// Collects everything and stops the fleet.
 pub(crate) async fn collect(world: &World, run: Run, drained_ms: Ms) -> anyhow::Result<Evidence> {
     let recorder = &world.recorder;
-    let stored =
-        stored_ids(world).await.context("not every shard has a master that answers, so there is no verdict")?;
+    let stored = stored_ids(world)
+        .await
+        .context("not every shard has a master that answers, so there is no verdict")?;
     let events = follow::read_all(world, stored.len(), READ_MAX).await?;
-    let standings = standings(world).await.context("not every shard has a master that answers")?;
-    let left = left_over(world).await.context("the keys cannot be listed")?;
+    let standings = standings(world)
+        .await
+        .context("not every shard has a master that answers")?;
+    let left = left_over(world)
+        .await
+        .context("the keys cannot be listed")?;
     stop(world).await?;
     for process in world.processes() {
         look_at_log(world, &process.log()?);
@@ -63,9 +78,16 @@ pub(crate) async fn stored_ids(world: &World) -> Option<Vec<String>> {
     let mut ids = Vec::new();
     for (shard, port) in world.store.shards().await?.into_iter().enumerate() {
         let key = format!("rd:{{{shard}}}:journal");
-        let entries: Vec<(String, Vec<String>)> = world.store.ask(port, &["XRANGE", &key, "-", "+"]).await.ok()?;
+        let entries: Vec<(String, Vec<String>)> = world
+            .store
+            .ask(port, &["XRANGE", &key, "-", "+"])
+            .await
+            .ok()?;
         for (entry, fields) in entries {
-            let events = fields.chunks(2).find(|field| field[0] == "e").map_or("[]", |field| field[1].as_str());
+            let events = fields
+                .chunks(2)
+                .find(|field| field[0] == "e")
+                .map_or("[]", |field| field[1].as_str());
             let count = serde_json::from_str::<Vec<Json>>(events).map_or(0, |events| events.len());
             ids.extend((0..count).map(|number| format!("{shard}:{entry}:{number}")));
         }
@@ -77,7 +99,8 @@ async fn standings(world: &World) -> Option<Vec<(String, Standing)>> {
     let mut standings = Vec::new();
     for (shard, port) in world.store.shards().await?.into_iter().enumerate() {
         let key = format!("rd:{{{shard}}}:standing");
-        let records: Vec<(String, String)> = world.store.ask(port, &["HGETALL", &key]).await.ok()?;
+        let records: Vec<(String, String)> =
+            world.store.ask(port, &["HGETALL", &key]).await.ok()?;
         for (job, record) in records {
             let record: Json = serde_json::from_str(&record).ok()?;
             standings.push((job, serde_json::from_value(record["s"].clone()).ok()?));
@@ -92,20 +115,32 @@ async fn left_over(world: &World) -> RedisResult<Vec<String>> {
     for port in world.store.masters().await {
         let keys: Vec<String> = world.store.ask(port, &["KEYS", "rd:*"]).await?;
         for key in keys {
-            let name = key.split('}').next_back().unwrap_or(&key).trim_start_matches(':');
+            let name = key
+                .split('}')
+                .next_back()
+                .unwrap_or(&key)
+                .trim_start_matches(':');
             let what = name.split(':').next().unwrap_or_default();
             if GONE.contains(&what) {
                 left.push(format!("{key}: {}", describe(world, port, &key).await));
             } else if what == "pace" {
-                let under_way: Option<i64> = world.store.ask(port, &["HGET", &key, "in_flight"]).await?;
+                let under_way: Option<i64> =
+                    world.store.ask(port, &["HGET", &key, "in_flight"]).await?;
                 if under_way.unwrap_or_default() != 0 {
-                    left.push(format!("{key} has {} attempts under way", under_way.unwrap_or_default()));
+                    left.push(format!(
+                        "{key} has {} attempts under way",
+                        under_way.unwrap_or_default()
+                    ));
                 }
             }
         }
     }
     for stream in ["rd:intake", "rd:intake:aside"] {
-        let length: usize = world.store.ask_anywhere(&["XLEN", stream]).await.unwrap_or_default();
+        let length: usize = world
+            .store
+            .ask_anywhere(&["XLEN", stream])
+            .await
+            .unwrap_or_default();
         if length > 0 {
             left.push(format!("{stream} has {length} entries"));
         }
@@ -114,14 +149,21 @@ async fn left_over(world: &World) -> RedisResult<Vec<String>> {
 }
 
 async fn describe(world: &World, port: u16, key: &str) -> String {
-    let kind: String = world.store.ask(port, &["TYPE", key]).await.unwrap_or_default();
+    let kind: String = world
+        .store
+        .ask(port, &["TYPE", key])
+        .await
+        .unwrap_or_default();
     let read: &[&str] = match kind.as_str() {
         "hash" => &["HGETALL", key],
         "zset" => &["ZRANGE", key, "0", "4", "WITHSCORES"],
         _ => &["TYPE", key],
     };
     let content: RedisResult<Value> = world.store.ask(port, read).await;
-    let text: Vec<String> = content.ok().and_then(|content| redis::from_redis_value(content).ok()).unwrap_or_default();
+    let text: Vec<String> = content
+        .ok()
+        .and_then(|content| redis::from_redis_value(content).ok())
+        .unwrap_or_default();
     text.join(" ").chars().take(300).collect()
 }
 
@@ -145,10 +187,16 @@ async fn stop(world: &World) -> anyhow::Result<()> {
 /// A log has no panic in it, and no address.
 fn look_at_log(world: &World, log: &str) {
     if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
-        world.recorder.wrong.push(format!("a process panicked: {line}"));
+        world
+            .recorder
+            .wrong
+            .push(format!("a process panicked: {line}"));
     }
     if let Some(line) = log.lines().find(|line| shows_address(line)) {
-        world.recorder.wrong.push(format!("a log shows a full address: {line}"));
+        world
+            .recorder
+            .wrong
+            .push(format!("a log shows a full address: {line}"));
     }
 }
 

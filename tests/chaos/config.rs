@@ -66,7 +66,14 @@ pub(crate) struct Settings<'a> {
 impl Settings<'_> {
     /// The configuration file.
     pub(crate) fn text(&self) -> String {
-        let Self { servers, durability, http, lmtp, policy, .. } = self;
+        let Self {
+            servers,
+            durability,
+            http,
+            lmtp,
+            policy,
+            ..
+        } = self;
         let (rate, burst, window) = RATED;
         let mut text = format!(
             "[redis]\n{servers}\ndurability = \"{durability}\"\nconnect_timeout = \"2s\"\nresponse_timeout = \"2s\"\n\
@@ -103,9 +110,17 @@ impl Settings<'_> {
                 peer.port(),
                 self.authority
             ),
-            _ => format!("sender = \"smtp\"\nhost = \"{}\"\nport = {}\ntls = \"none\"\n", peer.ip(), peer.port()),
+            _ => format!(
+                "sender = \"smtp\"\nhost = \"{}\"\nport = {}\ntls = \"none\"\n",
+                peer.ip(),
+                peer.port()
+            ),
         };
-        let confirm = if name == "confirmed" { format!("confirm = \"{CONFIRM}\"\n") } else { String::new() };
+        let confirm = if name == "confirmed" {
+            format!("confirm = \"{CONFIRM}\"\n")
+        } else {
+            String::new()
+        };
         format!(
             "[[route]]\nname = \"{name}\"\n{way}{confirm}helo = \"{}\"\nnotify = []\n\
              timeouts = {{ wait = \"5s\", connect = \"2s\", greeting = \"2s\", mail = \"2s\", rcpt = \"2s\", data = \"3s\", \

@@ -80,7 +80,10 @@ impl Kind {
 
     /// Those that can befall a fleet of this shape, with how likely each is.
     pub(crate) fn of(shape: Shape) -> Vec<(usize, Self)> {
-        Self::ALL.into_iter().filter(|(_, kind)| kind.fits(shape)).collect()
+        Self::ALL
+            .into_iter()
+            .filter(|(_, kind)| kind.fits(shape))
+            .collect()
     }
 
     fn fits(self, shape: Shape) -> bool {
@@ -131,9 +134,12 @@ impl Kind {
             Self::ServerKill => &[200, 3_000, 6_000],
             Self::ServerFreeze => &[1_000, 3_000, 6_000],
             Self::Full | Self::ClockBack => &[1_000, 3_000, 6_000],
-            Self::Slow | Self::Torn | Self::DiskFull | Self::NoDescriptors | Self::NoRoute | Self::Resolver => {
-                &[1_000, 3_000, 5_000]
-            }
+            Self::Slow
+            | Self::Torn
+            | Self::DiskFull
+            | Self::NoDescriptors
+            | Self::NoRoute
+            | Self::Resolver => &[1_000, 3_000, 5_000],
             _ => &[0],
         }
     }
@@ -143,7 +149,12 @@ impl Kind {
     /// gone, a slot that moves, a slow link.
     pub(crate) fn may_repeat_attempt(self, lasted_ms: i64) -> bool {
         match self {
-            Self::Kill | Self::ServerKill | Self::Failover | Self::ClockAhead | Self::ClockBack | Self::NoRoute => true,
+            Self::Kill
+            | Self::ServerKill
+            | Self::Failover
+            | Self::ClockAhead
+            | Self::ClockBack
+            | Self::NoRoute => true,
             Self::Freeze | Self::Silent | Self::ServerFreeze => lasted_ms >= LEASE_AT_RISK_MS,
             _ => false,
         }

@@ -88,19 +88,53 @@ impl Process {
             _ => [0, 1].map(|_| SocketAddr::from(([127, 0, 0, 1], harness::process::free_port()))),
         };
         let surroundings = surroundings.clone();
-        let temporary = surroundings.folder.join(format!("{}{number}.tmp", role.name()));
-        fs::create_dir_all(&temporary).with_context(|| format!("cannot make {}", temporary.display()))?;
+        let temporary = surroundings
+            .folder
+            .join(format!("{}{number}.tmp", role.name()));
+        fs::create_dir_all(&temporary)
+            .with_context(|| format!("cannot make {}", temporary.display()))?;
         if surroundings.isolated {
             net::mount_small(&temporary)?;
         }
-        let starter = Starter { role, number, surroundings: &surroundings, servers: &servers, http, lmtp };
+        let starter = Starter {
+            role,
+            number,
+            surroundings: &surroundings,
+            servers: &servers,
+            http,
+            lmtp,
+        };
         let life = Mutex::new(starter.start(1)?);
-        Ok(Self { role, number, surroundings, servers, http, lmtp, link, life })
+        Ok(Self {
+            role,
+            number,
+            surroundings,
+            servers,
+            http,
+            lmtp,
+            link,
+            life,
+        })
     }
 
     fn starter(&self) -> Starter<'_> {
-        let Self { role, number, surroundings, servers, http, lmtp, .. } = self;
-        Starter { role: *role, number: *number, surroundings, servers, http: *http, lmtp: *lmtp }
+        let Self {
+            role,
+            number,
+            surroundings,
+            servers,
+            http,
+            lmtp,
+            ..
+        } = self;
+        Starter {
+            role: *role,
+            number: *number,
+            surroundings,
+            servers,
+            http: *http,
+            lmtp: *lmtp,
+        }
     }
 
     /// The folder for its temporary files.
@@ -116,7 +150,10 @@ impl Process {
     /// Ends it with SIGKILL and starts the next life.
     pub(crate) async fn kill(&self) -> anyhow::Result<()> {
         let mut life = self.life.lock().await;
-        life.child.kill().await.context("a process of the fleet cannot be killed")?;
+        life.child
+            .kill()
+            .await
+            .context("a process of the fleet cannot be killed")?;
         *life = self.starter().start(life.number + 1)?;
         Ok(())
     }
@@ -152,7 +189,11 @@ impl Process {
         let output = output.context("umount cannot be run; install util-linux")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         let folder = folder.display();
-        anyhow::ensure!(output.status.success(), "umount {folder} failed: {}", errors.trim());
+        anyhow::ensure!(
+            output.status.success(),
+            "umount {folder} failed: {}",
+            errors.trim()
+        );
         Ok(())
     }
 
@@ -164,7 +205,9 @@ impl Process {
     /// Starts the next life if this one has ended by itself; tells how.
     pub(crate) async fn revive(&self) -> anyhow::Result<Option<(String, ExitStatus)>> {
         let mut life = self.life.lock().await;
-        let Some(status) = life.child.try_wait()? else { return Ok(None) };
+        let Some(status) = life.child.try_wait()? else {
+            return Ok(None);
+        };
         let name = life_name(self.role, self.number, life.number);
         *life = self.starter().start(life.number + 1)?;
         Ok(Some((name, status)))
@@ -185,8 +228,16 @@ fn life_name(role: Role, number: usize, life: u32) -> String {
 
 impl Life {
     async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let id = self.child.id().context("a process of the fleet has ended")?.to_string();
-        let status = Command::new("kill").args([signal, &id]).status().await.context("there is no kill command")?;
+        let id = self
+            .child
+            .id()
+            .context("a process of the fleet has ended")?
+            .to_string();
+        let status = Command::new("kill")
+            .args([signal, &id])
+            .status()
+            .await
+            .context("there is no kill command")?;
         anyhow::ensure!(status.success(), "kill {signal} {id} failed");
         Ok(())
     }
@@ -215,7 +266,9 @@ struct Starter<'a> {
 
 impl Starter<'_> {
     fn file(&self, extension: &str) -> PathBuf {
-        self.surroundings.folder.join(format!("{}{}.{extension}", self.role.name(), self.number))
+        self.surroundings
+            .folder
+            .join(format!("{}{}.{extension}", self.role.name(), self.number))
     }
 
     fn log(&self) -> PathBuf {
@@ -227,8 +280,16 @@ impl Starter<'_> {
     }
 
     fn start(&self, life: u32) -> anyhow::Result<Life> {
-        let Surroundings { program, folder, durability, peers, has_direct, resolver, authority, .. } =
-            self.surroundings;
+        let Surroundings {
+            program,
+            folder,
+            durability,
+            peers,
+            has_direct,
+            resolver,
+            authority,
+            ..
+        } = self.surroundings;
         let policy = policy_file(folder);
         let settings = Settings {
             servers: self.servers,
@@ -243,8 +304,13 @@ impl Starter<'_> {
             policy: &policy.to_string_lossy(),
         };
         let config = self.file("toml");
-        fs::write(&config, settings.text()).with_context(|| format!("cannot write {}", config.display()))?;
-        let log = File::options().create(true).append(true).open(self.log()).context("a log cannot be opened")?;
+        fs::write(&config, settings.text())
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .context("a log cannot be opened")?;
         let child = Command::new(program)
             .arg(self.role.name())
             .arg("--config")
@@ -257,7 +323,11 @@ impl Starter<'_> {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("{} cannot be started", program.display()))?;
-        Ok(Life { number: life, child, began: now_ms() })
+        Ok(Life {
+            number: life,
+            child,
+            began: now_ms(),
+        })
     }
 }
 

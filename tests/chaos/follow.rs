@@ -42,7 +42,11 @@ pub(crate) async fn follow(world: Arc<World>) {
 
 /// Reads all that the journal holds, from its start, with a new connection after every silence.
 /// `enough` says from the number of events whether that is all.
-pub(crate) async fn read_all(world: &World, enough: usize, limit: Duration) -> anyhow::Result<Vec<Event>> {
+pub(crate) async fn read_all(
+    world: &World,
+    enough: usize,
+    limit: Duration,
+) -> anyhow::Result<Vec<Event>> {
     let mut events = Vec::new();
     let mut place = "start".to_owned();
     let reading = async {
@@ -68,12 +72,19 @@ async fn read_on(
     silence_max: Duration,
     mut see: impl FnMut(Value),
 ) -> anyhow::Result<()> {
-    let url = format!("http://{}/v1/events?after={place}", world.schedulers[scheduler].http);
-    let response = timeout(SILENCE_MAX, world.http.get(url).send()).await??.error_for_status()?;
+    let url = format!(
+        "http://{}/v1/events?after={place}",
+        world.schedulers[scheduler].http
+    );
+    let response = timeout(SILENCE_MAX, world.http.get(url).send())
+        .await??
+        .error_for_status()?;
     let mut stream = response.bytes_stream();
     let mut buffer = Vec::new();
     loop {
-        let Some(bytes) = timeout(silence_max, stream.next()).await? else { return Ok(()) };
+        let Some(bytes) = timeout(silence_max, stream.next()).await? else {
+            return Ok(());
+        };
         buffer.extend_from_slice(&bytes?);
         while let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") {
             let message: Vec<u8> = buffer.drain(..end + 2).collect();
@@ -90,23 +101,37 @@ async fn read_on(
 
 /// The place and the event of one message; none if it only keeps the connection alive.
 fn read_message(message: &str) -> anyhow::Result<Option<(String, Value)>> {
-    let field = |name: &str| message.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let (Some(id), Some(data)) = (field("id:"), field("data:")) else { return Ok(None) };
-    Ok(Some((id.to_owned(), serde_json::from_str(data).context("an event is not JSON")?)))
+    let field = |name: &str| {
+        message
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let (Some(id), Some(data)) = (field("id:"), field("data:")) else {
+        return Ok(None);
+    };
+    Ok(Some((
+        id.to_owned(),
+        serde_json::from_str(data).context("an event is not JSON")?,
+    )))
 }
 
 /// What the verdict needs of an event.
 pub(crate) fn read_event(wire: &Value) -> anyhow::Result<Event> {
     let text = |key: &str| wire[key].as_str().map(str::to_owned);
-    let instant = |key: &str| -> Option<Ms> { Timestamp::parse(wire[key].as_str()?).map(Timestamp::ms) };
+    let instant =
+        |key: &str| -> Option<Ms> { Timestamp::parse(wire[key].as_str()?).map(Timestamp::ms) };
     let kind = wire["type"].as_str().and_then(EventKind::parse);
     Ok(Event {
         id: text("id").context("an event has no id")?,
-        kind: kind.with_context(|| format!("the type of an event is not known: {}", wire["type"]))?,
+        kind: kind
+            .with_context(|| format!("the type of an event is not known: {}", wire["type"]))?,
         at: instant("time").context("an event has no time")?,
         job: text("job").unwrap_or_default(),
         message: text("message"),
-        attempt: wire["attempt"].as_u64().and_then(|attempt| attempt.try_into().ok()),
+        attempt: wire["attempt"]
+            .as_u64()
+            .and_then(|attempt| attempt.try_into().ok()),
         reason: text("reason"),
         policy: text("policy"),
         late_ms: wire["late_ms"].as_i64(),
@@ -126,7 +151,10 @@ mod tests {
         let (place, wire) = read_message(message).unwrap().unwrap();
         assert_eq!(place, "5-0,6-1");
         let event = read_event(&wire).unwrap();
-        assert_eq!((event.at, event.due, event.entry()), (1_000, Some(2_000), "0:5-0"));
+        assert_eq!(
+            (event.at, event.due, event.entry()),
+            (1_000, Some(2_000), "0:5-0")
+        );
         assert_eq!(read_message(":\n\n").unwrap(), None);
     }
 }

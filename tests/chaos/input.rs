@@ -36,7 +36,9 @@ pub(crate) async fn put_in(world: &Arc<World>, inputs: Vec<Input>) {
     let (permits, mut sending) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
     for input in inputs {
         sleep_until(started + input.at).await;
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
         let world = world.clone();
         sending.spawn(async move {
             let _permit = permit;
@@ -51,7 +53,9 @@ pub(crate) async fn put_in(world: &Arc<World>, inputs: Vec<Input>) {
 async fn put_in_one(world: &World, input: Input) {
     match input.what {
         What::Bounces(way, bounces) => bounces::send(world, input.scheduler, way, &bounces).await,
-        What::Fact(fact, recipient, message) => tell(world, input.scheduler, fact, &recipient, message).await,
+        What::Fact(fact, recipient, message) => {
+            tell(world, input.scheduler, fact, &recipient, message).await;
+        }
         What::Hold(destination, span) => hold(world, input.scheduler, destination, span).await,
     }
 }
@@ -89,7 +93,10 @@ async fn request(
     answers: &[u16],
 ) -> Option<(u16, String)> {
     let http = world.schedulers[scheduler % world.schedulers.len()].http;
-    let request = world.http.request(method, format!("http://{http}{path}")).timeout(REQUEST_MAX);
+    let request = world
+        .http
+        .request(method, format!("http://{http}{path}"))
+        .timeout(REQUEST_MAX);
     let response = build(request).send().await.ok()?;
     let status = response.status().as_u16();
     // An answer that breaks off is none.
@@ -100,13 +107,22 @@ async fn request(
         429 | 503 | 507 => None,
         _ => {
             let text: String = text.chars().take(200).collect();
-            world.recorder.wrong.push(format!("{path} was answered {status}: {text}"));
+            world
+                .recorder
+                .wrong
+                .push(format!("{path} was answered {status}: {text}"));
             None
         }
     }
 }
 
-async fn tell(world: &World, scheduler: usize, fact: &'static str, recipient: &str, message: Option<String>) {
+async fn tell(
+    world: &World,
+    scheduler: usize,
+    fact: &'static str,
+    recipient: &str,
+    message: Option<String>,
+) {
     let first_at = now_ms();
     let at = domain::clock::Timestamp::from_ms(first_at).to_string();
     let mut body = json!({"type": fact, "recipient": recipient, "account": crate::plan::ACCOUNT, "occurred_at": at});
@@ -117,7 +133,9 @@ async fn tell(world: &World, scheduler: usize, fact: &'static str, recipient: &s
     let text = loop {
         let scheduler = tries.next().await;
         let build = |request: RequestBuilder| request.json(&body);
-        if let Some((_, text)) = request(world, scheduler, Method::POST, "/v1/facts", build, &[202]).await {
+        if let Some((_, text)) =
+            request(world, scheduler, Method::POST, "/v1/facts", build, &[202]).await
+        {
             break text;
         }
     };
@@ -137,19 +155,36 @@ async fn hold(world: &World, scheduler: usize, destination: String, span: Durati
     let reason = json!({"reason": "chaos"});
     let put = |request: RequestBuilder| request.json(&reason);
     let mut tries = Tries::from(scheduler);
-    while request(world, tries.next().await, Method::PUT, &path, put, &[200]).await.is_none() {}
+    while request(world, tries.next().await, Method::PUT, &path, put, &[200])
+        .await
+        .is_none()
+    {}
     let from = now_ms();
     sleep(span).await;
     let until = now_ms();
     release(world, scheduler, &destination).await;
-    world.recorder.held.push(Held { destination, from, until });
+    world.recorder.held.push(Held {
+        destination,
+        from,
+        until,
+    });
 }
 
 async fn release(world: &World, scheduler: usize, destination: &str) {
     let path = format!("/v1/destinations/{destination}/hold");
     let mut tries = Tries::from(scheduler);
     // 404: a try before had done it, or the servers have forgotten the hold.
-    while request(world, tries.next().await, Method::DELETE, &path, |request| request, &[200, 404]).await.is_none() {}
+    while request(
+        world,
+        tries.next().await,
+        Method::DELETE,
+        &path,
+        |request| request,
+        &[200, 404],
+    )
+    .await
+    .is_none()
+    {}
 }
 
 /// Releases all destinations that were held.
@@ -169,7 +204,11 @@ fn note(
     first_at: i64,
 ) -> anyhow::Result<()> {
     if answers.len() != bounces.len() {
-        bail!("{} bounces by {way:?} were given {} answers", bounces.len(), answers.len());
+        bail!(
+            "{} bounces by {way:?} were given {} answers",
+            bounces.len(),
+            answers.len()
+        );
     }
     for (bounce, answer) in bounces.iter().zip(answers) {
         world.recorder.bounced.push(Bounced {

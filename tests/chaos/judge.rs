@@ -56,7 +56,10 @@ impl<'a> Histories<'a> {
 
 /// The place of an event in its journal: the entry's two numbers, and the event's in the entry.
 fn place(id: &str) -> (u64, u64, u64) {
-    let mut parts = id.split([':', '-']).skip(1).map(|part| part.parse().unwrap_or_default());
+    let mut parts = id
+        .split([':', '-'])
+        .skip(1)
+        .map(|part| part.parse().unwrap_or_default());
     let mut next = || parts.next().unwrap_or_default();
     (next(), next(), next())
 }
@@ -66,14 +69,21 @@ type Facts<'a> = HashMap<&'a str, Vec<&'a Told>>;
 
 /// The event with the time that this machine's clock showed. When it leads to is left as it is.
 fn in_our_time(event: &Event, excuses: &Excuses<'_>) -> Event {
-    Event { at: excuses.our_time(event.at), ..event.clone() }
+    Event {
+        at: excuses.our_time(event.at),
+        ..event.clone()
+    }
 }
 
 /// Judges a run.
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     let mut verdict = Verdict::default();
     let excuses = Excuses::of(evidence);
-    let events: Vec<Event> = evidence.events.iter().map(|event| in_our_time(event, &excuses)).collect();
+    let events: Vec<Event> = evidence
+        .events
+        .iter()
+        .map(|event| in_our_time(event, &excuses))
+        .collect();
     let histories = Histories::of(&events);
     let mut facts = Facts::new();
     for told in &evidence.told {
@@ -81,7 +91,14 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     }
     let stories = messages::judge(evidence, &histories, &excuses, &facts, &mut verdict);
     attempts::judge(evidence, &histories, &excuses, &facts, &mut verdict);
-    sends::judge(evidence, &histories, &excuses, &stories, &facts, &mut verdict);
+    sends::judge(
+        evidence,
+        &histories,
+        &excuses,
+        &stories,
+        &facts,
+        &mut verdict,
+    );
     pace::judge(evidence, &excuses, &mut verdict);
     rest::judge(evidence, &histories, &excuses, &mut verdict);
     verdict

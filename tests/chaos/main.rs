@@ -60,15 +60,22 @@ fn start(options: &Options) -> anyhow::Result<ExitCode> {
         }
     };
     let program = program(options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let is_clean = runtime.block_on(run::run(options, isolation, &program))?;
     Ok(ExitCode::from(u8::from(!is_clean)))
 }
 
 /// The program to run: the one that is named, or the one that was built beside this one.
 fn program(options: &Options) -> anyhow::Result<PathBuf> {
-    let beside = || -> anyhow::Result<PathBuf> { Ok(env::current_exe()?.with_file_name("redeliver")) };
+    let beside =
+        || -> anyhow::Result<PathBuf> { Ok(env::current_exe()?.with_file_name("redeliver")) };
     let program = options.program.clone().map_or_else(beside, Ok)?;
-    fs::canonicalize(&program)
-        .with_context(|| format!("{} is missing: run `cargo build --bin redeliver`", program.display()))
+    fs::canonicalize(&program).with_context(|| {
+        format!(
+            "{} is missing: run `cargo build --bin redeliver`",
+            program.display()
+        )
+    })
 }

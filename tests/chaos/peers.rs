@@ -80,7 +80,14 @@ impl Book {
         reports: UnboundedSender<Report>,
     ) -> Arc<Self> {
         let (connections, state) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { seed, trouble_tries: u32::from(!options.quick), recorder, reports, connections, state })
+        Arc::new(Self {
+            seed,
+            trouble_tries: u32::from(!options.quick),
+            recorder,
+            reports,
+            connections,
+            state,
+        })
     }
 
     fn next_connection(&self) -> usize {
@@ -88,27 +95,60 @@ impl Book {
     }
 
     /// Writes down that a recipient was asked for, and says what is to be done.
-    fn begin(&self, route: &str, connection: usize, life: &str, recipient: &str, begins: bool) -> Transaction {
+    fn begin(
+        &self,
+        route: &str,
+        connection: usize,
+        life: &str,
+        recipient: &str,
+        begins: bool,
+    ) -> Transaction {
         let began = now_ms();
         let mut state = self.state.lock().expect("no peer panics with it");
         let tries = state.tries.entry(recipient.to_owned()).or_default();
         *tries += 1;
         // At a mail host it is a failure like any other.
-        let trouble_tries = if route == "direct" { u32::MAX } else { self.trouble_tries };
+        let trouble_tries = if route == "direct" {
+            u32::MAX
+        } else {
+            self.trouble_tries
+        };
         let act = script::act(self.seed, recipient, *tries, trouble_tries);
         for name in names_of(recipient) {
             let live = state.live.entry(name.clone()).or_default();
-            live.push(Live { connection, life: life.to_owned(), began });
+            live.push(Live {
+                connection,
+                life: life.to_owned(),
+                began,
+            });
             let most = if name.contains('@') { 1 } else { NARROW };
             let is_counted = name.contains('@') || name.ends_with(".narrow.test");
             if is_counted && live.len() > most {
-                let lives = live.iter().map(|live| (live.life.clone(), live.began)).collect();
-                self.recorder.crowds.push(Crowd { at: began, of: name, lives });
+                let lives = live
+                    .iter()
+                    .map(|live| (live.life.clone(), live.began))
+                    .collect();
+                self.recorder.crowds.push(Crowd {
+                    at: began,
+                    of: name,
+                    lives,
+                });
             }
         }
         drop(state);
-        self.recorder.asked.push(Asked { at: began, job: job_of(recipient), life: life.to_owned(), begins });
-        Transaction { connection, recipient: recipient.to_owned(), life: life.to_owned(), began, act }
+        self.recorder.asked.push(Asked {
+            at: began,
+            job: job_of(recipient),
+            life: life.to_owned(),
+            begins,
+        });
+        Transaction {
+            connection,
+            recipient: recipient.to_owned(),
+            life: life.to_owned(),
+            began,
+            act,
+        }
     }
 
     fn end(&self, transaction: &Transaction) {
@@ -143,14 +183,21 @@ impl Book {
         if let Some(reply) = script::report(self.seed, message, number) {
             let (return_path, recipient) = (return_path.to_owned(), transaction.recipient.clone());
             // The reporter ends before the peers do only when the run is over.
-            let _ = self.reports.send(Report { return_path, recipient, message: message.to_owned(), reply });
+            let _ = self.reports.send(Report {
+                return_path,
+                recipient,
+                message: message.to_owned(),
+                reply,
+            });
         }
     }
 }
 
 /// What transactions are counted by: the destination, and the job.
 fn names_of(recipient: &str) -> [String; 2] {
-    let domain = recipient.split_once('@').map_or(recipient, |(_, domain)| domain);
+    let domain = recipient
+        .split_once('@')
+        .map_or(recipient, |(_, domain)| domain);
     [domain.to_owned(), job_of(recipient)]
 }
 
@@ -164,8 +211,15 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Starts a peer for each route.
-    pub(crate) async fn start(network: &Network, folder: &Path, book: &Arc<Book>) -> anyhow::Result<Self> {
-        let secure = ROUTES.iter().position(|route| *route == "secure").context("there is a route with TLS")?;
+    pub(crate) async fn start(
+        network: &Network,
+        folder: &Path,
+        book: &Arc<Book>,
+    ) -> anyhow::Result<Self> {
+        let secure = ROUTES
+            .iter()
+            .position(|route| *route == "secure")
+            .context("there is a route with TLS")?;
         let certificates = Certificates::make_for(folder, &network.peer(secure).to_string());
         let mut addresses = Vec::new();
         for (number, route) in ROUTES.iter().enumerate() {
@@ -174,13 +228,20 @@ impl Peers {
                 Ok(listener) => listener,
                 Err(_) => TcpListener::bind((ip, PORT_FOR_USERS))
                     .await
-                    .with_context(|| format!("no peer can listen on {ip}, neither on {PORT} nor {PORT_FOR_USERS}"))?,
+                    .with_context(|| {
+                        format!(
+                            "no peer can listen on {ip}, neither on {PORT} nor {PORT_FOR_USERS}"
+                        )
+                    })?,
             };
             addresses.push(listener.local_addr()?);
             let tls = (*route == "secure").then(|| certificates.acceptor());
             tokio::spawn(listen(listener, tls, route, book.clone()));
         }
-        Ok(Self { addresses, authority: certificates.authority })
+        Ok(Self {
+            addresses,
+            authority: certificates.authority,
+        })
     }
 
     /// Whether mail can go straight to mail hosts, which listen on port 25.
@@ -189,9 +250,16 @@ impl Peers {
     }
 }
 
-async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, route: &'static str, book: Arc<Book>) {
+async fn listen(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    route: &'static str,
+    book: Arc<Book>,
+) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         tokio::spawn(session::converse(stream, tls.clone(), route, book.clone()));
     }
 }

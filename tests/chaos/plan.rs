@@ -32,8 +32,14 @@ const SOFT: [(usize, &str); 5] = [
 pub(crate) const UNKNOWN_USER: &str = "550 5.1.1 user unknown";
 
 /// The ways in, with how likely each is.
-const WAYS: [(usize, Way); 6] =
-    [(20, Way::Object), (15, Way::Array), (40, Way::Lines), (6, Way::Hook), (4, Way::Report), (15, Way::Stream)];
+const WAYS: [(usize, Way); 6] = [
+    (20, Way::Object),
+    (15, Way::Array),
+    (40, Way::Lines),
+    (6, Way::Hook),
+    (4, Way::Report),
+    (15, Way::Stream),
+];
 
 /// Routes, as the configuration names them.
 pub(crate) const ROUTES: [&str; 4] = ["relay", "direct", "confirmed", "secure"];
@@ -104,12 +110,21 @@ impl Plan {
     /// Draws what this seed decides.
     pub(crate) fn draw(seed: u64, options: &Options) -> Self {
         let span = Duration::from_secs_f64(options.minutes * 60.0);
-        Self { inputs: draw_inputs(seed, span, options), faults: draw_faults(seed, span, options) }
+        Self {
+            inputs: draw_inputs(seed, span, options),
+            faults: draw_faults(seed, span, options),
+        }
     }
 
     /// How many bounces go in.
     pub(crate) fn bounces(&self) -> usize {
-        let count = |input: &Input| if let What::Bounces(_, bounces) = &input.what { bounces.len() } else { 0 };
+        let count = |input: &Input| {
+            if let What::Bounces(_, bounces) = &input.what {
+                bounces.len()
+            } else {
+                0
+            }
+        };
         self.inputs.iter().map(count).sum()
     }
 }
@@ -122,15 +137,33 @@ fn draw_recipient(random: &mut Random, users: usize) -> (String, &'static str) {
         4..=5 => format!("n{number}.rated.test"),
         _ => format!("n{number}.plain.test"),
     };
-    (format!("u{}@{domain}", random.below(users)), ROUTES[number % ROUTES.len()])
+    (
+        format!("u{}@{domain}", random.below(users)),
+        ROUTES[number % ROUTES.len()],
+    )
 }
 
-fn draw_bounces(random: &mut Random, count: usize, users: usize, next: &mut usize, seed: u64) -> Vec<Bounce> {
+fn draw_bounces(
+    random: &mut Random,
+    count: usize,
+    users: usize,
+    next: &mut usize,
+    seed: u64,
+) -> Vec<Bounce> {
     let draw = |_| {
         *next += 1;
         let (recipient, route) = draw_recipient(random, users);
-        let reply = if random.below(50) == 0 { UNKNOWN_USER } else { random.weighted(&SOFT) };
-        Bounce { message: format!("<{next}.{seed}@chaos.test>"), recipient, reply, route }
+        let reply = if random.below(50) == 0 {
+            UNKNOWN_USER
+        } else {
+            random.weighted(&SOFT)
+        };
+        Bounce {
+            message: format!("<{next}.{seed}@chaos.test>"),
+            recipient,
+            reply,
+            route,
+        }
     };
     (0..count).map(draw).collect()
 }
@@ -153,26 +186,49 @@ fn draw_inputs(seed: u64, span: Duration, options: &Options) -> Vec<Input> {
         };
         let bounces = draw_bounces(&mut random, count, users, &mut next, seed);
         sent.extend(bounces.iter().cloned());
-        inputs.push(Input { at, scheduler, what: What::Bounces(way, bounces) });
+        inputs.push(Input {
+            at,
+            scheduler,
+            what: What::Bounces(way, bounces),
+        });
         if random.below(4) == 0 {
-            inputs.push(Input { at, scheduler, what: draw_fact(&mut random, &sent) });
+            inputs.push(Input {
+                at,
+                scheduler,
+                what: draw_fact(&mut random, &sent),
+            });
         }
         if random.below(60) == 0 {
-            let domain =
-                draw_recipient(&mut random, users).0.split_once('@').map_or_else(String::new, |of| of.1.to_owned());
-            inputs.push(Input { at, scheduler, what: What::Hold(domain, Duration::from_secs(8)) });
+            let domain = draw_recipient(&mut random, users)
+                .0
+                .split_once('@')
+                .map_or_else(String::new, |of| of.1.to_owned());
+            inputs.push(Input {
+                at,
+                scheduler,
+                what: What::Hold(domain, Duration::from_secs(8)),
+            });
         }
     }
     inputs
 }
 
 fn draw_fact(random: &mut Random, sent: &[Bounce]) -> What {
-    let fact = random.weighted(&[(5, "delivered"), (5, "engaged"), (2, "complaint"), (1, "unsubscribe")]);
+    let fact = random.weighted(&[
+        (5, "delivered"),
+        (5, "engaged"),
+        (2, "complaint"),
+        (1, "unsubscribe"),
+    ]);
     // One of the last hundred, so that much of what is told is about a job that still waits.
     let recent = &sent[sent.len().saturating_sub(100)..];
     let bounce = &recent[random.below(recent.len())];
     let names_message = fact == "delivered" || (fact == "engaged" && random.below(2) == 0);
-    What::Fact(fact, bounce.recipient.clone(), names_message.then(|| bounce.message.clone()))
+    What::Fact(
+        fact,
+        bounce.recipient.clone(),
+        names_message.then(|| bounce.message.clone()),
+    )
 }
 
 fn draw_faults(seed: u64, span: Duration, options: &Options) -> Vec<NextFault> {
@@ -217,22 +273,43 @@ mod tests {
 
     #[test]
     fn a_long_run_has_every_way_in_every_fact_and_every_fault_of_its_shape() {
-        for (name, shape) in [("single", Shape::Single), ("cluster", Shape::Cluster), ("sentinel", Shape::Sentinel)] {
-            let options = Options { minutes: 20.0, ..options(name) };
+        for (name, shape) in [
+            ("single", Shape::Single),
+            ("cluster", Shape::Cluster),
+            ("sentinel", Shape::Sentinel),
+        ] {
+            let options = Options {
+                minutes: 20.0,
+                ..options(name)
+            };
             let plan = Plan::draw(1, &options);
             for (_, kind) in Kind::of(shape) {
-                assert!(plan.faults.iter().any(|fault| fault.kind == kind), "{name} has {}", kind.name());
+                assert!(
+                    plan.faults.iter().any(|fault| fault.kind == kind),
+                    "{name} has {}",
+                    kind.name()
+                );
             }
             for (_, way) in WAYS {
-                let of_way = |input: &Input| matches!(&input.what, What::Bounces(by, _) if *by == way);
+                let of_way =
+                    |input: &Input| matches!(&input.what, What::Bounces(by, _) if *by == way);
                 assert!(plan.inputs.iter().any(of_way), "{name} has {way:?}");
             }
             for fact in ["delivered", "engaged", "complaint", "unsubscribe"] {
-                let told = |input: &Input| matches!(&input.what, What::Fact(told, ..) if *told == fact);
+                let told =
+                    |input: &Input| matches!(&input.what, What::Fact(told, ..) if *told == fact);
                 assert!(plan.inputs.iter().any(told), "{name} has {fact}");
             }
-            assert!(plan.inputs.iter().any(|input| matches!(input.what, What::Hold(..))), "{name} has holds");
-            assert!(plan.bounces() >= 20 * 60 * 30, "{name} has as many bounces as its rate says");
+            assert!(
+                plan.inputs
+                    .iter()
+                    .any(|input| matches!(input.what, What::Hold(..))),
+                "{name} has holds"
+            );
+            assert!(
+                plan.bounces() >= 20 * 60 * 30,
+                "{name} has as many bounces as its rate says"
+            );
         }
     }
 
@@ -240,9 +317,15 @@ mod tests {
     fn every_recipient_is_an_address() {
         let plan = Plan::draw(3, &options("single"));
         for input in plan.inputs {
-            let What::Bounces(_, bounces) = input.what else { continue };
+            let What::Bounces(_, bounces) = input.what else {
+                continue;
+            };
             for bounce in bounces {
-                assert!(Address::parse(&bounce.recipient).is_ok(), "{}", bounce.recipient);
+                assert!(
+                    Address::parse(&bounce.recipient).is_ok(),
+                    "{}",
+                    bounce.recipient
+                );
             }
         }
     }

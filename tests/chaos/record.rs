@@ -21,7 +21,9 @@ pub(crate) type Ms = i64;
 
 /// What the clock shows.
 pub(crate) fn now_ms() -> Ms {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis().try_into().unwrap_or(Ms::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis().try_into().unwrap_or(Ms::MAX))
 }
 
 /// The way that a bounce came in.
@@ -279,13 +281,19 @@ fn write_lines<T: Serialize>(folder: &Path, name: &str, items: &[T]) -> anyhow::
 
 fn read_lines<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<T>> {
     let file = folder.join(format!("{name}.jsonl"));
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let read = |line| serde_json::from_str(line).with_context(|| format!("{} has a broken line", file.display()));
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let read = |line| {
+        serde_json::from_str(line).with_context(|| format!("{} has a broken line", file.display()))
+    };
     text.lines().map(read).collect()
 }
 
 fn read_one<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<T> {
-    read_lines(folder, name)?.into_iter().next().with_context(|| format!("{name}.jsonl is empty"))
+    read_lines(folder, name)?
+        .into_iter()
+        .next()
+        .with_context(|| format!("{name}.jsonl is empty"))
 }
 
 /// A list that several tasks add to.
@@ -301,17 +309,26 @@ impl<T> Default for List<T> {
 impl<T: Clone> List<T> {
     /// Adds an item.
     pub(crate) fn push(&self, item: T) {
-        self.0.lock().expect("no task panics while it adds to a list").push(item);
+        self.0
+            .lock()
+            .expect("no task panics while it adds to a list")
+            .push(item);
     }
 
     /// All items so far.
     pub(crate) fn all(&self) -> Vec<T> {
-        self.0.lock().expect("no task panics while it adds to a list").clone()
+        self.0
+            .lock()
+            .expect("no task panics while it adds to a list")
+            .clone()
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().expect("no task panics while it adds to a list").len()
+        self.0
+            .lock()
+            .expect("no task panics while it adds to a list")
+            .len()
     }
 }
 

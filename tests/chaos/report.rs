@@ -23,7 +23,10 @@ pub(crate) fn print(evidence: &Evidence, verdict: &Verdict, as_table: bool) {
             println!("VIOLATION {promise}: {what}");
         }
     }
-    for (promise, count) in printed.into_iter().filter(|(_, count)| *count > VIOLATIONS_MAX) {
+    for (promise, count) in printed
+        .into_iter()
+        .filter(|(_, count)| *count > VIOLATIONS_MAX)
+    {
         println!("VIOLATION {promise}: and {} more", count - VIOLATIONS_MAX);
     }
 }
@@ -52,7 +55,11 @@ fn figures(evidence: &Evidence, verdict: &Verdict) -> String {
         evidence.rest.drained_ms / 1_000,
     );
     for (what, count) in &verdict.counts {
-        let _ = write!(line, " {}={count}", what.replace(", ", "-").replace(' ', "-"));
+        let _ = write!(
+            line,
+            " {}={count}",
+            what.replace(", ", "-").replace(' ', "-")
+        );
     }
     let _ = write!(line, " violations={}", verdict.violations.len());
     line
@@ -61,7 +68,10 @@ fn figures(evidence: &Evidence, verdict: &Verdict) -> String {
 /// A row of the table in docs/chaos.md.
 fn row(evidence: &Evidence, verdict: &Verdict) -> String {
     let count = |what: &str| verdict.counts.get(what).copied().unwrap_or_default();
-    let kinds: Vec<String> = faults(evidence).iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let kinds: Vec<String> = faults(evidence)
+        .iter()
+        .map(|(kind, count)| format!("{kind} {count}"))
+        .collect();
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} |",
         evidence.run.shape.name(),

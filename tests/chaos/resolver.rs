@@ -29,8 +29,11 @@ pub(crate) enum Mood {
 }
 
 /// The ways in which it can be broken.
-pub(crate) const BROKEN: [Mood; 3] =
-    [Mood::Failing(ResponseCode::Refused), Mood::Failing(ResponseCode::ServFail), Mood::Silent];
+pub(crate) const BROKEN: [Mood; 3] = [
+    Mood::Failing(ResponseCode::Refused),
+    Mood::Failing(ResponseCode::ServFail),
+    Mood::Silent,
+];
 
 /// A running server. It runs as long as the process.
 pub(crate) struct Resolver {
@@ -41,7 +44,9 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// One that sends all mail to the peer at `mail_host`.
     pub(crate) async fn start(mail_host: IpAddr) -> anyhow::Result<Self> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.context("no UDP port is free on 127.0.0.1")?;
+        let socket = UdpSocket::bind("127.0.0.1:0")
+            .await
+            .context("no UDP port is free on 127.0.0.1")?;
         let address = socket.local_addr()?;
         let (mood, now) = watch::channel(Mood::Helpful);
         tokio::spawn(serve(Arc::new(socket), mail_host, now));
@@ -58,9 +63,15 @@ async fn serve(socket: Arc<UdpSocket>, mail_host: IpAddr, mood: watch::Receiver<
     let mut buffer = [0; 4_096];
     loop {
         // A client that is gone makes the next receive fail on some systems; the server goes on.
-        let Ok((len, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let Ok(query) = Message::from_vec(&buffer[..len]) else { continue };
-        let Some(answer) = answer(&query, mail_host, *mood.borrow()) else { continue };
+        let Ok((len, client)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
+        let Ok(query) = Message::from_vec(&buffer[..len]) else {
+            continue;
+        };
+        let Some(answer) = answer(&query, mail_host, *mood.borrow()) else {
+            continue;
+        };
         if let Ok(bytes) = answer.to_vec() {
             let _ = socket.send_to(&bytes, client).await;
         }

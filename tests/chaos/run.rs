@@ -28,8 +28,14 @@ const QUIET: Duration = Duration::from_millis(LEASE_MS.unsigned_abs() + 2_000);
 const CAUGHT_UP_MAX: Duration = Duration::from_secs(15);
 
 /// Runs, and tells whether nothing was wrong.
-pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path) -> anyhow::Result<bool> {
-    let seed = options.seed.unwrap_or_else(|| now_ms().unsigned_abs() % 1_000_000);
+pub(crate) async fn run(
+    options: &Options,
+    isolation: Isolation,
+    program: &Path,
+) -> anyhow::Result<bool> {
+    let seed = options
+        .seed
+        .unwrap_or_else(|| now_ms().unsigned_abs() % 1_000_000);
     let plan = Plan::draw(seed, options);
     let shape = options.shape.name();
     println!(
@@ -43,7 +49,8 @@ pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path)
     }
     let folder = make_folder(options, seed)?;
     let sets_clock = plan.faults.iter().any(|fault| fault.kind.sets_clock());
-    let (world, reports) = World::start(options, seed, isolation, &folder, program, sets_clock).await?;
+    let (world, reports) =
+        World::start(options, seed, isolation, &folder, program, sets_clock).await?;
     until_ready(&world).await?;
     let beside = [
         tokio::spawn(follow::follow(world.clone())),
@@ -63,7 +70,11 @@ pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path)
     let _ = tokio::time::timeout_at(deadline, input::release_all(&world)).await;
     drain(&world, deadline).await;
     let drained_ms = calm.elapsed().as_millis().try_into().unwrap_or_default();
-    let run = Run { seed, shape: options.shape, minutes: options.minutes };
+    let run = Run {
+        seed,
+        shape: options.shape,
+        minutes: options.minutes,
+    };
     caught_up(&world).await;
     world.closing.cancel();
     for task in beside {
@@ -87,14 +98,24 @@ pub(crate) async fn run(options: &Options, isolation: Isolation, program: &Path)
         }
         println!("chaos: seed {seed}, shape {shape}: nothing was wrong");
     } else {
-        println!("chaos: seed {seed}, shape {shape}: the records are in {}", folder.display());
+        println!(
+            "chaos: seed {seed}, shape {shape}: the records are in {}",
+            folder.display()
+        );
     }
     Ok(is_clean)
 }
 
 fn make_folder(options: &Options, seed: u64) -> anyhow::Result<PathBuf> {
-    let name = format!("redeliver-chaos-{}-{seed}-{}", options.shape.name(), now_ms());
-    let folder = options.folder.clone().unwrap_or_else(|| std::env::temp_dir().join(name));
+    let name = format!(
+        "redeliver-chaos-{}-{seed}-{}",
+        options.shape.name(),
+        now_ms()
+    );
+    let folder = options
+        .folder
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(name));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(fs::canonicalize(&folder)?)
 }
@@ -111,12 +132,20 @@ async fn until_ready(world: &World) -> anyhow::Result<()> {
     let ready = async {
         for scheduler in &world.schedulers {
             let url = format!("http://{}/readyz", scheduler.http);
-            while !world.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            while !world
+                .http
+                .get(&url)
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 sleep(Duration::from_millis(50)).await;
             }
         }
     };
-    timeout(READY_MAX, ready).await.context("the schedulers are not ready after a minute; their logs are in the folder")
+    timeout(READY_MAX, ready)
+        .await
+        .context("the schedulers are not ready after a minute; their logs are in the folder")
 }
 
 /// Waits until nothing is left to do, and nothing comes back.
@@ -141,8 +170,11 @@ async fn drain(world: &Arc<World>, deadline: Instant) {
 async fn caught_up(world: &World) {
     let deadline = Instant::now() + CAUGHT_UP_MAX;
     while Instant::now() < deadline {
-        let Some(stored) = collect::stored_ids(world).await else { continue };
-        let followed: std::collections::HashSet<String> = world.recorder.followed.all().into_iter().collect();
+        let Some(stored) = collect::stored_ids(world).await else {
+            continue;
+        };
+        let followed: std::collections::HashSet<String> =
+            world.recorder.followed.all().into_iter().collect();
         if stored.iter().all(|id| followed.contains(id)) {
             return;
         }

@@ -39,9 +39,15 @@ const ACTS: [(usize, Act); 17] = [
     (3, Act::TakeSlowly),
     (2, Act::TakeAndClose),
     (1, Act::Drip),
-    (9, Act::Say(Phase::Recipient, "451 4.2.1 mailbox disabled for now")),
+    (
+        9,
+        Act::Say(Phase::Recipient, "451 4.2.1 mailbox disabled for now"),
+    ),
     (8, Act::Say(Phase::Recipient, "452 4.3.1 mail system full")),
-    (5, Act::Say(Phase::Recipient, "451 4.3.2 not accepting network messages")),
+    (
+        5,
+        Act::Say(Phase::Recipient, "451 4.3.2 not accepting network messages"),
+    ),
     (6, Act::Say(Phase::Recipient, "452 4.2.2 mailbox full")),
     (3, Act::Say(Phase::Recipient, "450 4.7.1 greylisted")),
     (2, Act::Say(Phase::Recipient, "550 5.1.1 user unknown")),
@@ -94,9 +100,9 @@ pub(crate) fn report(seed: u64, message: &str, number: u32) -> Option<&'static s
 
 fn draw(seed: u64, name: &str, number: u64) -> Random {
     // FNV-1a: the same number for the same name, in every run.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     Random::from_seed(seed ^ hash.wrapping_add(number.wrapping_mul(0x9e37_79b9)))
 }
 
@@ -108,7 +114,11 @@ mod tests {
 
     #[test]
     fn every_act_comes_and_each_is_decided_by_seed_recipient_and_number() {
-        let all = |seed| (0..3_000).map(|n| act(seed, &format!("u{n}@d.test"), 1, 1)).collect::<Vec<_>>();
+        let all = |seed| {
+            (0..3_000)
+                .map(|n| act(seed, &format!("u{n}@d.test"), 1, 1))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(all(1), all(1));
         assert_ne!(all(1), all(2));
         let seen: HashSet<String> = all(1).iter().map(|act| format!("{act:?}")).collect();
@@ -119,7 +129,10 @@ mod tests {
     fn everything_is_accepted_in_the_end() {
         for n in 0..1_000 {
             let recipient = format!("u{n}@d.test");
-            assert_eq!(act(1, &recipient, TROUBLE_TRIES + 1, TROUBLE_TRIES), Act::Take);
+            assert_eq!(
+                act(1, &recipient, TROUBLE_TRIES + 1, TROUBLE_TRIES),
+                Act::Take
+            );
             assert_eq!(report(1, &recipient, 3), None);
         }
     }

@@ -25,11 +25,21 @@ pub(crate) const SHARDS: usize = 8;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What every server of a shape that keeps what it has acknowledged is started with.
-const DURABLE: [&str; 3] = ["appendonly yes", "appendfsync always", "maxmemory-policy noeviction"];
+const DURABLE: [&str; 3] = [
+    "appendonly yes",
+    "appendfsync always",
+    "maxmemory-policy noeviction",
+];
 
-/// The same for servers with replicas: a master that lost its replica, because it was replaced, say,
-/// takes no writes (docs/deployment.md).
-const REPLICATED: [&str; 5] = [DURABLE[0], DURABLE[1], DURABLE[2], "min-replicas-to-write 1", "min-replicas-max-lag 3"];
+/// The same for servers with replicas: a master that lost its replica, because it was replaced,
+/// say, takes no writes (docs/deployment.md).
+const REPLICATED: [&str; 5] = [
+    DURABLE[0],
+    DURABLE[1],
+    DURABLE[2],
+    "min-replicas-to-write 1",
+    "min-replicas-max-lag 3",
+];
 
 /// The running servers.
 pub(crate) struct Store {
@@ -55,18 +65,33 @@ impl Store {
         let mut socket = String::new();
         let servers = match shape {
             Shape::Single | Shape::Snapshot => {
-                let servers = clock.as_ref().map_or_else(|| Servers::new(&program), ServerClock::servers);
+                let servers = clock
+                    .as_ref()
+                    .map_or_else(|| Servers::new(&program), ServerClock::servers);
                 let port = free_port();
-                socket = servers.folder().join("server.sock").to_string_lossy().into_owned();
+                socket = servers
+                    .folder()
+                    .join("server.sock")
+                    .to_string_lossy()
+                    .into_owned();
                 let listens = format!("unixsocket {socket}");
-                let keeps: &[&str] = if shape == Shape::Single { &DURABLE } else { &DURABLE[2..] };
+                let keeps: &[&str] = if shape == Shape::Single {
+                    &DURABLE
+                } else {
+                    &DURABLE[2..]
+                };
                 servers.start_on(port, &[keeps, &[&listens]].concat()).await;
                 Running::One(servers, port)
             }
             Shape::Sentinel => Running::Sentinel(Sentinel::start(&program, &REPLICATED).await),
             Shape::Cluster => Running::Cluster(Cluster::start(&program, &REPLICATED).await),
         };
-        Ok(Self { shape, servers, socket, clock })
+        Ok(Self {
+            shape,
+            servers,
+            socket,
+            clock,
+        })
     }
 
     /// The URL that links lead to.
@@ -79,14 +104,20 @@ impl Store {
         match &self.servers {
             Running::One(..) => format!("url = \"{}\"", link.unwrap_or(&self.socket_url())),
             Running::Sentinel(sentinel) => {
-                let nodes = sentinel.sentinels.map(|port| format!("\"redis://127.0.0.1:{port}\"")).join(", ");
+                let nodes = sentinel
+                    .sentinels
+                    .map(|port| format!("\"redis://127.0.0.1:{port}\""))
+                    .join(", ");
                 format!(
                     "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{SENTINEL_PASSWORD}\""
                 )
             }
             Running::Cluster(cluster) => {
-                let nodes: Vec<String> =
-                    cluster.ports.iter().map(|port| format!("\"redis://127.0.0.1:{port}\"")).collect();
+                let nodes: Vec<String> = cluster
+                    .ports
+                    .iter()
+                    .map(|port| format!("\"redis://127.0.0.1:{port}\""))
+                    .collect();
                 format!("cluster = [{}]", nodes.join(", "))
             }
         }
@@ -120,12 +151,16 @@ impl Store {
             .set_connection_timeout(Some(ANSWER_MAX))
             .set_response_timeout(Some(ANSWER_MAX));
         let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
-        client.get_multiplexed_async_connection_with_config(&config).await
+        client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
     }
 
     /// Asks the server on `port` one thing.
     pub(crate) async fn ask<T: FromRedisValue>(&self, port: u16, words: &[&str]) -> RedisResult<T> {
-        command(words).query_async(&mut self.connect(port).await?).await
+        command(words)
+            .query_async(&mut self.connect(port).await?)
+            .await
     }
 
     /// The ports of the servers that are masters now, and answer. A Sentinel's master is the one
@@ -157,7 +192,9 @@ impl Store {
             for port in &masters {
                 // A server that does not have the slot answers with a redirect, which is an error
                 // here.
-                let held: RedisResult<usize> = self.ask(*port, &["HLEN", &format!("rd:{{{shard}}}:jobs")]).await;
+                let held: RedisResult<usize> = self
+                    .ask(*port, &["HLEN", &format!("rd:{{{shard}}}:jobs")])
+                    .await;
                 owner = owner.or(held.ok().map(|_| *port));
             }
             shards.push(owner?);
@@ -170,7 +207,10 @@ impl Store {
     pub(crate) async fn waiting(&self) -> Option<usize> {
         let mut waiting = 0;
         for (shard, port) in self.shards().await?.into_iter().enumerate() {
-            waiting += self.ask::<usize>(port, &["HLEN", &format!("rd:{{{shard}}}:jobs")]).await.ok()?;
+            waiting += self
+                .ask::<usize>(port, &["HLEN", &format!("rd:{{{shard}}}:jobs")])
+                .await
+                .ok()?;
         }
         Some(waiting + self.ask_anywhere::<usize>(&["XLEN", "rd:intake"]).await?)
     }
@@ -194,14 +234,17 @@ impl Store {
         };
         for port in self.masters().await {
             let mut connection = self.connect(port).await?;
-            let added: RedisResult<redis::Value> = command(words).query_async(&mut connection).await;
+            let added: RedisResult<redis::Value> =
+                command(words).query_async(&mut connection).await;
             match added {
                 Err(error) if error.code() == Some("MOVED") => continue,
                 added => added?,
             };
             let reached: redis::Value = command(wait).query_async(&mut connection).await?;
             let reached = match reached {
-                redis::Value::Array(counts) => counts.into_iter().next().unwrap_or(redis::Value::Nil),
+                redis::Value::Array(counts) => {
+                    counts.into_iter().next().unwrap_or(redis::Value::Nil)
+                }
                 other => other,
             };
             if reached == redis::Value::Int(0) {
@@ -219,7 +262,8 @@ impl Store {
             let log = entry.path().join("server.log");
             if log.is_file() {
                 let name = format!("server-{}.log", entry.file_name().to_string_lossy());
-                fs::copy(&log, folder.join(name)).with_context(|| format!("cannot copy {}", log.display()))?;
+                fs::copy(&log, folder.join(name))
+                    .with_context(|| format!("cannot copy {}", log.display()))?;
             }
         }
         Ok(())

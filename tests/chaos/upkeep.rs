@@ -73,14 +73,21 @@ pub(crate) async fn look_around(world: Arc<World>) {
 /// No narrow destination has more attempts under way than its window.
 async fn look_at_windows(world: &World) {
     let keys: Vec<String> = (0..ROUTES.len())
-        .flat_map(|number| (0..SHARDS).map(move |shard| format!("rd:{{{shard}}}:pace:n{number}.narrow.test")))
+        .flat_map(|number| {
+            (0..SHARDS).map(move |shard| format!("rd:{{{shard}}}:pace:n{number}.narrow.test"))
+        })
         .collect();
     for port in world.store.masters().await {
-        let Ok(mut connection) = world.store.connect(port).await else { continue };
+        let Ok(mut connection) = world.store.connect(port).await else {
+            continue;
+        };
         for key in &keys {
             let mut command = redis::cmd("HGET");
-            let asked: RedisResult<Option<usize>> =
-                command.arg(key).arg("in_flight").query_async(&mut connection).await;
+            let asked: RedisResult<Option<usize>> = command
+                .arg(key)
+                .arg("in_flight")
+                .query_async(&mut connection)
+                .await;
             match asked {
                 Ok(Some(under_way)) if under_way > NARROW => {
                     let what = format!("{key} had {under_way} attempts under way at {}", now_ms());
@@ -95,13 +102,20 @@ async fn look_at_windows(world: &World) {
 /// No job is in two leases.
 async fn look_at_leases(world: &World) {
     for port in world.store.masters().await {
-        let Ok(mut connection) = world.store.connect(port).await else { continue };
+        let Ok(mut connection) = world.store.connect(port).await else {
+            continue;
+        };
         for shard in 0..SHARDS {
             let key = format!("rd:{{{shard}}}:leased");
-            let leased: RedisResult<HashMap<String, String>> =
-                redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await;
+            let leased: RedisResult<HashMap<String, String>> = redis::cmd("HGETALL")
+                .arg(&key)
+                .query_async(&mut connection)
+                .await;
             for job in leased.ok().iter().flat_map(held_twice) {
-                world.recorder.leased_twice.push(format!("{job} is in two leases of {key} at {}", now_ms()));
+                world
+                    .recorder
+                    .leased_twice
+                    .push(format!("{job} is in two leases of {key} at {}", now_ms()));
             }
         }
     }
@@ -112,22 +126,36 @@ async fn look_at_leases(world: &World) {
 fn held_twice(leased: &HashMap<String, String>) -> Vec<String> {
     let mut held: HashMap<&str, usize> = HashMap::new();
     for (token, marks) in leased {
-        let Some(ids) = leased.get(&format!("{token} ids")) else { continue };
+        let Some(ids) = leased.get(&format!("{token} ids")) else {
+            continue;
+        };
         let jobs = ids.split('\n').skip(1).zip(marks.bytes());
         for (job, _) in jobs.filter(|(_, mark)| *mark == b'1') {
             *held.entry(job).or_default() += 1;
         }
     }
-    held.into_iter().filter(|(_, leases)| *leases > 1).map(|(job, _)| job.to_owned()).collect()
+    held.into_iter()
+        .filter(|(_, leases)| *leases > 1)
+        .map(|(job, _)| job.to_owned())
+        .collect()
 }
 
 /// Puts jobs back whose workers were lost too often, as an operator does.
 async fn release_quarantine(world: &World) -> reqwest::Result<()> {
     let base = format!("http://{}", world.schedulers[0].http);
     let limit = Duration::from_secs(3);
-    let page: Value = world.http.get(format!("{base}/v1/quarantine")).timeout(limit).send().await?.json().await?;
+    let page: Value = world
+        .http
+        .get(format!("{base}/v1/quarantine"))
+        .timeout(limit)
+        .send()
+        .await?
+        .json()
+        .await?;
     for job in page["jobs"].as_array().into_iter().flatten() {
-        let Some((account, address)) = job["job"].as_str().and_then(|id| id.split_once('/')) else { continue };
+        let Some((account, address)) = job["job"].as_str().and_then(|id| id.split_once('/')) else {
+            continue;
+        };
         let url = format!("{base}/v1/quarantine/{address}/release?account={account}");
         world.http.post(url).timeout(limit).send().await?;
     }
@@ -141,8 +169,16 @@ mod tests {
     #[test]
     fn a_job_is_in_two_leases_only_if_both_hold_it() {
         let leased = |second: &str| {
-            let fields = [("1", "11"), ("1 ids", "\na\nb"), ("2", second), ("2 ids", "\nb\nc")];
-            fields.into_iter().map(|(field, value)| (field.to_owned(), value.to_owned())).collect()
+            let fields = [
+                ("1", "11"),
+                ("1 ids", "\na\nb"),
+                ("2", second),
+                ("2 ids", "\nb\nc"),
+            ];
+            fields
+                .into_iter()
+                .map(|(field, value)| (field.to_owned(), value.to_owned()))
+                .collect()
         };
         assert_eq!(held_twice(&leased("01")), Vec::<String>::new());
         assert_eq!(held_twice(&leased("11")), ["b"]);

@@ -55,12 +55,18 @@ impl World {
         let (to_reporter, reports) = mpsc::unbounded_channel();
         let book = Book::new(options, seed, recorder.clone(), to_reporter);
         let peers = Peers::start(&network, folder, &book).await?;
-        let direct = ROUTES.iter().position(|route| *route == "direct").context("there is a direct route")?;
+        let direct = ROUTES
+            .iter()
+            .position(|route| *route == "direct")
+            .context("there is a direct route")?;
         let resolver = Resolver::start(network.peer(direct)).await?;
         let policy = policy_file(folder);
-        std::fs::write(&policy, config::policy()).with_context(|| format!("cannot write {}", policy.display()))?;
+        std::fs::write(&policy, config::policy())
+            .with_context(|| format!("cannot write {}", policy.display()))?;
         let clock = sets_clock.then(ServerClock::new);
-        let no_clock = clock.as_ref().and_then(|clock| clock.as_ref().err().copied());
+        let no_clock = clock
+            .as_ref()
+            .and_then(|clock| clock.as_ref().err().copied());
         let store = Store::start(options.shape, clock.and_then(Result::ok)).await?;
         let surroundings = Arc::new(Surroundings {
             program: program.to_owned(),
@@ -72,7 +78,8 @@ impl World {
             authority: peers.authority,
             isolated: network.is_own(),
         });
-        let schedulers = start_all(Role::Scheduler, options.schedulers, &surroundings, &store).await?;
+        let schedulers =
+            start_all(Role::Scheduler, options.schedulers, &surroundings, &store).await?;
         let workers = start_all(Role::Worker, options.workers, &surroundings, &store).await?;
         let world = Self {
             options: options.clone(),
@@ -92,7 +99,10 @@ impl World {
             world.leave_out("clock-ahead and clock-back", why);
         }
         if !surroundings.has_direct {
-            world.leave_out("the route direct", "no peer can listen on port 25; mail goes by SMTP to a relay instead");
+            world.leave_out(
+                "the route direct",
+                "no peer can listen on port 25; mail goes by SMTP to a relay instead",
+            );
         }
         Ok((Arc::new(world), reports))
     }
@@ -105,7 +115,9 @@ impl World {
     /// One of all processes.
     pub(crate) fn process(&self, target: usize) -> &Process {
         let number = target % (self.schedulers.len() + self.workers.len());
-        self.schedulers.get(number).unwrap_or_else(|| &self.workers[number - self.schedulers.len()])
+        self.schedulers
+            .get(number)
+            .unwrap_or_else(|| &self.workers[number - self.schedulers.len()])
     }
 
     /// Notes that something is left out in this run.
@@ -116,7 +128,10 @@ impl World {
 
     /// What was left out, and why.
     pub(crate) fn left_out(&self) -> BTreeMap<&'static str, String> {
-        self.left_out.lock().expect("no task panics with it").clone()
+        self.left_out
+            .lock()
+            .expect("no task panics with it")
+            .clone()
     }
 
     /// When the last snapshot that was written began.
@@ -138,7 +153,10 @@ async fn start_all(
 ) -> anyhow::Result<Vec<Process>> {
     let mut processes = Vec::new();
     for number in 0..count {
-        let link = store.shape.has_links().then(|| RedisProxy::before(&store.socket_url()));
+        let link = store
+            .shape
+            .has_links()
+            .then(|| RedisProxy::before(&store.socket_url()));
         let section = store.section(link.as_ref().map(RedisProxy::url).as_deref());
         processes.push(Process::start(role, number, surroundings, section, link).await?);
     }

@@ -25,8 +25,16 @@ const ROUTES: [(&str, &str, Scope); 18] = [
     ("POST", "/v1/facts", Scope::Ingest),
     ("POST", "/v1/addresses/check", Scope::Read),
     ("GET", "/v1/addresses/jo@example.com", Scope::Read),
-    ("POST", "/v1/addresses/jo@example.com/suppress", Scope::Admin),
-    ("POST", "/v1/addresses/jo@example.com/reinstate", Scope::Admin),
+    (
+        "POST",
+        "/v1/addresses/jo@example.com/suppress",
+        Scope::Admin,
+    ),
+    (
+        "POST",
+        "/v1/addresses/jo@example.com/reinstate",
+        Scope::Admin,
+    ),
     ("GET", "/v1/destinations/google", Scope::Read),
     ("PUT", "/v1/destinations/google/hold", Scope::Admin),
     ("DELETE", "/v1/destinations/google/hold", Scope::Admin),
@@ -34,14 +42,23 @@ const ROUTES: [(&str, &str, Scope); 18] = [
     ("DELETE", "/v1/destinations/google/limits", Scope::Admin),
     ("GET", "/v1/quarantine", Scope::Read),
     ("GET", "/v1/destinations", Scope::Read),
-    ("POST", "/v1/quarantine/jo@example.com/release", Scope::Admin),
+    (
+        "POST",
+        "/v1/quarantine/jo@example.com/release",
+        Scope::Admin,
+    ),
     ("GET", "/v1/hooks", Scope::Read),
     ("GET", "/v1/events?types=JobClosed", Scope::Read),
     ("GET", "/v1/events", Scope::Read),
 ];
 
 fn grant(name: &str, scopes: &[Scope]) -> Grant {
-    Grant { name: name.to_owned(), scopes: scopes.to_vec(), hash: TokenHash::of(name), rate: None }
+    Grant {
+        name: name.to_owned(),
+        scopes: scopes.to_vec(),
+        hash: TokenHash::of(name),
+        rate: None,
+    }
 }
 
 /// A configuration with these grants; the token of each is its name.
@@ -53,7 +70,9 @@ fn with(tokens: Vec<Grant>) -> Config {
 
 fn request(http: &Http, method: &str, path: &str) -> RequestBuilder {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
-    client().request(method, format!("{}{path}", http.base())).json(&json!({}))
+    client()
+        .request(method, format!("{}{path}", http.base()))
+        .json(&json!({}))
 }
 
 #[tokio::test]
@@ -63,24 +82,62 @@ async fn every_route_wants_a_token_with_its_scope() {
     let http = Http::serve_with(&world, &with(grants.to_vec())).await;
     for (method, path, scope) in ROUTES {
         let response = request(&http, method, path).send().await.unwrap();
-        assert!(response.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"), "{path}");
+        assert!(
+            response.headers()["www-authenticate"]
+                .to_str()
+                .unwrap()
+                .starts_with("Bearer"),
+            "{path}"
+        );
         problem(response, 401).await;
         for wrong in ["nobody", "", "ingest2"] {
-            problem(request(&http, method, path).bearer_auth(wrong).send().await.unwrap(), 401).await;
+            problem(
+                request(&http, method, path)
+                    .bearer_auth(wrong)
+                    .send()
+                    .await
+                    .unwrap(),
+                401,
+            )
+            .await;
         }
-        problem(request(&http, method, path).basic_auth("x", Some(scope.as_str())).send().await.unwrap(), 401).await;
+        problem(
+            request(&http, method, path)
+                .basic_auth("x", Some(scope.as_str()))
+                .send()
+                .await
+                .unwrap(),
+            401,
+        )
+        .await;
         for has in Scope::ALL {
-            let response = request(&http, method, path).bearer_auth(has.as_str()).send().await.unwrap();
+            let response = request(&http, method, path)
+                .bearer_auth(has.as_str())
+                .send()
+                .await
+                .unwrap();
             let let_through = !matches!(response.status().as_u16(), 401 | 403);
-            assert_eq!(let_through, has == scope, "{method} {path} with {}", has.as_str());
+            assert_eq!(
+                let_through,
+                has == scope,
+                "{method} {path} with {}",
+                has.as_str()
+            );
             if !let_through {
                 let why = problem(response, 403).await;
-                assert!(why["detail"].as_str().unwrap().contains(scope.as_str()), "{why}");
+                assert!(
+                    why["detail"].as_str().unwrap().contains(scope.as_str()),
+                    "{why}"
+                );
             }
         }
     }
     for path in ["/healthz", "/readyz"] {
-        assert_eq!(http.get(path).send().await.unwrap().status(), 200, "whoever watches needs none");
+        assert_eq!(
+            http.get(path).send().await.unwrap().status(),
+            200,
+            "whoever watches needs none"
+        );
     }
 }
 
@@ -89,8 +146,12 @@ async fn without_the_scope_nothing_changes() {
     let world = World::new().await;
     let http = Http::serve_with(&world, &with(vec![grant("reader", &[Scope::Read])])).await;
     let bounces = http.post("/v1/bounces").json(&bounce(JO, "m1", FULL));
-    let hold = http.put("/v1/destinations/google/hold").json(&json!({"reason": "r"}));
-    let complaint = http.post("/v1/facts").json(&json!({"type": "complaint", "recipient": JO}));
+    let hold = http
+        .put("/v1/destinations/google/hold")
+        .json(&json!({"reason": "r"}));
+    let complaint = http
+        .post("/v1/facts")
+        .json(&json!({"type": "complaint", "recipient": JO}));
     let suppress = http.post(&format!("/v1/addresses/{JO}/suppress"));
     for request in [bounces, hold, complaint, suppress] {
         let again = request.try_clone().unwrap();
@@ -104,15 +165,28 @@ async fn without_the_scope_nothing_changes() {
 #[tokio::test]
 async fn a_token_has_its_own_rate_and_the_answer_says_when_to_come_again() {
     let world = World::new().await;
-    let slow = Grant { rate: Some(0.5), ..grant("slow", &[Scope::Read]) };
+    let slow = Grant {
+        rate: Some(0.5),
+        ..grant("slow", &[Scope::Read])
+    };
     let http = Http::serve_with(&world, &with(vec![slow, grant("other", &[Scope::Read])])).await;
-    let ask = async |token: &str| http.get("/v1/quarantine").bearer_auth(token).send().await.unwrap();
+    let ask = async |token: &str| {
+        http.get("/v1/quarantine")
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap()
+    };
     assert_eq!(ask("slow").await.status(), 200);
     for _ in 0..3 {
         let response = ask("slow").await;
         assert_eq!(response.headers()["retry-after"], "2");
         problem(response, 429).await;
-        assert_eq!(ask("other").await.status(), 200, "others are not slowed down");
+        assert_eq!(
+            ask("other").await.status(),
+            200,
+            "others are not slowed down"
+        );
     }
     world.clock.advance(Duration::from_secs(2));
     assert_eq!(ask("slow").await.status(), 200);
@@ -124,29 +198,57 @@ async fn tokens_come_and_go_with_their_file_and_no_restart() {
     let world = World::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
-    fs::write(&file, format!("# readers\n{}\n", grant("old", &[Scope::Read]))).unwrap();
+    fs::write(
+        &file,
+        format!("# readers\n{}\n", grant("old", &[Scope::Read])),
+    )
+    .unwrap();
     let mut config = Config::embedded();
     config.access.tokens_file = Some(file.clone());
     let http = Http::serve_with(&world, &config).await;
-    let ask = async |token: &str| http.get("/v1/quarantine").bearer_auth(token).send().await.unwrap().status().as_u16();
+    let ask = async |token: &str| {
+        http.get("/v1/quarantine")
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
     assert_eq!((ask("old").await, ask("new").await), (200, 401));
 
     fs::write(&file, format!("{}\n", grant("new", &[Scope::Read]))).unwrap();
-    eventually("the new token", async || (ask("new").await == 200).then_some(())).await;
+    eventually("the new token", async || {
+        (ask("new").await == 200).then_some(())
+    })
+    .await;
     assert_eq!(ask("old").await, 401, "it was taken back");
 
     fs::write(&file, "new read rdt_by_mistake\n").unwrap();
-    fs::write(folder.path().join("next"), format!("{}\n", grant("next", &[Scope::Read]))).unwrap();
+    fs::write(
+        folder.path().join("next"),
+        format!("{}\n", grant("next", &[Scope::Read])),
+    )
+    .unwrap();
     assert_eq!(ask("new").await, 200, "a file with a fault changes nothing");
     fs::rename(folder.path().join("next"), &file).unwrap();
-    eventually("the next token", async || (ask("next").await == 200).then_some(())).await;
+    eventually("the next token", async || {
+        (ask("next").await == 200).then_some(())
+    })
+    .await;
     assert_eq!(ask("new").await, 401);
 }
 
 #[test]
 fn nobody_listens_for_the_world_without_tokens_unless_it_is_meant() {
-    let tokens = config::Access { tokens: vec![grant("x", &[Scope::Read])], ..config::Access::default() };
-    let open = config::Access { open: true, ..config::Access::default() };
+    let tokens = config::Access {
+        tokens: vec![grant("x", &[Scope::Read])],
+        ..config::Access::default()
+    };
+    let open = config::Access {
+        open: true,
+        ..config::Access::default()
+    };
     for (settings, address, expected) in [
         (&config::Access::default(), "127.0.0.1:8025", true),
         (&config::Access::default(), "[::1]:8025", true),
@@ -164,13 +266,32 @@ fn nobody_listens_for_the_world_without_tokens_unless_it_is_meant() {
 
 #[tokio::test]
 async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
-    let output = process::run(&["token", "new", "--name", "acme", "--scopes", "ingest,read", "--rate", "50"]).await;
+    let output = process::run(&[
+        "token",
+        "new",
+        "--name",
+        "acme",
+        "--scopes",
+        "ingest,read",
+        "--rate",
+        "50",
+    ])
+    .await;
     let told = String::from_utf8(output.stdout).unwrap();
     let (token, line) = told.trim_end().split_once('\n').unwrap();
-    assert!(token.starts_with("rdt_") && token.len() > 60 && !line.contains(token), "{told}");
+    assert!(
+        token.starts_with("rdt_") && token.len() > 60 && !line.contains(token),
+        "{told}"
+    );
     let other = process::run(&["token", "new", "--name", "acme", "--scopes", "read"]).await;
-    assert!(!String::from_utf8(other.stdout).unwrap().contains(token), "no two are the same");
-    for wrong in [["--name", "a b", "--scopes", "read"], ["--name", "a", "--scopes", "all"]] {
+    assert!(
+        !String::from_utf8(other.stdout).unwrap().contains(token),
+        "no two are the same"
+    );
+    for wrong in [
+        ["--name", "a b", "--scopes", "read"],
+        ["--name", "a", "--scopes", "all"],
+    ] {
         let output = process::run(&[&["token", "new"], &wrong[..]].concat()).await;
         assert!(!output.status.success());
     }
@@ -194,25 +315,53 @@ async fn a_token_that_is_made_works_and_is_kept_by_its_hash_alone() {
     );
     let api = format!("http://{listen}");
     eventually("the scheduler", async || {
-        client().get(format!("{api}/readyz")).send().await.ok().filter(|ready| ready.status() == 200)
+        client()
+            .get(format!("{api}/readyz"))
+            .send()
+            .await
+            .ok()
+            .filter(|ready| ready.status() == 200)
     })
     .await;
     let show = ["addresses", "show", JO, "--api", &api];
     let output = process::run(&show).await;
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--token-file"));
-    let output = process::run(&[&show[..], &["--token-file", mine.to_str().unwrap()]].concat()).await;
-    assert!(String::from_utf8(output.stdout).unwrap().contains("standing     active"));
-    let suppress = ["addresses", "suppress", JO, "--api", &api, "--token-file", mine.to_str().unwrap()];
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("--token-file")
+    );
+    let output =
+        process::run(&[&show[..], &["--token-file", mine.to_str().unwrap()]].concat()).await;
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("standing     active")
+    );
+    let suppress = [
+        "addresses",
+        "suppress",
+        JO,
+        "--api",
+        &api,
+        "--token-file",
+        mine.to_str().unwrap(),
+    ];
     let output = process::run(&suppress).await;
-    assert!(String::from_utf8(output.stderr).unwrap().contains("the scope admin"));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("the scope admin")
+    );
     assert!(!scheduler.log().contains(token), "no log shows it");
     assert!(scheduler.terminate().await.success());
 }
 
 #[tokio::test]
 async fn the_token_that_dev_prints_works_and_no_other_does() {
-    let dev =
-        Redeliver::start_with(&["dev", "--data", "data", "--listen", "127.0.0.1:0"], "[log]\nfilter = \"error\"\n");
+    let dev = Redeliver::start_with(
+        &["dev", "--data", "data", "--listen", "127.0.0.1:0"],
+        "[log]\nfilter = \"error\"\n",
+    );
     // As whoever reads it would copy it.
     let word_behind = |log: &str, name: &str| {
         let (_, rest) = log.split_once(&format!("{name}="))?;
@@ -220,7 +369,10 @@ async fn the_token_that_dev_prints_works_and_no_other_does() {
     };
     let told = eventually("the welcome", async || {
         let log = dev.log();
-        Some((word_behind(&log, "REDELIVER_API")?, word_behind(&log, "REDELIVER_TOKEN")?))
+        Some((
+            word_behind(&log, "REDELIVER_API")?,
+            word_behind(&log, "REDELIVER_TOKEN")?,
+        ))
     });
     let (api, token) = told.await;
     let folder = tempfile::tempdir().unwrap();
@@ -228,9 +380,22 @@ async fn the_token_that_dev_prints_works_and_no_other_does() {
     for (token, works) in [(token.as_str(), true), (&token[1..], false)] {
         fs::write(&file, token).unwrap();
         for command in ["suppress", "show"] {
-            let asked = ["addresses", command, JO, "--api", &api, "--token-file", file.to_str().unwrap()];
+            let asked = [
+                "addresses",
+                command,
+                JO,
+                "--api",
+                &api,
+                "--token-file",
+                file.to_str().unwrap(),
+            ];
             let output = process::run(&asked).await;
-            assert_eq!(output.status.success(), works, "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(
+                output.status.success(),
+                works,
+                "{command}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
     assert!(dev.terminate().await.success());

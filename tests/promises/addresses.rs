@@ -1,4 +1,5 @@
-//! What is known of an address can be asked at any time, and an address that was unavailable comes back by itself.
+//! What is known of an address can be asked at any time, and an address that was unavailable comes
+//! back by itself.
 
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -20,19 +21,48 @@ async fn a_campaign_learns_which_of_its_addresses_to_leave_out() {
     world.take_in(bounce("waits@example.com", "m1", FULL)).await;
 
     // As the platform spells them, which need not be as we do.
-    let addresses = ["Jo@Example.com", "jo@EXAMPLE.com", SAM, "waits@example.com", "new@example.com", "no address"];
-    let request = http.post("/v1/addresses/check").json(&json!({"addresses": addresses}));
+    let addresses = [
+        "Jo@Example.com",
+        "jo@EXAMPLE.com",
+        SAM,
+        "waits@example.com",
+        "new@example.com",
+        "no address",
+    ];
+    let request = http
+        .post("/v1/addresses/check")
+        .json(&json!({"addresses": addresses}));
     let answer = json(request.send().await.unwrap()).await;
     assert_eq!(answer["checked"], 5);
-    let left_out: Vec<_> = answer["not_active"].as_array().unwrap().iter().map(|one| &one["address"]).collect();
-    assert_eq!(left_out, ["jo@EXAMPLE.com", SAM], "the local part's case matters, the domain's does not");
+    let left_out: Vec<_> = answer["not_active"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["address"])
+        .collect();
+    assert_eq!(
+        left_out,
+        ["jo@EXAMPLE.com", SAM],
+        "the local part's case matters, the domain's does not"
+    );
     assert_eq!(answer["not_active"][0]["standing"], "inactive");
     assert_eq!(answer["not_active"][1]["standing"], "unavailable");
     assert_eq!(answer["refused"][0]["address"], "no address");
 
     let other_account = json!({"account": "acme", "addresses": [JO]});
-    let answer = json(http.post("/v1/addresses/check").json(&other_account).send().await.unwrap()).await;
-    assert_eq!(answer["not_active"], json!([]), "accounts know nothing of each other");
+    let answer = json(
+        http.post("/v1/addresses/check")
+            .json(&other_account)
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        answer["not_active"],
+        json!([]),
+        "accounts know nothing of each other"
+    );
 }
 
 #[tokio::test]
@@ -45,19 +75,42 @@ async fn an_address_tells_its_job_with_due_messages_and_history() {
     world.take_in(bounce(JO, "m2", FULL)).await;
 
     let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
-    assert_eq!((&told["address"], &told["standing"]), (&json!(JO), &json!("active")));
+    assert_eq!(
+        (&told["address"], &told["standing"]),
+        (&json!(JO), &json!("active"))
+    );
     let job = &told["job"];
-    assert_eq!((&job["attempt"], &job["max_attempts"], &job["status"]), (&json!(1), &json!(4), &json!("4.3.1")));
+    assert_eq!(
+        (&job["attempt"], &job["max_attempts"], &job["status"]),
+        (&json!(1), &json!(4), &json!("4.3.1"))
+    );
     assert_eq!(job["due"], world.job(JO).await.due.unwrap().to_string());
     assert_eq!(job["leased_until"], json!(null));
-    assert_eq!((&job["messages"][0]["message_id"], &job["messages"][1]["message_id"]), (&json!("m1"), &json!("m2")));
-    let tries: Vec<_> = job["history"].as_array().unwrap().iter().map(|one| (&one["attempt"], &one["reply"])).collect();
-    assert_eq!(tries, [(&json!(0), &json!(FULL)), (&json!(1), &json!(FULL))]);
+    assert_eq!(
+        (
+            &job["messages"][0]["message_id"],
+            &job["messages"][1]["message_id"]
+        ),
+        (&json!("m1"), &json!("m2"))
+    );
+    let tries: Vec<_> = job["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["attempt"], &one["reply"]))
+        .collect();
+    assert_eq!(
+        tries,
+        [(&json!(0), &json!(FULL)), (&json!(1), &json!(FULL))]
+    );
 
     world.clock.set(world.job(JO).await.due.unwrap());
     let leased = world.claim_one().await;
     let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
-    assert_eq!(told["job"]["leased_until"], leased.claimed_at.plus(LEASE).to_string());
+    assert_eq!(
+        told["job"]["leased_until"],
+        leased.claimed_at.plus(LEASE).to_string()
+    );
     assert_eq!(told["job"]["due"], json!(null));
 }
 
@@ -65,10 +118,21 @@ async fn an_address_tells_its_job_with_due_messages_and_history() {
 async fn an_address_that_nobody_knows_is_active_and_has_no_job() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let told = http.get_json(&format!("/v1/addresses/{JO}?account=acme")).await;
-    assert_eq!(told, json!({"address": JO, "account": "acme", "standing": "active", "job": null}));
-    for (path, field) in [("/v1/addresses/nobody", "address"), ("/v1/addresses/a@b.example?account=a%2Fb", "account")] {
-        assert_eq!(problem(http.get(path).send().await.unwrap(), 400).await["field"], field);
+    let told = http
+        .get_json(&format!("/v1/addresses/{JO}?account=acme"))
+        .await;
+    assert_eq!(
+        told,
+        json!({"address": JO, "account": "acme", "standing": "active", "job": null})
+    );
+    for (path, field) in [
+        ("/v1/addresses/nobody", "address"),
+        ("/v1/addresses/a@b.example?account=a%2Fb", "account"),
+    ] {
+        assert_eq!(
+            problem(http.get(path).send().await.unwrap(), 400).await["field"],
+            field
+        );
     }
 }
 
@@ -80,10 +144,15 @@ async fn upkeep_makes_an_address_active_again_when_its_time_is_over() {
     let until = world.standing_record(SAM).await.unwrap().until.unwrap();
 
     world.clock.set(until);
-    assert_eq!(world.standing(SAM).await, Standing::Active, "upkeep need not have come by");
+    assert_eq!(
+        world.standing(SAM).await,
+        Standing::Active,
+        "upkeep need not have come by"
+    );
     world.clock.advance(HOUR);
-    let reinstated =
-        eventually("its reinstatement", async || world.events_of(EventKind::AddressReinstated).await.pop());
+    let reinstated = eventually("its reinstatement", async || {
+        world.events_of(EventKind::AddressReinstated).await.pop()
+    });
     assert_eq!(*reinstated.await.job, format!("default/{SAM}"));
     let record = world.standing_record(SAM).await.unwrap();
     assert_eq!(
@@ -105,7 +174,11 @@ async fn an_address_is_not_reinstated_before_its_time() {
     world.clock.set(until.plus(365 * DAY));
     assert_eq!(world.store.reinstate().await.unwrap(), 1);
     assert_eq!(world.store.reinstate().await.unwrap(), 0, "once is enough");
-    assert_eq!(world.standing(JO).await, Standing::Inactive, "nor is one that is inactive, ever");
+    assert_eq!(
+        world.standing(JO).await,
+        Standing::Inactive,
+        "nor is one that is inactive, ever"
+    );
 }
 
 /// Lets every try fail that 4.3.2 has.

@@ -1,5 +1,5 @@
-//! NDJSON is taken in by batches: all requests together have no more of them under way than `scheduler.batches`, and what
-//! comes behind a batch that failed is not taken in.
+//! NDJSON is taken in by batches: all requests together have no more of them under way than
+//! `scheduler.batches`, and what comes behind a batch that failed is not taken in.
 
 use std::time::Duration;
 
@@ -39,12 +39,26 @@ async fn a_body_is_not_read_on_while_all_batches_are_under_way() {
     proxy.fall_silent();
     assert_eq!(without_bounce().await.expect("there is room").status(), 400);
     let body = bounce(JO, "m1", FULL).to_string();
-    let held = tokio::spawn(http.post("/v1/bounces").header("content-type", NDJSON).body(body).send());
-    eventually("the only room is taken", async || without_bounce().await.is_err().then_some(())).await;
+    let held = tokio::spawn(
+        http.post("/v1/bounces")
+            .header("content-type", NDJSON)
+            .body(body)
+            .send(),
+    );
+    eventually("the only room is taken", async || {
+        without_bounce().await.is_err().then_some(())
+    })
+    .await;
 
     proxy.let_through();
     assert_eq!(held.await.unwrap().unwrap().status(), 202);
-    assert_eq!(without_bounce().await.expect("there is room again").status(), 400);
+    assert_eq!(
+        without_bounce()
+            .await
+            .expect("there is room again")
+            .status(),
+        400
+    );
 }
 
 #[tokio::test]
@@ -54,12 +68,23 @@ async fn what_comes_behind_a_batch_that_failed_is_not_taken_in() {
     config.scheduler.batch = 1;
     let (http, proxy) = behind_a_proxy(&world, &config).await;
     let recipients: Vec<String> = (1..=8).map(|n| format!("user{n}@example.com")).collect();
-    let lines: Vec<String> = recipients.iter().map(|recipient| bounce(recipient, "m1", FULL).to_string()).collect();
+    let lines: Vec<String> = recipients
+        .iter()
+        .map(|recipient| bounce(recipient, "m1", FULL).to_string())
+        .collect();
 
     proxy.next("schedule", Fault::Unheard);
     problem(http.post_lines(lines.join("\n")).await, 503).await;
-    assert_eq!(http.post_lines(bounce(JO, "m1", FULL).to_string()).await.status(), 202);
+    assert_eq!(
+        http.post_lines(bounce(JO, "m1", FULL).to_string())
+            .await
+            .status(),
+        202
+    );
     for recipient in &recipients {
-        assert!(world.job_if_any(recipient).await.is_none(), "{recipient} came behind what failed");
+        assert!(
+            world.job_if_any(recipient).await.is_none(),
+            "{recipient} came behind what failed"
+        );
     }
 }

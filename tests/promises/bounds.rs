@@ -25,16 +25,40 @@ async fn a_flood_of_large_messages_for_one_address_stays_within_the_bounds_of_a_
         line["content"] = json!({"inline": "x".repeat(60_000)});
         format!("{line}\n")
     };
-    let answers = json_lines(http.post_lines((0..flood).map(large).collect::<String>()).await).await;
+    let answers = json_lines(
+        http.post_lines((0..flood).map(large).collect::<String>())
+            .await,
+    )
+    .await;
     assert_eq!(answers.len(), flood);
-    assert!(answers.iter().all(|answer| answer["answer"] == "scheduled" || answer["answer"] == "joined"));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer["answer"] == "scheduled" || answer["answer"] == "joined")
+    );
 
     let job = world.job(JO).await.job;
-    assert!(job.record().len() <= 1 << 20, "{} bytes", job.record().len());
-    assert_eq!(job.messages.last().unwrap().id, format!("m{}", flood - 1), "the newest is there");
+    assert!(
+        job.record().len() <= 1 << 20,
+        "{} bytes",
+        job.record().len()
+    );
+    assert_eq!(
+        job.messages.last().unwrap().id,
+        format!("m{}", flood - 1),
+        "the newest is there"
+    );
     let replaced = world.final_events().await;
-    assert_eq!(replaced.len() + job.messages.len(), flood, "each of the others was replaced, with its event");
-    assert!(replaced.iter().all(|(kind, ..)| *kind == EventKind::MessageDropped));
+    assert_eq!(
+        replaced.len() + job.messages.len(),
+        flood,
+        "each of the others was replaced, with its event"
+    );
+    assert!(
+        replaced
+            .iter()
+            .all(|(kind, ..)| *kind == EventKind::MessageDropped)
+    );
 }
 
 #[tokio::test]
@@ -43,14 +67,23 @@ async fn a_document_of_more_items_than_allowed_is_turned_away_whole() {
     let http = Http::serve(&world).await;
     let items = Value::Array(vec![bounce(JO, "m1", FULL); 10_001]);
     let document = problem(http.post_json(&items).await, 413).await;
-    assert!(document["detail"].as_str().unwrap().contains(NDJSON), "it says what to do instead: {document}");
+    assert!(
+        document["detail"].as_str().unwrap().contains(NDJSON),
+        "it says what to do instead: {document}"
+    );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
 #[tokio::test]
 async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_not_repeated() {
-    let redis = PrivateRedis::volatile().await.expect("redis-server is installed");
-    let world = World::with(Settings { redis: Deployment::Server(redis.url()), ..Settings::default() }).await;
+    let redis = PrivateRedis::volatile()
+        .await
+        .expect("redis-server is installed");
+    let world = World::with(Settings {
+        redis: Deployment::Server(redis.url()),
+        ..Settings::default()
+    })
+    .await;
     let http = Http::serve(&world).await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
@@ -59,21 +92,39 @@ async fn an_attempt_that_redis_refuses_to_settle_for_now_is_settled_later_and_no
 
     // As when a replica is lost, or the disk is full: reads go on, writes are refused.
     say(&redis.url(), "CONFIG SET min-replicas-to-write 1", "+OK").await;
-    problem(http.post_json(&bounce("sam@example.com", "m1", FULL)).await, 503).await;
+    problem(
+        http.post_json(&bounce("sam@example.com", "m1", FULL)).await,
+        503,
+    )
+    .await;
     world.mail.let_go();
-    eventually("the attempt has ended", async || (world.mail.in_flight() == 0).then_some(())).await;
+    eventually("the attempt has ended", async || {
+        (world.mail.in_flight() == 0).then_some(())
+    })
+    .await;
     say(&redis.url(), "CONFIG SET min-replicas-to-write 0", "+OK").await;
 
-    eventually("it is settled", async || world.job_if_any(JO).await.is_none().then_some(())).await;
+    eventually("it is settled", async || {
+        world.job_if_any(JO).await.is_none().then_some(())
+    })
+    .await;
     worker.stopped().await;
     assert_eq!(world.mail.messages(), ["m1"], "sent once");
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
 }
 
 /// Says a command to the Redis at `url`, which has to answer this.
 async fn say(url: &str, command: &str, expected: &str) {
-    let mut stream = UnixStream::connect(url.trim_start_matches("redis+unix://")).await.unwrap();
-    stream.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+    let mut stream = UnixStream::connect(url.trim_start_matches("redis+unix://"))
+        .await
+        .unwrap();
+    stream
+        .write_all(format!("{command}\r\n").as_bytes())
+        .await
+        .unwrap();
     let expected = format!("{expected}\r\n");
     let mut answer = vec![0; expected.len()];
     stream.read_exact(&mut answer).await.unwrap();
@@ -86,11 +137,22 @@ async fn a_message_for_a_route_that_is_not_configured_is_refused_with_those_that
     let http = Http::serve(&world).await;
     let mut astray = bounce(JO, "m1", FULL);
     astray["route"] = json!("defualt");
-    let answers = json_lines(http.post_lines(format!("\n{}\n{astray}\n", bounce(JO, "m2", FULL))).await).await;
+    let answers = json_lines(
+        http.post_lines(format!("\n{}\n{astray}\n", bounce(JO, "m2", FULL)))
+            .await,
+    )
+    .await;
     assert_eq!(answers[0]["answer"], "scheduled");
-    assert_eq!((&answers[1]["answer"], &answers[1]["field"]), (&json!("refused"), &json!("route")));
+    assert_eq!(
+        (&answers[1]["answer"], &answers[1]["field"]),
+        (&json!("refused"), &json!("route"))
+    );
     assert_eq!(answers[1]["line"], 3, "blank lines count: {}", answers[1]);
-    assert!(answers[1]["reason"].as_str().unwrap().contains("default"), "{}", answers[1]);
+    assert!(
+        answers[1]["reason"].as_str().unwrap().contains("default"),
+        "{}",
+        answers[1]
+    );
 }
 
 #[tokio::test]
@@ -99,10 +161,18 @@ async fn a_record_that_nobody_can_read_keeps_no_other_job_from_being_worked_on()
     world.take_in(bounce(JO, "m1", FULL)).await;
     world.take_in(bounce("sam@example.com", "m1", FULL)).await;
     let shard = Destination::named("example.com").shard(world.store.shards());
-    let command = format!("HSET {}:{{{shard}}}:jobs default/{JO} no-record", world.prefix);
+    let command = format!(
+        "HSET {}:{{{shard}}}:jobs default/{JO} no-record",
+        world.prefix
+    );
     say(&redis::url(), &command, ":0").await;
     world.clock.advance(2 * DAY);
-    let bounds = ClaimBounds { batch: 1, share: 1, lease: LEASE, unproven: usize::MAX };
+    let bounds = ClaimBounds {
+        batch: 1,
+        share: 1,
+        lease: LEASE,
+        unproven: usize::MAX,
+    };
     let (mut corrupt, mut delivered) = (0, 0);
     // It is leased and lapses like any other, until it is in quarantine.
     for _ in 0..12 {

@@ -1,5 +1,6 @@
-//! A destination that is down gets no attempts, and its jobs wait without spending any; then one probe for the whole fleet
-//! tells whether it is back, and what has become due meanwhile goes out slowly.
+//! A destination that is down gets no attempts, and its jobs wait without spending any; then one
+//! probe for the whole fleet tells whether it is back, and what has become due meanwhile goes out
+//! slowly.
 
 use std::time::Duration;
 
@@ -31,7 +32,11 @@ async fn failures_of_the_host_in_a_row_open_a_breaker() {
     fail(&world, 4).await;
     world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
     fail(&world, 4).await;
-    assert_eq!(state(&world).await, BreakerState::Closed, "a success between says that it is up");
+    assert_eq!(
+        state(&world).await,
+        BreakerState::Closed,
+        "a success between says that it is up"
+    );
     fail(&world, 1).await;
     let until = world.now().plus(OPEN);
     assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 });
@@ -43,51 +48,104 @@ async fn failures_of_the_host_in_a_row_open_a_breaker() {
 
 #[tokio::test]
 async fn a_share_of_failures_within_the_sliding_window_opens_a_breaker() {
-    let half = Breaker { failures: 1_000, share: 0.5, samples: 10, over: 60 * SECOND, ..settings().pace.breaker };
-    let settings = || Settings { pace: Pace { breaker: half, ..settings().pace }, ..settings() };
+    let half = Breaker {
+        failures: 1_000,
+        share: 0.5,
+        samples: 10,
+        over: 60 * SECOND,
+        ..settings().pace.breaker
+    };
+    let settings = || Settings {
+        pace: Pace {
+            breaker: half,
+            ..settings().pace
+        },
+        ..settings()
+    };
     // By turns, so that no two failures stand in a row. The first counts as soon as it is there.
     for (pause, opens) in [(SECOND, true), (12 * SECOND, false)] {
         let world = World::with(settings()).await;
         world.with_due(THERE, 50).await;
         for n in 0..20 {
-            assert_eq!(state(&world).await, BreakerState::Closed, "{n} attempts, {pause:?} apart");
+            assert_eq!(
+                state(&world).await,
+                BreakerState::Closed,
+                "{n} attempts, {pause:?} apart"
+            );
             let reply = if n % 2 == 0 { MAINTENANCE } else { OK };
-            world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+            world
+                .end(world.claim_near(THERE, 1).await.jobs, reply)
+                .await;
             world.clock.advance(pause);
             if opens && n == 9 {
                 break;
             }
         }
-        assert_eq!(state(&world).await != BreakerState::Closed, opens, "{pause:?} apart");
+        assert_eq!(
+            state(&world).await != BreakerState::Closed,
+            opens,
+            "{pause:?} apart"
+        );
     }
     let world = World::with(settings()).await;
     world.with_due(THERE, 50).await;
     for n in 0..40 {
         let reply = if n % 3 == 0 { MAINTENANCE } else { OK };
-        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+        world
+            .end(world.claim_near(THERE, 1).await.jobs, reply)
+            .await;
     }
-    assert_eq!(state(&world).await, BreakerState::Closed, "a third is not half");
+    assert_eq!(
+        state(&world).await,
+        BreakerState::Closed,
+        "a third is not half"
+    );
 }
 
 #[tokio::test]
 async fn what_got_through_before_the_first_failure_counts_in_the_share() {
-    let half = Breaker { failures: 1_000, share: 0.5, samples: 10, over: 60 * SECOND, ..settings().pace.breaker };
-    let world = World::with(Settings { pace: Pace { breaker: half, ..settings().pace }, ..settings() }).await;
+    let half = Breaker {
+        failures: 1_000,
+        share: 0.5,
+        samples: 10,
+        over: 60 * SECOND,
+        ..settings().pace.breaker
+    };
+    let world = World::with(Settings {
+        pace: Pace {
+            breaker: half,
+            ..settings().pace
+        },
+        ..settings()
+    })
+    .await;
     world.with_due(THERE, 70).await;
     for _ in 0..30 {
         world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
     }
     for n in 0..20 {
         let reply = if n % 2 == 0 { MAINTENANCE } else { OK };
-        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+        world
+            .end(world.claim_near(THERE, 1).await.jobs, reply)
+            .await;
     }
-    assert_eq!(state(&world).await, BreakerState::Closed, "ten of fifty are not half");
+    assert_eq!(
+        state(&world).await,
+        BreakerState::Closed,
+        "ten of fifty are not half"
+    );
     world.clock.advance(180 * SECOND);
     for n in 0..10 {
         let reply = if n % 2 == 0 { MAINTENANCE } else { OK };
-        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
+        world
+            .end(world.claim_near(THERE, 1).await.jobs, reply)
+            .await;
     }
-    assert_ne!(state(&world).await, BreakerState::Closed, "what was long ago is out of the window");
+    assert_ne!(
+        state(&world).await,
+        BreakerState::Closed,
+        "what was long ago is out of the window"
+    );
 }
 
 #[tokio::test]
@@ -98,7 +156,11 @@ async fn while_a_breaker_is_open_jobs_wait_without_spending_an_attempt() {
     let (before, events) = (world.job(&waiting).await, world.events().await.len());
     for n in 0..4 {
         let claimed = world.claim_near(THERE, 100).await;
-        assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)), "after {n} seconds");
+        assert_eq!(
+            (claimed.jobs.len(), claimed.next_visit),
+            (0, Some(until)),
+            "after {n} seconds"
+        );
         world.clock.advance(SECOND);
     }
     world.clock.set(Timestamp::from_ms(until.ms() - 1));
@@ -113,19 +175,34 @@ async fn one_probe_for_the_whole_fleet_tells_whether_a_destination_is_back() {
     let world = World::with(settings()).await;
     world.clock.set(open(&world, 60).await);
     let claims = (0..10).map(|_| world.claim_near(THERE, 5));
-    let mut probes: Vec<LeasedJob> = join_all(claims).await.into_iter().flat_map(|claimed| claimed.jobs).collect();
+    let mut probes: Vec<LeasedJob> = join_all(claims)
+        .await
+        .into_iter()
+        .flat_map(|claimed| claimed.jobs)
+        .collect();
     assert_eq!(probes.len(), 1, "one of all that are due");
     world.clock.advance(LEASE / 2);
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 0, "however long it takes");
+    assert_eq!(
+        world.claim_near(THERE, 5).await.jobs.len(),
+        0,
+        "however long it takes"
+    );
     world.extend(&probes[0].lease).await;
     world.clock.advance(LEASE - MS);
-    assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 0, "however long it takes");
+    assert_eq!(
+        world.claim_near(THERE, 5).await.jobs.len(),
+        0,
+        "however long it takes"
+    );
 
     world.end(probes.pop(), OK).await;
     assert_eq!(state(&world).await, BreakerState::Closed);
     let closed = world.events_of(EventKind::BreakerClosed).await;
     assert_eq!(closed.len(), 1);
-    assert_eq!((&*closed[0].job, &closed[0].destination), ("", &Some(Destination::named(THERE))));
+    assert_eq!(
+        (&*closed[0].job, &closed[0].destination),
+        ("", &Some(Destination::named(THERE)))
+    );
     // A slow start: the window begins at its least, and each window's worth of successes adds one.
     for expected in [1, 2, 3, 4] {
         let mut settlements = Vec::new();
@@ -167,30 +244,47 @@ async fn after_a_failed_probe_the_shard_is_visited_when_the_next_one_may_go() {
     world.end(probe, MAINTENANCE).await;
     let until = world.now().plus(2 * OPEN);
     let next_visit = world.claim_near(THERE, 100).await.next_visit;
-    assert_eq!(next_visit, Some(until), "not only when the probe's lease would have ended");
+    assert_eq!(
+        next_visit,
+        Some(until),
+        "not only when the probe's lease would have ended"
+    );
 }
 
 #[tokio::test]
 async fn a_mailbox_that_is_refused_shows_that_its_host_is_back() {
     let world = World::with(settings()).await;
     world.clock.set(open(&world, 10).await);
-    world.end(world.claim_near(THERE, 100).await.jobs, UNKNOWN).await;
+    world
+        .end(world.claim_near(THERE, 100).await.jobs, UNKNOWN)
+        .await;
     assert_eq!(state(&world).await, BreakerState::Closed);
 }
 
 #[tokio::test]
 async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
-    for way in ["lapsed", "crashed", "released", "our own trouble", "retired"] {
+    for way in [
+        "lapsed",
+        "crashed",
+        "released",
+        "our own trouble",
+        "retired",
+    ] {
         let world = World::with(settings()).await;
         world.clock.set(open(&world, 10).await);
         // The same claim takes from another destination too, so that the probe's lease lasts.
         let other = neighbour(&world);
-        world.take_in(bounce(&format!("jo@{other}"), "m1", MAINTENANCE)).await;
+        world
+            .take_in(bounce(&format!("jo@{other}"), "m1", MAINTENANCE))
+            .await;
         let due = world.job(&format!("jo@{other}")).await.due.unwrap();
         world.clock.set(due);
         let mut jobs = world.claim_near(THERE, 100).await.jobs;
         assert_eq!(jobs.len(), 2, "the probe, and a job of a neighbour");
-        let place = jobs.iter().position(|leased| leased.lease.destination.as_str() == THERE).unwrap();
+        let place = jobs
+            .iter()
+            .position(|leased| leased.lease.destination.as_str() == THERE)
+            .unwrap();
         let probe = jobs.swap_remove(place);
         let beside = &jobs[0].lease;
         match way {
@@ -198,7 +292,9 @@ async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
             "crashed" => assert!(world.crash(&probe.lease).await),
             "released" => assert!(world.release(&probe.lease).await),
             "retired" => {
-                world.take_in(bounce(probe.lease.recipient(), "m2", UNKNOWN)).await;
+                world
+                    .take_in(bounce(probe.lease.recipient(), "m2", UNKNOWN))
+                    .await;
             }
             _ => {
                 world.mail.answers(|_| unreachable_by_our_fault());
@@ -208,11 +304,19 @@ async fn a_probe_that_tells_nothing_does_not_block_its_destination() {
         }
         let probes = async || {
             let claimed = world.claim_near(THERE, 100).await;
-            claimed.jobs.iter().filter(|leased| leased.lease.destination.as_str() == THERE).count()
+            claimed
+                .jobs
+                .iter()
+                .filter(|leased| leased.lease.destination.as_str() == THERE)
+                .count()
         };
         assert_eq!(probes().await, 0, "{way}");
         let until = world.now().plus(OPEN);
-        assert_eq!(state(&world).await, BreakerState::Open { until, times: 1 }, "{way}: it does not count");
+        assert_eq!(
+            state(&world).await,
+            BreakerState::Open { until, times: 1 },
+            "{way}: it does not count"
+        );
         world.extend(beside).await;
         world.clock.set(until);
         assert_eq!(probes().await, 1, "{way}: another one is sent");
@@ -226,7 +330,10 @@ async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next(
     let other = neighbour(&world);
     assert_eq!(world.claim_near(THERE, 100).await.next_visit, Some(until));
     // One answer holds 8 MiB: nine of these, and not ten.
-    for address in (0..9).map(|n| format!("user{n}@{other}")).chain((0..6).map(|n| format!("user{n}@{THERE}"))) {
+    for address in (0..9)
+        .map(|n| format!("user{n}@{other}"))
+        .chain((0..6).map(|n| format!("user{n}@{THERE}")))
+    {
         for n in 0..15 {
             let mut large = bounce(&address, &format!("large{n}"), FULL);
             large["content"] = json!({"inline": "x".repeat(60_000)});
@@ -236,9 +343,18 @@ async fn a_probe_that_finds_no_room_in_the_answer_of_a_claim_goes_with_the_next(
     }
     world.clock.set(until);
     let claimed = world.claim_near(THERE, 100).await;
-    assert!(claimed.jobs.iter().all(|leased| leased.lease.destination.as_str() == other), "those have waited longer");
+    assert!(
+        claimed
+            .jobs
+            .iter()
+            .all(|leased| leased.lease.destination.as_str() == other),
+        "those have waited longer"
+    );
     assert_eq!(claimed.jobs.len(), 9);
-    assert!(claimed.next_visit <= Some(world.now()), "the probe waits for no other");
+    assert!(
+        claimed.next_visit <= Some(world.now()),
+        "the probe waits for no other"
+    );
     let probe = world.claim_near(THERE, 100).await.jobs;
     assert_eq!(probe.len(), 1);
     assert_eq!(probe[0].lease.destination.as_str(), THERE);
@@ -280,14 +396,27 @@ async fn a_breaker_survives_a_restart() {
     world.clock.set(until);
     assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1);
     world.restart().await;
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "the probe is still under way");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        0,
+        "the probe is still under way"
+    );
 }
 
 /// Five failures in a row open a breaker.
 fn settings() -> Settings {
     let pace = Settings::default().pace;
-    let breaker = Breaker { failures: 5, samples: 1_000, open: OPEN, open_max: OPEN_MAX, ..pace.breaker };
-    Settings { pace: Pace { breaker, ..pace }, ..Settings::default() }
+    let breaker = Breaker {
+        failures: 5,
+        samples: 1_000,
+        open: OPEN,
+        open_max: OPEN_MAX,
+        ..pace.breaker
+    };
+    Settings {
+        pace: Pace { breaker, ..pace },
+        ..Settings::default()
+    }
 }
 
 /// Lets `count` attempts fail, one after the other.
@@ -314,9 +443,14 @@ async fn state(world: &World) -> BreakerState {
 fn neighbour(world: &World) -> String {
     let shard = |name: &str| Destination::named(name).shard(world.store.shards());
     let mut names = (0..).map(|n| format!("other{n}.example"));
-    names.find(|name| shard(name) == shard(THERE)).expect("there is no end of names")
+    names
+        .find(|name| shard(name) == shard(THERE))
+        .expect("there is no end of names")
 }
 
 fn unreachable_by_our_fault() -> Outcome {
-    Outcome::Unreachable(Fault::ours(FaultKind::Local, "the relay is away".to_owned()))
+    Outcome::Unreachable(Fault::ours(
+        FaultKind::Local,
+        "the relay is away".to_owned(),
+    ))
 }

@@ -1,5 +1,6 @@
-//! Clocks that are set while processes run, and processes that stand still while time passes: nothing is lost, nothing
-//! sleeps for the length of the step, and only attempts in flight are repeated.
+//! Clocks that are set while processes run, and processes that stand still while time passes:
+//! nothing is lost, nothing sleeps for the length of the step, and only attempts in flight are
+//! repeated.
 
 use domain::clock::{Clock, Timestamp};
 use harness::faketime::FakeClock;
@@ -17,7 +18,9 @@ mod stepped;
 async fn occurrences(world: &World, task: &str) -> Vec<Timestamp> {
     let pattern = format!("{}:*:upkeep:{task}:*", world.prefix);
     let keys = redis::ask(&redis::url(), &["KEYS", &pattern]).await;
-    let instants = keys.lines().filter_map(|line| line.rsplit_once(':')?.1.parse().ok());
+    let instants = keys
+        .lines()
+        .filter_map(|line| line.rsplit_once(':')?.1.parse().ok());
     instants.map(Timestamp::from_ms).collect()
 }
 
@@ -37,14 +40,25 @@ async fn upkeep_goes_on_when_a_clock_that_was_a_day_ahead_is_put_right() {
     );
     let near = |at: Timestamp, now: Timestamp| at.since(now).max(now.since(at)) < DAY / 24;
     let ahead = || SystemClock.now().plus(DAY);
-    let runs = async |now: Timestamp| occurrences(&world, "reinstate").await.into_iter().find(|at| near(*at, now));
+    let runs = async |now: Timestamp| {
+        occurrences(&world, "reinstate")
+            .await
+            .into_iter()
+            .find(|at| near(*at, now))
+    };
     eventually("a run by the wrong clock", async || runs(ahead()).await).await;
     clock.set("+0");
-    eventually("a run by the right clock", async || runs(SystemClock.now()).await).await;
+    eventually("a run by the right clock", async || {
+        runs(SystemClock.now()).await
+    })
+    .await;
     clock.set("+1d");
     let later = ahead().plus(SECOND);
     eventually("a run after a step ahead", async || {
-        occurrences(&world, "reinstate").await.into_iter().find(|at| *at > later)
+        occurrences(&world, "reinstate")
+            .await
+            .into_iter()
+            .find(|at| *at > later)
     })
     .await;
 }
@@ -61,9 +75,15 @@ async fn an_occurrence_that_a_clock_ahead_has_claimed_is_open_again_when_its_tim
             free_port()
         ),
     );
-    let claimed = eventually("a run", async || occurrences(&world, "reinstate").await.pop()).await;
+    let claimed = eventually("a run", async || {
+        occurrences(&world, "reinstate").await.pop()
+    })
+    .await;
     let key = format!("{prefix}:{{0}}:upkeep:reinstate:{}", claimed.ms());
     let left = redis::ask(&url, &["PTTL", &key]).await;
     let left_ms: u64 = left.trim_start_matches(':').trim().parse().unwrap();
-    assert!(left_ms <= 60_000, "it would be missed by the others for {left_ms} ms");
+    assert!(
+        left_ms <= 60_000,
+        "it would be missed by the others for {left_ms} ms"
+    );
 }

@@ -1,4 +1,5 @@
-//! What upkeep finds and what operators do is the same in a Cluster, where shards are on several masters.
+//! What upkeep finds and what operators do is the same in a Cluster, where shards are on several
+//! masters.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -14,7 +15,11 @@ use store::keys::Keys;
 use store::repair::Repaired;
 
 async fn world(settings: Settings) -> World {
-    World::with(Settings { redis: Deployment::Cluster, ..settings }).await
+    World::with(Settings {
+        redis: Deployment::Cluster,
+        ..settings
+    })
+    .await
 }
 
 /// A domain of its own for each shard.
@@ -22,7 +27,9 @@ fn domains(world: &World) -> Vec<String> {
     let shards = world.store.shards();
     let of_shard = |shard| {
         let mut names = (0..).map(|n| format!("host{n}.example"));
-        names.find(|name| Destination::named(name.as_str()).shard(shards) == shard).expect("there is no end of names")
+        names
+            .find(|name| Destination::named(name.as_str()).shard(shards) == shard)
+            .expect("there is no end of names")
     };
     (0..shards).map(of_shard).collect()
 }
@@ -30,7 +37,10 @@ fn domains(world: &World) -> Vec<String> {
 fn key(world: &World, domain: &str, name: &str) -> String {
     let shards = world.store.shards();
     let shard = Destination::named(domain).shard(shards);
-    format!("{}{name}", Keys::new(&world.prefix, shards).shard(shard).prefix)
+    format!(
+        "{}{name}",
+        Keys::new(&world.prefix, shards).shard(shard).prefix
+    )
 }
 
 #[tokio::test]
@@ -39,28 +49,44 @@ async fn what_is_wrong_on_any_master_is_found_and_put_right() {
     let domains = domains(&world);
     for domain in &domains {
         for name in ["leased", "lost", "due"] {
-            world.take_in(bounce(&format!("{name}@{domain}"), "m1", FULL)).await;
+            world
+                .take_in(bounce(&format!("{name}@{domain}"), "m1", FULL))
+                .await;
         }
     }
     world.clock.advance(27 * HOUR);
     for domain in &domains {
         let due = key(&world, domain, &format!("due:{domain}"));
         let hide = ["lost", "due"].map(|name| id(&format!("{name}@{domain}")).key());
-        Deployment::Cluster.tell(&["ZREM", &due, &hide[0], &hide[1]]).await;
+        Deployment::Cluster
+            .tell(&["ZREM", &due, &hide[0], &hide[1]])
+            .await;
         let claimed = world.claim_near(domain, 9).await.jobs;
         assert_eq!(claimed.len(), 1);
-        Deployment::Cluster.tell(&["ZADD", &due, "1", &hide[1]]).await;
-        // Now one job is in no set, one lease has lost its entry, one destination is where nobody looks.
+        Deployment::Cluster
+            .tell(&["ZADD", &due, "1", &hide[1]])
+            .await;
+        // Now one job is in no set, one lease has lost its entry, one destination is where nobody
+        // looks.
         for gone in ["leases", "agenda"] {
-            Deployment::Cluster.tell(&["DEL", &key(&world, domain, gone)]).await;
+            Deployment::Cluster
+                .tell(&["DEL", &key(&world, domain, gone)])
+                .await;
         }
     }
     assert!(cluster::masters_with(&world.prefix) > 1);
     assert!(Repair.run_once(&world.store).await.unwrap() > 0);
     for shard in 0..world.store.shards() {
-        assert_eq!(world.store.repair(shard).await.unwrap(), Repaired::default(), "once is enough");
+        assert_eq!(
+            world.store.repair(shard).await.unwrap(),
+            Repaired::default(),
+            "once is enough"
+        );
     }
-    assert_eq!(world.events_of(EventKind::JobRecovered).await.len(), 2 * domains.len());
+    assert_eq!(
+        world.events_of(EventKind::JobRecovered).await.len(),
+        2 * domains.len()
+    );
     for domain in &domains {
         assert_eq!(world.pace(domain).await.in_flight, 0, "{domain}");
         assert_eq!(world.claim_near(domain, 9).await.jobs.len(), 3, "{domain}");
@@ -73,10 +99,19 @@ async fn rules_reach_the_destinations_of_all_masters() {
     let world = world(Settings::default()).await;
     let domains = domains(&world);
     for domain in &domains {
-        world.take_in(bounce(&format!("jo@{domain}"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("jo@{domain}"), "m1", FULL))
+            .await;
     }
-    let limits = PaceLimits { rate: 2.0, burst: 1.0, window: 3 };
-    let changed = world.store.clone().with_rules(&[DestinationRule { name: "*".to_owned(), limits }]);
+    let limits = PaceLimits {
+        rate: 2.0,
+        burst: 1.0,
+        window: 3,
+    };
+    let changed = world.store.clone().with_rules(&[DestinationRule {
+        name: "*".to_owned(),
+        limits,
+    }]);
     assert_eq!(changed.limit().await.unwrap(), domains.len() as u64);
     for domain in &domains {
         assert_eq!(world.pace(domain).await.limits, Some(limits), "{domain}");
@@ -85,38 +120,73 @@ async fn rules_reach_the_destinations_of_all_masters() {
 
 #[tokio::test]
 async fn an_operator_sees_and_moves_the_same_over_all_masters() {
-    let world = world(Settings { max_lapses: 1, ..Settings::default() }).await;
+    let world = world(Settings {
+        max_lapses: 1,
+        ..Settings::default()
+    })
+    .await;
     let (domains, http) = (domains(&world), Http::serve(&world).await);
     for domain in &domains {
-        world.take_in(bounce(&format!("jo@{domain}"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("jo@{domain}"), "m1", FULL))
+            .await;
     }
     world.clock.advance(27 * HOUR);
     for domain in &domains {
         let path = format!("/v1/destinations/{domain}");
-        let put = http.put(&format!("{path}/hold")).json(&json!({"reason": "they asked"}));
-        assert_eq!(json(put.send().await.unwrap()).await["hold"]["reason"], "they asked");
+        let put = http
+            .put(&format!("{path}/hold"))
+            .json(&json!({"reason": "they asked"}));
+        assert_eq!(
+            json(put.send().await.unwrap()).await["hold"]["reason"],
+            "they asked"
+        );
         assert_eq!(world.claim_near(domain, 9).await.jobs.len(), 0);
-        assert_eq!(json(http.delete(&format!("{path}/hold")).send().await.unwrap()).await["hold"], Value::Null);
-        let put = http.put(&format!("{path}/limits")).json(&json!({"window": 1}));
+        assert_eq!(
+            json(http.delete(&format!("{path}/hold")).send().await.unwrap()).await["hold"],
+            Value::Null
+        );
+        let put = http
+            .put(&format!("{path}/limits"))
+            .json(&json!({"window": 1}));
         let told = json(put.send().await.unwrap()).await;
-        assert_eq!((&told["limits"]["from"], &told["waiting"]), (&json!("override"), &json!(1)));
+        assert_eq!(
+            (&told["limits"]["from"], &told["waiting"]),
+            (&json!("override"), &json!(1))
+        );
     }
     assert_eq!(world.claim().await.len(), domains.len());
     world.clock.advance(LEASE);
     assert_eq!(world.claim().await.len(), 0, "they have lapsed too often");
     let (mut listed, mut after) = (Vec::new(), String::new());
     loop {
-        let page = http.get_json(&format!("/v1/quarantine?limit=1{after}")).await;
-        listed.extend(page["jobs"].as_array().unwrap().iter().map(|one| one["job"].as_str().unwrap().to_owned()));
-        let Some(place) = page["next"].as_str() else { break };
+        let page = http
+            .get_json(&format!("/v1/quarantine?limit=1{after}"))
+            .await;
+        listed.extend(
+            page["jobs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["job"].as_str().unwrap().to_owned()),
+        );
+        let Some(place) = page["next"].as_str() else {
+            break;
+        };
         after = format!("&after={place}");
     }
-    let mut wanted: Vec<String> = domains.iter().map(|domain| id(&format!("jo@{domain}")).key()).collect();
+    let mut wanted: Vec<String> = domains
+        .iter()
+        .map(|domain| id(&format!("jo@{domain}")).key())
+        .collect();
     wanted.sort_unstable();
     assert_eq!(listed, wanted);
     for domain in &domains {
         let release = http.post(&format!("/v1/quarantine/jo@{domain}/release"));
-        assert_eq!(json(release.send().await.unwrap()).await["due"], json!(world.now()));
+        assert_eq!(
+            json(release.send().await.unwrap()).await["due"],
+            json!(world.now())
+        );
     }
     assert_eq!(world.claim().await.len(), domains.len());
 }

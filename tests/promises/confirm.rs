@@ -1,5 +1,5 @@
-//! What a relay took is not delivered yet: its message waits for a bounce, which is the failure of that attempt, or for
-//! silence, which closes it as delivered.
+//! What a relay took is not delivered yet: its message waits for a bounce, which is the failure of
+//! that attempt, or for silence, which closes it as delivered.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,11 @@ fn accepted() -> Outcome {
 
 /// A world whose mail leaves by a relay that takes everything, and may report for a day.
 async fn with_relay() -> World {
-    let world = World::with(Settings { confirm: DAY, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        confirm: DAY,
+        ..Settings::default()
+    })
+    .await;
     world.mail.answers(|_| accepted());
     world
 }
@@ -59,7 +63,10 @@ async fn to_due(world: &World) {
 }
 
 fn assert_within(wait: Duration, delay: Duration) {
-    assert!(wait >= delay && wait <= delay.mul_f64(1.1), "{wait:?} is {delay:?}");
+    assert!(
+        wait >= delay && wait <= delay.mul_f64(1.1),
+        "{wait:?} is {delay:?}"
+    );
 }
 
 #[tokio::test]
@@ -69,7 +76,10 @@ async fn silence_delivers() {
     assert_eq!(job.due, Some(world.now().plus(DAY)));
     assert_eq!(job.job.head.attempt, 1);
     let until = world.now().plus(DAY).ms();
-    assert_eq!(world.events_of(EventKind::MessageAccepted).await[0].due, Some(until));
+    assert_eq!(
+        world.events_of(EventKind::MessageAccepted).await[0].due,
+        Some(until)
+    );
     assert_eq!(world.final_events().await, []);
 
     world.clock.advance(DAY - MS);
@@ -77,9 +87,16 @@ async fn silence_delivers() {
     world.clock.advance(MS);
     assert_eq!(world.work().await, 1);
     let silence = Some("silence".to_owned());
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), silence)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), silence)]
+    );
     let closed = world.events_of(EventKind::JobClosed).await;
-    assert_eq!((closed.len(), closed[0].attempt), (1, Some(1)), "no attempt was made to hear it");
+    assert_eq!(
+        (closed.len(), closed[0].attempt),
+        (1, Some(1)),
+        "no attempt was made to hear it"
+    );
     assert!(world.job_if_any(JO).await.is_none());
     assert_eq!(world.mail.messages(), ["m1"], "it was sent once");
 }
@@ -88,18 +105,27 @@ async fn silence_delivers() {
 async fn a_bounce_in_that_time_is_the_failure_of_that_attempt() {
     let world = with_accepted(&["m1"]).await;
     world.clock.advance(HOUR);
-    let Answer::Deferred { due: Some(due) } = world.take_in(report("m1", FULL, &world)).await else {
+    let Answer::Deferred { due: Some(due) } = world.take_in(report("m1", FULL, &world)).await
+    else {
         panic!("it is the failure of the first attempt")
     };
     assert_within(due.since(world.now()), 2 * DAY);
     let job = world.job(JO).await;
     assert_eq!((job.due, job.job.head.attempt), (Some(due), 1));
     assert_eq!(job.job.head.history.last().unwrap().attempt, 1);
-    assert_eq!(world.take_in(report("m1", FULL, &world)).await, Answer::Duplicate, "it takes effect once");
+    assert_eq!(
+        world.take_in(report("m1", FULL, &world)).await,
+        Answer::Duplicate,
+        "it takes effect once"
+    );
 
     world.clock.set(due);
     assert_eq!(world.work().await, 1);
-    assert_eq!(world.mail.tried().last().unwrap().attempt, 2, "the counter goes on");
+    assert_eq!(
+        world.mail.tried().last().unwrap().attempt,
+        2,
+        "the counter goes on"
+    );
     assert_eq!(world.final_events().await, []);
 }
 
@@ -107,31 +133,47 @@ async fn a_bounce_in_that_time_is_the_failure_of_that_attempt() {
 async fn the_last_bounce_retires_the_address() {
     let world = with_accepted(&["m1"]).await;
     for delay in [2 * DAY, 3 * DAY, 7 * DAY] {
-        let Answer::Deferred { due: Some(due) } = world.take_in(report("m1", FULL, &world)).await else {
+        let Answer::Deferred { due: Some(due) } = world.take_in(report("m1", FULL, &world)).await
+        else {
             panic!("there are tries left")
         };
         assert_within(due.since(world.now()), delay);
         world.clock.set(due);
         world.work().await;
     }
-    let Answer::Retired(record) = world.take_in(report("m1", FULL, &world)).await else { panic!("that was the last") };
+    let Answer::Retired(record) = world.take_in(report("m1", FULL, &world)).await else {
+        panic!("that was the last")
+    };
     assert_eq!(record.standing, Standing::Unavailable);
     assert_eq!(world.standing(JO).await, Standing::Unavailable);
     assert!(world.job_if_any(JO).await.is_none());
     let retired = Some(DropReason::Retired.as_str().to_owned());
-    assert_eq!(world.final_events().await, [(EventKind::MessageDropped, "m1".to_owned(), retired)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDropped, "m1".to_owned(), retired)]
+    );
     assert_eq!(world.events_of(EventKind::AddressRetired).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_permanent_bounce_retires_at_once_and_a_message_s_own_failure_drops_it_alone() {
     let world = with_accepted(&["m1", "m2"]).await;
-    assert_eq!(world.take_in(report("m1", TOO_BIG, &world)).await, Answer::Dropped);
+    assert_eq!(
+        world.take_in(report("m1", TOO_BIG, &world)).await,
+        Answer::Dropped
+    );
     assert_eq!(world.waiting(JO).await, ["m2"]);
     assert_eq!(world.work().await, 1, "the next is the probe, at once");
-    let Answer::Retired(record) = world.take_in(report("m2", UNKNOWN, &world)).await else { panic!("it is dead") };
+    let Answer::Retired(record) = world.take_in(report("m2", UNKNOWN, &world)).await else {
+        panic!("it is dead")
+    };
     assert_eq!(record.standing, Standing::Inactive);
-    let finals: Vec<String> = world.final_events().await.into_iter().map(|(_, message, _)| message).collect();
+    let finals: Vec<String> = world
+        .final_events()
+        .await
+        .into_iter()
+        .map(|(_, message, _)| message)
+        .collect();
     assert_eq!(finals, ["m1", "m2"]);
 }
 
@@ -143,31 +185,53 @@ async fn the_bounce_that_was_there_before_may_come_again() {
     world.take_in_and_wait(first.clone()).await;
     world.work().await;
     assert_eq!(world.take_in(first).await, Answer::Duplicate);
-    assert_eq!(world.job(JO).await.due, Some(world.now().plus(DAY)), "it still waits for silence");
+    assert_eq!(
+        world.job(JO).await.due,
+        Some(world.now().plus(DAY)),
+        "it still waits for silence"
+    );
 }
 
 #[tokio::test]
 async fn the_probe_waits_alone_and_its_silence_releases_the_rest() {
     let world = with_accepted(&["m1", "m2", "m3"]).await;
     assert_eq!(world.mail.messages(), ["m1"]);
-    assert!(matches!(world.take_in(bounce(JO, "m4", FULL)).await, Answer::Joined { due: Some(_) }));
+    assert!(matches!(
+        world.take_in(bounce(JO, "m4", FULL)).await,
+        Answer::Joined { due: Some(_) }
+    ));
     to_due(&world).await;
     world.work().await;
     assert_eq!(world.mail.messages(), ["m1", "m2", "m3", "m4"]);
     assert_eq!(world.final_events().await.len(), 1);
-    assert_eq!(world.job(JO).await.job.head.attempt, 0, "a bounce now is a new outage");
+    assert_eq!(
+        world.job(JO).await.job.head.attempt,
+        0,
+        "a bounce now is a new outage"
+    );
 
-    let Answer::Deferred { due: Some(due) } = world.take_in(report("m3", MAINTENANCE, &world)).await else {
+    let Answer::Deferred { due: Some(due) } =
+        world.take_in(report("m3", MAINTENANCE, &world)).await
+    else {
         panic!("it had been accepted")
     };
     assert_within(due.since(world.now()), HOUR);
     world.clock.set(due);
     world.mail.says(OK);
     world.work().await;
-    assert_eq!(world.waiting(JO).await, ["m2", "m4"], "the others still wait for silence");
+    assert_eq!(
+        world.waiting(JO).await,
+        ["m2", "m4"],
+        "the others still wait for silence"
+    );
     to_due(&world).await;
     world.work().await;
-    let mut finals: Vec<String> = world.final_events().await.into_iter().map(|(_, message, _)| message).collect();
+    let mut finals: Vec<String> = world
+        .final_events()
+        .await
+        .into_iter()
+        .map(|(_, message, _)| message)
+        .collect();
     finals.sort_unstable();
     assert_eq!(finals, ["m1", "m2", "m3", "m4"]);
     assert!(world.job_if_any(JO).await.is_none());
@@ -179,10 +243,20 @@ async fn a_bounce_for_a_job_that_a_worker_has_is_not_lost() {
     to_due(&world).await;
     let leased = world.claim_one().await;
     // The worker has just found that nothing came: it counts as delivered.
-    assert_eq!(world.take_in(report("m1", FULL, &world)).await, Answer::Stale);
-    world.store.release(&[leased.lease], GivenBack::Untried).await.unwrap();
+    assert_eq!(
+        world.take_in(report("m1", FULL, &world)).await,
+        Answer::Stale
+    );
+    world
+        .store
+        .release(&[leased.lease], GivenBack::Untried)
+        .await
+        .unwrap();
     // The worker was stopped before it could say so: nothing is final, and the bounce counts.
-    assert!(matches!(world.take_in(report("m1", FULL, &world)).await, Answer::Deferred { .. }));
+    assert!(matches!(
+        world.take_in(report("m1", FULL, &world)).await,
+        Answer::Deferred { .. }
+    ));
 }
 
 #[tokio::test]
@@ -191,18 +265,33 @@ async fn a_route_that_delivers_by_itself_waits_for_nothing() {
     world.mail.answers(|_| accepted());
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.work().await;
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
 }
 
 #[tokio::test]
 async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_its_breaker() {
-    let pace =
-        Pace { breaker: Breaker { failures: 2, ..Settings::default().pace.breaker }, ..Settings::default().pace };
-    let world = World::with(Settings { confirm: DAY, pace, ..Settings::default() }).await;
+    let pace = Pace {
+        breaker: Breaker {
+            failures: 2,
+            ..Settings::default().pace.breaker
+        },
+        ..Settings::default().pace
+    };
+    let world = World::with(Settings {
+        confirm: DAY,
+        pace,
+        ..Settings::default()
+    })
+    .await;
     world.mail.answers(|_| accepted());
     let addresses = ["jo@example.com", "sam@example.com", "ada@example.com"];
     for address in addresses {
-        world.take_in_and_wait(bounce(address, "m1", MAINTENANCE)).await;
+        world
+            .take_in_and_wait(bounce(address, "m1", MAINTENANCE))
+            .await;
         world.work().await;
     }
     let open = Settings::default().pace.window;
@@ -212,9 +301,16 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
     for ((address, reply), failures) in addresses.into_iter().zip(reports).zip(0..) {
         let mut report = report("m1", reply, &world);
         report["recipient"] = json!(address);
-        assert!(matches!(world.take_in(report).await, Answer::Deferred { .. }), "{address}");
+        assert!(
+            matches!(world.take_in(report).await, Answer::Deferred { .. }),
+            "{address}"
+        );
         let pace = world.pace("example.com").await;
-        assert_eq!(narrowed(&pace), failures > 0, "a mailbox over quota says that the host works: {pace:?}");
+        assert_eq!(
+            narrowed(&pace),
+            failures > 0,
+            "a mailbox over quota says that the host works: {pace:?}"
+        );
         let opened = world.events_of(EventKind::BreakerOpened).await.len();
         assert_eq!(opened, usize::from(failures == 2), "{address}");
     }
@@ -222,33 +318,55 @@ async fn a_bounce_by_the_host_s_trouble_narrows_its_window_and_the_second_opens_
 
 #[tokio::test]
 async fn late_bounces_of_what_was_accepted_before_the_window_was_narrowed_do_not_narrow_it_again() {
-    let world = World::with(Settings { confirm: DAY, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        confirm: DAY,
+        ..Settings::default()
+    })
+    .await;
     world.mail.answers(|_| accepted());
     let early = ["jo@example.com", "sam@example.com", "ada@example.com"];
     for address in early {
-        world.take_in_and_wait(bounce(address, "m1", MAINTENANCE)).await;
+        world
+            .take_in_and_wait(bounce(address, "m1", MAINTENANCE))
+            .await;
         world.work().await;
     }
     let refused = async |address: &str| {
         let mut report = report("m1", MAINTENANCE, &world);
         report["recipient"] = json!(address);
-        assert!(matches!(world.take_in(report).await, Answer::Deferred { .. }), "{address}");
+        assert!(
+            matches!(world.take_in(report).await, Answer::Deferred { .. }),
+            "{address}"
+        );
         world.pace("example.com").await.window.unwrap()
     };
     let narrowed = refused(early[0]).await;
     assert!(narrowed < f64::from(Settings::default().pace.window));
     for (n, address) in early[1..].iter().enumerate() {
         // Others go on meanwhile.
-        world.take_in_and_wait(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE)).await;
+        world
+            .take_in_and_wait(bounce(&format!("later{n}@example.com"), "m1", MAINTENANCE))
+            .await;
         world.work().await;
         let window = refused(address).await;
-        assert!((window - narrowed).abs() < 1e-9, "{address}: {window} after {narrowed}");
+        assert!(
+            (window - narrowed).abs() < 1e-9,
+            "{address}: {window} after {narrowed}"
+        );
     }
-    assert!(refused("later0@example.com").await < narrowed, "what was accepted since then is news");
+    assert!(
+        refused("later0@example.com").await < narrowed,
+        "what was accepted since then is news"
+    );
 }
 
 /// Addresses of several destinations, on several shards.
-const ADDRESSES: [&str; 4] = [JO, "sam@example.com", "jo@second.example", "jo@third.example"];
+const ADDRESSES: [&str; 4] = [
+    JO,
+    "sam@example.com",
+    "jo@second.example",
+    "jo@third.example",
+];
 
 /// Whatever comes in whatever order, every message has one final event, and nothing waits for ever.
 #[tokio::test]
@@ -266,34 +384,62 @@ async fn every_message_ends_once_at_random_on_a_cluster() {
 }
 
 async fn play(seed: u64, redis: Deployment) {
-    let world = World::with(Settings { confirm: DAY, redis, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        confirm: DAY,
+        redis,
+        ..Settings::default()
+    })
+    .await;
     let mut random = Random::from_seed(seed);
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     for step in 0..160 {
         let outcomes = [(6, ""), (2, OK), (2, FULL), (1, TOO_BIG), (1, UNKNOWN)];
         let reply = random.weighted(&outcomes);
-        world.mail.answers(move |_| if reply.is_empty() { accepted() } else { harness::mail::outcome(reply) });
+        world.mail.answers(move |_| {
+            if reply.is_empty() {
+                accepted()
+            } else {
+                harness::mail::outcome(reply)
+            }
+        });
         let address = ADDRESSES[random.below(ADDRESSES.len())];
         match random.below(6) {
             0 => {
                 let message = format!("m{seed}-{step}");
-                let answer = world.take_in(report_to(address, &message, FULL, &world)).await;
+                let answer = world
+                    .take_in(report_to(address, &message, FULL, &world))
+                    .await;
                 if matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }) {
                     taken.insert(message, 0);
                 }
             }
             1 => {
                 let job = world.job_if_any(address).await;
-                let found = job.and_then(|job| job.job.messages.into_iter().find(|one| one.accepted.is_some()));
+                let found = job.and_then(|job| {
+                    job.job
+                        .messages
+                        .into_iter()
+                        .find(|one| one.accepted.is_some())
+                });
                 if let Some(message) = found {
-                    let reply = random.weighted(&[(4, FULL), (2, MAINTENANCE), (1, TOO_BIG), (1, UNKNOWN)]);
-                    let answer = world.take_in(report_to(address, &message.id, reply, &world)).await;
-                    assert!(!matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }), "{answer:?}");
+                    let reply =
+                        random.weighted(&[(4, FULL), (2, MAINTENANCE), (1, TOO_BIG), (1, UNKNOWN)]);
+                    let answer = world
+                        .take_in(report_to(address, &message.id, reply, &world))
+                        .await;
+                    assert!(
+                        !matches!(answer, Answer::Scheduled { .. } | Answer::Joined { .. }),
+                        "{answer:?}"
+                    );
                 }
             }
-            2 => world.clock.advance(HOUR * u32::try_from(random.below(200)).unwrap()),
+            2 => world
+                .clock
+                .advance(HOUR * u32::try_from(random.below(200)).unwrap()),
             3 => {
-                let Some(due) = world.job_if_any(address).await.and_then(|job| job.due) else { continue };
+                let Some(due) = world.job_if_any(address).await.and_then(|job| job.due) else {
+                    continue;
+                };
                 world.clock.set(due.max(world.now()));
                 world.work().await;
             }
@@ -316,7 +462,9 @@ async fn play(seed: u64, redis: Deployment) {
         }
     }
     for (_, message, _) in world.final_events().await {
-        *taken.get_mut(&message).unwrap_or_else(|| panic!("seed {seed}: {message} was never taken")) += 1;
+        *taken
+            .get_mut(&message)
+            .unwrap_or_else(|| panic!("seed {seed}: {message} was never taken")) += 1;
     }
     assert!(taken.len() > 10, "seed {seed}: {} messages", taken.len());
     let wrong: Vec<_> = taken.iter().filter(|(_, finals)| **finals != 1).collect();

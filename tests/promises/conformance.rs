@@ -22,16 +22,29 @@ mod custom_sender;
 
 #[tokio::test]
 async fn http_conforms() {
-    let platform = Platform::start(|_| Say::Answer(200, None, r#"{"outcome":"accepted"}"#.to_owned())).await;
+    let platform =
+        Platform::start(|_| Say::Answer(200, None, r#"{"outcome":"accepted"}"#.to_owned())).await;
     let sender = http(&platform, PATIENT);
     let received = async || {
-        let decoded = platform.posted().into_iter().map(|posted| match posted.json["content"].as_str() {
-            Some(text) => Bytes::from(text.to_owned()),
-            None => Bytes::from(harness::platform::decoded(&posted.json["content_base64"])),
-        });
+        let decoded =
+            platform
+                .posted()
+                .into_iter()
+                .map(|posted| match posted.json["content"].as_str() {
+                    Some(text) => Bytes::from(text.to_owned()),
+                    None => Bytes::from(harness::platform::decoded(&posted.json["content_base64"])),
+                });
         decoded.collect()
     };
-    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
+    conforms(
+        &Subject {
+            sender: &sender,
+            limit: PATIENT,
+            takes_utf8: true,
+        },
+        received,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -40,9 +53,19 @@ async fn command_conforms() {
     let sender = program.sender(PATIENT);
     let received = async || {
         let files = std::fs::read_dir(program.folder.path()).unwrap();
-        files.map(|file| std::fs::read(file.unwrap().path()).unwrap().into()).collect()
+        files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap().into())
+            .collect()
     };
-    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
+    conforms(
+        &Subject {
+            sender: &sender,
+            limit: PATIENT,
+            takes_utf8: true,
+        },
+        received,
+    )
+    .await;
 }
 
 fn smtp(peer: &SmtpPeer, limit: Duration) -> SmtpSender {
@@ -56,7 +79,15 @@ async fn smtp_conforms() {
     let peer = SmtpPeer::agreeable().await;
     let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
-    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: false }, received).await;
+    conforms(
+        &Subject {
+            sender: &sender,
+            limit: PATIENT,
+            takes_utf8: false,
+        },
+        received,
+    )
+    .await;
 }
 
 /// A server that takes every mail, with every extension.
@@ -68,17 +99,33 @@ async fn capable() -> SmtpPeer {
     .await
 }
 
-/// Checks that no message has put a command of its own among ours: its id goes out as ENVID, where that is offered.
+/// Checks that no message has put a command of its own among ours: its id goes out as ENVID, where
+/// that is offered.
 fn was_told_nothing_else(peer: &SmtpPeer) {
     let heard = peer.heard();
     for command in heard.iter().map(|heard| heard.command.as_str()) {
-        let ours =
-            ["EHLO ", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QUIT"].iter().any(|ours| command.starts_with(ours));
-        assert!(ours || command.is_empty() || command == ".", "a command that is not ours: {command:?}");
-        assert!(!command.contains("RCPT TO:<sam@example.com>"), "a recipient that is not ours: {command:?}");
-        assert!(!command.bytes().any(|byte| byte.is_ascii_control()), "{command:?}");
+        let ours = ["EHLO ", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QUIT"]
+            .iter()
+            .any(|ours| command.starts_with(ours));
+        assert!(
+            ours || command.is_empty() || command == ".",
+            "a command that is not ours: {command:?}"
+        );
+        assert!(
+            !command.contains("RCPT TO:<sam@example.com>"),
+            "a recipient that is not ours: {command:?}"
+        );
+        assert!(
+            !command.bytes().any(|byte| byte.is_ascii_control()),
+            "{command:?}"
+        );
     }
-    assert!(heard.iter().any(|heard| heard.command.contains("ENVID=no+0D+0AX-Injected:+20line+00")), "{heard:?}");
+    assert!(
+        heard.iter().any(|heard| heard
+            .command
+            .contains("ENVID=no+0D+0AX-Injected:+20line+00")),
+        "{heard:?}"
+    );
 }
 
 #[tokio::test]
@@ -86,7 +133,15 @@ async fn smtp_conforms_with_every_extension() {
     let peer = capable().await;
     let sender = smtp(&peer, PATIENT);
     let received = async || peer.contents();
-    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
+    conforms(
+        &Subject {
+            sender: &sender,
+            limit: PATIENT,
+            takes_utf8: true,
+        },
+        received,
+    )
+    .await;
     was_told_nothing_else(&peer);
 }
 
@@ -111,7 +166,15 @@ async fn mx_conforms() {
     let (dns, peer) = (DnsServer::start().await, capable().await);
     let sender = mx(&dns, &peer, PATIENT);
     let received = async || peer.contents();
-    conforms(&Subject { sender: &sender, limit: PATIENT, takes_utf8: true }, received).await;
+    conforms(
+        &Subject {
+            sender: &sender,
+            limit: PATIENT,
+            takes_utf8: true,
+        },
+        received,
+    )
+    .await;
     was_told_nothing_else(&peer);
 }
 
@@ -120,11 +183,21 @@ async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
     const SHORT: Duration = Duration::from_millis(200);
     let platform = Platform::start(|_| Say::Nothing).await;
     let silent = SmtpPeer::start(|_| Act::Hang).await;
-    let mute = SmtpPeer::start(|heard| if heard.command == "." { Act::Hang } else { agree(&heard.command) }).await;
+    let mute = SmtpPeer::start(|heard| {
+        if heard.command == "." {
+            Act::Hang
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
     let (dns, program) = (DnsServer::start().await, Program::new("sleep 60"));
     let asked = DnsServer::start().await;
     let (by_http, by_command) = (http(&platform, SHORT), program.sender(SHORT));
-    let (to_relay, to_host) = ([smtp(&silent, SHORT), smtp(&mute, SHORT)], mx(&dns, &mute, SHORT));
+    let (to_relay, to_host) = (
+        [smtp(&silent, SHORT), smtp(&mute, SHORT)],
+        mx(&dns, &mute, SHORT),
+    );
     let to_nobody = mx(&asked, &mute, SHORT);
     asked.becomes(Mood::Silent);
     let senders: [(&str, &dyn Sender); 6] = [
@@ -136,14 +209,30 @@ async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
         ("mx, no DNS", &to_nobody),
     ];
     for (name, sender) in senders {
-        ends_in_time(name, &Subject { sender, limit: SmtpTimeouts::all(SHORT).whole(), takes_utf8: true }).await;
+        ends_in_time(
+            name,
+            &Subject {
+                sender,
+                limit: SmtpTimeouts::all(SHORT).whole(),
+                takes_utf8: true,
+            },
+        )
+        .await;
     }
 }
 
 /// A sender that is no use for bytes: the suite looks at everything else.
 async fn conforms_without_bytes(sender: &dyn Sender) {
     let wanted = Unsent(sender);
-    conforms(&Subject { sender: &wanted, limit: Duration::from_secs(1), takes_utf8: true }, async || Vec::new()).await;
+    conforms(
+        &Subject {
+            sender: &wanted,
+            limit: Duration::from_secs(1),
+            takes_utf8: true,
+        },
+        async || Vec::new(),
+    )
+    .await;
 }
 
 struct Unsent<'a>(&'a dyn Sender);

@@ -37,28 +37,53 @@ impl Scheduler {
             "[redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nshards = {shards}\n[scheduler]\nlisten = \"{address}\"\n{keys}"
         );
         let shell = format!("{shell}\nexec \"$@\"");
-        let process = Redeliver::start_by(&["sh", "-c", &shell, "sh"], &[], &["scheduler"], &config);
-        let scheduler = Self { process, address, client: client(), _world: world };
-        eventually("the scheduler", async || (scheduler.ready().await == Some(StatusCode::OK)).then_some(())).await;
+        let process =
+            Redeliver::start_by(&["sh", "-c", &shell, "sh"], &[], &["scheduler"], &config);
+        let scheduler = Self {
+            process,
+            address,
+            client: client(),
+            _world: world,
+        };
+        eventually("the scheduler", async || {
+            (scheduler.ready().await == Some(StatusCode::OK)).then_some(())
+        })
+        .await;
         scheduler
     }
 
     /// The status of `/readyz`; none if it is not answered soon.
     async fn ready(&self) -> Option<StatusCode> {
-        let request = self.client.get(format!("http://{}/readyz", self.address)).header("connection", "close");
+        let request = self
+            .client
+            .get(format!("http://{}/readyz", self.address))
+            .header("connection", "close");
         Some(request.timeout(SOON).send().await.ok()?.status())
     }
 
     /// The status of a bounce that is posted, and when to come again; none if it is not answered
     /// soon.
     async fn post(&self) -> Option<(StatusCode, bool)> {
-        let request = self.client.post(format!("http://{}/v1/bounces", self.address)).header("connection", "close");
-        let response = request.json(&bounce("jo@example.com", "m1", FULL)).timeout(SOON).send().await.ok()?;
-        Some((response.status(), response.headers().contains_key("retry-after")))
+        let request = self
+            .client
+            .post(format!("http://{}/v1/bounces", self.address))
+            .header("connection", "close");
+        let response = request
+            .json(&bounce("jo@example.com", "m1", FULL))
+            .timeout(SOON)
+            .send()
+            .await
+            .ok()?;
+        Some((
+            response.status(),
+            response.headers().contains_key("retry-after"),
+        ))
     }
 
     async fn connect(&self) -> TcpStream {
-        in_time("a connection", TcpStream::connect(self.address)).await.expect("the system has room for it")
+        in_time("a connection", TcpStream::connect(self.address))
+            .await
+            .expect("the system has room for it")
     }
 
     /// Connections that have each sent this, and no more.
@@ -66,7 +91,10 @@ impl Scheduler {
         let mut connections = Vec::new();
         for _ in 0..count {
             let mut connection = self.connect().await;
-            connection.write_all(sent.as_bytes()).await.expect("it is open");
+            connection
+                .write_all(sent.as_bytes())
+                .await
+                .expect("it is open");
             connections.push(connection);
         }
         connections
@@ -74,29 +102,42 @@ impl Scheduler {
 
     /// Connections with a request under way each: of its body the end is missing.
     async fn busy(&self, count: usize) -> Vec<TcpStream> {
-        let head =
-            "POST /v1/bounces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 9\r\n";
-        let mut connections = self.connections(count, &format!("{head}Expect: 100-continue\r\n\r\n")).await;
+        let head = "POST /v1/bounces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\nContent-Length: 9\r\n";
+        let mut connections = self
+            .connections(count, &format!("{head}Expect: 100-continue\r\n\r\n"))
+            .await;
         for connection in &mut connections {
             // It is said when the body is asked for.
             let mut said = [0; 12];
-            in_time("100 Continue", connection.read_exact(&mut said)).await.expect("it is open");
+            in_time("100 Continue", connection.read_exact(&mut said))
+                .await
+                .expect("it is open");
             assert_eq!(&said, b"HTTP/1.1 100");
         }
         connections
     }
 
     fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.process_id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
-        line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number of KiB") << 10
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.process_id()))
+            .expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("Linux tells");
+        line.split_whitespace()
+            .next()
+            .and_then(|number| number.parse::<u64>().ok())
+            .expect("a number of KiB")
+            << 10
     }
 }
 
 /// Waits until the other side has closed.
 async fn is_closed(connection: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
-    in_time("the end of a connection", connection.read_to_end(&mut rest)).await.is_ok_and(|_| rest.is_empty())
+    in_time("the end of a connection", connection.read_to_end(&mut rest))
+        .await
+        .is_ok_and(|_| rest.is_empty())
 }
 
 #[tokio::test]
@@ -104,8 +145,16 @@ async fn more_idle_connections_than_the_process_has_descriptors_keep_no_request_
     for begun in ["", "POST /v1/bounces HTTP/1.1\r\nHost: x\r\n"] {
         let scheduler = Scheduler::start("ulimit -n 1024", "").await;
         let _idle = scheduler.connections(1_100, begun).await;
-        assert_eq!(scheduler.ready().await, Some(StatusCode::OK), "with {begun:?} sent");
-        assert_eq!(scheduler.post().await.map(|(status, _)| status), Some(StatusCode::ACCEPTED), "with {begun:?} sent");
+        assert_eq!(
+            scheduler.ready().await,
+            Some(StatusCode::OK),
+            "with {begun:?} sent"
+        );
+        assert_eq!(
+            scheduler.post().await.map(|(status, _)| status),
+            Some(StatusCode::ACCEPTED),
+            "with {begun:?} sent"
+        );
         let log = scheduler.process.log();
         assert!(!log.contains("cannot be accepted"), "{log}");
     }
@@ -113,39 +162,73 @@ async fn more_idle_connections_than_the_process_has_descriptors_keep_no_request_
 
 #[tokio::test]
 async fn a_process_without_descriptors_waits_for_one_and_says_so_once() {
-    let scheduler = Scheduler::start("ulimit -n 64", "connections = 1000\nconnections_per_peer = 1000\n").await;
+    let scheduler = Scheduler::start(
+        "ulimit -n 64",
+        "connections = 1000\nconnections_per_peer = 1000\n",
+    )
+    .await;
     let idle = scheduler.connections(150, "").await;
-    assert_eq!(scheduler.ready().await, Some(StatusCode::OK), "an idle connection gives its descriptor up");
+    assert_eq!(
+        scheduler.ready().await,
+        Some(StatusCode::OK),
+        "an idle connection gives its descriptor up"
+    );
     drop(idle);
     eventually("the end of it in the log", async || {
-        (scheduler.ready().await.is_some() && scheduler.process.log().contains("are accepted again")).then_some(())
+        (scheduler.ready().await.is_some()
+            && scheduler.process.log().contains("are accepted again"))
+        .then_some(())
     })
     .await;
     let log = scheduler.process.log();
-    let said = log.lines().filter(|line| line.contains("cannot be accepted")).count();
-    let over = log.lines().filter(|line| line.contains("are accepted again")).count();
+    let said = log
+        .lines()
+        .filter(|line| line.contains("cannot be accepted"))
+        .count();
+    let over = log
+        .lines()
+        .filter(|line| line.contains("are accepted again"))
+        .count();
     assert!((1..=5).contains(&said) && over <= said, "{log}");
 }
 
 #[tokio::test]
-async fn if_all_connections_are_busy_health_checks_are_answered_and_others_hear_when_to_come_again() {
+async fn if_all_connections_are_busy_health_checks_are_answered_and_others_hear_when_to_come_again()
+{
     let scheduler = Scheduler::start(":", "connections = 2\nconnections_per_peer = 2\n").await;
     let mut busy = scheduler.busy(2).await;
     assert_eq!(scheduler.ready().await, Some(StatusCode::OK));
-    assert_eq!(scheduler.post().await, Some((StatusCode::SERVICE_UNAVAILABLE, true)));
+    assert_eq!(
+        scheduler.post().await,
+        Some((StatusCode::SERVICE_UNAVAILABLE, true))
+    );
     // Who comes in by the reserve has no time to lose.
     assert!(is_closed(&mut scheduler.connect().await).await);
     busy[0].write_all(b"not JSON\n").await.expect("it is open");
-    eventually("room", async || scheduler.post().await.filter(|(status, _)| *status == StatusCode::ACCEPTED)).await;
+    eventually("room", async || {
+        scheduler
+            .post()
+            .await
+            .filter(|(status, _)| *status == StatusCode::ACCEPTED)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_peer_has_its_share_of_connections_and_a_trusted_proxy_all_of_them() {
-    for (trusted, status) in [("", StatusCode::SERVICE_UNAVAILABLE), ("\"127.0.0.0/8\"", StatusCode::ACCEPTED)] {
-        let keys = format!("connections = 10\nconnections_per_peer = 2\ntrusted_proxies = [{trusted}]\n");
+    for (trusted, status) in [
+        ("", StatusCode::SERVICE_UNAVAILABLE),
+        ("\"127.0.0.0/8\"", StatusCode::ACCEPTED),
+    ] {
+        let keys =
+            format!("connections = 10\nconnections_per_peer = 2\ntrusted_proxies = [{trusted}]\n");
         let scheduler = Scheduler::start(":", &keys).await;
         let _busy = scheduler.busy(2).await;
-        assert_eq!(scheduler.post().await.map(|(status, _)| status), Some(status), "trusted: {trusted}");
+        assert_eq!(
+            scheduler.post().await.map(|(status, _)| status),
+            Some(status),
+            "trusted: {trusted}"
+        );
     }
 }
 
@@ -154,7 +237,9 @@ async fn a_client_that_is_slow_with_its_head_or_sends_nothing_is_left() {
     let scheduler = Scheduler::start(":", "header_timeout = \"1s\"\nkeep_alive = \"2s\"\n").await;
     let mut silent = scheduler.connect().await;
     let mut slow = scheduler.connect().await;
-    let head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
+    let head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: "
+        .iter()
+        .chain(std::iter::repeat(&b'x'));
     let mut sent = 0;
     for byte in head {
         // It never stands still for as long as a second.
@@ -167,17 +252,25 @@ async fn a_client_that_is_slow_with_its_head_or_sends_nothing_is_left() {
     }
     assert!(is_closed(&mut silent).await);
     let mut idle = scheduler.connect().await;
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it is open");
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .expect("it is open");
     let mut answer = Vec::new();
-    in_time("the end of a connection", idle.read_to_end(&mut answer)).await.expect("it is closed in order");
-    assert!(answer.ends_with(b"ok\n"), "it was answered, and closed when it had been idle for long");
+    in_time("the end of a connection", idle.read_to_end(&mut answer))
+        .await
+        .expect("it is closed in order");
+    assert!(
+        answer.ends_with(b"ok\n"),
+        "it was answered, and closed when it had been idle for long"
+    );
 }
 
 #[tokio::test]
 async fn an_idle_connection_costs_little() {
     const COUNT: usize = 2_000;
     const MOST: u64 = 20 << 10;
-    let scheduler = Scheduler::start(":", "connections = 10000\nconnections_per_peer = 10000\n").await;
+    let scheduler =
+        Scheduler::start(":", "connections = 10000\nconnections_per_peer = 10000\n").await;
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
     for sent in ["", request] {
         // What the process has at its busiest is there before.
@@ -186,7 +279,9 @@ async fn an_idle_connection_costs_little() {
         let mut idle = scheduler.connections(COUNT, sent).await;
         if let Some(last) = idle.last_mut().filter(|_| !sent.is_empty()) {
             let mut answer = [0; 1_024];
-            in_time("an answer", last.read(&mut answer)).await.expect("it is open");
+            in_time("an answer", last.read(&mut answer))
+                .await
+                .expect("it is open");
         }
         assert_eq!(scheduler.ready().await, Some(StatusCode::OK));
         let each = scheduler.memory().saturating_sub(before) / COUNT as u64;

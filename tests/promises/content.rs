@@ -30,9 +30,13 @@ const SHORT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn content_that_many_share_is_read_once() {
-    let server = Platform::start(|_| Say::Answer(200, None, "Subject: hello\n\nbye\n".to_owned())).await;
+    let server =
+        Platform::start(|_| Say::Answer(200, None, "Subject: hello\n\nbye\n".to_owned())).await;
     let base = format!("http://{}/mail/", server.address);
-    let settings = Content { stores: vec![base.parse().unwrap()], ..Config::embedded().content };
+    let settings = Content {
+        stores: vec![base.parse().unwrap()],
+        ..Config::embedded().content
+    };
     let contents = Contents::from_config(&settings).unwrap();
     let shared = ContentRef::Url(format!("{base}c42.eml"));
     for content in join_all((0..50).map(|_| contents.read(&shared))).await {
@@ -40,7 +44,10 @@ async fn content_that_many_share_is_read_once() {
     }
     assert_eq!(server.posted().len(), 1);
     let elsewhere = ContentRef::Url(format!("http://{}/other/c42.eml", server.address));
-    assert!(matches!(contents.read(&elsewhere).await, Err(ContentError::Missing(_))));
+    assert!(matches!(
+        contents.read(&elsewhere).await,
+        Err(ContentError::Missing(_))
+    ));
     assert_eq!(server.posted().len(), 1, "nobody was asked");
 }
 
@@ -48,35 +55,60 @@ async fn content_that_many_share_is_read_once() {
 async fn what_is_not_there_drops_its_message_and_what_cannot_be_had_now_waits() {
     let server = Platform::start(|_| Say::Answer(404, None, String::new())).await;
     let base = format!("http://{}/", server.address);
-    let settings = Content { stores: vec![base.parse().unwrap()], ..Config::embedded().content };
+    let settings = Content {
+        stores: vec![base.parse().unwrap()],
+        ..Config::embedded().content
+    };
     let gone = ContentRef::Url(format!("{base}c42.eml"));
     let contents = Contents::from_config(&settings).unwrap();
-    assert!(matches!(contents.read(&gone).await, Err(ContentError::Missing(_))));
+    assert!(matches!(
+        contents.read(&gone).await,
+        Err(ContentError::Missing(_))
+    ));
 
     let denied = Platform::start(|_| Say::Answer(403, None, String::new())).await;
     let base = format!("http://{}/", denied.address);
-    let settings = Content { stores: vec![base.parse().unwrap()], ..Config::embedded().content };
+    let settings = Content {
+        stores: vec![base.parse().unwrap()],
+        ..Config::embedded().content
+    };
     let contents = Contents::from_config(&settings).unwrap();
     let denied = ContentRef::Url(format!("{base}c42.eml"));
-    assert!(matches!(contents.read(&denied).await, Err(ContentError::Unread(_))), "somebody puts that right");
+    assert!(
+        matches!(contents.read(&denied).await, Err(ContentError::Unread(_))),
+        "somebody puts that right"
+    );
 }
 
-/// How each kind of store is told where it is and who we are, by the variables that it has for that.
+/// How each kind of store is told where it is and who we are, by the variables that it has for
+/// that.
 fn variables(kind: &str, address: SocketAddr) -> Vec<(&'static str, String)> {
     let endpoint = format!("http://{address}");
     match kind {
         "s3" => {
-            let known =
-                [("AWS_ACCESS_KEY_ID", "redeliver"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "eu-1")];
+            let known = [
+                ("AWS_ACCESS_KEY_ID", "redeliver"),
+                ("AWS_SECRET_ACCESS_KEY", "secret"),
+                ("AWS_REGION", "eu-1"),
+            ];
             let mut all: Vec<_> = known.map(|(name, value)| (name, value.to_owned())).into();
-            all.extend([("AWS_ENDPOINT", endpoint), ("AWS_ALLOW_HTTP", "true".to_owned())]);
+            all.extend([
+                ("AWS_ENDPOINT", endpoint),
+                ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ]);
             all
         }
         "az" => {
             // The key is base64.
-            let known = [("AZURE_STORAGE_ACCOUNT_NAME", "redeliver"), ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")];
+            let known = [
+                ("AZURE_STORAGE_ACCOUNT_NAME", "redeliver"),
+                ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0"),
+            ];
             let mut all: Vec<_> = known.map(|(name, value)| (name, value.to_owned())).into();
-            all.extend([("AZURE_STORAGE_ENDPOINT", endpoint), ("AZURE_ALLOW_HTTP", "true".to_owned())]);
+            all.extend([
+                ("AZURE_STORAGE_ENDPOINT", endpoint),
+                ("AZURE_ALLOW_HTTP", "true".to_owned()),
+            ]);
             all
         }
         _ => {
@@ -90,9 +122,13 @@ fn variables(kind: &str, address: SocketAddr) -> Vec<(&'static str, String)> {
 }
 
 fn contents_of(kind: &str, address: SocketAddr) -> Contents {
-    let settings =
-        Content { stores: vec![format!("{kind}://bucket/mail").parse().unwrap()], ..Config::embedded().content };
-    let variables = variables(kind, address).into_iter().map(|(name, value)| (name.to_owned(), value));
+    let settings = Content {
+        stores: vec![format!("{kind}://bucket/mail").parse().unwrap()],
+        ..Config::embedded().content
+    };
+    let variables = variables(kind, address)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
     Contents::from_variables(&settings, &variables.collect::<Vec<_>>()).unwrap()
 }
 
@@ -101,37 +137,76 @@ async fn an_object_is_got_with_our_signature_and_one_that_is_not_there_is_missin
     for (kind, signature) in [
         ("s3", Some("AWS4-HMAC-SHA256 Credential=redeliver/")),
         ("az", Some("SharedKey redeliver:")),
-        // A token that the service account has signed itself; its header is the first of its three parts.
+        // A token that the service account has signed itself; its header is the first of its three
+        // parts.
         ("gs", Some("Bearer eyJ")),
     ] {
-        let server = Objects::start(signature, &[("bucket/mail/c42.eml", "Subject: hello\n\nbye\n")]).await;
+        let server = Objects::start(
+            signature,
+            &[("bucket/mail/c42.eml", "Subject: hello\n\nbye\n")],
+        )
+        .await;
         let contents = contents_of(kind, server.address);
-        let read = async |name: &str| contents.read(&ContentRef::Url(format!("{kind}://bucket/mail/{name}"))).await;
-        assert_eq!(&read("c42.eml").await.unwrap()[..], b"Subject: hello\r\n\r\nbye\r\n", "{kind}");
-        assert!(matches!(read("c43.eml").await, Err(ContentError::Missing(_))), "{kind}");
-        assert_eq!(server.asked(), ["/bucket/mail/c42.eml", "/bucket/mail/c43.eml"], "{kind}");
+        let read = async |name: &str| {
+            contents
+                .read(&ContentRef::Url(format!("{kind}://bucket/mail/{name}")))
+                .await
+        };
+        assert_eq!(
+            &read("c42.eml").await.unwrap()[..],
+            b"Subject: hello\r\n\r\nbye\r\n",
+            "{kind}"
+        );
+        assert!(
+            matches!(read("c43.eml").await, Err(ContentError::Missing(_))),
+            "{kind}"
+        );
+        assert_eq!(
+            server.asked(),
+            ["/bucket/mail/c42.eml", "/bucket/mail/c43.eml"],
+            "{kind}"
+        );
 
         let strict = Objects::start(Some("another"), &[("bucket/mail/c42.eml", "")]).await;
-        let denied =
-            contents_of(kind, strict.address).read(&ContentRef::Url(format!("{kind}://bucket/mail/c42.eml"))).await;
-        assert!(matches!(denied, Err(ContentError::Unread(_))), "{kind}: somebody puts that right");
+        let denied = contents_of(kind, strict.address)
+            .read(&ContentRef::Url(format!("{kind}://bucket/mail/c42.eml")))
+            .await;
+        assert!(
+            matches!(denied, Err(ContentError::Unread(_))),
+            "{kind}: somebody puts that right"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_redirect_leads_nowhere() {
-    let elsewhere = Platform::start(|_| Say::Answer(200, None, "Subject: secret\n\n".to_owned())).await;
+    let elsewhere =
+        Platform::start(|_| Say::Answer(200, None, "Subject: secret\n\n".to_owned())).await;
     let there = format!("http://{}/secret", elsewhere.address);
     let there: &'static str = Box::leak(there.into_boxed_str());
     for status in [301, 302, 303, 307, 308] {
-        let open = Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new())).await;
+        let open =
+            Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new()))
+                .await;
         let base = format!("http://{}/mail/", open.address);
-        let settings = Content { stores: vec![base.parse().unwrap()], ..Config::embedded().content };
-        let web = (Contents::from_config(&settings).unwrap(), ContentRef::Url(format!("{base}c42.eml")));
-        let bucket = (contents_of("s3", open.address), ContentRef::Url("s3://bucket/mail/c42.eml".to_owned()));
+        let settings = Content {
+            stores: vec![base.parse().unwrap()],
+            ..Config::embedded().content
+        };
+        let web = (
+            Contents::from_config(&settings).unwrap(),
+            ContentRef::Url(format!("{base}c42.eml")),
+        );
+        let bucket = (
+            contents_of("s3", open.address),
+            ContentRef::Url("s3://bucket/mail/c42.eml".to_owned()),
+        );
         for (contents, content) in [web, bucket] {
             let read = contents.read(&content).await;
-            assert!(matches!(read, Err(ContentError::Unread(_))), "{status}: {read:?}");
+            assert!(
+                matches!(read, Err(ContentError::Unread(_))),
+                "{status}: {read:?}"
+            );
         }
         assert_eq!(open.posted().len(), 2, "{status}: each was asked");
     }
@@ -147,21 +222,40 @@ async fn content_that_is_not_there_drops_its_message_and_says_nothing_about_the_
         mail["content"] = json!({"url": format!("s3://bucket/mail/{message}.eml")});
         world.take_in(mail).await;
     }
-    world.clock.set(world.job("jo@example.com").await.due.unwrap());
+    world
+        .clock
+        .set(world.job("jo@example.com").await.due.unwrap());
     let routes = Routes::new("default").with("default", world.mail.clone());
     let contents = contents_of("s3", server.address);
-    let attempter = Attempter::new(routes, contents, Table::embedded(), world.store.clock().clone());
-    let settlement =
-        attempter.attempt(world.claim_one().await, &CancellationToken::new(), &LeaseEnd::default()).await.unwrap();
+    let attempter = Attempter::new(
+        routes,
+        contents,
+        Table::embedded(),
+        world.store.clock().clone(),
+    );
+    let settlement = attempter
+        .attempt(
+            world.claim_one().await,
+            &CancellationToken::new(),
+            &LeaseEnd::default(),
+        )
+        .await
+        .unwrap();
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     let missing = Some(DropReason::ContentMissing.as_str().to_owned());
     assert_eq!(
         world.final_events().await,
-        [(EventKind::MessageDropped, "m1".to_owned(), missing), (EventKind::MessageDelivered, "m2".to_owned(), None)]
+        [
+            (EventKind::MessageDropped, "m1".to_owned(), missing),
+            (EventKind::MessageDelivered, "m2".to_owned(), None)
+        ]
     );
     assert_eq!(world.mail.messages(), ["m2"]);
     assert_eq!(world.standing("jo@example.com").await, Standing::Active);
-    assert!(world.standing_record("jo@example.com").await.is_none(), "nothing was said about the address");
+    assert!(
+        world.standing_record("jo@example.com").await.is_none(),
+        "nothing was said about the address"
+    );
 }
 
 #[tokio::test]
@@ -176,8 +270,14 @@ async fn content_of_all_attempts_has_one_bound_and_who_does_not_fit_in_waits() {
         })
         .collect();
     let roots = vec![folder.path().to_path_buf()];
-    let settings =
-        Content { roots, max: 32 * KIB, cache: 0, memory: 256 * KIB, timeout: SHORT, ..Config::embedded().content };
+    let settings = Content {
+        roots,
+        max: 32 * KIB,
+        cache: 0,
+        memory: 256 * KIB,
+        timeout: SHORT,
+        ..Config::embedded().content
+    };
     let contents = Contents::from_config(&settings).unwrap();
     let read = async |path: &String| contents.read(&ContentRef::File(path.clone())).await;
     let mut held = Vec::new();
@@ -190,7 +290,10 @@ async fn content_of_all_attempts_has_one_bound_and_who_does_not_fit_in_waits() {
         }
     };
     let bytes: usize = held.iter().map(bytes::Bytes::len).sum();
-    assert!(bytes > settings.memory / 2 && bytes <= settings.memory, "{bytes} bytes at once");
+    assert!(
+        bytes > settings.memory / 2 && bytes <= settings.memory,
+        "{bytes} bytes at once"
+    );
     held.pop();
     assert!(read(left_out).await.is_ok(), "there is room again");
 }

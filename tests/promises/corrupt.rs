@@ -42,26 +42,58 @@ async fn a_field_of_a_pace_that_cannot_be_read_keeps_no_shard_from_being_claimed
             let [here, beside] = [THERE, &other].map(|domain| format!("user{n}@{domain}"));
             due(&world, &here).await;
             due(&world, &beside).await;
-            by_hand(&world, &["HSET", &key(&world, &format!("pace:{THERE}")), field, value]).await;
+            by_hand(
+                &world,
+                &["HSET", &key(&world, &format!("pace:{THERE}")), field, value],
+            )
+            .await;
             let mut jobs = world.claim_near(THERE, 10).await.jobs;
             if field == "hold" {
-                assert_eq!(recipients(&jobs), [beside.as_str()], "an operator's hold lasts until it is released");
-                assert!(world.store.unhold(&Destination::named(THERE)).await.unwrap());
+                assert_eq!(
+                    recipients(&jobs),
+                    [beside.as_str()],
+                    "an operator's hold lasts until it is released"
+                );
+                assert!(
+                    world
+                        .store
+                        .unhold(&Destination::named(THERE))
+                        .await
+                        .unwrap()
+                );
                 jobs.extend(world.claim_near(THERE, 10).await.jobs);
             }
             assert_eq!(jobs.len(), 2, "{field} is {value}");
-            by_hand(&world, &["HSET", &key(&world, &format!("pace:{THERE}")), field, value]).await;
+            by_hand(
+                &world,
+                &["HSET", &key(&world, &format!("pace:{THERE}")), field, value],
+            )
+            .await;
             end_together(&world, jobs, &[Settled::Done, Settled::Done]).await;
             if field == "hold" {
-                world.store.unhold(&Destination::named(THERE)).await.unwrap();
+                world
+                    .store
+                    .unhold(&Destination::named(THERE))
+                    .await
+                    .unwrap();
             }
             assert_eq!(world.pace(THERE).await.hold, None, "{field} is {value}");
         }
         let reset = world.events_of(EventKind::ValueReset).await;
         assert!(reset.len() >= UNREADABLE.len(), "{field}: {reset:?}");
         let reason = format!("pace {field}");
-        assert!(reset.iter().all(|event| event.reason.as_deref() == Some(&reason)), "{field}: {reset:?}");
-        assert!(reset.iter().all(|event| event.destination == Some(Destination::named(THERE))), "{field}");
+        assert!(
+            reset
+                .iter()
+                .all(|event| event.reason.as_deref() == Some(&reason)),
+            "{field}: {reset:?}"
+        );
+        assert!(
+            reset
+                .iter()
+                .all(|event| event.destination == Some(Destination::named(THERE))),
+            "{field}"
+        );
     }
 }
 
@@ -86,7 +118,13 @@ async fn what_is_no_hash_or_set_at_all_costs_its_destination_alone() {
         assert_eq!(jobs.len(), 2, "{name}");
         end_together(&world, jobs, &[Settled::Done, Settled::Done]).await;
         let reset = world.events_of(EventKind::ValueReset).await;
-        assert_eq!(reset.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>(), [Some(name)]);
+        assert_eq!(
+            reset
+                .iter()
+                .map(|event| event.reason.as_deref())
+                .collect::<Vec<_>>(),
+            [Some(name)]
+        );
     }
 }
 
@@ -100,7 +138,11 @@ async fn a_mark_of_a_leased_job_that_cannot_be_read_costs_that_attempt_and_loses
         let mut jobs = world.claim_near(THERE, 10).await.jobs;
         jobs.sort_by_key(|leased| leased.lease.job.clone());
         world.take_in(bounce(&here, "m2", FULL)).await;
-        by_hand(&world, &["HSET", &key(&world, "meanwhile"), &id(&here).key(), mark]).await;
+        by_hand(
+            &world,
+            &["HSET", &key(&world, "meanwhile"), &id(&here).key(), mark],
+        )
+        .await;
         world.extend(&jobs[0].lease).await;
         world.take_in(bounce(&here, "m3", FULL)).await;
         end_together(&world, jobs, &[Settled::Void, Settled::Done]).await;
@@ -122,11 +164,24 @@ async fn marks_of_a_lease_that_cannot_be_read_keep_no_shard_from_being_claimed()
         let leased = world.claim_near(THERE, 10).await.jobs.remove(0);
         let token = leased.lease.token.to_string();
         by_hand(&world, &["HSET", &key(&world, "leased"), &token, marks]).await;
-        by_hand(&world, &["HSET", &key(&world, "lapses"), &id(leased.lease.recipient()).key(), "x"]).await;
+        by_hand(
+            &world,
+            &[
+                "HSET",
+                &key(&world, "lapses"),
+                &id(leased.lease.recipient()).key(),
+                "x",
+            ],
+        )
+        .await;
         world.clock.advance(LEASE);
         due(&world, &format!("jo@{other}")).await;
         let mut jobs = world.claim_near(THERE, 10).await.jobs;
-        assert!(recipients(&jobs).contains(&format!("jo@{other}").as_str()), "{} marks", marks.len());
+        assert!(
+            recipients(&jobs).contains(&format!("jo@{other}").as_str()),
+            "{} marks",
+            marks.len()
+        );
         repair(&world).await;
         jobs.extend(world.claim_near(THERE, 10).await.jobs);
         assert_eq!(jobs.len(), 2, "{} marks", marks.len());
@@ -145,22 +200,45 @@ async fn a_count_that_is_no_number_begins_anew() {
     let settlement = world.attempt(jobs.remove(0)).await;
     let day = world.now().ms().div_euclid(86_400_000);
     let tally = settlement.tally.to_string();
-    by_hand(&world, &["HSET", &key(&world, &format!("tally:{day}:{THERE}")), &tally, "x"]).await;
+    by_hand(
+        &world,
+        &[
+            "HSET",
+            &key(&world, &format!("tally:{day}:{THERE}")),
+            &tally,
+            "x",
+        ],
+    )
+    .await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     end_together(&world, jobs, &[Settled::Done]).await;
-    let tallies = world.store.tally(&Destination::named(THERE), world.now()).await.unwrap();
+    let tallies = world
+        .store
+        .tally(&Destination::named(THERE), world.now())
+        .await
+        .unwrap();
     assert_eq!(tallies.into_iter().map(|(_, count)| count).sum::<u64>(), 2);
 }
 
 async fn world() -> World {
-    World::with(Settings { pace: Pace { window_new: 20, ..Pace::default() }, ..Settings::default() }).await
+    World::with(Settings {
+        pace: Pace {
+            window_new: 20,
+            ..Pace::default()
+        },
+        ..Settings::default()
+    })
+    .await
 }
 
 /// Takes in a bounce whose job is due at once.
 async fn due(world: &World, address: &str) {
     let mut posted = bounce(address, "m1", FULL);
     posted["occurred_at"] = "2026-11-01T00:00:00Z".into();
-    assert!(matches!(world.take_in(posted).await, Answer::Scheduled { .. }), "{address}");
+    assert!(
+        matches!(world.take_in(posted).await, Answer::Scheduled { .. }),
+        "{address}"
+    );
 }
 
 /// Attempts all of them, and settles them in one call.
@@ -191,11 +269,18 @@ fn shard(world: &World, name: &str) -> u16 {
 /// Another destination of the same shard.
 fn neighbour(world: &World) -> String {
     let mut names = (0..).map(|n| format!("other{n}.example"));
-    names.find(|name| shard(world, name) == shard(world, THERE)).expect("there is no end of names")
+    names
+        .find(|name| shard(world, name) == shard(world, THERE))
+        .expect("there is no end of names")
 }
 
 fn key(world: &World, name: &str) -> String {
-    format!("{}{name}", Keys::new(&world.prefix, world.store.shards()).shard(shard(world, THERE)).prefix)
+    format!(
+        "{}{name}",
+        Keys::new(&world.prefix, world.store.shards())
+            .shard(shard(world, THERE))
+            .prefix
+    )
 }
 
 /// Does to Redis what no program of ours would.

@@ -1,5 +1,5 @@
-//! One server, a master that sentinels watch, a Cluster: the store is the same on each, and goes on after a failover with
-//! all that it had acknowledged. Keys of one shard share a slot.
+//! One server, a master that sentinels watch, a Cluster: the store is the same on each, and goes on
+//! after a failover with all that it had acknowledged. Keys of one shard share a slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -48,7 +48,8 @@ const ADDRESSES: usize = 16;
 const ACKNOWLEDGED: usize = 24;
 
 /// Short limits, so that a failover is noticed soon.
-const LIMITS: &str = "connect_timeout = \"2s\"\nresponse_timeout = \"2s\"\ndurability_timeout = \"500ms\"\n";
+const LIMITS: &str =
+    "connect_timeout = \"2s\"\nresponse_timeout = \"2s\"\ndurability_timeout = \"500ms\"\n";
 
 /// Connections as a configuration file would have them made.
 pub(crate) fn configured(redis: &str) -> Config {
@@ -77,8 +78,12 @@ async fn world_on(redis: &str) -> World {
 /// The line of users.acl that the documents give, for the tests' password and prefix.
 fn user() -> String {
     let page = include_str!("../../docs/deployment.md");
-    let line = page.lines().find(|line| line.starts_with("user redeliver ")).unwrap();
-    line.replace("PASSWORD", PASSWORD).replace("~rd:*", "~test*")
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("user redeliver "))
+        .unwrap();
+    line.replace("PASSWORD", PASSWORD)
+        .replace("~rd:*", "~test*")
 }
 
 fn login() -> String {
@@ -93,16 +98,42 @@ fn address(n: usize) -> String {
 async fn use_every_verb(world: &World) {
     let mut due = world.now();
     for address in (0..ADDRESSES).map(address) {
-        let Answer::Scheduled { due: at } = world.take_in(bounce(&address, "m1", DISABLED)).await else { panic!() };
+        let Answer::Scheduled { due: at } = world.take_in(bounce(&address, "m1", DISABLED)).await
+        else {
+            panic!()
+        };
         due = due.max(at);
-        assert!(matches!(world.take_in(bounce(&address, "m2", FULL)).await, Answer::Joined { .. }));
-        assert_eq!(world.take_in(bounce(&address, "m2", FULL)).await, Answer::Duplicate);
+        assert!(matches!(
+            world.take_in(bounce(&address, "m2", FULL)).await,
+            Answer::Joined { .. }
+        ));
+        assert_eq!(
+            world.take_in(bounce(&address, "m2", FULL)).await,
+            Answer::Duplicate
+        );
     }
-    assert!(matches!(world.take_in(bounce("gone@d1.example.com", "m1", UNKNOWN)).await, Answer::Retired(_)));
-    assert!(matches!(world.take_in(bounce("full@d2.example.com", "m1", FULL_FOR_GOOD)).await, Answer::Retired(_)));
-    let asked = [id("gone@d1.example.com"), id("full@d2.example.com"), id(&address(0))];
+    assert!(matches!(
+        world
+            .take_in(bounce("gone@d1.example.com", "m1", UNKNOWN))
+            .await,
+        Answer::Retired(_)
+    ));
+    assert!(matches!(
+        world
+            .take_in(bounce("full@d2.example.com", "m1", FULL_FOR_GOOD))
+            .await,
+        Answer::Retired(_)
+    ));
+    let asked = [
+        id("gone@d1.example.com"),
+        id("full@d2.example.com"),
+        id(&address(0)),
+    ];
     let standings = world.store.standings(&asked).await.unwrap();
-    assert_eq!(standings.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(
+        standings.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, true, false]
+    );
 
     world.clock.set(due);
     let mut leased = world.claim().await;
@@ -122,32 +153,81 @@ async fn use_every_verb(world: &World) {
 
     let events = world.events().await;
     let count = |kind| events.iter().filter(|event| event.kind == kind).count();
-    assert_eq!((count(EventKind::JobScheduled), count(EventKind::MessageJoined)), (ADDRESSES, ADDRESSES));
-    assert_eq!((count(EventKind::JobClosed), count(EventKind::AttemptDeferred)), (ADDRESSES - 2, 2));
+    assert_eq!(
+        (
+            count(EventKind::JobScheduled),
+            count(EventKind::MessageJoined)
+        ),
+        (ADDRESSES, ADDRESSES)
+    );
+    assert_eq!(
+        (
+            count(EventKind::JobClosed),
+            count(EventKind::AttemptDeferred)
+        ),
+        (ADDRESSES - 2, 2)
+    );
     assert_eq!(count(EventKind::AddressRetired), 3);
 
     world.clock.set(world.now().plus(400 * DAY));
     assert_eq!(world.store.reinstate().await.unwrap(), 1);
-    assert_eq!(world.standing("full@d2.example.com").await, Standing::Active);
+    assert_eq!(
+        world.standing("full@d2.example.com").await,
+        Standing::Active
+    );
     world.store.trim_delivered().await.unwrap();
     world.store.trim_journal(DAY).await.unwrap();
-    assert!(world.store.claim_occurrence("task", world.now(), DAY).await.unwrap());
-    assert!(!world.store.claim_occurrence("task", world.now(), DAY).await.unwrap());
+    assert!(
+        world
+            .store
+            .claim_occurrence("task", world.now(), DAY)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !world
+            .store
+            .claim_occurrence("task", world.now(), DAY)
+            .await
+            .unwrap()
+    );
     world.store.journal_ends().await.unwrap();
-    assert_eq!(world.take_in(bounce("big@d3.example.com", "m1", TOO_BIG)).await, Answer::Dropped);
+    assert_eq!(
+        world
+            .take_in(bounce("big@d3.example.com", "m1", TOO_BIG))
+            .await,
+        Answer::Dropped
+    );
     use_every_verb_of_operators(world, due).await;
     let there = Destination::named("d9.example.com");
     let shard = there.shard(world.store.shards());
-    assert_eq!(world.store.note_silence(shard, &[(there, DAY)]).await.unwrap(), [true]);
+    assert_eq!(
+        world
+            .store
+            .note_silence(shard, &[(there, DAY)])
+            .await
+            .unwrap(),
+        [true]
+    );
     world.store.ping().await.unwrap();
 }
 
 async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     let (store, there) = (&world.store, Destination::named("d3.example.com"));
     store.hold(&there, None, "they asked").await.unwrap();
-    assert_eq!(store.destinations_after(None, 1).await.unwrap().0[0].destination, there);
+    assert_eq!(
+        store.destinations_after(None, 1).await.unwrap().0[0].destination,
+        there
+    );
     assert!(store.unhold(&there).await.unwrap());
-    for limits in [Some(PaceLimits { rate: 1.0, burst: 2.0, window: 3 }), None] {
+    for limits in [
+        Some(PaceLimits {
+            rate: 1.0,
+            burst: 2.0,
+            window: 3,
+        }),
+        None,
+    ] {
         store.override_limits(&there, limits).await.unwrap();
         assert_eq!(store.pace(&there).await.unwrap().override_limits, limits);
     }
@@ -160,8 +240,15 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
     let report = store.check_servers().await.unwrap();
     assert!(report.not_checked.is_empty(), "{:?}", report.not_checked);
     store.note_findings(&report).await.unwrap();
-    assert_eq!(store.findings().await.unwrap().len(), report.at_least(Severity::Warn).count());
-    let hearing = store.begin_hearing("an event").await.unwrap().expect("nobody else hears of it");
+    assert_eq!(
+        store.findings().await.unwrap().len(),
+        report.at_least(Severity::Warn).count()
+    );
+    let hearing = store
+        .begin_hearing("an event")
+        .await
+        .unwrap()
+        .expect("nobody else hears of it");
     assert!(store.end_hearing(&hearing).await.unwrap());
     for shard in 0..store.shards() {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
@@ -173,7 +260,14 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
 
 /// What facts, late reports, readers of the stream and upkeep beside workers ask of the store.
 async fn use_the_verbs_of_news(redis: &str) {
-    let world = World::on(connections(redis), Settings { confirm: DAY, ..Settings::default() }).await;
+    let world = World::on(
+        connections(redis),
+        Settings {
+            confirm: DAY,
+            ..Settings::default()
+        },
+    )
+    .await;
     world.mail.answers(|_| Outcome::Accepted(Reply::parse(OK)));
     for address in (0..ADDRESSES).map(address) {
         world.take_in(bounce(&address, "m1", FULL)).await;
@@ -181,13 +275,20 @@ async fn use_the_verbs_of_news(redis: &str) {
     world.clock.advance(30 * HOUR);
     let mut leased = world.claim().await;
     for shard in 0..SHARDS {
-        assert_eq!(world.store.repair(shard).await.unwrap(), Repaired::default());
+        assert_eq!(
+            world.store.repair(shard).await.unwrap(),
+            Repaired::default()
+        );
     }
     let complainer = leased.pop().unwrap();
     let fact = json!({"type": "complaint", "recipient": complainer.job.id.recipient.as_str()});
     assert!(matches!(world.tell(fact).await, FactAnswer::Suppressed(_)));
     let asked = [(&complainer.job.id, &complainer.lease.destination)];
-    assert_eq!(world.store.under_way(&asked).await.unwrap().len(), 1, "its attempt goes on");
+    assert_eq!(
+        world.store.under_way(&asked).await.unwrap().len(),
+        1,
+        "its attempt goes on"
+    );
     let accepted = leased[0].job.id.clone();
     for job in leased {
         let settlement = world.attempt(job).await;
@@ -197,35 +298,67 @@ async fn use_the_verbs_of_news(redis: &str) {
     report["occurred_at"] = json!(world.now());
     let answer = world.take_in(report).await;
     assert!(matches!(answer, Answer::Deferred { .. }), "{answer:?}");
-    let entry = IntakeEntry { id: "1-1".to_owned(), fields: vec![(b"reply".to_vec(), b"?".to_vec())] };
+    let entry = IntakeEntry {
+        id: "1-1".to_owned(),
+        fields: vec![(b"reply".to_vec(), b"?".to_vec())],
+    };
     let event = Event::intake_refused("no bounce".to_owned());
-    world.store.put_aside(&entry, "no bounce", &event).await.unwrap();
+    world
+        .store
+        .put_aside(&entry, "no bounce", &event)
+        .await
+        .unwrap();
 }
 
 /// Opens the store of `world` with another number of shards, and reads what it says.
 async fn refuses_other_shards(world: &World, connections: Connections) {
     let limits = Config::embedded().limits(&Table::embedded());
-    let opened = Store::open(connections, &world.prefix, SHARDS + 1, limits, std::sync::Arc::new(SystemClock)).await;
-    let Err(StoreError::Mismatch(why)) = opened else { panic!("it opened") };
-    assert!(why.contains("has 4 shards, the configuration says 5: set redis.shards = 4"), "{why}");
+    let opened = Store::open(
+        connections,
+        &world.prefix,
+        SHARDS + 1,
+        limits,
+        std::sync::Arc::new(SystemClock),
+    )
+    .await;
+    let Err(StoreError::Mismatch(why)) = opened else {
+        panic!("it opened")
+    };
+    assert!(
+        why.contains("has 4 shards, the configuration says 5: set redis.shards = 4"),
+        "{why}"
+    );
 }
 
 /// Takes bounces in until so many more are acknowledged; those that are not are taken in again.
 async fn acknowledge(world: &World, acknowledged: &mut Vec<String>) {
     let goal = acknowledged.len() + ACKNOWLEDGED;
     while acknowledged.len() < goal {
-        let address = format!("jo{}@d{}.example.com", acknowledged.len(), acknowledged.len() % ADDRESSES);
-        eventually("a bounce is acknowledged", async || world.try_take_in(bounce(&address, "m1", FULL)).await.ok())
-            .await;
+        let address = format!(
+            "jo{}@d{}.example.com",
+            acknowledged.len(),
+            acknowledged.len() % ADDRESSES
+        );
+        eventually("a bounce is acknowledged", async || {
+            world.try_take_in(bounce(&address, "m1", FULL)).await.ok()
+        })
+        .await;
         acknowledged.push(address);
     }
 }
 
 async fn all_are_there(world: &World, acknowledged: &[String]) {
     for address in acknowledged {
-        assert_eq!(world.waiting(address).await, ["m1"], "{address} was acknowledged");
+        assert_eq!(
+            world.waiting(address).await,
+            ["m1"],
+            "{address} was acknowledged"
+        );
     }
-    let scheduled = all_events(&world.store).await.into_iter().filter(|event| event.kind == EventKind::JobScheduled);
+    let scheduled = all_events(&world.store)
+        .await
+        .into_iter()
+        .filter(|event| event.kind == EventKind::JobScheduled);
     assert_eq!(scheduled.count(), acknowledged.len(), "each once");
 }
 
@@ -241,10 +374,17 @@ async fn one_server_needs_no_more_than_the_documented_rights_and_asks_nothing_be
         let statistics = servers.cli(port, &["INFO", "commandstats"]).unwrap();
         assert!(!statistics.contains("cmdstat_unwatch"), "{statistics}");
         let calls = |name: &str| {
-            let line = statistics.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
-            line.map_or(0, |rest| rest.split(',').next().unwrap().parse::<usize>().unwrap())
+            let line = statistics
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+            line.map_or(0, |rest| {
+                rest.split(',').next().unwrap().parse::<usize>().unwrap()
+            })
         };
-        assert!(calls("ping") < 20, "only the harness asks whether it is there: {statistics}");
+        assert!(
+            calls("ping") < 20,
+            "only the harness asks whether it is there: {statistics}"
+        );
         assert!(calls("evalsha") > 100, "{statistics}");
         assert!(calls("hello") < 20, "connections are kept: {statistics}");
     }
@@ -255,15 +395,25 @@ async fn a_wrong_password_is_refused_at_the_start_and_waited_for_while_we_run() 
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&[&user()]).await;
-        let wrong = connections(&format!("url = \"redis://redeliver:falsch@127.0.0.1:{port}\"\n"));
-        let Err(StoreError::Forbidden(why)) = wrong.info("server").await else { panic!("it was let in") };
+        let wrong = connections(&format!(
+            "url = \"redis://redeliver:falsch@127.0.0.1:{port}\"\n"
+        ));
+        let Err(StoreError::Forbidden(why)) = wrong.info("server").await else {
+            panic!("it was let in")
+        };
         assert!(why.starts_with("WRONGPASS: "), "{why}");
 
         let right = connections(&format!("url = \"redis://127.0.0.1:{port}\"\n{}", login()));
         right.info("server").await.unwrap();
-        let set_password = |command: &str| servers.cli(port, &["ACL", "SETUSER", "redeliver", command]).unwrap();
+        let set_password = |command: &str| {
+            servers
+                .cli(port, &["ACL", "SETUSER", "redeliver", command])
+                .unwrap()
+        };
         set_password(&format!("<{PASSWORD}"));
-        servers.cli(port, &["CLIENT", "KILL", "USER", "redeliver"]).unwrap();
+        servers
+            .cli(port, &["CLIENT", "KILL", "USER", "redeliver"])
+            .unwrap();
         let away = async || matches!(right.info("server").await, Err(StoreError::Unavailable(why)) if why.starts_with("WRONGPASS: "));
         eventually("it is turned away", async || away().await.then_some(())).await;
         set_password(&format!(">{PASSWORD}"));
@@ -275,7 +425,10 @@ async fn a_wrong_password_is_refused_at_the_start_and_waited_for_while_we_run() 
 async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
     for program in programs() {
         let sentinel = Sentinel::start(&program, &[&user()]).await;
-        let nodes = sentinel.sentinels.map(|port| format!("\"redis://127.0.0.1:{port}\"")).join(", ");
+        let nodes = sentinel
+            .sentinels
+            .map(|port| format!("\"redis://127.0.0.1:{port}\""))
+            .join(", ");
         let redis = format!(
             "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{}\"\n{}",
             harness::servers::SENTINEL_PASSWORD,
@@ -289,10 +442,19 @@ async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
         let mut acknowledged = Vec::new();
         acknowledge(&world, &mut acknowledged).await;
         sentinel.servers.kill(sentinel.master);
-        eventually("a new master", async || (sentinel.named_master()? != sentinel.master).then_some(())).await;
+        eventually("a new master", async || {
+            (sentinel.named_master()? != sentinel.master).then_some(())
+        })
+        .await;
         let master = sentinel.named_master().unwrap();
         // The old one comes back empty, and becomes the replica that confirms.
-        sentinel.servers.start_on(sentinel.master, &[&user(), &format!("replicaof 127.0.0.1 {master}")]).await;
+        sentinel
+            .servers
+            .start_on(
+                sentinel.master,
+                &[&user(), &format!("replicaof 127.0.0.1 {master}")],
+            )
+            .await;
         acknowledge(&world, &mut acknowledged).await;
         all_are_there(&world, &acknowledged).await;
     }
@@ -302,15 +464,25 @@ async fn behind_sentinels_a_failover_loses_nothing_that_a_replica_confirmed() {
 async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_acknowledged() {
     let sentinel = Sentinel::start(&programs()[0], &[]).await;
     let servers = &sentinel.servers;
-    // One of them is promoted. The other follows the old master for a little longer, and confirms its writes.
-    let replicas = [sentinel.replica, servers.start_replica(sentinel.master, &[]).await];
-    let nodes = sentinel.sentinels.map(|port| format!("\"redis://127.0.0.1:{port}\"")).join(", ");
+    // One of them is promoted. The other follows the old master for a little longer, and confirms
+    // its writes.
+    let replicas = [
+        sentinel.replica,
+        servers.start_replica(sentinel.master, &[]).await,
+    ];
+    let nodes = sentinel
+        .sentinels
+        .map(|port| format!("\"redis://127.0.0.1:{port}\""))
+        .join(", ");
     let password = harness::servers::SENTINEL_PASSWORD;
     let redis = format!(
         "sentinel = {{ master = \"mail\", nodes = [{nodes}] }}\nsentinel_password = \"{password}\"\n\
          durability = \"replicas:1\"\n"
     );
-    let config = configured_within("response_timeout = \"20s\"\ndurability_timeout = \"500ms\"\n", &redis);
+    let config = configured_within(
+        "response_timeout = \"20s\"\ndurability_timeout = \"500ms\"\n",
+        &redis,
+    );
     let world = World::on(connected(&config), Settings::default()).await;
     let mut acknowledged = Vec::new();
     acknowledge(&world, &mut acknowledged).await;
@@ -322,18 +494,35 @@ async fn what_a_master_confirms_that_was_replaced_while_it_stood_still_is_not_ac
         acknowledge(&world, &mut acknowledged).await;
         asked.elapsed()
     };
-    let (read, took) = join(world.store.read_intake("reader", 1, Duration::from_secs(1)), quick).await;
+    let (read, took) = join(
+        world.store.read_intake("reader", 1, Duration::from_secs(1)),
+        quick,
+    )
+    .await;
     assert_eq!(read.unwrap(), []);
     assert!(took < Duration::from_secs(2), "{took:?}");
 
     servers.signal(sentinel.master, "-STOP");
-    let is_promoted = |port| servers.cli(port, &["ROLE"]).is_some_and(|role| role.starts_with("master"));
+    let is_promoted = |port| {
+        servers
+            .cli(port, &["ROLE"])
+            .is_some_and(|role| role.starts_with("master"))
+    };
     let thaw = async {
-        eventually("a new master", async || replicas.into_iter().any(is_promoted).then_some(())).await;
+        eventually("a new master", async || {
+            replicas.into_iter().any(is_promoted).then_some(())
+        })
+        .await;
         servers.signal(sentinel.master, "-CONT");
     };
-    let (answer, ()) = join(world.try_take_in(bounce("late@d0.example.com", "m1", FULL)), thaw).await;
-    let Err(StoreError::Unavailable(why)) = answer else { panic!("it was acknowledged: {answer:?}") };
+    let (answer, ()) = join(
+        world.try_take_in(bounce("late@d0.example.com", "m1", FULL)),
+        thaw,
+    )
+    .await;
+    let Err(StoreError::Unavailable(why)) = answer else {
+        panic!("it was acknowledged: {answer:?}")
+    };
     assert!(why.contains("has been replaced as master"), "{why}");
     acknowledge(&world, &mut acknowledged).await;
     all_are_there(&world, &acknowledged).await;
@@ -347,10 +536,14 @@ async fn sentinels_that_are_away_or_know_no_such_master_are_told_as_such() {
         let password = harness::servers::SENTINEL_PASSWORD;
         let ask = async |port: u16, master: &str| {
             let nodes = format!("nodes = [\"redis://:{password}@127.0.0.1:{port}\"]");
-            connections(&format!("sentinel = {{ master = \"{master}\", {nodes} }}")).info("server").await
+            connections(&format!("sentinel = {{ master = \"{master}\", {nodes} }}"))
+                .info("server")
+                .await
         };
         assert!(ask(port, "mail").await.is_ok());
-        let Err(StoreError::Unavailable(why)) = ask(port, "male").await else { panic!() };
+        let Err(StoreError::Unavailable(why)) = ask(port, "male").await else {
+            panic!()
+        };
         assert_eq!(
             why,
             format!(
@@ -358,18 +551,30 @@ async fn sentinels_that_are_away_or_know_no_such_master_are_told_as_such() {
             )
         );
         let nobody = free_port();
-        let Err(StoreError::Unavailable(why)) = ask(nobody, "mail").await else { panic!() };
-        assert!(why.starts_with(&format!("no sentinel of 127.0.0.1:{nobody} answered: ")), "{why}");
+        let Err(StoreError::Unavailable(why)) = ask(nobody, "mail").await else {
+            panic!()
+        };
+        assert!(
+            why.starts_with(&format!("no sentinel of 127.0.0.1:{nobody} answered: ")),
+            "{why}"
+        );
         assert!(!why.contains(password));
     }
 }
 
 #[tokio::test]
-async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_a_replica_confirmed() {
+async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_a_replica_confirmed()
+ {
     for program in programs() {
         let cluster = Cluster::start(&program, &[&user()]).await;
-        let nodes = cluster.ports[..2].iter().map(|port| format!("\"redis://127.0.0.1:{port}\""));
-        let redis = format!("cluster = [{}]\n{}", nodes.collect::<Vec<_>>().join(", "), login());
+        let nodes = cluster.ports[..2]
+            .iter()
+            .map(|port| format!("\"redis://127.0.0.1:{port}\""));
+        let redis = format!(
+            "cluster = [{}]\n{}",
+            nodes.collect::<Vec<_>>().join(", "),
+            login()
+        );
         let world = world_on(&redis).await;
         in_time("all verbs", use_every_verb(&world)).await;
         refuses_other_shards(&world, connections(&redis)).await;
@@ -400,7 +605,12 @@ async fn in_a_cluster_each_shard_has_one_slot_and_a_failover_loses_nothing_that_
 /// Has every script been run here? One that touches keys of two slots is refused by a Cluster.
 fn every_script_has_run(cluster: &Cluster) {
     for (verb, hash) in scripts::hashes() {
-        let is_known = |port: &u16| cluster.servers.cli(*port, &["SCRIPT", "EXISTS", hash]).is_some_and(|is| is == "1");
+        let is_known = |port: &u16| {
+            cluster
+                .servers
+                .cli(*port, &["SCRIPT", "EXISTS", hash])
+                .is_some_and(|is| is == "1")
+        };
         assert!(cluster.ports.iter().any(is_known), "{verb} was not called");
     }
 }
@@ -408,16 +618,36 @@ fn every_script_has_run(cluster: &Cluster) {
 /// Looks where all keys of a store are, and that every kind of key is among them.
 fn each_shard_has_one_slot(cluster: &Cluster, prefix: &str) {
     let (mut slots, mut kinds) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeSet::new());
-    for port in cluster.ports.iter().filter(|port| cluster.is_master(**port)) {
-        for key in cluster.servers.cli(*port, &["KEYS", &format!("{prefix}:*")]).unwrap().lines() {
-            let Some((tag, kind)) = key.split_once('{').and_then(|(_, rest)| rest.split_once("}:")) else { continue };
-            let slot = cluster.servers.cli(*port, &["CLUSTER", "KEYSLOT", key]).unwrap();
+    for port in cluster
+        .ports
+        .iter()
+        .filter(|port| cluster.is_master(**port))
+    {
+        for key in cluster
+            .servers
+            .cli(*port, &["KEYS", &format!("{prefix}:*")])
+            .unwrap()
+            .lines()
+        {
+            let Some((tag, kind)) = key
+                .split_once('{')
+                .and_then(|(_, rest)| rest.split_once("}:"))
+            else {
+                continue;
+            };
+            let slot = cluster
+                .servers
+                .cli(*port, &["CLUSTER", "KEYSLOT", key])
+                .unwrap();
             slots.entry(tag.to_owned()).or_default().insert(slot);
             kinds.insert(kind.split(':').next().unwrap().to_owned());
         }
     }
     assert_eq!(slots.len(), usize::from(SHARDS), "{slots:?}");
-    assert!(slots.values().all(|of_shard| of_shard.len() == 1), "{slots:?}");
+    assert!(
+        slots.values().all(|of_shard| of_shard.len() == 1),
+        "{slots:?}"
+    );
     let spread: BTreeSet<_> = slots.values().collect();
     assert_eq!(spread.len(), slots.len(), "shards are spread");
     for kind in ["agenda", "barrier", "due", "jobs", "journal", "standing"] {

@@ -1,4 +1,5 @@
-//! An operator sees which destinations are in trouble, and which have work, however many there are and on however many servers.
+//! An operator sees which destinations are in trouble, and which have work, however many there are
+//! and on however many servers.
 
 use domain::destination::Destination;
 use domain::pace::{Breaker, Pace};
@@ -10,30 +11,59 @@ use serde_json::{Value, json};
 
 /// A world whose breakers open at the first failure.
 async fn world_on(redis: Deployment) -> World {
-    let breaker = Breaker { failures: 1, open: HOUR, ..Settings::default().pace.breaker };
-    World::with(Settings { redis, pace: Pace { breaker, ..Settings::default().pace }, ..Settings::default() }).await
+    let breaker = Breaker {
+        failures: 1,
+        open: HOUR,
+        ..Settings::default().pace.breaker
+    };
+    World::with(Settings {
+        redis,
+        pace: Pace {
+            breaker,
+            ..Settings::default().pace
+        },
+        ..Settings::default()
+    })
+    .await
 }
 
 async fn hold(world: &World, name: &str) {
-    world.store.hold(&Destination::named(name), None, "they asked").await.unwrap();
+    world
+        .store
+        .hold(&Destination::named(name), None, "they asked")
+        .await
+        .unwrap();
     world.clock.advance(MS);
 }
 
 fn names(page: &Value) -> Vec<&str> {
-    page["destinations"].as_array().unwrap().iter().map(|one| one["destination"].as_str().unwrap()).collect()
+    page["destinations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["destination"].as_str().unwrap())
+        .collect()
 }
 
 async fn listed(http: &Http) -> Vec<String> {
-    names(&http.get_json("/v1/destinations").await).into_iter().map(str::to_owned).collect()
+    names(&http.get_json("/v1/destinations").await)
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]
 async fn those_in_trouble_come_first_and_then_those_whose_turn_comes_first() {
     let world = world_on(Deployment::default()).await;
     let http = Http::serve(&world).await;
-    assert_eq!(http.get_json("/v1/destinations").await, json!({"destinations": [], "next": null}));
+    assert_eq!(
+        http.get_json("/v1/destinations").await,
+        json!({"destinations": [], "next": null})
+    );
     world.with_due("down.example", 3).await;
-    world.end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE).await;
+    world
+        .end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
+        .await;
     world.clock.advance(MS);
     hold(&world, "idle.example").await;
     world.take_in(bounce("jo@later.example", "m1", FULL)).await;
@@ -47,9 +77,21 @@ async fn those_in_trouble_come_first_and_then_those_whose_turn_comes_first() {
     if world.job("jo@later.example").await.due > world.job("jo@latest.example").await.due {
         later.reverse();
     }
-    assert_eq!(names(&list), [&["down.example", "idle.example", "held.example"], &later[..]].concat());
+    assert_eq!(
+        names(&list),
+        [
+            &["down.example", "idle.example", "held.example"],
+            &later[..]
+        ]
+        .concat()
+    );
     for one in list["destinations"].as_array().unwrap() {
-        let shown = http.get_json(&format!("/v1/destinations/{}", one["destination"].as_str().unwrap())).await;
+        let shown = http
+            .get_json(&format!(
+                "/v1/destinations/{}",
+                one["destination"].as_str().unwrap()
+            ))
+            .await;
         for (field, value) in one.as_object().unwrap() {
             assert_eq!(*value, shown[field], "{field} of {one}");
         }
@@ -64,23 +106,56 @@ async fn who_is_out_of_trouble_is_listed_for_its_work_alone() {
     let http = Http::serve(&world).await;
     world.with_due("down.example", 3).await;
     hold(&world, "idle.example").await;
-    world.end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE).await;
+    world
+        .end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
+        .await;
     hold(&world, "down.example").await;
-    assert_eq!(listed(&http).await, ["idle.example", "down.example"], "once, though there are two reasons");
-    world.store.unhold(&Destination::named("idle.example")).await.unwrap();
-    world.store.unhold(&Destination::named("down.example")).await.unwrap();
+    assert_eq!(
+        listed(&http).await,
+        ["idle.example", "down.example"],
+        "once, though there are two reasons"
+    );
+    world
+        .store
+        .unhold(&Destination::named("idle.example"))
+        .await
+        .unwrap();
+    world
+        .store
+        .unhold(&Destination::named("down.example"))
+        .await
+        .unwrap();
     assert_eq!(listed(&http).await, ["down.example"]);
-    assert_eq!(trouble(&world).await, ["down.example"], "its breaker is open still");
+    assert_eq!(
+        trouble(&world).await,
+        ["down.example"],
+        "its breaker is open still"
+    );
 
     let end = world.now().plus(SECOND);
-    world.store.hold(&Destination::named("brief.example"), Some(end), "they asked").await.unwrap();
+    world
+        .store
+        .hold(
+            &Destination::named("brief.example"),
+            Some(end),
+            "they asked",
+        )
+        .await
+        .unwrap();
     assert_eq!(listed(&http).await, ["down.example", "brief.example"]);
     world.clock.advance(HOUR);
     assert_eq!(listed(&http).await, ["down.example"], "that hold is over");
     let probe = world.claim_near("down.example", 9).await.jobs;
-    assert_eq!((probe.len(), listed(&http).await), (1, vec!["down.example".to_owned()]));
+    assert_eq!(
+        (probe.len(), listed(&http).await),
+        (1, vec!["down.example".to_owned()])
+    );
     world.end(probe, OK).await;
-    assert_eq!(trouble(&world).await, ["brief.example"], "the breaker is closed; a hold that ran out is left there");
+    assert_eq!(
+        trouble(&world).await,
+        ["brief.example"],
+        "the breaker is closed; a hold that ran out is left there"
+    );
     assert_eq!(listed(&http).await, ["down.example"], "one waits still");
 }
 
@@ -89,8 +164,14 @@ async fn trouble(world: &World) -> Vec<String> {
     let mut found = Vec::new();
     for shard in 0..world.store.shards() {
         let key = format!("{}:{{{shard}}}:trouble", world.prefix);
-        let answer = harness::redis::ask(&harness::redis::url(), &["ZRANGE", &key, "0", "-1"]).await;
-        found.extend(answer.lines().filter(|line| line.contains(".example")).map(str::to_owned));
+        let answer =
+            harness::redis::ask(&harness::redis::url(), &["ZRANGE", &key, "0", "-1"]).await;
+        found.extend(
+            answer
+                .lines()
+                .filter(|line| line.contains(".example"))
+                .map(str::to_owned),
+        );
     }
     found
 }
@@ -101,35 +182,57 @@ async fn page_after_page_names_each_once_on_one_server_and_in_a_cluster() {
         let world = world_on(redis).await;
         let http = Http::serve(&world).await;
         let due: Vec<String> = (0..20).map(|n| format!("work{n}.example")).collect();
-        // Of some the holds are of one instant, of some they are over: these are looked at, and left out.
+        // Of some the holds are of one instant, of some they are over: these are looked at, and
+        // left out.
         let end = world.now().plus(SECOND);
         for n in 0..30 {
             let until = (n % 2 == 0).then_some(end);
-            world.store.hold(&Destination::named(format!("held{n}.example")), until, "they asked").await.unwrap();
+            world
+                .store
+                .hold(
+                    &Destination::named(format!("held{n}.example")),
+                    until,
+                    "they asked",
+                )
+                .await
+                .unwrap();
         }
         for domain in &due {
-            world.take_in(bounce(&format!("jo@{domain}"), "m1", FULL)).await;
+            world
+                .take_in(bounce(&format!("jo@{domain}"), "m1", FULL))
+                .await;
         }
         world.clock.advance(2 * SECOND);
         hold(&world, &due[7]).await;
         let all = http.get_json("/v1/destinations?limit=500").await;
-        let mut wanted: Vec<String> = (0..30).filter(|n| n % 2 == 1).map(|n| format!("held{n}.example")).collect();
+        let mut wanted: Vec<String> = (0..30)
+            .filter(|n| n % 2 == 1)
+            .map(|n| format!("held{n}.example"))
+            .collect();
         wanted.sort_unstable();
         wanted.push(due[7].clone());
         assert_eq!(names(&all)[..16], wanted);
         let mut rest: Vec<&str> = names(&all)[16..].to_vec();
         rest.sort_unstable();
-        let mut others: Vec<&str> = due.iter().map(String::as_str).filter(|name| *name != due[7]).collect();
+        let mut others: Vec<&str> = due
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != due[7])
+            .collect();
         others.sort_unstable();
         assert_eq!(rest, others);
 
         for limit in [1, 2, 7, 35] {
             let (mut paged, mut after) = (Vec::new(), String::new());
             loop {
-                let page = http.get_json(&format!("/v1/destinations?limit={limit}{after}")).await;
+                let page = http
+                    .get_json(&format!("/v1/destinations?limit={limit}{after}"))
+                    .await;
                 paged.extend(page["destinations"].as_array().unwrap().clone());
                 assert!(names(&page).len() <= limit);
-                let Some(place) = page["next"].as_str() else { break };
+                let Some(place) = page["next"].as_str() else {
+                    break;
+                };
                 after = format!("&after={place}");
             }
             assert_eq!(json!(paged), all["destinations"], "{limit} at a time");
@@ -143,15 +246,29 @@ async fn what_is_held_no_longer_is_forgotten_and_what_is_stays() {
     let named = Destination::named;
     let end = world.now().plus(SECOND);
     world.with_due("down.example", 1).await;
-    world.end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE).await;
-    for (name, until) in [("over.example", Some(end)), ("down.example", Some(end)), ("held.example", None)] {
-        world.store.hold(&named(name), until, "they asked").await.unwrap();
+    world
+        .end(world.claim_near("down.example", 1).await.jobs, MAINTENANCE)
+        .await;
+    for (name, until) in [
+        ("over.example", Some(end)),
+        ("down.example", Some(end)),
+        ("held.example", None),
+    ] {
+        world
+            .store
+            .hold(&named(name), until, "they asked")
+            .await
+            .unwrap();
     }
     world.clock.advance(2 * SECOND);
     let mut forgotten = 0;
     for shard in 0..world.store.shards() {
         forgotten += world.store.trim_trouble(shard).await.unwrap();
-        assert_eq!(world.store.trim_trouble(shard).await.unwrap(), 0, "once is enough");
+        assert_eq!(
+            world.store.trim_trouble(shard).await.unwrap(),
+            0,
+            "once is enough"
+        );
     }
     assert_eq!(forgotten, 1);
 
@@ -163,9 +280,15 @@ async fn what_is_held_no_longer_is_forgotten_and_what_is_stays() {
 
     // A breaker that closes takes along a hold that is over.
     world.clock.advance(2 * HOUR);
-    world.end(world.claim_near("down.example", 1).await.jobs, OK).await;
+    world
+        .end(world.claim_near("down.example", 1).await.jobs, OK)
+        .await;
     for shard in 0..world.store.shards() {
-        assert_eq!(world.store.trim_trouble(shard).await.unwrap(), 0, "it is gone already");
+        assert_eq!(
+            world.store.trim_trouble(shard).await.unwrap(),
+            0,
+            "it is gone already"
+        );
     }
 }
 
@@ -180,7 +303,11 @@ async fn a_list_is_bounded_and_says_what_it_takes() {
         ("?after=work/x/a.example", "after"),
         ("?after=work/1", "after"),
     ] {
-        let answer = http.get(&format!("/v1/destinations{query}")).send().await.unwrap();
+        let answer = http
+            .get(&format!("/v1/destinations{query}"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(problem(answer, 400).await["field"], field, "{query}");
     }
 }
@@ -192,16 +319,36 @@ async fn the_command_lists_them_in_columns_and_says_where_to_go_on() {
     hold(&world, "one.example").await;
     hold(&world, "two.example").await;
     let run = async |arguments: &[&str]| {
-        let output = process::run(&[&["destinations", "list", "--api", http.base()], arguments].concat()).await;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output =
+            process::run(&[&["destinations", "list", "--api", http.base()], arguments].concat())
+                .await;
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     let first = run(&["--limit", "1"]).await;
     let lines: Vec<&str> = first.lines().collect();
-    assert!(lines[0].starts_with("DESTINATION") && lines[1].starts_with("one.example "), "{first}");
-    assert_eq!(lines[0].find("TROUBLE"), lines[1].find("held until it is released: they asked"), "{first}");
+    assert!(
+        lines[0].starts_with("DESTINATION") && lines[1].starts_with("one.example "),
+        "{first}"
+    );
+    assert_eq!(
+        lines[0].find("TROUBLE"),
+        lines[1].find("held until it is released: they asked"),
+        "{first}"
+    );
     let place = lines[2].split('\'').nth(1).expect("where to go on");
-    assert!(run(&["--after", place]).await.lines().nth(1).unwrap().starts_with("two.example "));
+    assert!(
+        run(&["--after", place])
+            .await
+            .lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("two.example ")
+    );
     let answer: Value = serde_json::from_str(&run(&["--json"]).await).unwrap();
     assert_eq!(names(&answer), ["one.example", "two.example"]);
 }

@@ -1,5 +1,5 @@
-//! A worker that is told to stop takes nothing more, lets attempts under way end within the grace, gives the rest back,
-//! and loses nothing. While an attempt goes on, its lease does not run out.
+//! A worker that is told to stop takes nothing more, lets attempts under way end within the grace,
+//! gives the rest back, and loses nothing. While an attempt goes on, its lease does not run out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,14 +33,26 @@ async fn a_stopped_worker_lets_attempts_in_flight_end_and_claims_nothing_more() 
 
     worker.stop();
     let stopped = tokio::spawn(worker.stopped());
-    world.take_in_and_wait(bounce("sam@example.com", "m1", FULL)).await;
+    world
+        .take_in_and_wait(bounce("sam@example.com", "m1", FULL))
+        .await;
     world.mail.let_go();
     stopped.await.unwrap();
-    assert!(world.job_if_any(JO).await.is_none(), "its attempt was settled");
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert!(
+        world.job_if_any(JO).await.is_none(),
+        "its attempt was settled"
+    );
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
 
     let left = world.job("sam@example.com").await;
-    assert_eq!((left.leased_until, left.job.head.attempt), (None, 0), "it waits for another worker");
+    assert_eq!(
+        (left.leased_until, left.job.head.attempt),
+        (None, 0),
+        "it waits for another worker"
+    );
 }
 
 #[tokio::test]
@@ -54,7 +66,10 @@ async fn what_is_not_finished_within_the_grace_is_given_back_untried() {
     worker.stopped().await;
 
     let job = world.job(JO).await;
-    assert_eq!((job.due, job.leased_until, job.job.head.attempt), (Some(due), None, 0));
+    assert_eq!(
+        (job.due, job.leased_until, job.job.head.attempt),
+        (Some(due), None, 0)
+    );
     assert_eq!(world.waiting(JO).await, ["m1", "m2"]);
     assert_eq!(world.final_events().await, []);
 
@@ -72,7 +87,10 @@ async fn what_got_through_before_an_attempt_was_cut_off_is_not_sent_again() {
     let worker = world.start_worker(|settings| settings.grace = MS);
     world.mail.has_been_tried(2).await;
     worker.stopped().await;
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
     assert_eq!(world.waiting(JO).await, ["m2"]);
 
     world.mail.let_go();
@@ -88,12 +106,26 @@ async fn what_got_through_in_an_attempt_that_takes_too_long_is_not_sent_again() 
     world.mail.hold_after(1);
     let worker = world.start_worker(|settings| settings.attempt_max = 100 * MS);
     world.mail.has_been_tried(3).await;
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
     assert_eq!(world.waiting(JO).await, ["m2"]);
     world.mail.let_go();
-    eventually("the end of the job", async || world.job_if_any(JO).await.is_none().then_some(())).await;
+    eventually("the end of the job", async || {
+        world.job_if_any(JO).await.is_none().then_some(())
+    })
+    .await;
     worker.stopped().await;
-    assert_eq!(world.mail.messages().iter().filter(|message| *message == "m1").count(), 1);
+    assert_eq!(
+        world
+            .mail
+            .messages()
+            .iter()
+            .filter(|message| *message == "m1")
+            .count(),
+        1
+    );
 }
 
 /// A world with a message that is due, and an attempter whose mail goes to `peer`.
@@ -102,7 +134,12 @@ async fn with_relay(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) 
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
     settings.session.after_dot = after_dot;
     let routes = Routes::new("default").with("default", Arc::new(SmtpSender::new(settings)));
-    let attempter = Attempter::new(routes, Contents::new(Vec::new()), Table::embedded(), world.store.clock().clone());
+    let attempter = Attempter::new(
+        routes,
+        Contents::new(Vec::new()),
+        Table::embedded(),
+        world.store.clock().clone(),
+    );
     for message in ["m1", "m2"] {
         let mut mail = bounce(JO, message, FULL);
         mail["content"] = json!({"inline": format!("Subject: {message}\r\n\r\nbye\r\n")});
@@ -113,24 +150,44 @@ async fn with_relay(peer: &SmtpPeer, after_dot: AfterDot) -> (World, Attempter) 
 }
 
 /// Attempts, and is cut off when the peer has heard `command`; what there is to settle.
-async fn cut_off_at(command: &str, peer: &SmtpPeer, world: &World, attempter: &Attempter) -> Option<Box<Settlement>> {
+async fn cut_off_at(
+    command: &str,
+    peer: &SmtpPeer,
+    world: &World,
+    attempter: &Attempter,
+) -> Option<Box<Settlement>> {
     let cut = CancellationToken::new();
     let cutting = async {
         peer.has_heard(command, 1).await;
         cut.cancel();
     };
     let never = LeaseEnd::default();
-    tokio::join!(attempter.attempt(world.claim_one().await, &cut, &never), cutting).0
+    tokio::join!(
+        attempter.attempt(world.claim_one().await, &cut, &never),
+        cutting
+    )
+    .0
 }
 
 #[tokio::test]
 async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
-    let slow = |heard: &Heard| if heard.command == "." { Act::Drip("250 2.0.0 ok", 10) } else { agree(&heard.command) };
+    let slow = |heard: &Heard| {
+        if heard.command == "." {
+            Act::Drip("250 2.0.0 ok", 10)
+        } else {
+            agree(&heard.command)
+        }
+    };
     let peer = SmtpPeer::start(slow).await;
     let (world, attempter) = with_relay(&peer, AfterDot::Resend).await;
-    let settlement = cut_off_at(".", &peer, &world, &attempter).await.expect("something got through");
+    let settlement = cut_off_at(".", &peer, &world, &attempter)
+        .await
+        .expect("something got through");
     assert_eq!(world.settle(&settlement).await, Settled::Done);
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
     assert_eq!(
         (world.waiting(JO).await, peer.contents().len()),
         (vec!["m2".to_owned()], 1),
@@ -139,24 +196,51 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is_what_after_dot_says() {
+async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is_what_after_dot_says()
+ {
     for (after_dot, waits, kind) in [
-        (AfterDot::Resend, &["m1", "m2"][..], EventKind::AttemptDeferred),
-        (AfterDot::AssumeDelivered, &["m2"], EventKind::MessageDelivered),
+        (
+            AfterDot::Resend,
+            &["m1", "m2"][..],
+            EventKind::AttemptDeferred,
+        ),
+        (
+            AfterDot::AssumeDelivered,
+            &["m2"],
+            EventKind::MessageDelivered,
+        ),
     ] {
-        let hangs = |heard: &Heard| if heard.command == "." { Act::Hang } else { agree(&heard.command) };
+        let hangs = |heard: &Heard| {
+            if heard.command == "." {
+                Act::Hang
+            } else {
+                agree(&heard.command)
+            }
+        };
         let peer = SmtpPeer::start(hangs).await;
         let (world, attempter) = with_relay(&peer, after_dot).await;
-        let settlement = cut_off_at(".", &peer, &world, &attempter).await.expect("it may have got through");
-        assert_eq!(settlement.tally.result, TallyResult::Unknown, "{after_dot:?}");
+        let settlement = cut_off_at(".", &peer, &world, &attempter)
+            .await
+            .expect("it may have got through");
+        assert_eq!(
+            settlement.tally.result,
+            TallyResult::Unknown,
+            "{after_dot:?}"
+        );
         assert_eq!(world.settle(&settlement).await, Settled::Done);
         assert_eq!(world.waiting(JO).await, waits, "{after_dot:?}");
         let spent = u32::from(after_dot == AfterDot::Resend);
         assert_eq!(world.job(JO).await.job.head.attempt, spent, "{after_dot:?}");
         let event = world.events_of(kind).await.remove(0);
         assert_eq!(event.message.as_deref(), Some("m1"));
-        assert!(event.transcript.expect("there was a wire").unknown, "{after_dot:?}");
-        assert_eq!(event.reason.as_deref(), (after_dot == AfterDot::Resend).then_some("unknown"));
+        assert!(
+            event.transcript.expect("there was a wire").unknown,
+            "{after_dot:?}"
+        );
+        assert_eq!(
+            event.reason.as_deref(),
+            (after_dot == AfterDot::Resend).then_some("unknown")
+        );
     }
 }
 
@@ -169,7 +253,12 @@ async fn a_message_that_is_not_out_when_its_attempt_is_cut_off_was_not_tried() {
         };
         let peer = SmtpPeer::start(hangs).await;
         let (world, attempter) = with_relay(&peer, AfterDot::AssumeDelivered).await;
-        assert!(cut_off_at(command, &peer, &world, &attempter).await.is_none(), "{command}");
+        assert!(
+            cut_off_at(command, &peer, &world, &attempter)
+                .await
+                .is_none(),
+            "{command}"
+        );
     }
 }
 
@@ -182,11 +271,18 @@ async fn an_attempt_whose_lease_is_lost_is_stopped_and_sends_nothing_more() {
     let worker = world.start_worker(|_| {});
     world.mail.has_been_tried(1).await;
     world.take_in(bounce(JO, "m3", UNKNOWN)).await;
-    eventually("the end of the attempt", async || (world.mail.in_flight() == 0).then_some(())).await;
+    eventually("the end of the attempt", async || {
+        (world.mail.in_flight() == 0).then_some(())
+    })
+    .await;
     world.mail.let_go();
     worker.stopped().await;
     assert_eq!(world.mail.messages(), ["m1"]);
-    assert_eq!(world.final_events().await.len(), 3, "one per message, by the bounce that retired the address");
+    assert_eq!(
+        world.final_events().await.len(),
+        3,
+        "one per message, by the bounce that retired the address"
+    );
 }
 
 #[tokio::test]
@@ -199,7 +295,13 @@ async fn a_lease_on_jobs_that_are_gone_is_not_kept_alive() {
     world.take_in(bounce(JO, "m2", UNKNOWN)).await;
     eventually("the end of the lease", async || {
         world.clock.advance(LEASE / 4);
-        world.store.leased(1).await.unwrap().is_empty().then_some(())
+        world
+            .store
+            .leased(1)
+            .await
+            .unwrap()
+            .is_empty()
+            .then_some(())
     })
     .await;
     world.mail.let_go();
@@ -216,14 +318,23 @@ async fn a_long_attempt_keeps_its_lease() {
     for _ in 0..5 {
         world.clock.advance(LEASE - MS);
         let wanted = Some(world.now().plus(LEASE));
-        eventually("a longer lease", async || (world.job(JO).await.leased_until == wanted).then_some(())).await;
+        eventually("a longer lease", async || {
+            (world.job(JO).await.leased_until == wanted).then_some(())
+        })
+        .await;
         assert_eq!(world.claim().await.len(), 0, "nobody else gets the job");
     }
     world.mail.let_go();
-    eventually("the end of the job", async || world.job_if_any(JO).await.is_none().then_some(())).await;
+    eventually("the end of the job", async || {
+        world.job_if_any(JO).await.is_none().then_some(())
+    })
+    .await;
     worker.stopped().await;
     assert_eq!(world.mail.tried().len(), 1);
-    assert_eq!(world.final_events().await, [(EventKind::MessageDelivered, "m1".to_owned(), None)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDelivered, "m1".to_owned(), None)]
+    );
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
 }
 
@@ -232,7 +343,13 @@ async fn workers_together_deliver_every_message_once() {
     const JOBS: usize = 200;
     let world = World::new().await;
     for n in 0..JOBS {
-        world.take_in(bounce(&format!("user{n}@host{}.example", n % 9), &format!("m{n}"), FULL)).await;
+        world
+            .take_in(bounce(
+                &format!("user{n}@host{}.example", n % 9),
+                &format!("m{n}"),
+                FULL,
+            ))
+            .await;
     }
     world.clock.advance(Duration::from_secs(30 * 3_600));
     let workers = [0; 3].map(|_| world.start_worker(|settings| settings.concurrency = 5));
@@ -244,5 +361,8 @@ async fn workers_together_deliver_every_message_once() {
     messages.sort();
     messages.dedup();
     assert_eq!((messages.len(), world.mail.tried().len()), (JOBS, JOBS));
-    assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), JOBS);
+    assert_eq!(
+        world.events_of(EventKind::MessageDelivered).await.len(),
+        JOBS
+    );
 }

@@ -1,4 +1,5 @@
-//! Intake says yes only when a bounce is as durable as configured. Settling says what it reached and holds nothing up.
+//! Intake says yes only when a bounce is as durable as configured. Settling says what it reached
+//! and holds nothing up.
 
 use config::Config;
 use harness::bounce::{FULL, bounce};
@@ -25,27 +26,52 @@ async fn without_its_replica_intake_answers_503_and_settling_says_what_it_did_no
         let redis = format!("url = \"redis://127.0.0.1:{master}\"\ndurability = \"replicas:1\"\n");
         let world = World::on(connections(&redis), Settings::default()).await;
         let http = Http::serve(&world).await;
-        world.take_in_and_wait(bounce("sam@example.com", "m1", FULL)).await;
+        world
+            .take_in_and_wait(bounce("sam@example.com", "m1", FULL))
+            .await;
         let settlement = world.attempt(world.claim_one().await).await;
 
         servers.signal(replica, "-STOP");
-        // The repeated call finds its work done and writes nothing, but is not told that all is well.
+        // The repeated call finds its work done and writes nothing, but is not told that all is
+        // well.
         for _ in 0..2 {
-            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m1", FULL)).await else { panic!() };
+            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m1", FULL)).await
+            else {
+                panic!()
+            };
             assert_eq!(why, "only 0 of 1 replicas confirmed the write within 500ms");
         }
         problem(http.post_json(&bounce(JO, "m1", FULL)).await, 503).await;
-        let report = world.store.settle(SettleCall::unique(), &[settlement]).await.unwrap();
+        let report = world
+            .store
+            .settle(SettleCall::unique(), &[settlement])
+            .await
+            .unwrap();
         assert_eq!(report.settled, [Settled::Done]);
-        assert!(report.missing.is_some_and(|why| why.contains("0 of 1 replicas")));
+        assert!(
+            report
+                .missing
+                .is_some_and(|why| why.contains("0 of 1 replicas"))
+        );
 
         servers.signal(replica, "-CONT");
-        let answer = eventually("a yes", async || world.try_take_in(bounce(JO, "m1", FULL)).await.ok()).await;
+        let answer = eventually("a yes", async || {
+            world.try_take_in(bounce(JO, "m1", FULL)).await.ok()
+        })
+        .await;
         assert_eq!(answer, Answer::Duplicate);
         let due = world.job(JO).await.due.unwrap();
         world.clock.set(due);
         let settlement = world.attempt(world.claim_one().await).await;
-        assert_eq!(world.store.settle(SettleCall::unique(), &[settlement]).await.unwrap().missing, None);
+        assert_eq!(
+            world
+                .store
+                .settle(SettleCall::unique(), &[settlement])
+                .await
+                .unwrap()
+                .missing,
+            None
+        );
     }
 }
 
@@ -58,26 +84,49 @@ async fn durability_aof_starts_only_where_the_server_keeps_it() {
         let open = async || {
             let limits = Config::embedded().limits(&Table::embedded());
             let clock = std::sync::Arc::new(system::clock::SystemClock);
-            Store::open(connections(&redis), &harness::redis::unique_prefix(), 4, limits, clock).await
+            Store::open(
+                connections(&redis),
+                &harness::redis::unique_prefix(),
+                4,
+                limits,
+                clock,
+            )
+            .await
         };
-        let Err(StoreError::Mismatch(why)) = open().await else { panic!("it opened without an append-only file") };
+        let Err(StoreError::Mismatch(why)) = open().await else {
+            panic!("it opened without an append-only file")
+        };
         assert!(why.contains("set appendonly yes there"), "{why}");
 
-        servers.cli(port, &["CONFIG", "SET", "appendonly", "yes"]).unwrap();
-        servers.cli(port, &["CONFIG", "SET", "appendfsync", "everysec"]).unwrap();
-        let can_wait = servers.cli(port, &["COMMAND", "INFO", "WAITAOF"]).is_some_and(|info| info.contains("waitaof"));
+        servers
+            .cli(port, &["CONFIG", "SET", "appendonly", "yes"])
+            .unwrap();
+        servers
+            .cli(port, &["CONFIG", "SET", "appendfsync", "everysec"])
+            .unwrap();
+        let can_wait = servers
+            .cli(port, &["COMMAND", "INFO", "WAITAOF"])
+            .is_some_and(|info| info.contains("waitaof"));
         match open().await {
             Ok(_) => assert!(can_wait, "nobody would wait for the disk"),
             Err(StoreError::Mismatch(why)) => {
                 assert!(!can_wait, "{why}");
-                assert!(why.contains("older than 7.2") && why.contains("set appendfsync always there"), "{why}");
+                assert!(
+                    why.contains("older than 7.2") && why.contains("set appendfsync always there"),
+                    "{why}"
+                );
             }
             Err(err) => panic!("{err}"),
         }
 
-        servers.cli(port, &["CONFIG", "SET", "appendfsync", "always"]).unwrap();
+        servers
+            .cli(port, &["CONFIG", "SET", "appendfsync", "always"])
+            .unwrap();
         let world = World::on(connections(&redis), Settings::default()).await;
-        assert!(matches!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Scheduled { .. }));
+        assert!(matches!(
+            world.take_in(bounce(JO, "m1", FULL)).await,
+            Answer::Scheduled { .. }
+        ));
     }
 }
 
@@ -89,18 +138,34 @@ async fn what_was_answered_with_durability_aof_is_there_after_a_crash() {
         let port = servers.start(&directives).await;
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\ndurability = \"aof\"\n");
         let world = World::on(connections(&redis), Settings::default()).await;
-        assert!(matches!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Scheduled { .. }));
+        assert!(matches!(
+            world.take_in(bounce(JO, "m1", FULL)).await,
+            Answer::Scheduled { .. }
+        ));
         servers.kill(port);
         servers.start_on(port, &directives).await;
         eventually("the store", async || world.store.ping().await.ok()).await;
         assert_eq!(world.waiting(JO).await, ["m1"]);
 
-        if servers.cli(port, &["COMMAND", "INFO", "WAITAOF"]).is_some_and(|info| info.contains("waitaof")) {
-            servers.cli(port, &["CONFIG", "SET", "appendfsync", "no"]).unwrap();
-            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m2", FULL)).await else { panic!() };
+        if servers
+            .cli(port, &["COMMAND", "INFO", "WAITAOF"])
+            .is_some_and(|info| info.contains("waitaof"))
+        {
+            servers
+                .cli(port, &["CONFIG", "SET", "appendfsync", "no"])
+                .unwrap();
+            let Err(StoreError::Unavailable(why)) = world.try_take_in(bounce(JO, "m2", FULL)).await
+            else {
+                panic!()
+            };
             assert_eq!(why, "the append-only file was not synced within 500ms");
-            servers.cli(port, &["CONFIG", "SET", "appendfsync", "always"]).unwrap();
-            let answer = eventually("a yes", async || world.try_take_in(bounce(JO, "m2", FULL)).await.ok()).await;
+            servers
+                .cli(port, &["CONFIG", "SET", "appendfsync", "always"])
+                .unwrap();
+            let answer = eventually("a yes", async || {
+                world.try_take_in(bounce(JO, "m2", FULL)).await.ok()
+            })
+            .await;
             assert_eq!(answer, Answer::Duplicate);
         }
     }

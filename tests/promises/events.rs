@@ -1,4 +1,5 @@
-//! A client that reads events and comes back with the last id that it saw misses nothing and gets nothing twice.
+//! A client that reads events and comes back with the last id that it saw misses nothing and gets
+//! nothing twice.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -37,7 +38,10 @@ impl Reading {
         }
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, text: String::new() }
+        Self {
+            response,
+            text: String::new(),
+        }
     }
 
     /// The next `count` events.
@@ -64,15 +68,26 @@ impl Reading {
 
 /// Reads `count` events from where `query` and `last_seen` say, and hangs up.
 async fn read(http: &Http, query: &str, last_seen: Option<&str>, count: usize) -> Vec<Sent> {
-    Reading::open(http, query, last_seen).await.next(count).await
+    Reading::open(http, query, last_seen)
+        .await
+        .next(count)
+        .await
 }
 
 /// One frame; `None` where it is a comment that keeps the connection alive.
 fn parse(frame: &str) -> Option<Sent> {
-    let field =
-        |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned());
+    let field = |name: &str| {
+        frame
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(|value| value.trim().to_owned())
+    };
     let event = serde_json::from_str(&field("data:")?).unwrap();
-    Some(Sent { cursor: field("id:").unwrap(), kind: field("event:").unwrap(), event })
+    Some(Sent {
+        cursor: field("id:").unwrap(),
+        kind: field("event:").unwrap(),
+        event,
+    })
 }
 
 /// A world whose journal holds 40 events on all shards, in entries of several each.
@@ -80,8 +95,9 @@ async fn with_forty_events() -> (World, Http) {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for batch in 0..4 {
-        let bounces: Vec<Value> =
-            (0..10).map(|n| bounce(&format!("user{batch}{n}@host{}.example", n % 3), "m1", FULL)).collect();
+        let bounces: Vec<Value> = (0..10)
+            .map(|n| bounce(&format!("user{batch}{n}@host{}.example", n % 3), "m1", FULL))
+            .collect();
         assert_eq!(http.post_json(&bounces.into()).await.status(), 202);
     }
     (world, http)
@@ -99,7 +115,11 @@ async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
 
     for seen in 1..40 {
         let last_seen = Some(all[seen - 1].cursor.as_str());
-        assert_eq!(read(&http, "", last_seen, 40 - seen).await, all[seen..], "after {seen} events");
+        assert_eq!(
+            read(&http, "", last_seen, 40 - seen).await,
+            all[seen..],
+            "after {seen} events"
+        );
     }
     let by_query = format!("?after={}", all[20].cursor);
     assert_eq!(read(&http, &by_query, None, 19).await, all[21..]);
@@ -108,27 +128,51 @@ async fn a_stream_resumed_after_any_event_goes_on_with_the_next() {
 #[tokio::test]
 async fn what_happens_while_a_client_is_away_waits_for_it() {
     let (world, http) = with_forty_events().await;
-    let last_seen = read(&http, "?after=start", None, 40).await.pop().unwrap().cursor;
-    world.take_in(bounce("user00@host0.example", "m2", MAINTENANCE)).await;
+    let last_seen = read(&http, "?after=start", None, 40)
+        .await
+        .pop()
+        .unwrap()
+        .cursor;
+    world
+        .take_in(bounce("user00@host0.example", "m2", MAINTENANCE))
+        .await;
     let news = read(&http, "", Some(&last_seen), 1).await;
-    assert_eq!((news[0].kind.as_str(), &news[0].event["message"]), ("MessageJoined", &json!("m2")));
+    assert_eq!(
+        (news[0].kind.as_str(), &news[0].event["message"]),
+        ("MessageJoined", &json!("m2"))
+    );
 }
 
 #[tokio::test]
 async fn a_client_that_names_no_place_gets_what_happens_from_now_on() {
     let (world, http) = with_forty_events().await;
     let mut reading = Reading::open(&http, "", None).await;
-    world.take_in(bounce("gone@example.com", "m1", UNKNOWN)).await;
+    world
+        .take_in(bounce("gone@example.com", "m1", UNKNOWN))
+        .await;
     let news = reading.next(2).await;
-    assert_eq!((news[0].kind.as_str(), news[1].kind.as_str()), ("MessageDropped", "AddressRetired"));
+    assert_eq!(
+        (news[0].kind.as_str(), news[1].kind.as_str()),
+        ("MessageDropped", "AddressRetired")
+    );
 }
 
 #[tokio::test]
 async fn a_client_gets_only_the_types_that_it_asks_for() {
     let (world, http) = with_forty_events().await;
-    world.take_in(bounce("gone@example.com", "m1", UNKNOWN)).await;
-    world.take_in(bounce("user00@host0.example", "m2", FULL)).await;
-    let sent = read(&http, "?after=start&types=AddressRetired,MessageJoined", None, 2).await;
+    world
+        .take_in(bounce("gone@example.com", "m1", UNKNOWN))
+        .await;
+    world
+        .take_in(bounce("user00@host0.example", "m2", FULL))
+        .await;
+    let sent = read(
+        &http,
+        "?after=start&types=AddressRetired,MessageJoined",
+        None,
+        2,
+    )
+    .await;
     let mut kinds: Vec<&str> = sent.iter().map(|sent| sent.kind.as_str()).collect();
     kinds.sort_unstable();
     assert_eq!(kinds, ["AddressRetired", "MessageJoined"]);
@@ -140,10 +184,22 @@ async fn an_event_tells_what_happened_to_which_message_and_when() {
     let sent = read(&http, "?after=start", None, 1).await.remove(0);
     assert_eq!(sent.kind, "JobScheduled");
     let event = sent.event;
-    assert_eq!((&event["type"], &event["status"]), (&json!("JobScheduled"), &json!("4.3.1")));
-    assert_eq!((&event["policy"], &event["reply"]), (&json!("system-full"), &json!(FULL)));
-    assert_eq!((&event["message"], &event["time"]), (&json!("m1"), &json!("2026-11-21T09:30:00.000Z")));
-    assert!(event["due"].as_str().unwrap().starts_with("2026-11-22T"), "{event}");
+    assert_eq!(
+        (&event["type"], &event["status"]),
+        (&json!("JobScheduled"), &json!("4.3.1"))
+    );
+    assert_eq!(
+        (&event["policy"], &event["reply"]),
+        (&json!("system-full"), &json!(FULL))
+    );
+    assert_eq!(
+        (&event["message"], &event["time"]),
+        (&json!("m1"), &json!("2026-11-21T09:30:00.000Z"))
+    );
+    assert!(
+        event["due"].as_str().unwrap().starts_with("2026-11-22T"),
+        "{event}"
+    );
 }
 
 #[tokio::test]
@@ -151,7 +207,11 @@ async fn an_event_of_a_destination_has_no_job_and_can_be_asked_for_and_resumed_a
     let (world, http) = with_forty_events().await;
     let there = Destination::named("google");
     let until = world.now().plus(HOUR);
-    world.store.hold(&there, Some(until), "their \"abuse desk\" asked").await.unwrap();
+    world
+        .store
+        .hold(&there, Some(until), "their \"abuse desk\" asked")
+        .await
+        .unwrap();
     world.store.unhold(&there).await.unwrap();
     let query = "?after=start&types=DestinationHeld,DestinationReleased";
     let sent = read(&http, query, None, 2).await;
@@ -163,19 +223,39 @@ async fn an_event_of_a_destination_has_no_job_and_can_be_asked_for_and_resumed_a
         "until": until.to_string(), "id": null, "time": world.now().to_string(),
     });
     assert_eq!(held, wanted);
-    assert_eq!((sent[1].kind.as_str(), sent[1].event.get("job")), ("DestinationReleased", None));
-    assert_eq!(read(&http, "?types=DestinationReleased", Some(&sent[0].cursor), 1).await, sent[1..]);
+    assert_eq!(
+        (sent[1].kind.as_str(), sent[1].event.get("job")),
+        ("DestinationReleased", None)
+    );
+    assert_eq!(
+        read(
+            &http,
+            "?types=DestinationReleased",
+            Some(&sent[0].cursor),
+            1
+        )
+        .await,
+        sent[1..]
+    );
 }
 
 #[tokio::test]
 async fn limits_of_an_operator_are_told_once_and_so_is_that_they_are_taken_back() {
     let (world, http) = with_forty_events().await;
     let there = Destination::named("google");
-    let limits = PaceLimits { rate: 0.5, burst: 10.0, window: 1_000 };
+    let limits = PaceLimits {
+        rate: 0.5,
+        burst: 10.0,
+        window: 1_000,
+    };
     for limits in [None, Some(limits), Some(limits), None, None] {
         world.store.override_limits(&there, limits).await.unwrap();
     }
-    assert_eq!(world.events_of(EventKind::DestinationLimited).await.len(), 2, "what changes nothing is no news");
+    assert_eq!(
+        world.events_of(EventKind::DestinationLimited).await.len(),
+        2,
+        "what changes nothing is no news"
+    );
     let sent = read(&http, "?after=start&types=DestinationLimited", None, 2).await;
     let [mut limited, mut taken_back] = [0, 1].map(|n: usize| sent[n].event.clone());
     for event in [&mut limited, &mut taken_back] {
@@ -197,8 +277,19 @@ async fn a_wrong_place_or_type_is_refused_with_what_is_allowed() {
         ("?types=MessageLost", Some("types")),
         ("?since=start", None),
     ] {
-        let problem = problem(http.get(&format!("/v1/events{query}")).send().await.unwrap(), 400).await;
-        assert_eq!(problem.get("field").and_then(Value::as_str), field, "{query}");
+        let problem = problem(
+            http.get(&format!("/v1/events{query}"))
+                .send()
+                .await
+                .unwrap(),
+            400,
+        )
+        .await;
+        assert_eq!(
+            problem.get("field").and_then(Value::as_str),
+            field,
+            "{query}"
+        );
     }
 }
 
@@ -207,10 +298,19 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
     for program in programs() {
         for reason in ["lost", "trimmed"] {
             let redis = Forgetful::start(&program).await;
-            let world = World::on(connections(&format!("url = \"{}\"\n", redis.url())), Settings::default()).await;
+            let world = World::on(
+                connections(&format!("url = \"{}\"\n", redis.url())),
+                Settings::default(),
+            )
+            .await;
             let http = Http::serve(&world).await;
-            let take_in =
-                async |name: &str| drop(world.take_in(bounce(&format!("{name}@example.com"), "m1", FULL)).await);
+            let take_in = async |name: &str| {
+                drop(
+                    world
+                        .take_in(bounce(&format!("{name}@example.com"), "m1", FULL))
+                        .await,
+                );
+            };
             take_in("first").await;
             redis.remember();
             take_in("second").await;
@@ -221,7 +321,10 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
                 redis.forget().await;
                 eventually("the store", async || world.store.ping().await.ok()).await;
                 // The scheduler tells of it by itself.
-                eventually("the event", async || world.events_of(EventKind::WritesLost).await.pop()).await;
+                eventually("the event", async || {
+                    world.events_of(EventKind::WritesLost).await.pop()
+                })
+                .await;
             } else {
                 let journal = Destination::named("example.com").shard(world.store.shards());
                 let journal = format!("{}:{{{journal}}}:journal", world.prefix);
@@ -230,9 +333,20 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
             take_in("third").await;
             // Whatever kinds it wants: there is something between that it has not got.
             let wanted = "?types=JobScheduled";
-            let resumed = in_time("what is missing", read(&http, wanted, Some(&seen[1].cursor), 2)).await;
-            assert_eq!((&*resumed[0].kind, &resumed[0].event["reason"]), ("EventsMissing", &json!(reason)));
-            assert_eq!(resumed[1].event["job"], json!("default/third@example.com"), "{reason}");
+            let resumed = in_time(
+                "what is missing",
+                read(&http, wanted, Some(&seen[1].cursor), 2),
+            )
+            .await;
+            assert_eq!(
+                (&*resumed[0].kind, &resumed[0].event["reason"]),
+                ("EventsMissing", &json!(reason))
+            );
+            assert_eq!(
+                resumed[1].event["job"],
+                json!("default/third@example.com"),
+                "{reason}"
+            );
             let again = read(&http, wanted, Some(&resumed[0].cursor), 1).await;
             assert_eq!(again[0], resumed[1], "{reason}: it is told once");
             let job = |sent: &Sent| sent.event["job"] == json!("default/third@example.com");
@@ -244,9 +358,19 @@ async fn a_client_whose_place_is_gone_is_told_what_it_misses_and_goes_on() {
 #[tokio::test]
 async fn a_loss_is_told_to_who_reads_on_before_it_is_noticed_by_another_way() {
     let redis = Forgetful::start(&programs()[0]).await;
-    let world = World::on(connections(&format!("url = \"{}\"\n", redis.url())), Settings::default()).await;
+    let world = World::on(
+        connections(&format!("url = \"{}\"\n", redis.url())),
+        Settings::default(),
+    )
+    .await;
     let http = Http::serve(&world).await;
-    let take_in = async |name: &str| drop(world.take_in(bounce(&format!("{name}@example.com"), "m1", FULL)).await);
+    let take_in = async |name: &str| {
+        drop(
+            world
+                .take_in(bounce(&format!("{name}@example.com"), "m1", FULL))
+                .await,
+        );
+    };
     take_in("first").await;
     take_in("second").await;
     let mut live = Reading::open(&http, "?after=start", None).await;
@@ -258,6 +382,9 @@ async fn a_loss_is_told_to_who_reads_on_before_it_is_noticed_by_another_way() {
     assert_eq!(redis.ask(&["XDEL", &journal, &last.to_string()]), "1");
     take_in("third").await;
     let next = in_time("what is missing", live.next(2)).await;
-    assert_eq!((&*next[0].kind, &next[0].event["reason"]), ("EventsMissing", &json!("lost")));
+    assert_eq!(
+        (&*next[0].kind, &next[0].event["reason"]),
+        ("EventsMissing", &json!("lost"))
+    );
     assert_eq!(next[1].event["job"], json!("default/third@example.com"));
 }

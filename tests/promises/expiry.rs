@@ -1,4 +1,5 @@
-//! A message past its expiry is dropped with an event when its job is claimed, and is never sent late.
+//! A message past its expiry is dropped with an event when its job is claimed, and is never sent
+//! late.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -25,7 +26,10 @@ async fn an_expired_message_is_dropped_and_the_rest_is_sent() {
     assert_eq!(world.mail.messages(), ["new"]);
     let ends = world.final_events().await;
     assert_eq!(ends[0], (EventKind::MessageExpired, "old".to_owned(), None));
-    assert_eq!(ends[1], (EventKind::MessageDelivered, "new".to_owned(), None));
+    assert_eq!(
+        ends[1],
+        (EventKind::MessageDelivered, "new".to_owned(), None)
+    );
     assert_eq!(ends.len(), 2);
 }
 
@@ -42,7 +46,9 @@ async fn a_message_expires_at_its_instant_and_not_before() {
 #[tokio::test]
 async fn a_job_whose_messages_have_all_expired_closes_and_the_address_keeps_its_standing() {
     let world = World::new().await;
-    world.take_in_and_wait(expiring("m1", world.now().plus(HOUR))).await;
+    world
+        .take_in_and_wait(expiring("m1", world.now().plus(HOUR)))
+        .await;
     assert_eq!(world.work().await, 1);
     assert_eq!(world.mail.tried(), []);
     assert!(world.job_if_any(JO).await.is_none());

@@ -1,5 +1,5 @@
-//! A sign of life ends what waits for an address or brings it back; whoever complains or unsubscribes gets nothing after the
-//! answer.
+//! A sign of life ends what waits for an address or brings it back; whoever complains or
+//! unsubscribes gets nothing after the answer.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -32,7 +32,9 @@ fn at(mut item: Value, occurred: Timestamp) -> Value {
 /// The final events so far, in short.
 async fn ended(world: &World) -> Vec<(EventKind, String, String)> {
     let events = world.final_events().await.into_iter();
-    events.map(|(kind, message, reason)| (kind, message, reason.unwrap_or_default())).collect()
+    events
+        .map(|(kind, message, reason)| (kind, message, reason.unwrap_or_default()))
+        .collect()
 }
 
 fn end(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, String) {
@@ -41,15 +43,26 @@ fn end(kind: EventKind, message: &str, reason: &str) -> (EventKind, String, Stri
 
 #[tokio::test]
 async fn a_delivery_that_is_told_ends_the_job_and_nothing_is_sent() {
-    for told in [fact("delivered"), about("delivered", "m1"), about("engaged", "m1")] {
+    for told in [
+        fact("delivered"),
+        about("delivered", "m1"),
+        about("engaged", "m1"),
+    ] {
         let world = World::new().await;
         world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
         assert_eq!(world.tell(told.clone()).await, FactAnswer::Closed, "{told}");
-        assert_eq!(ended(&world).await, [end(EventKind::MessageDelivered, "m1", "reported")]);
+        assert_eq!(
+            ended(&world).await,
+            [end(EventKind::MessageDelivered, "m1", "reported")]
+        );
         assert_eq!(world.events_of(EventKind::JobClosed).await.len(), 1);
         assert!(world.job_if_any(JO).await.is_none());
         assert_eq!(world.work().await, 0);
-        assert_eq!(world.tell(told.clone()).await, FactAnswer::Noted, "{told}: again");
+        assert_eq!(
+            world.tell(told.clone()).await,
+            FactAnswer::Noted,
+            "{told}: again"
+        );
         assert_eq!(ended(&world).await.len(), 1);
     }
 }
@@ -70,9 +83,17 @@ async fn what_a_sign_of_life_does_not_name_follows_at_once_with_all_attempts_bef
             world.take_in(bounce(JO, message, FULL)).await;
         }
         world.clock.advance(HOUR);
-        assert_eq!(world.tell(told.clone()).await, FactAnswer::Resumed { due: world.now() }, "{told}");
+        assert_eq!(
+            world.tell(told.clone()).await,
+            FactAnswer::Resumed { due: world.now() },
+            "{told}"
+        );
         let job = world.job(JO).await;
-        assert_eq!((job.due, job.job.head.attempt), (Some(world.now()), 0), "{told}");
+        assert_eq!(
+            (job.due, job.job.head.attempt),
+            (Some(world.now()), 0),
+            "{told}"
+        );
         assert_eq!(world.waiting(JO).await, waiting, "{told}");
         world.mail.says(OK);
         assert_eq!(world.work().await, 1);
@@ -88,10 +109,22 @@ async fn a_message_that_ends_soon_after_a_try_leaves_the_others_their_time() {
             world.take_in(bounce(JO, message, FULL)).await;
         }
         let due = world.job(JO).await.due;
-        assert_eq!(world.tell(about(kind, "m1")).await, FactAnswer::Ended, "{kind}");
-        assert_eq!((world.job(JO).await.due, world.waiting(JO).await), (due, vec!["m2".to_owned()]), "{kind}");
+        assert_eq!(
+            world.tell(about(kind, "m1")).await,
+            FactAnswer::Ended,
+            "{kind}"
+        );
+        assert_eq!(
+            (world.job(JO).await.due, world.waiting(JO).await),
+            (due, vec!["m2".to_owned()]),
+            "{kind}"
+        );
         assert_eq!(ended(&world).await.len(), 1, "{kind}");
-        assert_eq!(world.tell(about(kind, "m1")).await, FactAnswer::Noted, "{kind}: again");
+        assert_eq!(
+            world.tell(about(kind, "m1")).await,
+            FactAnswer::Noted,
+            "{kind}: again"
+        );
     }
 }
 
@@ -104,7 +137,11 @@ async fn a_fact_about_another_message_brings_nothing_forward() {
         world.work().await;
         world.clock.advance(2 * HOUR);
         let due = world.job(JO).await.due;
-        assert_eq!(world.tell(about(kind, "m1 by another name")).await, FactAnswer::Noted, "{kind}");
+        assert_eq!(
+            world.tell(about(kind, "m1 by another name")).await,
+            FactAnswer::Noted,
+            "{kind}"
+        );
         let job = world.job(JO).await;
         assert_eq!(
             (job.due, job.job.head.attempt),
@@ -114,9 +151,20 @@ async fn a_fact_about_another_message_brings_nothing_forward() {
         assert_eq!(world.waiting(JO).await, ["m1"], "{kind}: nor be lost");
         assert_eq!(ended(&world).await, []);
 
-        let stale = at(bounce(JO, "m2", FULL), Timestamp::from_ms(world.now().ms() - 1));
-        let expected = if kind == "delivered" { Answer::Stale } else { Answer::Joined { due } };
-        assert_eq!(world.take_in(stale).await, expected, "a delivery is remembered all the same");
+        let stale = at(
+            bounce(JO, "m2", FULL),
+            Timestamp::from_ms(world.now().ms() - 1),
+        );
+        let expected = if kind == "delivered" {
+            Answer::Stale
+        } else {
+            Answer::Joined { due }
+        };
+        assert_eq!(
+            world.take_in(stale).await,
+            expected,
+            "a delivery is remembered all the same"
+        );
     }
 }
 
@@ -126,7 +174,15 @@ async fn a_second_sign_of_life_within_the_hour_starts_no_second_attempt() {
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.mail.says(FULL);
     world.work().await;
-    for (wait, answer) in [(MS, FactAnswer::Noted), (HOUR, FactAnswer::Resumed { due: world.now().plus(MS + HOUR) })] {
+    for (wait, answer) in [
+        (MS, FactAnswer::Noted),
+        (
+            HOUR,
+            FactAnswer::Resumed {
+                due: world.now().plus(MS + HOUR),
+            },
+        ),
+    ] {
         world.clock.advance(wait);
         assert_eq!(world.tell(fact("engaged")).await, answer);
     }
@@ -134,7 +190,11 @@ async fn a_second_sign_of_life_within_the_hour_starts_no_second_attempt() {
     world.clock.advance(HOUR / 2);
     let due = world.job(JO).await.due;
     assert_eq!(world.tell(fact("engaged")).await, FactAnswer::Noted);
-    assert_eq!(world.job(JO).await.due, due, "whoever opens ten mails is alive once");
+    assert_eq!(
+        world.job(JO).await.due,
+        due,
+        "whoever opens ten mails is alive once"
+    );
 }
 
 #[tokio::test]
@@ -144,31 +204,57 @@ async fn a_sign_of_life_from_before_the_last_failure_is_stale() {
     world.clock.advance(HOUR);
     world.take_in(at(bounce(JO, "m1", FULL), world.now())).await;
     for kind in ["delivered", "engaged"] {
-        assert_eq!(world.tell(at(fact(kind), before)).await, FactAnswer::Stale, "{kind}");
+        assert_eq!(
+            world.tell(at(fact(kind), before)).await,
+            FactAnswer::Stale,
+            "{kind}"
+        );
     }
     assert_eq!(world.waiting(JO).await, ["m1"]);
 
     world.take_in(bounce(JO, "m2", UNKNOWN)).await;
     let retired = world.now();
     world.clock.advance(HOUR);
-    assert_eq!(world.tell(at(fact("engaged"), before)).await, FactAnswer::Stale);
+    assert_eq!(
+        world.tell(at(fact("engaged"), before)).await,
+        FactAnswer::Stale
+    );
     assert_eq!(world.standing(JO).await, Standing::Inactive);
-    assert_eq!(world.tell(at(fact("engaged"), retired.plus(MS))).await, FactAnswer::Reinstated);
+    assert_eq!(
+        world.tell(at(fact("engaged"), retired.plus(MS))).await,
+        FactAnswer::Reinstated
+    );
 }
 
 #[tokio::test]
 async fn a_sign_of_life_brings_an_address_back() {
     for kind in ["delivered", "engaged"] {
-        for (reply, standing) in [(UNKNOWN, Standing::Inactive), (FULL_FOR_GOOD, Standing::Unavailable)] {
+        for (reply, standing) in [
+            (UNKNOWN, Standing::Inactive),
+            (FULL_FOR_GOOD, Standing::Unavailable),
+        ] {
             let world = World::new().await;
             world.take_in(bounce(JO, "m1", reply)).await;
             assert_eq!(world.standing(JO).await, standing);
             assert_eq!(world.tell(fact(kind)).await, FactAnswer::Reinstated);
-            assert_eq!(world.standing_record(JO).await, None, "how often it was unavailable is forgotten too");
+            assert_eq!(
+                world.standing_record(JO).await,
+                None,
+                "how often it was unavailable is forgotten too"
+            );
             let back = world.events_of(EventKind::AddressReinstated).await;
-            assert_eq!(back.iter().map(|event| event.reason.as_deref()).collect::<Vec<_>>(), [Some(kind)]);
+            assert_eq!(
+                back.iter()
+                    .map(|event| event.reason.as_deref())
+                    .collect::<Vec<_>>(),
+                [Some(kind)]
+            );
             world.clock.advance(400 * DAY);
-            assert_eq!(world.store.reinstate().await.unwrap(), 0, "nothing is left to lift");
+            assert_eq!(
+                world.store.reinstate().await.unwrap(),
+                0,
+                "nothing is left to lift"
+            );
         }
     }
 }
@@ -178,17 +264,33 @@ async fn a_bounce_from_before_a_delivery_that_was_told_is_stale() {
     let world = World::new().await;
     let delivered = world.now();
     world.clock.advance(HOUR);
-    assert_eq!(world.tell(at(fact("delivered"), delivered)).await, FactAnswer::Noted);
+    assert_eq!(
+        world.tell(at(fact("delivered"), delivered)).await,
+        FactAnswer::Noted
+    );
     let earlier = Timestamp::from_ms(delivered.ms() - 1);
-    assert_eq!(world.tell(at(fact("delivered"), earlier)).await, FactAnswer::Noted, "told late");
-    assert_eq!(world.take_in(at(bounce(JO, "m1", FULL), delivered)).await, Answer::Stale);
+    assert_eq!(
+        world.tell(at(fact("delivered"), earlier)).await,
+        FactAnswer::Noted,
+        "told late"
+    );
+    assert_eq!(
+        world.take_in(at(bounce(JO, "m1", FULL), delivered)).await,
+        Answer::Stale
+    );
     let later = at(bounce(JO, "m1", FULL), delivered.plus(MS));
-    assert!(matches!(world.take_in(later).await, Answer::Scheduled { .. }));
+    assert!(matches!(
+        world.take_in(later).await,
+        Answer::Scheduled { .. }
+    ));
 
     let other = World::new().await;
     other.tell(fact("engaged")).await;
     let bounced = at(bounce(JO, "m1", FULL), other.now());
-    assert!(matches!(other.take_in(bounced).await, Answer::Scheduled { .. }), "to read old mail is no delivery");
+    assert!(
+        matches!(other.take_in(bounced).await, Answer::Scheduled { .. }),
+        "to read old mail is no delivery"
+    );
 }
 
 #[tokio::test]
@@ -198,8 +300,14 @@ async fn whoever_complains_or_unsubscribes_gets_nothing_of_what_waits_due_or_not
             let world = World::new().await;
             let at = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
             world.take_in(bounce(JO, "m2", FULL)).await;
-            world.clock.set(if due { at } else { Timestamp::from_ms(at.ms() - 1) });
-            let FactAnswer::Suppressed(record) = world.tell(fact(kind)).await else { panic!("{kind}") };
+            world.clock.set(if due {
+                at
+            } else {
+                Timestamp::from_ms(at.ms() - 1)
+            });
+            let FactAnswer::Suppressed(record) = world.tell(fact(kind)).await else {
+                panic!("{kind}")
+            };
             assert_eq!(
                 (record.standing, record.since, record.reason.as_str()),
                 (Standing::Suppressed, world.now(), kind)
@@ -210,8 +318,12 @@ async fn whoever_complains_or_unsubscribes_gets_nothing_of_what_waits_due_or_not
 
             world.clock.advance(DAY);
             assert_eq!(world.work().await, 0);
-            assert!(matches!(world.tell(fact(kind)).await, FactAnswer::Suppressed(again) if again == record));
-            assert!(matches!(world.take_in(bounce(JO, "m3", FULL)).await, Answer::Retired(known) if known == record));
+            assert!(
+                matches!(world.tell(fact(kind)).await, FactAnswer::Suppressed(again) if again == record)
+            );
+            assert!(
+                matches!(world.take_in(bounce(JO, "m3", FULL)).await, Answer::Retired(known) if known == record)
+            );
             assert_eq!(ended(&world).await.len(), 2);
             assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
         }
@@ -224,22 +336,52 @@ async fn suppression_ends_by_an_operator_alone() {
     let http = Http::serve(&world).await;
     world.tell(fact("complaint")).await;
     for told in ["delivered", "engaged"] {
-        assert!(matches!(world.tell(fact(told)).await, FactAnswer::Suppressed(_)), "{told}");
+        assert!(
+            matches!(world.tell(fact(told)).await, FactAnswer::Suppressed(_)),
+            "{told}"
+        );
     }
     for reply in [FULL, UNKNOWN, FULL_FOR_GOOD] {
-        assert!(matches!(world.take_in(bounce(JO, "m1", reply)).await, Answer::Retired(_)), "{reply}");
+        assert!(
+            matches!(
+                world.take_in(bounce(JO, "m1", reply)).await,
+                Answer::Retired(_)
+            ),
+            "{reply}"
+        );
     }
     world.clock.advance(4_000 * DAY);
     assert_eq!(world.store.reinstate().await.unwrap(), 0);
     let told = http.get_json(&format!("/v1/addresses/{JO}")).await;
-    assert_eq!((&told["standing"], &told["reason"]), (&json!("suppressed"), &json!("complaint")));
+    assert_eq!(
+        (&told["standing"], &told["reason"]),
+        (&json!("suppressed"), &json!("complaint"))
+    );
 
-    let told = json(http.post(&format!("/v1/addresses/{JO}/reinstate")).send().await.unwrap()).await;
+    let told = json(
+        http.post(&format!("/v1/addresses/{JO}/reinstate"))
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(told["standing"], "active");
-    assert!(matches!(world.take_in(bounce(JO, "m2", FULL)).await, Answer::Scheduled { .. }));
+    assert!(matches!(
+        world.take_in(bounce(JO, "m2", FULL)).await,
+        Answer::Scheduled { .. }
+    ));
 
-    let told = json(http.post(&format!("/v1/addresses/{JO}/suppress")).send().await.unwrap()).await;
-    assert_eq!((&told["standing"], &told["reason"]), (&json!("suppressed"), &json!("operator")));
+    let told = json(
+        http.post(&format!("/v1/addresses/{JO}/suppress"))
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (&told["standing"], &told["reason"]),
+        (&json!("suppressed"), &json!("operator"))
+    );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
@@ -250,11 +392,20 @@ async fn a_complaint_that_is_told_again_does_not_undo_what_an_operator_took_back
     let complaint = at(fact("complaint"), world.now());
     world.tell(complaint.clone()).await;
     world.clock.advance(HOUR);
-    http.post(&format!("/v1/addresses/{JO}/reinstate")).send().await.unwrap();
+    http.post(&format!("/v1/addresses/{JO}/reinstate"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(world.tell(complaint).await, FactAnswer::Stale);
     assert_eq!(world.standing(JO).await, Standing::Active);
     world.clock.advance(MS);
-    assert!(matches!(world.tell(at(fact("complaint"), world.now())).await, FactAnswer::Suppressed(_)), "a new one");
+    assert!(
+        matches!(
+            world.tell(at(fact("complaint"), world.now())).await,
+            FactAnswer::Suppressed(_)
+        ),
+        "a new one"
+    );
 }
 
 #[tokio::test]
@@ -275,7 +426,10 @@ async fn the_lease_of_a_suppressed_address_is_void() {
         world.clock.advance(LEASE);
         assert_eq!(world.work().await, 0);
         for shard in 0..world.store.shards() {
-            assert_eq!(world.store.repair(shard).await.unwrap(), Repaired::default());
+            assert_eq!(
+                world.store.repair(shard).await.unwrap(),
+                Repaired::default()
+            );
         }
     }
 }
@@ -290,10 +444,17 @@ async fn a_worker_starts_no_message_of_an_address_that_was_suppressed_under_its_
     let worker = world.start_worker(|_| {});
     world.mail.has_been_tried(1).await;
     world.tell(fact("complaint")).await;
-    eventually("the attempt to be stopped", async || (world.mail.in_flight() == 0).then_some(())).await;
+    eventually("the attempt to be stopped", async || {
+        (world.mail.in_flight() == 0).then_some(())
+    })
+    .await;
     world.mail.let_go();
     worker.stopped().await;
-    assert_eq!(world.mail.messages(), ["m1"], "the one that was under way as the complaint came");
+    assert_eq!(
+        world.mail.messages(),
+        ["m1"],
+        "the one that was under way as the complaint came"
+    );
     assert_eq!(ended(&world).await.len(), 2);
 }
 
@@ -302,17 +463,27 @@ async fn a_delivery_that_is_told_while_the_job_is_leased_ends_it_where_nothing_e
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     let leased = world.claim_one().await;
-    assert_eq!(world.tell(about("delivered", "m1")).await, FactAnswer::Closed);
+    assert_eq!(
+        world.tell(about("delivered", "m1")).await,
+        FactAnswer::Closed
+    );
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Void);
-    assert_eq!(ended(&world).await, [end(EventKind::MessageDelivered, "m1", "reported")]);
+    assert_eq!(
+        ended(&world).await,
+        [end(EventKind::MessageDelivered, "m1", "reported")]
+    );
 
     world.clock.advance(MS);
     world.take_in_and_wait(bounce(JO, "m2", FULL)).await;
     world.take_in(bounce(JO, "m3", FULL)).await;
     let leased = world.claim_one().await;
     world.clock.advance(MS);
-    assert_eq!(world.tell(about("delivered", "m2")).await, FactAnswer::Noted, "its worker is at it");
+    assert_eq!(
+        world.tell(about("delivered", "m2")).await,
+        FactAnswer::Noted,
+        "its worker is at it"
+    );
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     assert_eq!(ended(&world).await.len(), 3, "each once");
@@ -320,7 +491,11 @@ async fn a_delivery_that_is_told_while_the_job_is_leased_ends_it_where_nothing_e
 
 #[tokio::test]
 async fn facts_reach_a_job_in_quarantine() {
-    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        max_lapses: 1,
+        ..Settings::default()
+    })
+    .await;
     for (told, left) in [(about("delivered", "m1"), 1), (fact("complaint"), 0)] {
         if world.job_if_any(JO).await.is_none() {
             world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
@@ -342,23 +517,57 @@ async fn facts_come_in_all_forms_and_each_has_its_answer() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     world.take_in(bounce(JO, "m1", FULL)).await;
-    let one = http.post("/v1/facts").json(&about("delivered", "m1")).send().await.unwrap();
+    let one = http
+        .post("/v1/facts")
+        .json(&about("delivered", "m1"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(one.status(), 202);
-    assert_eq!(json(one).await, json!({"answer": "closed", "job": format!("default/{JO}")}));
+    assert_eq!(
+        json(one).await,
+        json!({"answer": "closed", "job": format!("default/{JO}")})
+    );
 
     let many = json!([fact("engaged"), {"type": "complaint", "recipient": "sam@example.com", "account": "acme"}, {}]);
     let many = json(http.post("/v1/facts").json(&many).send().await.unwrap()).await;
     assert_eq!(many[0]["answer"], "noted");
-    assert_eq!((&many[1]["answer"], &many[1]["job"]), (&json!("suppressed"), &json!("acme/sam@example.com")));
-    assert_eq!((&many[2]["answer"], &many[2]["field"]), (&json!("refused"), &json!("type")));
+    assert_eq!(
+        (&many[1]["answer"], &many[1]["job"]),
+        (&json!("suppressed"), &json!("acme/sam@example.com"))
+    );
+    assert_eq!(
+        (&many[2]["answer"], &many[2]["field"]),
+        (&json!("refused"), &json!("type"))
+    );
 
-    let lines = format!("{}\n\nno json\n{}\n", fact("unsubscribe"), fact("delivered"));
-    let request = http.post("/v1/facts").header("content-type", "application/x-ndjson").body(lines);
+    let lines = format!(
+        "{}\n\nno json\n{}\n",
+        fact("unsubscribe"),
+        fact("delivered")
+    );
+    let request = http
+        .post("/v1/facts")
+        .header("content-type", "application/x-ndjson")
+        .body(lines);
     let lines = json_lines(request.send().await.unwrap()).await;
-    let words: Vec<_> = lines.iter().map(|line| line["answer"].as_str().unwrap()).collect();
+    let words: Vec<_> = lines
+        .iter()
+        .map(|line| line["answer"].as_str().unwrap())
+        .collect();
     assert_eq!(words, ["suppressed", "refused", "suppressed"]);
     assert_eq!(lines[1]["line"], 3);
 
-    let wrong = http.post("/v1/facts").json(&json!([])).send().await.unwrap();
-    assert!(problem(wrong, 400).await["detail"].as_str().unwrap().contains("facts"));
+    let wrong = http
+        .post("/v1/facts")
+        .json(&json!([]))
+        .send()
+        .await
+        .unwrap();
+    assert!(
+        problem(wrong, 400).await["detail"]
+            .as_str()
+            .unwrap()
+            .contains("facts")
+    );
 }

@@ -1,5 +1,6 @@
-//! Between us and Redis a network may do its worst: answers are lost after the commit, come late, break off, or never
-//! come. Nothing is lost by it, nothing is counted twice, and nobody waits for longer than a limit.
+//! Between us and Redis a network may do its worst: answers are lost after the commit, come late,
+//! break off, or never come. Nothing is lost by it, nothing is counted twice, and nobody waits for
+//! longer than a limit.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 /// What befalls an answer to what Redis has done.
 const ANSWER_LOST: [Fault; 3] = [Fault::Unanswered, Fault::Torn, Fault::Hung];
 
-/// A world, and a second way to its store that faults lie on. What the test itself asks goes the way without.
+/// A world, and a second way to its store that faults lie on. What the test itself asks goes the
+/// way without.
 struct Faulty {
     world: World,
     proxy: RedisProxy,
@@ -40,10 +42,18 @@ struct Faulty {
 
 impl Faulty {
     async fn new() -> Self {
-        let world = World::with(Settings { pace: Pace::unbounded(), ..Settings::default() }).await;
+        let world = World::with(Settings {
+            pace: Pace::unbounded(),
+            ..Settings::default()
+        })
+        .await;
         let proxy = RedisProxy::before(&redis::url());
         let store = world.store_at(&proxy.url(), TIMEOUT).await;
-        Self { world, proxy, store }
+        Self {
+            world,
+            proxy,
+            store,
+        }
     }
 
     /// With Jo's job, whose first attempt has failed and whose second is due.
@@ -60,12 +70,27 @@ impl Faulty {
     /// Claims from Jo's shard, by the way that faults lie on.
     async fn claim(&self) -> Result<Claimed, StoreError> {
         let shard = Destination::named("example.com").shard(self.store.shards());
-        self.store.claim(shard, ClaimBounds { batch: 500, share: 500, lease: LEASE, unproven: usize::MAX }).await
+        self.store
+            .claim(
+                shard,
+                ClaimBounds {
+                    batch: 500,
+                    share: 500,
+                    lease: LEASE,
+                    unproven: usize::MAX,
+                },
+            )
+            .await
     }
 
     /// The kinds of all events so far.
     async fn history(&self) -> Vec<EventKind> {
-        self.world.events().await.into_iter().map(|event| event.kind).collect()
+        self.world
+            .events()
+            .await
+            .into_iter()
+            .map(|event| event.kind)
+            .collect()
     }
 }
 
@@ -74,7 +99,8 @@ fn is_away<T>(answer: &Result<T, StoreError>) -> bool {
 }
 
 #[tokio::test]
-async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with_its_attempt_counter_exact() {
+async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with_its_attempt_counter_exact()
+ {
     for fault in ANSWER_LOST {
         let faulty = Faulty::with_a_second_attempt_due().await;
         let world = &faulty.world;
@@ -83,10 +109,17 @@ async fn a_job_whose_claim_was_not_heard_back_of_comes_back_after_its_lease_with
         assert_eq!(faulty.proxy.met(), [("claim".to_owned(), fault)]);
 
         world.clock.advance(LEASE - MS);
-        assert_eq!(world.claim().await.len(), 0, "the lease of a claim that nobody heard of holds too");
+        assert_eq!(
+            world.claim().await.len(),
+            0,
+            "the lease of a claim that nobody heard of holds too"
+        );
         world.clock.advance(MS);
         let leased = world.claim_one().await;
-        assert_eq!(leased.job.head.attempt, 1, "one attempt was settled, and one was never made");
+        assert_eq!(
+            leased.job.head.attempt, 1,
+            "one attempt was settled, and one was never made"
+        );
         assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
         assert_eq!(world.waiting(JO).await, ["m1"]);
     }
@@ -97,7 +130,11 @@ async fn a_claim_that_redis_did_not_hear_of_leaves_the_job_due() {
     let faulty = Faulty::with_a_second_attempt_due().await;
     faulty.proxy.next("claim", Fault::Unheard);
     assert!(is_away(&faulty.claim().await));
-    assert_eq!(faulty.claim().await.unwrap().jobs.len(), 1, "at once, on another connection");
+    assert_eq!(
+        faulty.claim().await.unwrap().jobs.len(),
+        1,
+        "at once, on another connection"
+    );
 }
 
 #[tokio::test]
@@ -106,19 +143,34 @@ async fn a_worker_that_lost_a_claim_tries_the_job_once_when_its_lease_has_run_ou
         let faulty = Faulty::with_a_second_attempt_due().await;
         let world = &faulty.world;
         world.mail.says(OK);
-        // The shards of the others have nothing to claim, so any claim could be the one that meets it.
+        // The shards of the others have nothing to claim, so any claim could be the one that meets
+        // it.
         for _ in 0..world.store.shards() {
             faulty.proxy.next("claim", fault);
         }
         let worker = world.start_worker_on(&faulty.store, |_| {});
-        faulty.proxy.has_met(usize::from(world.store.shards())).await;
-        assert_eq!(world.mail.tried().len(), 1, "the first attempt, before all this");
+        faulty
+            .proxy
+            .has_met(usize::from(world.store.shards()))
+            .await;
+        assert_eq!(
+            world.mail.tried().len(),
+            1,
+            "the first attempt, before all this"
+        );
         world.clock.advance(LEASE);
         world.mail.has_been_tried(2).await;
         worker.stopped().await;
 
         let delivered = world.events_of(EventKind::MessageDelivered).await;
-        assert_eq!(delivered.iter().map(|event| event.attempt).collect::<Vec<_>>(), [Some(2)], "{fault:?}");
+        assert_eq!(
+            delivered
+                .iter()
+                .map(|event| event.attempt)
+                .collect::<Vec<_>>(),
+            [Some(2)],
+            "{fault:?}"
+        );
         assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
         assert_eq!(world.mail.tried().len(), 2);
     }
@@ -141,14 +193,21 @@ async fn all_jobs_of_a_claim_whose_answer_broke_off_come_back() {
     world.clock.advance(LEASE);
     let jobs = world.claim().await;
     assert_eq!(jobs.len(), JOBS);
-    assert!(jobs.iter().all(|leased| leased.job.head.attempt == 0 && leased.job.messages.len() == 1));
+    assert!(
+        jobs.iter()
+            .all(|leased| leased.job.head.attempt == 0 && leased.job.messages.len() == 1)
+    );
     assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), JOBS);
 }
 
 #[tokio::test]
 async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once() {
     let settled = |reply| match reply {
-        OK => vec![EventKind::JobScheduled, EventKind::MessageDelivered, EventKind::JobClosed],
+        OK => vec![
+            EventKind::JobScheduled,
+            EventKind::MessageDelivered,
+            EventKind::JobClosed,
+        ],
         FULL => vec![EventKind::JobScheduled, EventKind::AttemptDeferred],
         _ => vec![
             EventKind::JobScheduled,
@@ -158,7 +217,9 @@ async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once
         ],
     };
     let faults = [Fault::Unheard, Fault::Unanswered, Fault::Torn, Fault::Hung];
-    let cases = [OK, FULL, UNKNOWN].into_iter().flat_map(|reply| faults.map(|fault| (reply, fault)));
+    let cases = [OK, FULL, UNKNOWN]
+        .into_iter()
+        .flat_map(|reply| faults.map(|fault| (reply, fault)));
     let plays = cases.map(async |(reply, fault)| {
         let faulty = Faulty::new().await;
         let world = &faulty.world;
@@ -174,7 +235,10 @@ async fn a_worker_repeats_a_settle_until_it_is_answered_and_it_takes_effect_once
         let case = format!("{reply}, {fault:?}");
         assert_eq!(faulty.history().await, settled(reply), "{case}");
         assert_eq!(world.mail.messages(), ["m1"], "{case}");
-        let attempt = world.job_if_any(JO).await.map(|job| (job.job.head.attempt, job.leased_until));
+        let attempt = world
+            .job_if_any(JO)
+            .await
+            .map(|job| (job.job.head.attempt, job.leased_until));
         assert_eq!(attempt, (reply == FULL).then_some((1, None)), "{case}");
     });
     join_all(plays).await;
@@ -219,10 +283,16 @@ async fn a_bounce_whose_intake_was_not_heard_back_of_is_answered_503_and_then_as
         assert_eq!(lose(&joined).await["answer"], "duplicate", "{fault:?}");
         assert_eq!(world.waiting(JO).await, ["m1", "m2"]);
         assert_eq!(world.job(JO).await.due, due);
-        assert_eq!(faulty.history().await, [EventKind::JobScheduled, EventKind::MessageJoined]);
+        assert_eq!(
+            faulty.history().await,
+            [EventKind::JobScheduled, EventKind::MessageJoined]
+        );
 
         let retired = lose(&bounce(JO, "m3", UNKNOWN)).await;
-        assert_eq!((retired["answer"].as_str(), retired["standing"].as_str()), (Some("retired"), Some("inactive")));
+        assert_eq!(
+            (retired["answer"].as_str(), retired["standing"].as_str()),
+            (Some("retired"), Some("inactive"))
+        );
         assert_eq!(world.final_events().await.len(), 3, "one per message");
         assert_eq!(world.events_of(EventKind::AddressRetired).await.len(), 1);
     }
@@ -242,10 +312,17 @@ async fn a_release_that_was_not_heard_back_of_has_given_the_job_back() {
 
         assert_eq!(faulty.proxy.met(), [("release".to_owned(), fault)]);
         let job = world.job(JO).await;
-        assert_eq!((job.due, job.leased_until, job.job.head.attempt), (due, None, 1), "{fault:?}");
+        assert_eq!(
+            (job.due, job.leased_until, job.job.head.attempt),
+            (due, None, 1),
+            "{fault:?}"
+        );
         let again = world.claim_one().await;
         assert!(world.release(&again.lease).await);
-        assert!(!world.release(&again.lease).await, "once repeated it finds the token stale");
+        assert!(
+            !world.release(&again.lease).await,
+            "once repeated it finds the token stale"
+        );
         assert_eq!(world.job(JO).await.due, due);
         assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
     }
@@ -257,7 +334,9 @@ async fn a_stopping_worker_gives_everything_back_although_connections_are_cut() 
     let world = &faulty.world;
     // Of different shards, so that there is more than one call.
     let addresses: Vec<String> = (0..9).map(|n| format!("jo@host{n}.example")).collect();
-    world.take_in_all(addresses.iter().map(|address| bounce(address, "m1", FULL))).await;
+    world
+        .take_in_all(addresses.iter().map(|address| bounce(address, "m1", FULL)))
+        .await;
     world.clock.advance(LEASE * 60 * 48);
     world.mail.hold();
     let worker = world.start_worker_on(&faulty.store, |settings| settings.grace = MS);
@@ -267,7 +346,11 @@ async fn a_stopping_worker_gives_everything_back_although_connections_are_cut() 
     worker.stopped().await;
     assert_eq!(faulty.proxy.met().len(), 2);
     assert_eq!(world.store.leased(100).await.unwrap(), [""; 0]);
-    assert_eq!(world.claim().await.len(), addresses.len(), "all are due for another worker");
+    assert_eq!(
+        world.claim().await.len(),
+        addresses.len(),
+        "all are due for another worker"
+    );
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
 }
 
@@ -282,19 +365,26 @@ async fn a_lease_whose_extension_was_lost_is_lengthened_by_the_next_one() {
         let worker = world.start_worker_on(&faulty.store, |_| {});
         world.mail.has_been_tried(2).await;
         for round in 1..=2 {
-            // The clock is moved after the first is lost, so the others ask for a deadline that is new.
+            // The clock is moved after the first is lost, so the others ask for a deadline that is
+            // new.
             for _ in 0..3 {
                 proxy.next("extend", fault);
             }
             proxy.has_met(3 * round - 2).await;
             world.clock.advance(LEASE - MS);
             let wanted = Some(world.now().plus(LEASE));
-            eventually("a longer lease", async || (world.job(JO).await.leased_until == wanted).then_some(())).await;
+            eventually("a longer lease", async || {
+                (world.job(JO).await.leased_until == wanted).then_some(())
+            })
+            .await;
             proxy.has_met(3 * round).await;
             assert_eq!(world.claim().await.len(), 0, "nobody else gets the job");
         }
         world.mail.let_go();
-        eventually("the end of the job", async || world.job_if_any(JO).await.is_none().then_some(())).await;
+        eventually("the end of the job", async || {
+            world.job_if_any(JO).await.is_none().then_some(())
+        })
+        .await;
         worker.stopped().await;
         assert_eq!(world.mail.tried().len(), 2, "{fault:?}");
         assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
@@ -309,19 +399,36 @@ async fn answers_that_come_late_but_in_time_change_nothing() {
     let faulty = Faulty::new().await;
     let world = &faulty.world;
     let late = Fault::Late(TIMEOUT / 10);
-    faulty.proxy.chance(move |name| (name != "CLIENT").then_some(late));
+    faulty
+        .proxy
+        .chance(move |name| (name != "CLIENT").then_some(late));
     let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
-    let bounces = (0..JOBS).map(|n| bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL)).collect();
+    let bounces = (0..JOBS)
+        .map(|n| bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL))
+        .collect();
     let answers = json(http.post_json(&Value::Array(bounces)).await).await;
-    assert!(answers.as_array().unwrap().iter().all(|answer| answer["answer"] == "scheduled"), "{answers}");
+    assert!(
+        answers
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|answer| answer["answer"] == "scheduled"),
+        "{answers}"
+    );
     world.clock.advance(LEASE * 60 * 48);
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.has_been_tried(JOBS).await;
     worker.stopped().await;
     assert_eq!(world.mail.tried().len(), JOBS);
-    assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), JOBS);
+    assert_eq!(
+        world.events_of(EventKind::MessageDelivered).await.len(),
+        JOBS
+    );
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
-    assert!(faulty.proxy.met().len() > JOBS / 10, "answers did come late");
+    assert!(
+        faulty.proxy.met().len() > JOBS / 10,
+        "answers did come late"
+    );
 }
 
 #[tokio::test]
@@ -332,19 +439,30 @@ async fn leases_of_other_attempts_are_lengthened_while_a_settle_goes_unheard() {
         world.take_in_and_wait(bounce(address, "m1", FULL)).await;
     }
     world.mail.hold_after(1);
-    faulty.proxy.chance(|name| (name == "settle").then_some(Fault::Unheard));
+    faulty
+        .proxy
+        .chance(|name| (name == "settle").then_some(Fault::Unheard));
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.has_been_tried(2).await;
     let slow = world.mail.tried()[1].recipient.clone();
-    eventually("a settle that is not heard", async || (!faulty.proxy.met().is_empty()).then_some(())).await;
+    eventually("a settle that is not heard", async || {
+        (!faulty.proxy.met().is_empty()).then_some(())
+    })
+    .await;
     for _ in 0..3 {
         world.clock.advance(LEASE - MS);
         let wanted = Some(world.now().plus(LEASE));
-        eventually("a longer lease", async || (world.job(&slow).await.leased_until == wanted).then_some(())).await;
+        eventually("a longer lease", async || {
+            (world.job(&slow).await.leased_until == wanted).then_some(())
+        })
+        .await;
     }
     faulty.proxy.chance(|_| None);
     world.mail.let_go();
-    eventually("both deliveries", async || (world.final_events().await.len() == 2).then_some(())).await;
+    eventually("both deliveries", async || {
+        (world.final_events().await.len() == 2).then_some(())
+    })
+    .await;
     worker.stopped().await;
     assert_eq!(world.mail.tried().len(), 2, "nothing was sent twice");
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
@@ -356,13 +474,19 @@ async fn a_lease_that_was_not_lengthened_in_time_keeps_nobody_from_its_shard() {
     let world = &faulty.world;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.mail.hold();
-    faulty.proxy.chance(|name| (name == "extend").then_some(Fault::Hung));
+    faulty
+        .proxy
+        .chance(|name| (name == "extend").then_some(Fault::Hung));
     let worker = world.start_worker_on(&faulty.store, |_| {});
     world.mail.has_been_tried(1).await;
     faulty.proxy.has_met(1).await;
-    // It is settled while nobody knows yet that the lease was not lengthened. Of an answer that does not come nothing can be seen.
+    // It is settled while nobody knows yet that the lease was not lengthened. Of an answer that
+    // does not come nothing can be seen.
     world.mail.let_go();
-    eventually("the delivery", async || (world.final_events().await.len() == 1).then_some(())).await;
+    eventually("the delivery", async || {
+        (world.final_events().await.len() == 1).then_some(())
+    })
+    .await;
     faulty.proxy.chance(|_| None);
     tokio::time::sleep(2 * TIMEOUT).await;
     world.take_in_and_wait(bounce(JO, "m2", FULL)).await;

@@ -23,11 +23,18 @@ async fn a_lapsed_job_is_claimed_by_another_with_its_attempt_counter_exact() {
 
     let first = world.claim_one().await;
     world.clock.advance(LEASE - MS);
-    assert_eq!(world.claim().await.len(), 0, "the lease holds until its deadline");
+    assert_eq!(
+        world.claim().await.len(),
+        0,
+        "the lease holds until its deadline"
+    );
     world.clock.advance(MS);
     let second = world.claim_one().await;
     assert_eq!(second.job, first.job);
-    assert_eq!(second.job.head.attempt, 1, "one attempt was settled, and one lapsed");
+    assert_eq!(
+        second.job.head.attempt, 1,
+        "one attempt was settled, and one lapsed"
+    );
     assert!(second.lease.token > first.lease.token);
     assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
 }
@@ -51,13 +58,20 @@ async fn a_stale_token_changes_nothing_and_says_so() {
     assert_eq!(world.extend(&first.lease).await, Extended::Lapsed);
 
     let now = world.job(JO).await;
-    assert_eq!((now.job, now.due, now.leased_until), (job.job, job.due, job.leased_until));
+    assert_eq!(
+        (now.job, now.due, now.leased_until),
+        (job.job, job.due, job.leased_until)
+    );
     assert_eq!(world.events().await, events);
     assert_eq!(world.standing_record(JO).await, None);
 
     world.mail.says(OK);
     let settlement = world.attempt(second).await;
-    assert_eq!(world.settle(&settlement).await, Settled::Done, "the valid token still counts");
+    assert_eq!(
+        world.settle(&settlement).await,
+        Settled::Done,
+        "the valid token still counts"
+    );
 }
 
 #[tokio::test]
@@ -69,12 +83,26 @@ async fn a_repeated_settle_call_is_answered_the_same_and_changes_nothing() {
         let settlement = world.attempt(world.claim_one().await).await;
         let call = SettleCall::unique();
         let batch = [settlement.clone()];
-        assert_eq!(world.store.settle(call, &batch).await.unwrap().settled, [Settled::Done]);
-        let (due, events) = (world.job_if_any(JO).await.map(|job| job.due), world.events().await);
+        assert_eq!(
+            world.store.settle(call, &batch).await.unwrap().settled,
+            [Settled::Done]
+        );
+        let (due, events) = (
+            world.job_if_any(JO).await.map(|job| job.due),
+            world.events().await,
+        );
 
-        assert_eq!(world.store.settle(call, &batch).await.unwrap().settled, [Settled::Done], "{reply}: the same call");
+        assert_eq!(
+            world.store.settle(call, &batch).await.unwrap().settled,
+            [Settled::Done],
+            "{reply}: the same call"
+        );
         let another = [settlement.clone(), settlement];
-        assert_eq!(world.settle_all(&another).await, [Settled::Stale; 2], "{reply}: another call");
+        assert_eq!(
+            world.settle_all(&another).await,
+            [Settled::Stale; 2],
+            "{reply}: another call"
+        );
         assert_eq!(world.job_if_any(JO).await.map(|job| job.due), due);
         assert_eq!(world.events().await, events);
     }
@@ -97,7 +125,11 @@ async fn an_extended_lease_holds_until_its_new_deadline() {
     let leased = world.claim_one().await;
     world.clock.advance(LEASE - MS);
     for _ in 0..2 {
-        assert_eq!(world.extend(&leased.lease).await, Extended::Yes(Vec::new()), "repeating it changes nothing");
+        assert_eq!(
+            world.extend(&leased.lease).await,
+            Extended::Yes(Vec::new()),
+            "repeating it changes nothing"
+        );
     }
     world.clock.advance(LEASE - MS);
     assert_eq!(world.claim().await.len(), 0);
@@ -109,7 +141,9 @@ async fn an_extended_lease_holds_until_its_new_deadline() {
 async fn what_one_claim_took_is_settled_job_by_job() {
     let world = World::new().await;
     for name in ["a", "b", "c"] {
-        world.take_in(bounce(&format!("{name}@example.com"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("{name}@example.com"), "m1", FULL))
+            .await;
     }
     world.clock.advance(3 * DAY);
     let mut jobs = world.claim().await;
@@ -121,8 +155,17 @@ async fn what_one_claim_took_is_settled_job_by_job() {
     assert!(!world.release(&jobs[0].lease).await);
 
     world.clock.advance(LEASE);
-    let ids: HashSet<_> = world.claim().await.into_iter().map(|leased| leased.job.id.key()).collect();
-    assert_eq!(ids, HashSet::from([crashed.job.id.key(), jobs[0].job.id.key()]), "one lapsed, one was given back");
+    let ids: HashSet<_> = world
+        .claim()
+        .await
+        .into_iter()
+        .map(|leased| leased.job.id.key())
+        .collect();
+    assert_eq!(
+        ids,
+        HashSet::from([crashed.job.id.key(), jobs[0].job.id.key()]),
+        "one lapsed, one was given back"
+    );
 }
 
 #[tokio::test]
@@ -130,7 +173,9 @@ async fn a_retired_address_that_comes_back_is_out_of_reach_of_its_old_lease() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     let old = world.claim_one().await;
-    world.take_in(bounce(JO, "m2", "552 5.2.2 Mailbox full")).await;
+    world
+        .take_in(bounce(JO, "m2", "552 5.2.2 Mailbox full"))
+        .await;
     world.clock.advance(31 * DAY);
     world.take_in_and_wait(bounce(JO, "m3", FULL)).await;
     let (job, events) = (world.job(JO).await, world.events().await);
@@ -139,26 +184,55 @@ async fn a_retired_address_that_comes_back_is_out_of_reach_of_its_old_lease() {
     assert_eq!(world.settle(&settlement).await, Settled::Void);
     assert!(!world.release(&old.lease).await);
     assert_eq!(world.events().await, events);
-    assert_eq!((world.job(JO).await.due, world.waiting(JO).await), (job.due, vec!["m3".to_owned()]));
+    assert_eq!(
+        (world.job(JO).await.due, world.waiting(JO).await),
+        (job.due, vec!["m3".to_owned()])
+    );
     assert_eq!(world.work().await, 1, "the new job is claimed once");
 }
 
 #[tokio::test]
 async fn workers_that_claim_at_the_same_time_never_get_the_same_job() {
-    let world = World::with(Settings { pace: Pace::unbounded(), ..Settings::default() }).await;
+    let world = World::with(Settings {
+        pace: Pace::unbounded(),
+        ..Settings::default()
+    })
+    .await;
     for n in 0..200 {
-        world.take_in(bounce(&format!("user{n}@host{}.example", n % 5), "m1", FULL)).await;
+        world
+            .take_in(bounce(
+                &format!("user{n}@host{}.example", n % 5),
+                "m1",
+                FULL,
+            ))
+            .await;
     }
     world.clock.advance(LEASE * 60 * 48);
-    let bounds = ClaimBounds { batch: 3, share: 2, lease: LEASE, unproven: usize::MAX };
+    let bounds = ClaimBounds {
+        batch: 3,
+        share: 2,
+        lease: LEASE,
+        unproven: usize::MAX,
+    };
     let claims = (0..400).map(|n| world.store.claim(n % world.store.shards(), bounds));
-    let claimed = join_all(claims).await.into_iter().flat_map(|claimed| claimed.unwrap().jobs);
+    let claimed = join_all(claims)
+        .await
+        .into_iter()
+        .flat_map(|claimed| claimed.unwrap().jobs);
     let ids: Vec<String> = claimed.map(|leased| leased.job.id.key()).collect();
     assert_eq!(ids.len(), 200);
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 200, "each job has been had once");
+    assert_eq!(
+        ids.iter().collect::<HashSet<_>>().len(),
+        200,
+        "each job has been had once"
+    );
 }
 
 /// The same lease again, as a worker has it that does not know that it lapsed.
 fn copy_of(leased: &LeasedJob) -> LeasedJob {
-    LeasedJob { job: leased.job.clone(), lease: leased.lease.clone(), ..*leased }
+    LeasedJob {
+        job: leased.job.clone(),
+        lease: leased.lease.clone(),
+        ..*leased
+    }
 }

@@ -1,5 +1,5 @@
-//! Workers share out the shards among themselves and take over those of one that died. Nothing but who asks first depends
-//! on it.
+//! Workers share out the shards among themselves and take over those of one that died. Nothing but
+//! who asks first depends on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,12 +43,22 @@ impl Sleeper {
         });
         let id = eventually("its first heartbeat", async || {
             let workers = world.store.workers().await.unwrap();
-            workers.into_iter().map(|(id, _)| id).find(|id| before.iter().all(|(known, _)| known != id))
+            workers
+                .into_iter()
+                .map(|(id, _)| id)
+                .find(|id| before.iter().all(|(known, _)| known != id))
         })
         .await;
-        let sleeper = Self { worker, id, claims, _proxy: proxy };
-        eventually("its first round", async || (sleeper.claims() >= usize::from(world.store.shards())).then_some(()))
-            .await;
+        let sleeper = Self {
+            worker,
+            id,
+            claims,
+            _proxy: proxy,
+        };
+        eventually("its first round", async || {
+            (sleeper.claims() >= usize::from(world.store.shards())).then_some(())
+        })
+        .await;
         sleeper
     }
 
@@ -57,14 +67,18 @@ impl Sleeper {
     }
 }
 
-/// Waits until each of these has heard of all others: its third heartbeat is answered after it has read the first.
+/// Waits until each of these has heard of all others: its third heartbeat is answered after it has
+/// read the first.
 async fn have_met(world: &World, ids: &[WorkerId]) {
     for _ in 0..3 {
         let before = world.store.workers().await.unwrap();
         eventually("heartbeats", async || {
             let now = world.store.workers().await.unwrap();
-            let later =
-                |id| now.iter().any(|beat| beat.0 == id && before.iter().all(|old| old.0 != id || old.1 < beat.1));
+            let later = |id| {
+                now.iter().any(|beat| {
+                    beat.0 == id && before.iter().all(|old| old.0 != id || old.1 < beat.1)
+                })
+            };
             ids.iter().all(|id| later(*id)).then_some(())
         })
         .await;
@@ -73,7 +87,10 @@ async fn have_met(world: &World, ids: &[WorkerId]) {
 
 fn own(world: &World, me: WorkerId, live: &[WorkerId]) -> Vec<u16> {
     let turns = round(me, live, world.store.shards()).into_iter();
-    turns.filter(|turn| turn.own).map(|Turn { shard, .. }| shard).collect()
+    turns
+        .filter(|turn| turn.own)
+        .map(|Turn { shard, .. }| shard)
+        .collect()
 }
 
 #[tokio::test]
@@ -85,23 +102,39 @@ async fn the_shards_of_a_killed_worker_and_no_others_are_visited_by_who_is_left(
     // Whoever has the shard of this domain is killed.
     let shard = Destination::named("example.com").shard(world.store.shards());
     let [first, second] = sleepers;
-    let (killed, left) = if own(&world, ids[0], &ids).contains(&shard) { (first, second) } else { (second, first) };
+    let (killed, left) = if own(&world, ids[0], &ids).contains(&shard) {
+        (first, second)
+    } else {
+        (second, first)
+    };
     let orphans = own(&world, killed.id, &ids);
     let before = (killed.claims(), left.claims());
 
     world.mail.says(OK);
     for n in 0..40 {
-        world.take_in(bounce(&format!("user{n}@example.com"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("user{n}@example.com"), "m1", FULL))
+            .await;
     }
     world.clock.advance(2 * DAY);
     have_met(&world, &ids).await;
-    assert_eq!((killed.claims(), left.claims()), before, "nobody looks for an hour");
+    assert_eq!(
+        (killed.claims(), left.claims()),
+        before,
+        "nobody looks for an hour"
+    );
     killed.worker.kill();
-    eventually("all deliveries", async || (world.final_events().await.len() == 40).then_some(())).await;
+    eventually("all deliveries", async || {
+        (world.final_events().await.len() == 40).then_some(())
+    })
+    .await;
     assert_eq!(killed.claims(), before.0);
     assert!(left.claims() >= before.1 + orphans.len());
     let live = world.store.workers().await.unwrap();
-    assert_eq!(live.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [left.id]);
+    assert_eq!(
+        live.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+        [left.id]
+    );
     left.worker.stopped().await;
 }
 
@@ -114,16 +147,27 @@ async fn who_stops_in_order_is_gone_at_once_and_who_is_left_visits_only_what_was
     let (orphans, before) = (own(&world, first.id, &ids), second.claims());
     first.worker.stopped().await;
     let live = world.store.workers().await.unwrap();
-    assert_eq!(live.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [second.id]);
-    eventually("a visit to each", async || (second.claims() == before + orphans.len()).then_some(())).await;
+    assert_eq!(
+        live.into_iter().map(|(id, _)| id).collect::<Vec<_>>(),
+        [second.id]
+    );
+    eventually("a visit to each", async || {
+        (second.claims() == before + orphans.len()).then_some(())
+    })
+    .await;
     have_met(&world, &[second.id]).await;
-    assert_eq!(second.claims(), before + orphans.len(), "its own shards were not visited for that");
+    assert_eq!(
+        second.claims(),
+        before + orphans.len(),
+        "its own shards were not visited for that"
+    );
     second.worker.stopped().await;
     assert_eq!(world.store.workers().await.unwrap(), []);
 }
 
 #[tokio::test]
-async fn a_new_job_that_is_due_before_all_others_is_found_long_before_the_next_visit_that_was_named() {
+async fn a_new_job_that_is_due_before_all_others_is_found_long_before_the_next_visit_that_was_named()
+ {
     let world = World::new().await;
     world.take_in(bounce("late@example.com", "m1", FULL)).await;
     let worker = world.start_worker(|settings| settings.poll_max = 20 * MS);
@@ -132,7 +176,10 @@ async fn a_new_job_that_is_due_before_all_others_is_found_long_before_the_next_v
     let ago = Timestamp::from_ms(world.now().ms() - (2 * DAY).as_millis() as i64);
     posted["occurred_at"] = ago.to_string().into();
     world.take_in(posted).await;
-    eventually("the delivery", async || (world.final_events().await.len() == 1).then_some(())).await;
+    eventually("the delivery", async || {
+        (world.final_events().await.len() == 1).then_some(())
+    })
+    .await;
     assert!(world.job_if_any("late@example.com").await.is_some());
     worker.stopped().await;
 }

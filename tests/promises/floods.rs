@@ -1,5 +1,5 @@
-//! Whatever is due, a claim takes and costs no more than it was asked for: no script ever meets more values than Lua can
-//! hold, nor keeps Redis from others.
+//! Whatever is due, a claim takes and costs no more than it was asked for: no script ever meets
+//! more values than Lua can hold, nor keeps Redis from others.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -44,7 +44,9 @@ struct Flood {
 
 impl Flood {
     async fn new() -> Self {
-        let redis = PrivateRedis::volatile().await.expect("redis-server is installed");
+        let redis = PrivateRedis::volatile()
+            .await
+            .expect("redis-server is installed");
         // Nothing is ever settled here, so that every window would soon be full.
         let world = World::with(Settings {
             redis: Deployment::Server(redis.url()),
@@ -54,15 +56,20 @@ impl Flood {
         .await;
         let keys = Keys::new(&world.prefix, world.store.shards());
         let shard = Destination::named("example.com").shard(world.store.shards());
-        Self { redis, world, keys, shard }
+        Self {
+            redis,
+            world,
+            keys,
+            shard,
+        }
     }
 
     async fn ask(&self, words: &[&str]) -> String {
         ask(&self.redis.url(), words).await
     }
 
-    /// Gives Jo's job siblings of these numbers at the same destination, all due in the same millisecond. To take in a
-    /// million bounces would take a minute.
+    /// Gives Jo's job siblings of these numbers at the same destination, all due in the same
+    /// millisecond. To take in a million bounces would take a minute.
     async fn multiply(&self, due: Timestamp, numbers: Range<usize>) {
         const STEP: usize = 20_000;
         const COPY: &str = "local record = redis.call('HGET', KEYS[1], ARGV[1]) \
@@ -72,9 +79,15 @@ impl Flood {
         let keys = self.keys.shard(self.shard);
         let (original, due_ms) = (format!("default/{JO}"), due.ms().to_string());
         for from in numbers.clone().step_by(STEP) {
-            let (from, to) = (from.to_string(), (numbers.end.min(from + STEP) - 1).to_string());
+            let (from, to) = (
+                from.to_string(),
+                (numbers.end.min(from + STEP) - 1).to_string(),
+            );
             let keys = [keys.jobs(), &keys.due("example.com")];
-            self.ask(&["EVAL", COPY, "2", keys[0], keys[1], &original, &due_ms, &from, &to]).await;
+            self.ask(&[
+                "EVAL", COPY, "2", keys[0], keys[1], &original, &due_ms, &from, &to,
+            ])
+            .await;
         }
     }
 
@@ -88,7 +101,16 @@ impl Flood {
                              until #ids == 0";
         let keys = self.keys.shard(self.shard);
         let (due, deadline) = (keys.due("example.com"), deadline.ms().to_string());
-        self.ask(&["EVAL", LEASE, "3", &due, keys.leases(), keys.leased(), &deadline]).await;
+        self.ask(&[
+            "EVAL",
+            LEASE,
+            "3",
+            &due,
+            keys.leases(),
+            keys.leased(),
+            &deadline,
+        ])
+        .await;
     }
 
     async fn count(&self, command: &str, key: &str) -> usize {
@@ -98,7 +120,8 @@ impl Flood {
     /// From now on Redis notes every script that takes long.
     async fn watch_for_slow_scripts(&self) {
         let limit = SCRIPT_MAX.as_micros().to_string();
-        self.ask(&["CONFIG", "SET", "slowlog-log-slower-than", &limit]).await;
+        self.ask(&["CONFIG", "SET", "slowlog-log-slower-than", &limit])
+            .await;
         self.ask(&["SLOWLOG", "RESET"]).await;
         self.ask(&["CONFIG", "RESETSTAT"]).await;
     }
@@ -106,23 +129,45 @@ impl Flood {
     async fn no_script_was_slow(&self) {
         let slow = self.number(&["SLOWLOG", "LEN"]).await;
         let calls = self.calls_of("evalsha").await;
-        assert!(slow <= calls / STALLED_ONE_OF, "{slow} of {calls} scripts took longer than {SCRIPT_MAX:?}");
+        assert!(
+            slow <= calls / STALLED_ONE_OF,
+            "{slow} of {calls} scripts took longer than {SCRIPT_MAX:?}"
+        );
     }
 
     /// How often a command was called since Redis began to watch.
     async fn calls_of(&self, command: &str) -> usize {
         let stats = self.ask(&["INFO", "commandstats"]).await;
-        let calls = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-        calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or_default()
+        let calls = stats
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        calls
+            .and_then(|calls| calls.split(',').next()?.parse().ok())
+            .unwrap_or_default()
     }
 
     async fn number(&self, words: &[&str]) -> usize {
-        self.ask(words).await.trim_start_matches(':').trim_end().parse().unwrap()
+        self.ask(words)
+            .await
+            .trim_start_matches(':')
+            .trim_end()
+            .parse()
+            .unwrap()
     }
 
     async fn claim(&self) -> Vec<LeasedJob> {
-        let bounds = ClaimBounds { batch: BATCH, share: BATCH, lease: LEASE, unproven: usize::MAX };
-        let claimed = self.world.store.claim(self.shard, bounds).await.expect("Redis answers, and no script fails");
+        let bounds = ClaimBounds {
+            batch: BATCH,
+            share: BATCH,
+            lease: LEASE,
+            unproven: usize::MAX,
+        };
+        let claimed = self
+            .world
+            .store
+            .claim(self.shard, bounds)
+            .await
+            .expect("Redis answers, and no script fails");
         assert!(claimed.corrupt.is_empty());
         assert!(claimed.jobs.len() <= BATCH, "{} jobs", claimed.jobs.len());
         claimed.jobs
@@ -142,7 +187,8 @@ impl Flood {
 }
 
 #[tokio::test]
-async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_million_and_whether_they_lapsed() {
+async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_million_and_whether_they_lapsed()
+ {
     let flood = Flood::new().await;
     let world = &flood.world;
     let due = world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
@@ -152,19 +198,28 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
     flood.watch_for_slow_scripts().await;
     let with_a_million = flood.time_of_a_claim().await;
     let most = 10 * with_few.max(10 * MS);
-    assert!(with_a_million < most, "{with_few:?} with {FEW} due, {with_a_million:?} with {MILLION}");
+    assert!(
+        with_a_million < most,
+        "{with_few:?} with {FEW} due, {with_a_million:?} with {MILLION}"
+    );
 
     // One job elsewhere in the shard does not wait until the million is through.
     let elsewhere = (0..).map(|n| format!("other{n}.example"));
-    let elsewhere =
-        elsewhere.into_iter().find(|name| Destination::named(name.as_str()).shard(4) == flood.shard).unwrap();
+    let elsewhere = elsewhere
+        .into_iter()
+        .find(|name| Destination::named(name.as_str()).shard(4) == flood.shard)
+        .unwrap();
     let mut long_ago = bounce(&format!("sam@{elsewhere}"), "m2", FULL);
     long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
     world.take_in(long_ago).await;
     world.clock.advance(MS);
     let mut claimed = flood.claim().await;
     claimed.extend(flood.claim().await);
-    assert!(claimed.iter().any(|leased| leased.lease.destination.as_str() == elsewhere));
+    assert!(
+        claimed
+            .iter()
+            .any(|leased| leased.lease.destination.as_str() == elsewhere)
+    );
 
     // A fleet of workers crashes with a million jobs.
     flood.lease_all(world.now()).await;
@@ -180,7 +235,11 @@ async fn a_claim_takes_and_costs_the_same_whether_a_thousand_jobs_are_due_or_a_m
         "{with_few:?} with {FEW} due, {with_a_million_lapsed:?} with {MILLION} lapsed"
     );
     let reaped = world.events_of(EventKind::JobLapsed).await.len() - lapsed_before;
-    assert_eq!(reaped, CLAIMS * BATCH, "each claim reaps as many as it may take");
+    assert_eq!(
+        reaped,
+        CLAIMS * BATCH,
+        "each claim reaps as many as it may take"
+    );
     assert_eq!(flood.count("ZCARD", &due).await, 0, "and took as many");
     flood.no_script_was_slow().await;
 }
@@ -194,7 +253,13 @@ async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_b
         .map(|n| format!("host{n}.example"))
         .filter(|name| Destination::named(name.as_str()).shard(4) == flood.shard);
     flood.watch_for_slow_scripts().await;
-    world.take_in_all(names.take(DESTINATIONS).map(|name| bounce(&format!("jo@{name}"), "m1", FULL))).await;
+    world
+        .take_in_all(
+            names
+                .take(DESTINATIONS)
+                .map(|name| bounce(&format!("jo@{name}"), "m1", FULL)),
+        )
+        .await;
     world.clock.advance(3 * DAY);
     let mut visited = HashSet::new();
     for _ in 0..DESTINATIONS / BATCH {
@@ -210,13 +275,16 @@ async fn tens_of_thousands_of_destinations_that_are_due_at_once_are_visited_in_b
 #[tokio::test]
 async fn deliveries_are_forgotten_beside_the_servers_own_work_and_not_before_a_week_is_over() {
     const OLD: usize = 200_000;
-    const FILL: &str = "for n = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], 'default/user' .. n, n) end";
+    const FILL: &str =
+        "for n = 1, tonumber(ARGV[1]) do redis.call('HSET', KEYS[1], 'default/user' .. n, n) end";
     let flood = Flood::new().await;
     let world = &flood.world;
     let week = world.now().ms() / (7 * DAY.as_millis() as i64);
     let keys = flood.keys.shard(flood.shard);
     for week in [week - 3, week - 2, week - 1, week] {
-        flood.ask(&["EVAL", FILL, "1", &keys.delivered(week), &OLD.to_string()]).await;
+        flood
+            .ask(&["EVAL", FILL, "1", &keys.delivered(week), &OLD.to_string()])
+            .await;
     }
     flood.watch_for_slow_scripts().await;
     assert_eq!(world.store.trim_delivered().await.unwrap(), 2, "two weeks");

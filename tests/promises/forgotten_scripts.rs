@@ -17,7 +17,8 @@ use crate::deployments::connections;
 const JOBS: usize = 60;
 
 #[tokio::test]
-async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_every_attempt_settled_once() {
+async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_every_attempt_settled_once()
+ {
     for program in programs() {
         let servers = Arc::new(Servers::new(&program));
         let port = servers.start(&[]).await;
@@ -32,7 +33,13 @@ async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_ev
         let flushing: Vec<_> = flushing.collect();
 
         for n in 0..JOBS {
-            let answer = http.post_json(&bounce(&format!("user{n}@host{}.example", n % 9), "m1", FULL)).await;
+            let answer = http
+                .post_json(&bounce(
+                    &format!("user{n}@host{}.example", n % 9),
+                    "m1",
+                    FULL,
+                ))
+                .await;
             assert_eq!(answer.status(), 202, "bounce {n}");
         }
         world.clock.advance(30 * HOUR);
@@ -42,11 +49,18 @@ async fn while_scripts_are_flushed_all_the_time_every_request_is_answered_and_ev
         })
         .await;
         stop.store(true, Ordering::Relaxed);
-        let flushed: usize = flushing.into_iter().map(|thread| thread.join().unwrap()).sum();
+        let flushed: usize = flushing
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum();
         assert!(flushed > JOBS, "scripts were flushed {flushed} times");
         worker.stopped().await;
         assert_eq!(world.mail.tried().len(), JOBS, "each was sent once");
-        assert_eq!(world.events_of(EventKind::JobLapsed).await, [], "no settlement was dropped");
+        assert_eq!(
+            world.events_of(EventKind::JobLapsed).await,
+            [],
+            "no settlement was dropped"
+        );
     }
 }
 

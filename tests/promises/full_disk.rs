@@ -16,7 +16,9 @@ use tempfile::TempDir;
 const LINES: usize = 2_000;
 
 fn lines() -> String {
-    (0..LINES).map(|n| format!("{}\n", bounce(&format!("user{n}@example.com"), "m1", FULL))).collect()
+    (0..LINES)
+        .map(|n| format!("{}\n", bounce(&format!("user{n}@example.com"), "m1", FULL)))
+        .collect()
 }
 
 /// A scheduler whose folder for temporary files is this one, started by a shell that says this
@@ -31,7 +33,14 @@ async fn scheduler(world: &World, shell: &str, keys: &str) -> (Redeliver, String
     let shell = format!("{shell}\nexec \"$@\"");
     let process = Redeliver::start_by(&["sh", "-c", &shell, "sh"], &[], &["scheduler"], &config);
     let base = format!("http://127.0.0.1:{port}");
-    let ready = async || client().get(format!("{base}/readyz")).send().await.ok().filter(|ready| ready.status() == 200);
+    let ready = async || {
+        client()
+            .get(format!("{base}/readyz"))
+            .send()
+            .await
+            .ok()
+            .filter(|ready| ready.status() == 200)
+    };
     eventually("the scheduler", ready).await;
     (process, base)
 }
@@ -43,9 +52,13 @@ impl SmallDisk {
     /// None if only root may have one.
     fn mount() -> Option<Self> {
         let folder = TempDir::new().expect("a folder can be made");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(folder.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then_some(Self(folder))
     }
 
     fn path(&self) -> &Path {
@@ -55,52 +68,99 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.0.path())
+            .status();
     }
 }
 
 #[tokio::test]
 async fn what_cannot_be_answered_is_told_with_its_cause_and_how_far_it_got() {
     let disk = SmallDisk::mount();
-    let on_disk = disk.as_ref().map(|disk| format!("export TMPDIR={}", disk.path().display()));
+    let on_disk = disk
+        .as_ref()
+        .map(|disk| format!("export TMPDIR={}", disk.path().display()));
     for (shell, keys, cause) in [
         (Some("trap '' XFSZ; ulimit -f 64".to_owned()), "", "TMPDIR"),
         (on_disk, "", "No space left"),
-        (Some("export TMPDIR=/nonexistent".to_owned()), "", "/nonexistent"),
-        (Some(":".to_owned()), "answers_max = \"64KiB\"\n", "scheduler.answers_max"),
+        (
+            Some("export TMPDIR=/nonexistent".to_owned()),
+            "",
+            "/nonexistent",
+        ),
+        (
+            Some(":".to_owned()),
+            "answers_max = \"64KiB\"\n",
+            "scheduler.answers_max",
+        ),
     ] {
         let Some(shell) = shell else { continue };
         let world = World::new().await;
         let (process, base) = scheduler(&world, &shell, keys).await;
-        let request = client().post(format!("{base}/v1/bounces")).header("content-type", NDJSON).body(lines());
+        let request = client()
+            .post(format!("{base}/v1/bounces"))
+            .header("content-type", NDJSON)
+            .body(lines());
         let response = request.send().await.unwrap();
         assert!(response.headers().contains_key("retry-after"));
         let told = problem(response, 507).await;
         let detail = told["detail"].as_str().unwrap();
-        assert!(detail.contains(cause) && !detail.contains("store"), "{detail}");
+        assert!(
+            detail.contains(cause) && !detail.contains("store"),
+            "{detail}"
+        );
         let taken_in = told["taken_in"].as_u64().unwrap();
-        assert!((100..LINES as u64).contains(&taken_in) && detail.contains(&taken_in.to_string()), "{told}");
+        assert!(
+            (100..LINES as u64).contains(&taken_in) && detail.contains(&taken_in.to_string()),
+            "{told}"
+        );
         for n in [0, taken_in - 1] {
-            assert!(world.job_if_any(&format!("user{n}@example.com")).await.is_some(), "line {} is lost", n + 1);
+            assert!(
+                world
+                    .job_if_any(&format!("user{n}@example.com"))
+                    .await
+                    .is_some(),
+                "line {} is lost",
+                n + 1
+            );
         }
         let log = process.log();
-        assert!(log.contains("could not be kept") || log.contains("have no room"), "{log}");
+        assert!(
+            log.contains("could not be kept") || log.contains("have no room"),
+            "{log}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_submission_whose_refused_lines_have_no_room_says_so_and_keeps_no_part_of_a_line() {
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
     let world = World::new().await;
     let (_process, base) = scheduler(&world, ":", "").await;
     let folder = TempDir::new().unwrap();
     let (file, refused) = (folder.path().join("bounces"), disk.path().join("refused"));
     let line = format!("not JSON {}\n", "x".repeat(1_000));
     std::fs::write(&file, line.repeat(200)).unwrap();
-    let arguments = ["submit", "--api", &base, "--refused", refused.to_str().unwrap(), file.to_str().unwrap()];
+    let arguments = [
+        "submit",
+        "--api",
+        &base,
+        "--refused",
+        refused.to_str().unwrap(),
+        file.to_str().unwrap(),
+    ];
     let output = process::run(&arguments).await;
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("No space left") && said.contains("--resume"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("No space left") && said.contains("--resume"),
+        "{said}"
+    );
     let kept = std::fs::read_to_string(&refused).unwrap();
-    assert!(!kept.is_empty() && kept == line.repeat(kept.len() / line.len()), "only whole lines");
+    assert!(
+        !kept.is_empty() && kept == line.repeat(kept.len() / line.len()),
+        "only whole lines"
+    );
 }

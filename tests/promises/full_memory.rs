@@ -75,7 +75,10 @@ impl Server {
     }
 
     fn has_memory(&self, has: bool) {
-        assert_eq!(self.cli(&["CONFIG", "SET", "maxmemory", if has { "0" } else { "1" }]), "OK");
+        assert_eq!(
+            self.cli(&["CONFIG", "SET", "maxmemory", if has { "0" } else { "1" }]),
+            "OK"
+        );
     }
 
     fn cli(&self, words: &[&str]) -> String {
@@ -102,13 +105,21 @@ struct Scene {
 
 impl Scene {
     async fn on(server: &Server) -> Self {
-        let settings = Settings { max_lapses: 1, confirm: CONFIRM, ..Settings::default() };
+        let settings = Settings {
+            max_lapses: 1,
+            confirm: CONFIRM,
+            ..Settings::default()
+        };
         let world = World::on(connections(&server.redis()), settings).await;
-        world.take_in(bounce(UNAVAILABLE, "m1", FULL_FOR_GOOD)).await;
+        world
+            .take_in(bounce(UNAVAILABLE, "m1", FULL_FOR_GOOD))
+            .await;
         world.clock.advance(400 * DAY);
 
         world.take_in_and_wait(bounce(ACCEPTED, "m1", FULL)).await;
-        world.mail.answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
+        world
+            .mail
+            .answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
         assert_eq!(world.work().await, 1);
         world.mail.says(OK);
 
@@ -132,38 +143,91 @@ impl Scene {
         server.cli(&["ZADD", &keys.trouble(), "1", "well.example"]);
         server.cli(&["HSET", keys.meanwhile(), "default/gone@example.com", "1 0"]);
         server.cli(&["HSET", keys.leased(), "999-0000000000000000", "1"]);
-        let hearing = world.store.begin_hearing("an event").await.unwrap().expect("it is new");
-        Self { world, settlement, leased, hearing }
+        let hearing = world
+            .store
+            .begin_hearing("an event")
+            .await
+            .unwrap()
+            .expect("it is new");
+        Self {
+            world,
+            settlement,
+            leased,
+            hearing,
+        }
     }
 
     /// Runs one script.
     async fn run(&self, verb: &str) -> Result<(), StoreError> {
-        let Self { world, settlement, leased, hearing } = self;
+        let Self {
+            world,
+            settlement,
+            leased,
+            hearing,
+        } = self;
         let (store, there) = (&world.store, Destination::named(THERE));
         match verb {
-            "schedule" => drop(world.try_take_in(bounce("new@example.com", "m1", FULL)).await?),
+            "schedule" => drop(
+                world
+                    .try_take_in(bounce("new@example.com", "m1", FULL))
+                    .await?,
+            ),
             "claim" => {
-                let bounds = ClaimBounds { batch: 9, share: 9, lease: LEASE, unproven: 9 };
+                let bounds = ClaimBounds {
+                    batch: 9,
+                    share: 9,
+                    lease: LEASE,
+                    unproven: 9,
+                };
                 drop(store.claim(shard(world), bounds).await?);
             }
             "settle" => {
-                let settled = store.settle(SettleCall::unique(), std::slice::from_ref(settlement)).await?.settled;
+                let settled = store
+                    .settle(SettleCall::unique(), std::slice::from_ref(settlement))
+                    .await?
+                    .settled;
                 assert_eq!(settled, [Settled::Done]);
             }
             "refute" => {
                 let seen = world.job(ACCEPTED).await.job;
-                let tally = Tally::new(TallyResult::Refuted, None, 1, seen.head.created, world.now());
-                let (end, feedback, events) = (End::Close, Feedback::Nothing, EventLines::default());
+                let tally = Tally::new(
+                    TallyResult::Refuted,
+                    None,
+                    1,
+                    seen.head.created,
+                    world.now(),
+                );
+                let (end, feedback, events) =
+                    (End::Close, Feedback::Nothing, EventLines::default());
                 let record = seen.record();
                 let serial = settlement.lease.token.serial;
-                let refutation = Refutation { seen: &seen, record: &record, end, tally, feedback, serial, events };
+                let refutation = Refutation {
+                    seen: &seen,
+                    record: &record,
+                    end,
+                    tally,
+                    feedback,
+                    serial,
+                    events,
+                };
                 drop(store.refute(&refutation).await?);
             }
-            "release" => assert_eq!(store.release(std::slice::from_ref(leased), GivenBack::Untried).await?, 1),
+            "release" => assert_eq!(
+                store
+                    .release(std::slice::from_ref(leased), GivenBack::Untried)
+                    .await?,
+                1
+            ),
             "silent" => drop(store.note_silence(shard(world), &[(there, DAY)]).await?),
             "facts" => {
                 let word = Word::Fact(FactKind::Complaint);
-                let told = Told { job: id(DUE), destination: there, word, occurred_at: None, message_id: None };
+                let told = Told {
+                    job: id(DUE),
+                    destination: there,
+                    word,
+                    occurred_at: None,
+                    message_id: None,
+                };
                 drop(store.tell(&[told]).await?);
             }
             "extend" => {
@@ -174,14 +238,34 @@ impl Scene {
             "hold" => store.hold(&there, None, "they asked").await?,
             "unhold" => assert!(!store.unhold(&there).await?),
             "override" => {
-                store.override_limits(&there, Some(PaceLimits { rate: 1.0, burst: 2.0, window: 3 })).await?;
+                store
+                    .override_limits(
+                        &there,
+                        Some(PaceLimits {
+                            rate: 1.0,
+                            burst: 2.0,
+                            window: 3,
+                        }),
+                    )
+                    .await?;
             }
             "limit" => {
-                let limits = PaceLimits { rate: 900.0, burst: 900.0, window: 90 };
-                let rule = DestinationRule { name: THERE.to_owned(), limits };
+                let limits = PaceLimits {
+                    rate: 900.0,
+                    burst: 900.0,
+                    window: 90,
+                };
+                let rule = DestinationRule {
+                    name: THERE.to_owned(),
+                    limits,
+                };
                 assert_eq!(store.clone().with_rules(&[rule]).limit().await?, 1);
             }
-            "note" => store.note(&Event::intake_refused("no bounce".to_owned())).await?,
+            "note" => {
+                store
+                    .note(&Event::intake_refused("no bounce".to_owned()))
+                    .await?;
+            }
             "note_findings" => {
                 let finding = Finding {
                     check: "maxmemory-policy",
@@ -191,7 +275,10 @@ impl Scene {
                     remedy: "change it",
                     severity: Severity::Warn,
                 };
-                let report = ServerReport { findings: vec![finding], ..ServerReport::default() };
+                let report = ServerReport {
+                    findings: vec![finding],
+                    ..ServerReport::default()
+                };
                 assert_eq!(store.note_findings(&report).await?, 1);
             }
             "end_hearing" => assert!(store.end_hearing(hearing).await?),
@@ -199,8 +286,16 @@ impl Scene {
             "put_back" => assert!(store.put_back(&id(KEPT)).await?),
             "reinstate" => drop(store.reinstate().await?),
             "repair" | "recount" | "sweep" => {
-                let Repaired { recovered, recounted, swept, .. } = store.repair(shard(world)).await?;
-                assert_eq!((recovered.get(&there), recounted.len(), swept), (Some(&1), 1, 1));
+                let Repaired {
+                    recovered,
+                    recounted,
+                    swept,
+                    ..
+                } = store.repair(shard(world)).await?;
+                assert_eq!(
+                    (recovered.get(&there), recounted.len(), swept),
+                    (Some(&1), 1, 1)
+                );
             }
             "clock" => assert_eq!(store.clock_of(shard(world)).await?, world.now()),
             "history" => assert!(!store.look(shard(world)).await?.is_proof()),
@@ -208,19 +303,35 @@ impl Scene {
             "waiting" => assert_eq!(store.waiting(&there).await?.jobs, 2),
             "trim_marks" => assert_eq!(store.trim_marks(shard(world)).await?, 1),
             "trim_trouble" => assert_eq!(store.trim_trouble(shard(world)).await?, 1),
-            other => panic!("say here how {other} is run, and what it has to do when memory is full"),
+            other => {
+                panic!("say here how {other} is run, and what it has to do when memory is full")
+            }
         }
         Ok(())
     }
 
     /// Works until nothing is left.
     async fn work_to_the_end(&self) {
-        let Self { world, settlement, leased, .. } = self;
+        let Self {
+            world,
+            settlement,
+            leased,
+            ..
+        } = self;
         let store = &world.store;
-        store.settle(SettleCall::unique(), std::slice::from_ref(settlement)).await.unwrap();
-        store.release(std::slice::from_ref(leased), GivenBack::Untried).await.unwrap();
+        store
+            .settle(SettleCall::unique(), std::slice::from_ref(settlement))
+            .await
+            .unwrap();
+        store
+            .release(std::slice::from_ref(leased), GivenBack::Untried)
+            .await
+            .unwrap();
         store.unhold(&Destination::named(THERE)).await.unwrap();
-        store.override_limits(&Destination::named(THERE), None).await.unwrap();
+        store
+            .override_limits(&Destination::named(THERE), None)
+            .await
+            .unwrap();
         for _ in 0..4 {
             store.repair(shard(world)).await.unwrap();
             for kept in store.quarantine(None, 9).await.unwrap() {
@@ -250,7 +361,12 @@ fn shard(world: &World) -> u16 {
 }
 
 fn key(world: &World, name: &str) -> String {
-    format!("{}{name}", Keys::new(&world.prefix, world.store.shards()).shard(shard(world)).prefix)
+    format!(
+        "{}{name}",
+        Keys::new(&world.prefix, world.store.shards())
+            .shard(shard(world))
+            .prefix
+    )
 }
 
 /// How often each recipient got mail.
@@ -263,7 +379,8 @@ fn copies(world: &World) -> HashMap<String, usize> {
 }
 
 #[tokio::test]
-async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_there_is_memory_again() {
+async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_there_is_memory_again()
+{
     for program in programs() {
         let server = Server::start(&program).await;
         for (verb, when_full) in scripts::when_full() {
@@ -279,8 +396,13 @@ async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_ther
                     assert_eq!(server.digest(), before, "{verb} has changed something");
                 }
                 WhenFull::Refused => {
-                    let Err(StoreError::Unavailable(why)) = ran else { panic!("{verb} ran") };
-                    assert!(why.starts_with("OOM: the server's memory is full"), "{verb}: {why}");
+                    let Err(StoreError::Unavailable(why)) = ran else {
+                        panic!("{verb} ran")
+                    };
+                    assert!(
+                        why.starts_with("OOM: the server's memory is full"),
+                        "{verb}: {why}"
+                    );
                     assert_eq!(server.digest(), before, "{verb} has changed something");
                 }
             }
@@ -288,7 +410,11 @@ async fn each_script_does_its_work_or_changes_nothing_and_work_goes_on_when_ther
             let world = &scene.world;
             let jobs = [ENDED, LEASED, LAPSED, DUE, KEPT, LOST, ACCEPTED];
             let once = jobs.map(|address| (address.to_owned(), 1));
-            assert_eq!(copies(world), HashMap::from(once), "{verb}: each was sent once");
+            assert_eq!(
+                copies(world),
+                HashMap::from(once),
+                "{verb}: each was sent once"
+            );
             let delivered = world.events_of(EventKind::MessageDelivered).await;
             assert_eq!(delivered.len(), jobs.len(), "{verb}: none is lost");
             assert_eq!(server.cli(&["HLEN", &key(world, "jobs")]), "0", "{verb}");
@@ -307,7 +433,14 @@ const MESSAGES: usize = 30;
 async fn days_ago(server: &Server) -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    World::on(connections(&server.redis()), Settings { start, ..Settings::default() }).await
+    World::on(
+        connections(&server.redis()),
+        Settings {
+            start,
+            ..Settings::default()
+        },
+    )
+    .await
 }
 
 /// A worker with five permits and a short lease, which hands all mail to `peer`.
@@ -328,7 +461,10 @@ fn taken(peer: &SmtpPeer) -> HashMap<String, usize> {
     let mut taken = HashMap::new();
     for content in peer.contents() {
         let text = String::from_utf8_lossy(&content).into_owned();
-        let id = text.lines().find_map(|line| line.strip_prefix("Message-ID: ")).expect("it has one");
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Message-ID: "))
+            .expect("it has one");
         *taken.entry(id.to_owned()).or_default() += 1;
     }
     taken
@@ -340,8 +476,13 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
         let server = Server::start(&program).await;
         let world = days_ago(&server).await;
         for n in 0..MESSAGES {
-            let mut bounce = bounce(&format!("user{n}@host{}.example", n % 10), &format!("m{n}"), FULL);
-            bounce["content"] = json!({"inline": format!("Message-ID: <m{n}@example.org>\r\n\r\nhello\r\n")});
+            let mut bounce = bounce(
+                &format!("user{n}@host{}.example", n % 10),
+                &format!("m{n}"),
+                FULL,
+            );
+            bounce["content"] =
+                json!({"inline": format!("Message-ID: <m{n}@example.org>\r\n\r\nhello\r\n")});
             world.take_in(bounce).await;
         }
         // Three times the lease goes by between the final dot and the whole answer.
@@ -350,13 +491,19 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
             command => agree(command),
         })
         .await;
-        let workers = [start_worker(&server, &world, &peer), start_worker(&server, &world, &peer)];
+        let workers = [
+            start_worker(&server, &world, &peer),
+            start_worker(&server, &world, &peer),
+        ];
         peer.has_heard(".", UNDER_WAY).await;
         server.has_memory(false);
         let leases = |world: &World| {
             let keys = Keys::new(&world.prefix, world.store.shards());
             let of_shard = |n| server.cli(&["ZCARD", keys.shard(n).leases()]);
-            (0..world.store.shards()).map(of_shard).filter(|count| count != "0").count()
+            (0..world.store.shards())
+                .map(of_shard)
+                .filter(|count| count != "0")
+                .count()
         };
         eventually("all settlements, or a second copy", async || {
             let again = taken(&peer).into_values().any(|copies| copies > 1);
@@ -364,18 +511,45 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
         })
         .await;
         let while_full = taken(&peer);
-        assert!(while_full.values().all(|copies| *copies == 1), "{while_full:?}");
+        assert!(
+            while_full.values().all(|copies| *copies == 1),
+            "{while_full:?}"
+        );
         let settled = world.events_of(EventKind::MessageDelivered).await.len();
-        assert_eq!(settled, while_full.len(), "what was sent is settled, and nothing else was claimed");
+        assert_eq!(
+            settled,
+            while_full.len(),
+            "what was sent is settled, and nothing else was claimed"
+        );
 
         let http = Http::serve(&world).await;
-        let answer = problem(http.post_json(&bounce("new@example.com", "m1", FULL)).await, 503).await;
+        let answer = problem(
+            http.post_json(&bounce("new@example.com", "m1", FULL)).await,
+            503,
+        )
+        .await;
         let detail = answer["detail"].as_str().unwrap();
-        assert!(detail.starts_with("the store answers OOM: the server's memory is full"), "{detail}");
-        assert_eq!(http.get("/readyz").send().await.unwrap().status(), 200, "it answers what it knows");
+        assert!(
+            detail.starts_with("the store answers OOM: the server's memory is full"),
+            "{detail}"
+        );
+        assert_eq!(
+            http.get("/readyz").send().await.unwrap().status(),
+            200,
+            "it answers what it knows"
+        );
         let occurrence = world.now();
-        assert!(world.store.claim_occurrence("trim_journal", occurrence, DAY).await.unwrap());
-        TrimJournal { keep: DAY }.run_once(&world.store).await.expect("upkeep goes on, because it makes room");
+        assert!(
+            world
+                .store
+                .claim_occurrence("trim_journal", occurrence, DAY)
+                .await
+                .unwrap()
+        );
+        TrimJournal { keep: DAY }
+            .run_once(&world.store)
+            .await
+            .expect("upkeep goes on, because it makes room");
 
         server.has_memory(true);
         eventually("the rest", async || {
@@ -383,9 +557,16 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
         })
         .await;
         let all = taken(&peer);
-        assert_eq!((all.len(), all.values().copied().max()), (MESSAGES, Some(1)), "each was sent once");
+        assert_eq!(
+            (all.len(), all.values().copied().max()),
+            (MESSAGES, Some(1)),
+            "each was sent once"
+        );
         let log = workers[0].log();
-        assert!(log.contains("redis does not answer: OOM: the server's memory is full"), "{log}");
+        assert!(
+            log.contains("redis does not answer: OOM: the server's memory is full"),
+            "{log}"
+        );
         for worker in workers {
             assert!(worker.terminate().await.success());
         }

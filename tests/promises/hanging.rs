@@ -54,19 +54,30 @@ impl Internet {
         let hanging = Arc::new(AtomicBool::new(is_hanging));
         let healthy_host = SmtpPeer::agreeable().await;
         let (port, hangs) = (healthy_host.address.port(), hanging.clone());
-        let script = move |heard: &Heard| match heard.command.starts_with("RCPT") && hangs.load(Ordering::Relaxed) {
+        let script = move |heard: &Heard| match heard.command.starts_with("RCPT")
+            && hangs.load(Ordering::Relaxed)
+        {
             true => Act::Hang,
             false => agree(&heard.command),
         };
         let hanging_host = SmtpPeer::start_at(([127, 0, 0, 2], port).into(), None, script).await;
         let dns = DnsServer::start().await;
         for n in 0..20 {
-            dns.places(&format!("good{n}.example"), &["127.0.0.1"]).places(&format!("bad{n}.example"), &["127.0.0.2"]);
+            dns.places(&format!("good{n}.example"), &["127.0.0.1"])
+                .places(&format!("bad{n}.example"), &["127.0.0.2"]);
         }
-        let settings = Settings { start: SystemClock.now(), pace: Pace::default(), ..Settings::default() };
+        let settings = Settings {
+            start: SystemClock.now(),
+            pace: Pace::default(),
+            ..Settings::default()
+        };
         let world = World::with(settings).await;
-        let settings =
-            MxSettings { port, private_hosts: true, nameservers: vec![dns.address], ..MxSettings::default() };
+        let settings = MxSettings {
+            port,
+            private_hosts: true,
+            nameservers: vec![dns.address],
+            ..MxSettings::default()
+        };
         let routes = Routes::new("default").with("default", Arc::new(MxSender::new(settings)));
         let mut settings = Config::embedded().worker;
         (settings.concurrency, settings.patience, settings.poll_max) = (PERMITS, PATIENCE, 20 * MS);
@@ -74,7 +85,15 @@ impl Internet {
         let worker = Worker::new(store, routes, Contents::new(Vec::new()), table, settings);
         let stop = CancellationToken::new();
         let worker = tokio::spawn(worker.run(stop.clone()));
-        Self { world, hanging, healthy_host, hanging_host, stop, worker, _dns: dns }
+        Self {
+            world,
+            hanging,
+            healthy_host,
+            hanging_host,
+            stop,
+            worker,
+            _dns: dns,
+        }
     }
 
     /// Takes in `count` bounces for each of these domains, whose jobs are due at once.
@@ -83,7 +102,9 @@ impl Internet {
         self.world.clock.set(now);
         let long_ago = Timestamp::from_ms(now.ms() - (2 * DAY).as_millis() as i64).to_string();
         let salt = Random::from_seed(now.ms().unsigned_abs()).below(1_000_000);
-        let bounces = domains.iter().flat_map(|domain| (0..count).map(move |n| format!("user{salt}-{n}@{domain}")));
+        let bounces = domains
+            .iter()
+            .flat_map(|domain| (0..count).map(move |n| format!("user{salt}-{n}@{domain}")));
         let posted = bounces.map(|recipient| {
             let mut posted = bounce(&recipient, "m1", FULL);
             posted["occurred_at"] = long_ago.clone().into();
@@ -95,12 +116,21 @@ impl Internet {
 
     /// The messages that got through, to domains that begin so.
     async fn delivered(&self, domains: &str) -> Vec<Event> {
-        let delivered = self.world.events_of(EventKind::MessageDelivered).await.into_iter();
-        delivered.filter(|event| event.job.contains(&format!("@{domains}"))).collect()
+        let delivered = self
+            .world
+            .events_of(EventKind::MessageDelivered)
+            .await
+            .into_iter();
+        delivered
+            .filter(|event| event.job.contains(&format!("@{domains}")))
+            .collect()
     }
 
     async fn has_delivered(&self, domains: &str, count: usize) {
-        eventually("deliveries", async || (self.delivered(domains).await.len() == count).then_some(())).await;
+        eventually("deliveries", async || {
+            (self.delivered(domains).await.len() == count).then_some(())
+        })
+        .await;
     }
 
     async fn stopped(self) {
@@ -127,8 +157,12 @@ async fn new_destinations_that_hang_hold_up_no_other_mail() {
     // Each that was given up has lost nothing by it.
     let opened = internet.world.events_of(EventKind::BreakerOpened).await;
     assert!(!opened.is_empty(), "there was no room for all");
-    for kind in [EventKind::AttemptDeferred, EventKind::JobLapsed, EventKind::JobQuarantined, EventKind::MessageDropped]
-    {
+    for kind in [
+        EventKind::AttemptDeferred,
+        EventKind::JobLapsed,
+        EventKind::JobQuarantined,
+        EventKind::MessageDropped,
+    ] {
         assert_eq!(internet.world.events_of(kind).await, [], "{kind:?}");
     }
     internet.stopped().await;
@@ -141,7 +175,10 @@ async fn known_destinations_that_begin_to_hang_hold_up_no_other_mail() {
     internet.has_delivered("bad", 80).await;
     internet.hanging.store(true, Ordering::Relaxed);
     internet.due_now(&domains("bad", 4), 20).await;
-    internet.hanging_host.has_heard("RCPT", 80 + PERMITS / 2).await;
+    internet
+        .hanging_host
+        .has_heard("RCPT", 80 + PERMITS / 2)
+        .await;
     let started = Instant::now();
     internet.due_now(&domains("good", 10), 5).await;
     internet.has_delivered("good", 50).await;
@@ -162,7 +199,11 @@ async fn an_attempt_that_waits_long_is_not_given_up_while_no_other_needs_its_pla
         (pace.silent_until.is_some() && started.elapsed() > 3 * PATIENCE).then_some(())
     })
     .await;
-    assert_eq!(internet.world.pace("bad0.example").await.in_flight, 1, "it goes on");
+    assert_eq!(
+        internet.world.pace("bad0.example").await.in_flight,
+        1,
+        "it goes on"
+    );
     assert_eq!(internet.world.events_of(EventKind::BreakerOpened).await, []);
     assert_eq!(internet.healthy_host.connections_of(".").len(), 20);
     internet.stopped().await;

@@ -1,4 +1,5 @@
-//! What an operator holds gets no attempts until it is released or its time is over, and waits without spending any.
+//! What an operator holds gets no attempts until it is released or its time is over, and waits
+//! without spending any.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -14,8 +15,15 @@ async fn a_held_destination_gets_nothing_until_it_is_released() {
     let there = Destination::named(THERE);
     world.with_due(THERE, 30).await;
     let under_way = world.claim_near(THERE, 5).await.jobs;
-    world.store.hold(&there, None, "their \"abuse desk\" asked").await.unwrap();
-    let hold = Hold { until: None, reason: "their \"abuse desk\" asked".to_owned() };
+    world
+        .store
+        .hold(&there, None, "their \"abuse desk\" asked")
+        .await
+        .unwrap();
+    let hold = Hold {
+        until: None,
+        reason: "their \"abuse desk\" asked".to_owned(),
+    };
     assert_eq!(world.pace(THERE).await.hold, Some(hold.clone()));
     world.end(under_way, OK).await;
     let before = world.job(&format!("user29@{THERE}")).await;
@@ -27,15 +35,31 @@ async fn a_held_destination_gets_nothing_until_it_is_released() {
     assert_eq!((after.job, after.due), (before.job, before.due));
 
     assert!(world.store.unhold(&there).await.unwrap());
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 20, "at once, as its window allows");
-    assert!(!world.store.unhold(&there).await.unwrap(), "it is not held any more");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        20,
+        "at once, as its window allows"
+    );
+    assert!(
+        !world.store.unhold(&there).await.unwrap(),
+        "it is not held any more"
+    );
     assert_eq!(world.pace(THERE).await.hold, None);
 
     let held = world.events_of(EventKind::DestinationHeld).await;
     assert_eq!(held.len(), 1);
-    assert_eq!((held[0].reason.as_ref(), held[0].until), (Some(&hold.reason), None));
-    assert_eq!((&*held[0].job, held[0].destination.as_ref()), ("", Some(&there)));
-    assert_eq!(world.events_of(EventKind::DestinationReleased).await.len(), 1);
+    assert_eq!(
+        (held[0].reason.as_ref(), held[0].until),
+        (Some(&hold.reason), None)
+    );
+    assert_eq!(
+        (&*held[0].job, held[0].destination.as_ref()),
+        ("", Some(&there))
+    );
+    assert_eq!(
+        world.events_of(EventKind::DestinationReleased).await.len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -44,18 +68,32 @@ async fn a_hold_with_an_end_is_over_then_and_the_shard_is_visited_then() {
     let there = Destination::named(THERE);
     world.with_due(THERE, 3).await;
     let until = world.now().plus(5 * HOUR);
-    world.store.hold(&there, Some(until), "maintenance").await.unwrap();
+    world
+        .store
+        .hold(&there, Some(until), "maintenance")
+        .await
+        .unwrap();
     let claimed = world.claim_near(THERE, 100).await;
     assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)));
     // They are done earlier than they thought.
     let until = world.now().plus(HOUR);
-    world.store.hold(&there, Some(until), "maintenance").await.unwrap();
+    world
+        .store
+        .hold(&there, Some(until), "maintenance")
+        .await
+        .unwrap();
     let claimed = world.claim_near(THERE, 100).await;
     assert_eq!((claimed.jobs.len(), claimed.next_visit), (0, Some(until)));
-    assert_eq!(world.events_of(EventKind::DestinationHeld).await[1].until, Some(until.ms()));
+    assert_eq!(
+        world.events_of(EventKind::DestinationHeld).await[1].until,
+        Some(until.ms())
+    );
     world.clock.advance(HOUR - MS);
     assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
     world.clock.advance(MS);
     assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
-    assert!(!world.store.unhold(&there).await.unwrap(), "its time was over");
+    assert!(
+        !world.store.unhold(&there).await.unwrap(),
+        "its time was over"
+    );
 }

@@ -1,4 +1,5 @@
-//! Mail services tell what they know by webhooks: what is proven is taken in once, whatever else comes changes nothing.
+//! Mail services tell what they know by webhooks: what is proven is taken in once, whatever else
+//! comes changes nothing.
 
 use std::sync::{Arc, Mutex};
 
@@ -42,11 +43,17 @@ async fn serve(world: &World, service: Service, hook: Hook) -> Http {
 }
 
 fn secret(text: &str) -> Hook {
-    Hook { secret: Some(Secret::new(text)), ..Hook::default() }
+    Hook {
+        secret: Some(Secret::new(text)),
+        ..Hook::default()
+    }
 }
 
 fn login() -> Hook {
-    Hook { user: Some("service".to_owned()), ..secret("geheim") }
+    Hook {
+        user: Some("service".to_owned()),
+        ..secret("geheim")
+    }
 }
 
 async fn send(request: RequestBuilder) -> Response {
@@ -61,14 +68,26 @@ async fn taken(response: Response) -> Value {
 
 /// The answers of a hook, in short.
 fn words(wire: &Value) -> Vec<&str> {
-    wire["answers"].as_array().unwrap().iter().map(|answer| answer["answer"].as_str().unwrap()).collect()
+    wire["answers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|answer| answer["answer"].as_str().unwrap())
+        .collect()
 }
 
 /// An event of Mailgun, signed at this instant with this token.
 fn mailgun(key: &str, signed: Timestamp, token: &str, event: &Value) -> Value {
     let timestamp = (signed.ms() / 1_000).to_string();
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), format!("{timestamp}{token}").as_bytes());
-    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()),
+        format!("{timestamp}{token}").as_bytes(),
+    );
+    let hex: String = tag
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     json!({"signature": {"timestamp": timestamp, "token": token, "signature": hex}, "event-data": event})
 }
 
@@ -85,20 +104,37 @@ async fn what_mailgun_has_signed_is_taken_in_and_its_last_try_was_attempt_0() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     let tried = Timestamp::from_ms(world.now().ms() - 600_000);
-    let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", &deferred(tried)));
+    let request =
+        http.post("/v1/hooks/mailgun")
+            .json(&mailgun(KEY, world.now(), "t1", &deferred(tried)));
     let wire = taken(send(request).await).await;
     assert_eq!(words(&wire), ["scheduled"], "{wire}");
     let job = world.job(JO).await;
-    assert_eq!((job.job.head.attempt, job.job.messages[0].id.as_str()), (0, "<m1@example.org>"));
-    assert_eq!((job.job.head.history[0].attempt, job.job.head.history[0].at), (0, tried));
+    assert_eq!(
+        (job.job.head.attempt, job.job.messages[0].id.as_str()),
+        (0, "<m1@example.org>")
+    );
+    assert_eq!(
+        (job.job.head.history[0].attempt, job.job.head.history[0].at),
+        (0, tried)
+    );
     let earliest = tried.plus(DAY);
-    assert!((earliest..earliest.plus(3 * HOUR)).contains(&job.due.unwrap()), "a day after the service's last try");
+    assert!(
+        (earliest..earliest.plus(3 * HOUR)).contains(&job.due.unwrap()),
+        "a day after the service's last try"
+    );
 
     world.clock.advance(HOUR);
     let delivered = json!({"event": "delivered", "recipient": JO, "timestamp": world.now().ms() as f64 / 1_000.0,
         "message": {"headers": {"message-id": "m1@example.org"}}});
-    let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t2", &delivered));
-    assert_eq!(words(&taken(send(request).await).await), ["closed"], "the service got it through itself");
+    let request = http
+        .post("/v1/hooks/mailgun")
+        .json(&mailgun(KEY, world.now(), "t2", &delivered));
+    assert_eq!(
+        words(&taken(send(request).await).await),
+        ["closed"],
+        "the service got it through itself"
+    );
     assert!(world.job_if_any(JO).await.is_none());
 }
 
@@ -127,7 +163,13 @@ async fn what_mailgun_has_not_signed_or_long_ago_changes_nothing() {
     }
     assert_eq!(world.events().await, []);
     let counts = http.get_json("/v1/hooks").await;
-    assert_eq!((&counts["mailgun"]["unverified"], &counts["mailgun"]["requests"]), (&json!(8), &json!(0)));
+    assert_eq!(
+        (
+            &counts["mailgun"]["unverified"],
+            &counts["mailgun"]["requests"]
+        ),
+        (&json!(8), &json!(0))
+    );
 }
 
 #[tokio::test]
@@ -137,27 +179,56 @@ async fn a_mailgun_token_is_good_for_one_request_whatever_its_event_says() {
     let opened = json!({"event": "opened", "recipient": "sam@example.com"});
     let complained = json!({"event": "complained", "recipient": JO});
     for (event, answers, replayed) in [(&opened, 1, 0), (&opened, 0, 1), (&complained, 0, 1)] {
-        let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", event));
+        let request = http
+            .post("/v1/hooks/mailgun")
+            .json(&mailgun(KEY, world.now(), "t1", event));
         let wire = taken(send(request).await).await;
-        assert_eq!((words(&wire).len(), &wire["replayed"]), (answers, &json!(replayed)), "{wire}");
+        assert_eq!(
+            (words(&wire).len(), &wire["replayed"]),
+            (answers, &json!(replayed)),
+            "{wire}"
+        );
     }
-    assert_eq!(world.standing(JO).await, Standing::Active, "what is signed says nothing of the event");
+    assert_eq!(
+        world.standing(JO).await,
+        Standing::Active,
+        "what is signed says nothing of the event"
+    );
 }
 
 #[tokio::test]
 async fn a_mailgun_token_that_comes_many_times_at_once_is_good_for_one_request_too() {
     let world = World::new().await;
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
-    let addresses = (0..16).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>();
+    let addresses = (0..16)
+        .map(|n| format!("user{n}@example.com"))
+        .collect::<Vec<_>>();
     let post = async |address: &String| {
         let complained = json!({"event": "complained", "recipient": address});
-        send(http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), "t1", &complained))).await.status().as_u16()
+        send(
+            http.post("/v1/hooks/mailgun")
+                .json(&mailgun(KEY, world.now(), "t1", &complained)),
+        )
+        .await
+        .status()
+        .as_u16()
     };
     let statuses = join_all(addresses.iter().map(post)).await;
-    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [200, 503].contains(status)),
+        "{statuses:?}"
+    );
     assert!(statuses.contains(&200), "{statuses:?}");
-    assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1, "{statuses:?}");
-    assert_eq!(post(&addresses[0]).await, 200, "who comes again later hears that it is known");
+    assert_eq!(
+        world.events_of(EventKind::AddressSuppressed).await.len(),
+        1,
+        "{statuses:?}"
+    );
+    assert_eq!(
+        post(&addresses[0]).await,
+        200,
+        "who comes again later hears that it is known"
+    );
     assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
 }
 
@@ -174,11 +245,24 @@ async fn a_mailgun_request_that_the_store_did_not_take_is_taken_when_it_comes_ag
     servers.signal(replica, "-STOP");
     for _ in 0..2 {
         let why = problem(post().await, 503).await;
-        assert!(why["detail"].as_str().unwrap().contains("store does not answer"), "nobody else has it: {why}");
+        assert!(
+            why["detail"]
+                .as_str()
+                .unwrap()
+                .contains("store does not answer"),
+            "nobody else has it: {why}"
+        );
     }
     servers.signal(replica, "-CONT");
-    let wire = eventually("a yes", async || Some(post().await).filter(|answer| answer.status() == 200)).await;
-    assert_eq!(json(wire).await["replayed"], 0, "the token had not been used up");
+    let wire = eventually("a yes", async || {
+        Some(post().await).filter(|answer| answer.status() == 200)
+    })
+    .await;
+    assert_eq!(
+        json(wire).await["replayed"],
+        0,
+        "the token had not been used up"
+    );
     assert_eq!(json(post().await).await["replayed"], 1);
 }
 
@@ -197,8 +281,12 @@ async fn mailgun_is_understood_in_the_forms_of_before_too() {
             ("token", part("token")),
             ("signature", part(key)),
         ];
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let request = http.post("/v1/hooks/mailgun").header("content-type", "application/x-www-form-urlencoded");
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .finish();
+        let request = http
+            .post("/v1/hooks/mailgun")
+            .header("content-type", "application/x-www-form-urlencoded");
         assert_eq!(send(request.body(body)).await.status(), status, "{key}");
     }
     assert_eq!(world.standing(JO).await, Standing::Suppressed);
@@ -206,21 +294,37 @@ async fn mailgun_is_understood_in_the_forms_of_before_too() {
 
 /// A key of SendGrid's, and what signs with it.
 fn sendgrid_key() -> (EcdsaKeyPair, String) {
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
-    let key =
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, document.as_ref(), &SystemRandom::new()).unwrap();
+    let document =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+            .unwrap();
+    let key = EcdsaKeyPair::from_pkcs8(
+        &ECDSA_P256_SHA256_ASN1_SIGNING,
+        document.as_ref(),
+        &SystemRandom::new(),
+    )
+    .unwrap();
     // RFC 5480: the algorithm and the curve, then the point.
-    let mut info = BASE64_STANDARD.decode("MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgA=").unwrap();
+    let mut info = BASE64_STANDARD
+        .decode("MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgA=")
+        .unwrap();
     info.extend_from_slice(key.public_key().as_ref());
     (key, BASE64_STANDARD.encode(info))
 }
 
 fn sendgrid(http: &Http, key: &EcdsaKeyPair, signed: Timestamp, body: &str) -> RequestBuilder {
     let timestamp = (signed.ms() / 1_000).to_string();
-    let signature = key.sign(&SystemRandom::new(), format!("{timestamp}{body}").as_bytes()).unwrap();
+    let signature = key
+        .sign(
+            &SystemRandom::new(),
+            format!("{timestamp}{body}").as_bytes(),
+        )
+        .unwrap();
     http.post("/v1/hooks/sendgrid")
         .header("content-type", "application/json")
-        .header("X-Twilio-Email-Event-Webhook-Signature", BASE64_STANDARD.encode(signature))
+        .header(
+            "X-Twilio-Email-Event-Webhook-Signature",
+            BASE64_STANDARD.encode(signature),
+        )
         .header("X-Twilio-Email-Event-Webhook-Timestamp", timestamp)
         .body(body.to_owned())
 }
@@ -233,12 +337,19 @@ async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
     let at = world.now().ms() / 1_000;
     let event = |kind: &str, name: &str, more: Value| {
         let mut event = json!({"event": kind, "email": format!("{name}@example.com"), "timestamp": at, "sg_event_id": format!("e-{kind}-{name}"), "smtp-id": "<m1>"});
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         event
     };
     let body = json!([
         event("deferred", "a", json!({"response": FULL})),
-        event("bounce", "b", json!({"type": "bounce", "reason": "550 5.1.1 nobody", "status": "5.1.1"})),
+        event(
+            "bounce",
+            "b",
+            json!({"type": "bounce", "reason": "550 5.1.1 nobody", "status": "5.1.1"})
+        ),
         event("spamreport", "c", json!({})),
         event("processed", "d", json!({})),
         event("teleported", "e", json!({})),
@@ -247,8 +358,14 @@ async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
     ])
     .to_string();
     let wire = taken(send(sendgrid(&http, &key, world.now(), &body)).await).await;
-    assert_eq!(words(&wire), ["scheduled", "retired", "suppressed", "refused", "noted"]);
-    assert_eq!((&wire["ignored"], &wire["unknown"]), (&json!(1), &json!({"teleported": 1})));
+    assert_eq!(
+        words(&wire),
+        ["scheduled", "retired", "suppressed", "refused", "noted"]
+    );
+    assert_eq!(
+        (&wire["ignored"], &wire["unknown"]),
+        (&json!(1), &json!({"teleported": 1}))
+    );
 
     // Its job ends without a verdict on the address; still the replay starts no other.
     assert!(world.job_if_any("a@example.com").await.is_some());
@@ -257,12 +374,21 @@ async fn sendgrid_tells_many_events_at_once_and_a_replay_changes_nothing() {
     let events = world.events().await;
     world.clock.advance(HOUR);
     let wire = taken(send(sendgrid(&http, &key, world.now(), &body)).await).await;
-    assert_eq!((words(&wire), &wire["replayed"]), (vec!["refused", "noted"], &json!(3)));
+    assert_eq!(
+        (words(&wire), &wire["replayed"]),
+        (vec!["refused", "noted"], &json!(3))
+    );
     assert_eq!(world.events().await, events);
     assert_eq!(world.standing("c@example.com").await, Standing::Active);
     let counts = http.get_json("/v1/hooks").await["sendgrid"].clone();
-    assert_eq!((&counts["taken"], &counts["refused"], &counts["replayed"]), (&json!(5), &json!(2), &json!(3)));
-    assert_eq!((&counts["unknown"], &counts["configured"]), (&json!({"teleported": 2}), &json!(true)));
+    assert_eq!(
+        (&counts["taken"], &counts["refused"], &counts["replayed"]),
+        (&json!(5), &json!(2), &json!(3))
+    );
+    assert_eq!(
+        (&counts["unknown"], &counts["configured"]),
+        (&json!({"teleported": 2}), &json!(true))
+    );
 }
 
 #[tokio::test]
@@ -276,7 +402,10 @@ async fn what_sendgrid_has_not_signed_byte_for_byte_changes_nothing() {
     let signed = sendgrid(&http, &key, now, &body).build().unwrap();
     let with = |name: &str, value: &str| {
         let mut request = http.post("/v1/hooks/sendgrid").body(body.clone());
-        for header in ["X-Twilio-Email-Event-Webhook-Signature", "X-Twilio-Email-Event-Webhook-Timestamp"] {
+        for header in [
+            "X-Twilio-Email-Event-Webhook-Signature",
+            "X-Twilio-Email-Event-Webhook-Timestamp",
+        ] {
             let kept = signed.headers()[header].to_str().unwrap();
             request = request.header(header, if header.ends_with(name) { value } else { kept });
         }
@@ -284,9 +413,15 @@ async fn what_sendgrid_has_not_signed_byte_for_byte_changes_nothing() {
     };
     for (what, request) in [
         ("another key", sendgrid(&http, &other, now, &body)),
-        ("another body", sendgrid(&http, &key, now, &body).body(format!("{body} "))),
+        (
+            "another body",
+            sendgrid(&http, &key, now, &body).body(format!("{body} ")),
+        ),
         ("long ago", sendgrid(&http, &key, long_ago, &body)),
-        ("no signature", http.post("/v1/hooks/sendgrid").body(body.clone())),
+        (
+            "no signature",
+            http.post("/v1/hooks/sendgrid").body(body.clone()),
+        ),
         ("another time", with("Timestamp", "1795262401")),
         ("garbled", with("Signature", "????")),
         ("empty", with("Signature", "")),
@@ -294,7 +429,11 @@ async fn what_sendgrid_has_not_signed_byte_for_byte_changes_nothing() {
         problem(send(request).await, 401).await;
         assert_eq!(world.events().await, [], "{what}");
     }
-    assert_eq!(words(&taken(send(with("neither", "")).await).await).len(), 1, "else it is good");
+    assert_eq!(
+        words(&taken(send(with("neither", "")).await).await).len(),
+        1,
+        "else it is good"
+    );
 }
 
 #[tokio::test]
@@ -309,7 +448,15 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
     ] {
         let world = World::new().await;
         let path = format!("/v1/hooks/{}", service.as_str());
-        let http = serve(&world, service, Hook { account: "acme".to_owned().try_into().unwrap(), ..hook }).await;
+        let http = serve(
+            &world,
+            service,
+            Hook {
+                account: "acme".to_owned().try_into().unwrap(),
+                ..hook
+            },
+        )
+        .await;
         let request = || http.post(&path).json(&body);
         for request in [
             request(),
@@ -318,7 +465,10 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
             request().bearer_auth("falsch"),
         ] {
             let response = send(request).await;
-            assert!(response.headers().contains_key("www-authenticate"), "{path}");
+            assert!(
+                response.headers().contains_key("www-authenticate"),
+                "{path}"
+            );
             problem(response, 401).await;
         }
         assert_eq!(world.events().await, [], "{path}");
@@ -327,7 +477,10 @@ async fn who_has_the_password_or_token_may_tell_and_nobody_else() {
             _ => request().basic_auth("service", Some("geheim")),
         };
         let wire = taken(send(good).await).await;
-        assert_eq!((words(&wire), &wire["answers"][0]["job"]), (vec!["suppressed"], &json!(format!("acme/{JO}"))));
+        assert_eq!(
+            (words(&wire), &wire["answers"][0]["job"]),
+            (vec!["suppressed"], &json!(format!("acme/{JO}")))
+        );
         assert_eq!(world.events_of(EventKind::AddressSuppressed).await.len(), 1);
     }
 }
@@ -340,12 +493,19 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
     ]);
     let track = |kind: &str, id: &str, more: Value| {
         let mut event = json!({"type": kind, "event_id": id});
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         json!({"msys": {"event": event}})
     };
     let sparkpost = json!([
         track("spam_complaint", "e1", json!({"raw_rcpt_to": JO})),
-        track("bounce", "e2", json!({"raw_rcpt_to": SAM, "bounce_class": "22", "raw_reason": FULL})),
+        track(
+            "bounce",
+            "e2",
+            json!({"raw_rcpt_to": SAM, "bounce_class": "22", "raw_reason": FULL})
+        ),
     ]);
     let response = json!({"code": 452, "content": "4.3.1 full"});
     let kumomta = json!([
@@ -369,7 +529,11 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
             taken(send(proven).await).await
         };
         // Postmark tells one event a request.
-        let bodies = if service == Service::Postmark { body.as_array().unwrap().clone() } else { vec![body] };
+        let bodies = if service == Service::Postmark {
+            body.as_array().unwrap().clone()
+        } else {
+            vec![body]
+        };
         let mut answers = Vec::new();
         for body in &bodies {
             answers.extend(words(&post(body).await).into_iter().map(str::to_owned));
@@ -383,11 +547,22 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
         for body in &bodies {
             let wire = post(body).await;
             let expected = if bodies.len() == 1 { 2 } else { 1 };
-            assert_eq!((words(&wire).len(), &wire["replayed"]), (0, &json!(expected)), "{path}: {wire}");
+            assert_eq!(
+                (words(&wire).len(), &wire["replayed"]),
+                (0, &json!(expected)),
+                "{path}: {wire}"
+            );
         }
         assert_eq!(world.events().await, events, "{path}");
-        assert_eq!(world.standing(JO).await, Standing::Active, "{path}: an operator took it back");
-        assert!(world.job_if_any(SAM).await.is_none(), "{path}: and no job starts anew");
+        assert_eq!(
+            world.standing(JO).await,
+            Standing::Active,
+            "{path}: an operator took it back"
+        );
+        assert!(
+            world.job_if_any(SAM).await.is_none(),
+            "{path}: and no job starts anew"
+        );
     }
 }
 
@@ -395,13 +570,21 @@ async fn what_is_proven_by_password_or_token_and_comes_again_changes_nothing() {
 async fn an_unknown_event_is_202_and_counted_and_nobody_waits_for_what_no_one_reads() {
     let world = World::new().await;
     let http = serve(&world, Service::Postmark, login()).await;
-    let post =
-        |body: &'static str| send(http.post("/v1/hooks/postmark").basic_auth("service", Some("geheim")).body(body));
+    let post = |body: &'static str| {
+        send(
+            http.post("/v1/hooks/postmark")
+                .basic_auth("service", Some("geheim"))
+                .body(body),
+        )
+    };
     for n in 1..=3 {
         let response = post(r#"{"RecordType": "Teleport"}"#).await;
         assert_eq!(response.status(), 202);
         assert_eq!(json(response).await["unknown"], json!({"Teleport": 1}));
-        assert_eq!(http.get_json("/v1/hooks").await["postmark"]["unknown"], json!({"Teleport": n}));
+        assert_eq!(
+            http.get_json("/v1/hooks").await["postmark"]["unknown"],
+            json!({"Teleport": n})
+        );
     }
     problem(post("no json").await, 400).await;
     assert_eq!(world.events().await, []);
@@ -412,9 +595,16 @@ async fn a_hook_that_is_not_configured_says_which_key_to_set() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
     for service in Service::ALL {
-        let response = send(http.post(&format!("/v1/hooks/{}", service.as_str())).body("{}")).await;
+        let response = send(
+            http.post(&format!("/v1/hooks/{}", service.as_str()))
+                .body("{}"),
+        )
+        .await;
         let why = problem(response, 404).await;
-        assert!(why["detail"].as_str().unwrap().contains(service.key()), "{why}");
+        assert!(
+            why["detail"].as_str().unwrap().contains(service.key()),
+            "{why}"
+        );
     }
     let why = problem(send(http.post("/v1/hooks/mailjet").body("{}")).await, 404).await;
     assert!(why["detail"].as_str().unwrap().contains("kumomta"), "{why}");
@@ -426,8 +616,17 @@ async fn what_a_service_defers_again_joins_nothing_twice_and_waits_for_no_other_
     let http = serve(&world, Service::Mailgun, secret(KEY)).await;
     world.take_in(bounce(JO, "<m1@example.org>", FULL)).await;
     for (token, wanted) in [("t1", "duplicate"), ("t2", "duplicate")] {
-        let request = http.post("/v1/hooks/mailgun").json(&mailgun(KEY, world.now(), token, &deferred(world.now())));
-        assert_eq!(words(&taken(send(request).await).await), [wanted], "the platform has told it already");
+        let request = http.post("/v1/hooks/mailgun").json(&mailgun(
+            KEY,
+            world.now(),
+            token,
+            &deferred(world.now()),
+        ));
+        assert_eq!(
+            words(&taken(send(request).await).await),
+            [wanted],
+            "the platform has told it already"
+        );
     }
     assert_eq!(world.waiting(JO).await.len(), 1);
 }

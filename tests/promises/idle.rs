@@ -1,5 +1,5 @@
-//! An idle worker sleeps until the instant that a shard named. What becomes due before that it finds within `poll_max`. This
-//! is about real time, so it is measured by the servers' clock.
+//! An idle worker sleeps until the instant that a shard named. What becomes due before that it
+//! finds within `poll_max`. This is about real time, so it is measured by the servers' clock.
 
 use std::time::Duration;
 
@@ -23,15 +23,22 @@ const JOBS: usize = 5;
 async fn what_becomes_due_before_the_instant_that_was_named_is_found_within_poll_max() {
     let poll_max = Config::embedded().worker.poll_max;
     assert_eq!(poll_max, 250 * MS, "the default");
-    let world = World::with(Settings { start: SystemClock.now(), ..Settings::default() }).await;
+    let world = World::with(Settings {
+        start: SystemClock.now(),
+        ..Settings::default()
+    })
+    .await;
     world.mail.says(OK);
     for n in 0..JOBS {
-        world.take_in(bounce(&format!("late@host{n}.example"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("late@host{n}.example"), "m1", FULL))
+            .await;
     }
     let store = world.store_by_real_time().await;
     let worker = world.start_worker_on(&store, |settings| settings.poll_max = poll_max);
     for n in 0..JOBS {
-        // The worker has just been where the one before was: it is about to wait for as long as it ever does.
+        // The worker has just been where the one before was: it is about to wait for as long as it
+        // ever does.
         due_now(&world, &format!("early@host{n}.example")).await;
         let late = delivered_after(&world, n).await;
         assert!(late <= poll_max + NOISE, "job {n} was found after {late:?}");
@@ -42,14 +49,29 @@ async fn what_becomes_due_before_the_instant_that_was_named_is_found_within_poll
 #[tokio::test]
 async fn a_worker_wakes_at_the_instant_that_was_named_and_not_before() {
     let held_for = Duration::from_secs(1);
-    let world = World::with(Settings { start: SystemClock.now(), ..Settings::default() }).await;
+    let world = World::with(Settings {
+        start: SystemClock.now(),
+        ..Settings::default()
+    })
+    .await;
     world.mail.says(OK);
     let due = due_now(&world, "jo@example.com").await;
-    world.store.hold(&Destination::named("example.com"), Some(due.plus(held_for)), "not yet").await.unwrap();
+    world
+        .store
+        .hold(
+            &Destination::named("example.com"),
+            Some(due.plus(held_for)),
+            "not yet",
+        )
+        .await
+        .unwrap();
     let store = world.store_by_real_time().await;
     let worker = world.start_worker_on(&store, |settings| settings.poll_max = DAY);
     let late = delivered_after(&world, 0).await;
-    assert!((held_for..held_for + NOISE).contains(&late), "it was found after {late:?}");
+    assert!(
+        (held_for..held_for + NOISE).contains(&late),
+        "it was found after {late:?}"
+    );
     worker.stopped().await;
 }
 
@@ -58,15 +80,28 @@ async fn due_now(world: &World, address: &str) -> Timestamp {
     let now = SystemClock.now();
     world.clock.set(now);
     let mut posted = bounce(address, "m1", FULL);
-    posted["occurred_at"] = Timestamp::from_ms(now.ms() - (2 * DAY).as_millis() as i64).to_string().into();
+    posted["occurred_at"] = Timestamp::from_ms(now.ms() - (2 * DAY).as_millis() as i64)
+        .to_string()
+        .into();
     assert_eq!(world.take_in(posted).await, Answer::Scheduled { due: now });
     now
 }
 
 /// By how much the delivery of this number was claimed after it was due.
 async fn delivered_after(world: &World, number: usize) -> Duration {
-    let delivered =
-        eventually("the delivery", async || world.events_of(EventKind::MessageDelivered).await.into_iter().nth(number))
-            .await;
-    Duration::from_millis(delivered.late_ms.unwrap().try_into().expect("never before it is due"))
+    let delivered = eventually("the delivery", async || {
+        world
+            .events_of(EventKind::MessageDelivered)
+            .await
+            .into_iter()
+            .nth(number)
+    })
+    .await;
+    Duration::from_millis(
+        delivered
+            .late_ms
+            .unwrap()
+            .try_into()
+            .expect("never before it is due"),
+    )
 }

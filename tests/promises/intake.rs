@@ -1,5 +1,5 @@
-//! Every bounce that is posted gets its own answer, in the form and order in which it came. What is wrong with one
-//! affects no other.
+//! Every bounce that is posted gets its own answer, in the form and order in which it came. What is
+//! wrong with one affects no other.
 
 use config::Config;
 use harness::bounce::{FULL, TOO_BIG, UNKNOWN, bounce};
@@ -40,9 +40,19 @@ async fn each_item_of_an_array_is_answered_in_its_place() {
     let answers = json(response).await;
     assert_eq!(
         words(answers.as_array().unwrap()),
-        ["scheduled", "joined", "refused", "duplicate", "retired", "dropped"]
+        [
+            "scheduled",
+            "joined",
+            "refused",
+            "duplicate",
+            "retired",
+            "dropped"
+        ]
     );
-    assert_eq!((&answers[2]["field"], &answers[2]["value"]), (&json!("recipient"), &json!("jo@@example.com")));
+    assert_eq!(
+        (&answers[2]["field"], &answers[2]["value"]),
+        (&json!("recipient"), &json!("jo@@example.com"))
+    );
     assert_eq!(answers[4]["standing"], "inactive");
 }
 
@@ -61,7 +71,10 @@ async fn each_line_is_answered_by_a_line_and_a_wrong_one_affects_no_other() {
         r#"{"recipient":7,"reply":"452 full"}"#.to_owned(),
         r#"{"recipent":"jo@example.com","reply":"452 full"}"#.to_owned(),
         r#"["jo@example.com"]"#.to_owned(),
-        format!("{{\"recipient\":\"jo@example.com\",\"reply\":\"{}\"}}", "x".repeat(512)),
+        format!(
+            "{{\"recipient\":\"jo@example.com\",\"reply\":\"{}\"}}",
+            "x".repeat(512)
+        ),
         r#"{"recipient":"jo@example.com","reply":"452 full","status":"4.3"}"#.to_owned(),
         "\u{0}\u{1}".to_owned(),
         good(3),
@@ -80,12 +93,31 @@ async fn each_line_is_answered_by_a_line_and_a_wrong_one_affects_no_other() {
         .filter(|one| one["answer"] == "refused")
         .map(|one| one["field"].as_str().unwrap_or(""))
         .collect();
-    assert_eq!(blamed, ["", "recipient", "recipient", "recipent", "", "", "status", ""]);
-    assert!(answers.iter().all(|one| one["answer"] != "refused" || one["reason"].is_string()));
+    assert_eq!(
+        blamed,
+        [
+            "",
+            "recipient",
+            "recipient",
+            "recipent",
+            "",
+            "",
+            "status",
+            ""
+        ]
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|one| one["answer"] != "refused" || one["reason"].is_string())
+    );
     for n in 1..=3 {
         assert_eq!(world.waiting(&format!("user{n}@example.com")).await, ["m1"]);
     }
-    assert!(world.job_if_any(JO).await.is_none(), "no wrong line started anything");
+    assert!(
+        world.job_if_any(JO).await.is_none(),
+        "no wrong line started anything"
+    );
 }
 
 #[tokio::test]
@@ -95,11 +127,20 @@ async fn lines_of_one_request_see_each_other_across_batches() {
     config.scheduler.batch = 3;
     config.scheduler.answers_in_memory = 1 << 10;
     let http = Http::serve_with(&world, &config).await;
-    let lines: Vec<String> = (0..50).map(|n| bounce(JO, &format!("m{}", n % 10), FULL).to_string()).collect();
+    let lines: Vec<String> = (0..50)
+        .map(|n| bounce(JO, &format!("m{}", n % 10), FULL).to_string())
+        .collect();
     let answers = json_lines(http.post_lines(lines.join("\r\n") + "\r\n\r\n").await).await;
     assert_eq!(answers.len(), 50);
-    assert_eq!(words(&answers)[..10], [["scheduled"].as_slice(), &["joined"; 9]].concat());
-    assert!(words(&answers)[10..].iter().all(|word| *word == "duplicate"));
+    assert_eq!(
+        words(&answers)[..10],
+        [["scheduled"].as_slice(), &["joined"; 9]].concat()
+    );
+    assert!(
+        words(&answers)[10..]
+            .iter()
+            .all(|word| *word == "duplicate")
+    );
 }
 
 #[tokio::test]
@@ -108,17 +149,27 @@ async fn a_request_of_which_nothing_can_be_read_is_a_400() {
     let http = Http::serve(&world).await;
     let response = http.post_lines("no\njson\n").await;
     assert_eq!(response.status(), 400);
-    assert_eq!(words(&json_lines(response).await), ["refused", "refused"], "each line still learns why");
+    assert_eq!(
+        words(&json_lines(response).await),
+        ["refused", "refused"],
+        "each line still learns why"
+    );
     let one = problem(http.post_json(&bounce("nobody", "m1", FULL)).await, 400).await;
     assert_eq!(
         (&one["answer"], &one["field"], &one["value"]),
         (&json!("refused"), &json!("recipient"), &json!("nobody"))
     );
     assert_eq!(one["detail"], one["reason"]);
-    for empty in [http.post_json(&json!([])).await, http.post_lines("\n \n").await] {
+    for empty in [
+        http.post_json(&json!([])).await,
+        http.post_lines("\n \n").await,
+    ] {
         problem(empty, 400).await;
     }
-    let request = http.post("/v1/bounces").header("content-type", "application/json").body("{");
+    let request = http
+        .post("/v1/bounces")
+        .header("content-type", "application/json")
+        .body("{");
     problem(request.send().await.unwrap(), 400).await;
 }
 
@@ -129,15 +180,33 @@ async fn what_nobody_can_read_is_a_problem_that_says_what_is_allowed() {
     config.scheduler.body_max = 1 << 10;
     let http = Http::serve_with(&world, &config).await;
 
-    let too_large = problem(http.post_json(&bounce(JO, "m1", &"x".repeat(1 << 10))).await, 413).await;
-    assert!(too_large["detail"].as_str().unwrap().contains("1024"), "{too_large}");
-    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+    let too_large = problem(
+        http.post_json(&bounce(JO, "m1", &"x".repeat(1 << 10)))
+            .await,
+        413,
+    )
+    .await;
+    assert!(
+        too_large["detail"].as_str().unwrap().contains("1024"),
+        "{too_large}"
+    );
+    for content_type in [
+        None,
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+    ] {
         let mut request = http.post("/v1/bounces").body("{}");
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type);
         }
         let unsupported = problem(request.send().await.unwrap(), 415).await;
-        assert!(unsupported["detail"].as_str().unwrap().contains("application/json"), "{unsupported}");
+        assert!(
+            unsupported["detail"]
+                .as_str()
+                .unwrap()
+                .contains("application/json"),
+            "{unsupported}"
+        );
     }
     problem(http.get("/v1/nothing").send().await.unwrap(), 404).await;
     problem(http.get("/v1/bounces").send().await.unwrap(), 405).await;
@@ -145,5 +214,8 @@ async fn what_nobody_can_read_is_a_problem_that_says_what_is_allowed() {
 
 /// The word that each answer starts with.
 fn words(answers: &[Value]) -> Vec<&str> {
-    answers.iter().map(|answer| answer["answer"].as_str().unwrap_or("none")).collect()
+    answers
+        .iter()
+        .map(|answer| answer["answer"].as_str().unwrap_or("none"))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! All messages for an address wait in its one job. Joining it changes neither when nor how often it is tried.
+//! All messages for an address wait in its one job. Joining it changes neither when nor how often
+//! it is tried.
 
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -13,7 +14,12 @@ const JO: &str = "jo@example.com";
 async fn a_message_that_is_dropped_as_it_comes_in_is_told_once_however_often_it_comes() {
     let world = World::new().await;
     let big = |message| bounce(JO, message, TOO_BIG);
-    let posted = [big("m1"), big("m2"), big("m1"), bounce("sam@example.com", "m1", TOO_BIG)];
+    let posted = [
+        big("m1"),
+        big("m2"),
+        big("m1"),
+        bounce("sam@example.com", "m1", TOO_BIG),
+    ];
     world.take_in_all(posted.into_iter()).await;
     assert_eq!(world.final_events().await.len(), 3, "in one batch");
     for _ in 0..2 {
@@ -23,7 +29,13 @@ async fn a_message_that_is_dropped_as_it_comes_in_is_told_once_however_often_it_
     assert_eq!(world.final_events().await.len(), 3, "and on the next day");
     assert_eq!(world.take_in(big("m1")).await, Answer::Dropped);
     assert_eq!(world.final_events().await.len(), 4, "but not for ever");
-    assert!(matches!(world.take_in(bounce(JO, "m2", FULL)).await, Answer::Scheduled { .. }), "a dropped one can wait");
+    assert!(
+        matches!(
+            world.take_in(bounce(JO, "m2", FULL)).await,
+            Answer::Scheduled { .. }
+        ),
+        "a dropped one can wait"
+    );
 }
 
 #[tokio::test]
@@ -59,7 +71,11 @@ async fn what_joined_during_an_attempt_goes_on_at_once_where_mail_got_through() 
     let job = world.job(JO).await;
     assert_eq!(job.due, Some(world.now()));
     assert_eq!(job.job.head.attempt, 0, "it has all attempts before it");
-    assert_eq!(world.events_of(EventKind::JobClosed).await, [], "it has not ended yet");
+    assert_eq!(
+        world.events_of(EventKind::JobClosed).await,
+        [],
+        "it has not ended yet"
+    );
 
     assert_eq!(world.work().await, 1);
     assert_eq!(world.mail.messages(), ["m1", "joined"]);
@@ -73,7 +89,10 @@ async fn what_joined_during_an_attempt_gets_its_own_final_event_where_the_addres
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     assert!(world.job_if_any(JO).await.is_none());
     assert_eq!(world.standing(JO).await, Standing::Inactive);
-    assert_eq!(dropped(&world).await, [("m1", "retired"), ("joined", "retired")].map(owned));
+    assert_eq!(
+        dropped(&world).await,
+        [("m1", "retired"), ("joined", "retired")].map(owned)
+    );
 }
 
 #[tokio::test]
@@ -91,43 +110,82 @@ async fn what_joined_stays_where_the_job_is_given_back_untried() {
 async fn a_message_is_taken_in_once_while_its_job_waits_and_while_it_is_leased() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    assert_eq!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Duplicate);
+    assert_eq!(
+        world.take_in(bounce(JO, "m1", FULL)).await,
+        Answer::Duplicate
+    );
     let leased = world.claim_one().await;
-    assert_eq!(world.take_in(bounce(JO, "m1", FULL)).await, Answer::Duplicate);
-    assert_eq!(world.take_in(bounce(JO, "m2", FULL)).await, Answer::Joined { due: None });
-    assert_eq!(world.take_in(bounce(JO, "m2", FULL)).await, Answer::Duplicate);
+    assert_eq!(
+        world.take_in(bounce(JO, "m1", FULL)).await,
+        Answer::Duplicate
+    );
+    assert_eq!(
+        world.take_in(bounce(JO, "m2", FULL)).await,
+        Answer::Joined { due: None }
+    );
+    assert_eq!(
+        world.take_in(bounce(JO, "m2", FULL)).await,
+        Answer::Duplicate
+    );
     assert_eq!(leased.job.messages.len(), 1);
     assert_eq!(world.waiting(JO).await, ["m1", "m2"]);
 }
 
 #[tokio::test]
 async fn beyond_max_messages_the_newest_replaces_the_oldest_with_an_event() {
-    let world = World::with(Settings { max_messages: 3, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        max_messages: 3,
+        ..Settings::default()
+    })
+    .await;
     for message in ["m1", "m2", "m3", "m4", "m5"] {
         world.take_in(bounce(JO, message, FULL)).await;
     }
     assert_eq!(world.waiting(JO).await, ["m3", "m4", "m5"]);
-    assert_eq!(dropped(&world).await, [("m1", "replaced"), ("m2", "replaced")].map(owned));
+    assert_eq!(
+        dropped(&world).await,
+        [("m1", "replaced"), ("m2", "replaced")].map(owned)
+    );
 }
 
 #[tokio::test]
 async fn the_bound_never_takes_a_message_from_under_an_attempt() {
-    let world = World::with(Settings { max_messages: 2, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        max_messages: 2,
+        ..Settings::default()
+    })
+    .await;
     world.take_in(bounce(JO, "m1", FULL)).await;
-    world.take_in_and_wait(bounce("other@example.com", "m1", FULL)).await;
-    world.clock.set(world.job(JO).await.due.unwrap().max(world.now()));
+    world
+        .take_in_and_wait(bounce("other@example.com", "m1", FULL))
+        .await;
+    world
+        .clock
+        .set(world.job(JO).await.due.unwrap().max(world.now()));
     world.take_in(bounce(JO, "m2", FULL)).await;
-    let leased = world.claim().await.into_iter().find(|leased| leased.job.id.recipient.as_str() == JO).unwrap();
+    let leased = world
+        .claim()
+        .await
+        .into_iter()
+        .find(|leased| leased.job.id.recipient.as_str() == JO)
+        .unwrap();
     for message in ["j1", "j2", "j3", "j4"] {
         world.take_in(bounce(JO, message, FULL)).await;
     }
-    assert_eq!(world.waiting(JO).await, ["m1", "m2", "j3", "j4"], "what the worker has is untouched");
+    assert_eq!(
+        world.waiting(JO).await,
+        ["m1", "m2", "j3", "j4"],
+        "what the worker has is untouched"
+    );
 
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
     assert_eq!(world.mail.messages(), ["m1", "m2"]);
     assert_eq!(world.waiting(JO).await, ["j3", "j4"]);
-    assert_eq!(dropped(&world).await, [("j1", "replaced"), ("j2", "replaced")].map(owned));
+    assert_eq!(
+        dropped(&world).await,
+        [("j1", "replaced"), ("j2", "replaced")].map(owned)
+    );
 }
 
 #[tokio::test]
@@ -136,14 +194,22 @@ async fn a_permanent_status_retires_an_address_at_once_with_one_final_event_per_
     world.take_in(bounce(JO, "m1", FULL)).await;
     let due = world.job(JO).await.due.unwrap();
     world.take_in(bounce(JO, "m2", FULL)).await;
-    let Answer::Retired(record) = world.take_in(bounce(JO, "m3", UNKNOWN)).await else { panic!("5.1.1 is permanent") };
+    let Answer::Retired(record) = world.take_in(bounce(JO, "m3", UNKNOWN)).await else {
+        panic!("5.1.1 is permanent")
+    };
     assert_eq!(record.standing, Standing::Inactive);
     assert!(world.job_if_any(JO).await.is_none());
-    assert_eq!(dropped(&world).await, [("m1", "retired"), ("m2", "retired"), ("m3", "retired")].map(owned));
+    assert_eq!(
+        dropped(&world).await,
+        [("m1", "retired"), ("m2", "retired"), ("m3", "retired")].map(owned)
+    );
 
     // The platform tells it twice, and something soft besides: the story is over.
     for (message, reply) in [("m3", UNKNOWN), ("m4", FULL)] {
-        assert_eq!(world.take_in(bounce(JO, message, reply)).await, Answer::Retired(record.clone()));
+        assert_eq!(
+            world.take_in(bounce(JO, message, reply)).await,
+            Answer::Retired(record.clone())
+        );
     }
     assert_eq!(dropped(&world).await.len(), 3);
     assert_eq!(world.events_of(EventKind::AddressRetired).await.len(), 1);
@@ -174,22 +240,32 @@ async fn a_permanent_status_during_an_attempt_makes_its_settle_void() {
     assert_eq!(world.events().await, events);
     assert!(world.job_if_any(JO).await.is_none());
     assert_eq!(world.standing(JO).await, Standing::Inactive);
-    assert_eq!(dropped(&world).await, [("m1", "retired"), ("m2", "retired")].map(owned));
+    assert_eq!(
+        dropped(&world).await,
+        [("m1", "retired"), ("m2", "retired")].map(owned)
+    );
 }
 
-/// A job whose first attempt is answered with `reply`, while another message joins it; not settled yet.
+/// A job whose first attempt is answered with `reply`, while another message joins it; not settled
+/// yet.
 async fn attempt_while_another_joins(world: &World, reply: &str) -> Settlement {
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.mail.says(reply);
     let settlement = world.attempt(world.claim_one().await).await;
-    assert_eq!(world.take_in(bounce(JO, "joined", FULL)).await, Answer::Joined { due: None });
+    assert_eq!(
+        world.take_in(bounce(JO, "joined", FULL)).await,
+        Answer::Joined { due: None }
+    );
     settlement
 }
 
 /// The messages that were given up so far, and why, in order.
 async fn dropped(world: &World) -> Vec<(String, String)> {
     let events = world.events_of(EventKind::MessageDropped).await;
-    events.into_iter().map(|event| (event.message.unwrap(), event.reason.unwrap())).collect()
+    events
+        .into_iter()
+        .map(|event| (event.message.unwrap(), event.reason.unwrap()))
+        .collect()
 }
 
 fn owned((message, reason): (&str, &str)) -> (String, String) {

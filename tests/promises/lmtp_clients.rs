@@ -21,9 +21,12 @@ async fn with_lmtp(world: &World, keys: &str) -> (Http, SocketAddr) {
 /// A client that may send the content of a message.
 async fn at_data(address: SocketAddr) -> LmtpClient {
     let mut client = LmtpClient::connect(address).await;
-    for (line, code) in
-        [("LHLO client.example", "250"), ("MAIL FROM:<>", "250"), ("RCPT TO:<a@example.org>", "250"), ("DATA", "354")]
-    {
+    for (line, code) in [
+        ("LHLO client.example", "250"),
+        ("MAIL FROM:<>", "250"),
+        ("RCPT TO:<a@example.org>", "250"),
+        ("DATA", "354"),
+    ] {
         assert!(client.say(line).await.starts_with(code), "{line}");
     }
     client
@@ -40,7 +43,10 @@ async fn a_message_whose_first_line_is_a_dot_is_answered() {
             content => client.say(&format!("{content}\r\n.")).await,
         };
         assert!(reply.starts_with(code), "{content}: {reply}");
-        assert!(client.say("NOOP").await.starts_with("250 "), "the conversation goes on");
+        assert!(
+            client.say("NOOP").await.starts_with("250 "),
+            "the conversation goes on"
+        );
     }
 }
 
@@ -68,7 +74,13 @@ async fn a_client_that_speaks_another_protocol_is_left_at_once() {
 async fn commands_without_a_message_are_bounded() {
     let world = World::new().await;
     let (_http, address) = with_lmtp(&world, "recipients_max = 1\n").await;
-    for line in ["NOOP", "RSET", "LHLO client.example", "VRFY jo", "MAIL FROM:<> SIZE=999999999"] {
+    for line in [
+        "NOOP",
+        "RSET",
+        "LHLO client.example",
+        "VRFY jo",
+        "MAIL FROM:<> SIZE=999999999",
+    ] {
         let mut client = LmtpClient::connect(address).await;
         client.say("LHLO client.example").await;
         let mut said = 0;
@@ -87,12 +99,20 @@ async fn an_idle_client_leaves_for_another_and_one_with_a_message_does_not() {
     let mut idle = LmtpClient::connect(address).await;
     let mut sending = at_data(address).await;
     let mut third = LmtpClient::connect(address).await;
-    assert!(idle.hear().await.starts_with("421 4.3.2 "), "it was idle for longest");
+    assert!(
+        idle.hear().await.starts_with("421 4.3.2 "),
+        "it was idle for longest"
+    );
     for line in ["LHLO client.example", "MAIL FROM:<>"] {
         assert!(third.say(line).await.starts_with("250"), "{line}");
     }
     let (mut fourth, mut refused) = (TcpStream::connect(address).await.unwrap(), String::new());
-    in_time("a refusal", fourth.read_to_string(&mut refused)).await.unwrap();
-    assert!(refused.starts_with("421 4.3.2 "), "{refused}: both have a message");
+    in_time("a refusal", fourth.read_to_string(&mut refused))
+        .await
+        .unwrap();
+    assert!(
+        refused.starts_with("421 4.3.2 "),
+        "{refused}: both have a message"
+    );
     assert!(sending.say("Subject: x\r\n\r\n.").await.starts_with("250 "));
 }

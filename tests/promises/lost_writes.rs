@@ -1,5 +1,6 @@
-//! Redis may lose its last writes while processes that know of them live on: after a crash, if it keeps snapshots alone,
-//! or in a failover. What they still hold from the lost history changes nothing in the new one.
+//! Redis may lose its last writes while processes that know of them live on: after a crash, if it
+//! keeps snapshots alone, or in a failover. What they still hold from the lost history changes
+//! nothing in the new one.
 
 use std::time::Duration;
 
@@ -28,7 +29,11 @@ const KEPT: &str = "kept@example.com";
 const LOST: &str = "lost@example.com";
 
 async fn world_on(redis: &Forgetful) -> World {
-    World::on(connections(&format!("url = \"{}\"\n", redis.url())), Settings::default()).await
+    World::on(
+        connections(&format!("url = \"{}\"\n", redis.url())),
+        Settings::default(),
+    )
+    .await
 }
 
 async fn forget(redis: &Forgetful, world: &World) {
@@ -51,7 +56,8 @@ async fn claim_first(world: &World, address: &str) -> LeasedJob {
     leased
 }
 
-/// Leases a job in a history that is lost then. What is left is one job of the same destination, which is due.
+/// Leases a job in a history that is lost then. What is left is one job of the same destination,
+/// which is due.
 async fn lease_of_a_lost_history(redis: &Forgetful, world: &World) -> LeasedJob {
     take_in(world, KEPT, Duration::ZERO).await;
     redis.remember();
@@ -68,10 +74,14 @@ async fn a_lease_of_a_lost_history_changes_nothing_although_its_serial_is_given_
         let redis = Forgetful::start(&program).await;
         let mut world = world_on(&redis).await;
         let lost = lease_of_a_lost_history(&redis, &world).await;
-        // Another process claims next, by a clock that stands: nothing but the nonce tells the leases apart.
+        // Another process claims next, by a clock that stands: nothing but the nonce tells the
+        // leases apart.
         world.restart().await;
         let kept = claim_first(&world, KEPT).await;
-        assert_eq!((kept.lease.token.serial, kept.lease.number), (lost.lease.token.serial, lost.lease.number));
+        assert_eq!(
+            (kept.lease.token.serial, kept.lease.number),
+            (lost.lease.token.serial, lost.lease.number)
+        );
         assert_ne!(kept.lease.token, lost.lease.token);
 
         assert_eq!(world.extend(&lost.lease).await, Extended::Lapsed);
@@ -80,7 +90,10 @@ async fn a_lease_of_a_lost_history_changes_nothing_although_its_serial_is_given_
         world.mail.says(OK);
         let late = world.attempt(lost).await;
         assert_eq!(world.settle(&late).await, Settled::Stale);
-        assert!(world.job(KEPT).await.leased_until.is_some(), "the lease of the new history is as it was");
+        assert!(
+            world.job(KEPT).await.leased_until.is_some(),
+            "the lease of the new history is as it was"
+        );
         assert_eq!(world.pace(HOST).await.in_flight, 1);
 
         let settlement = world.attempt(kept).await;
@@ -99,19 +112,25 @@ async fn leases_of_a_lost_history_count_as_older_than_all_that_come_after() {
             let lost = lease_of_a_lost_history(&redis, &world).await;
             match clock {
                 "goes on" => world.clock.advance(MS),
-                "is put back" => world.clock.set(domain::clock::Timestamp::from_ms(world.now().ms() - 1_000)),
+                "is put back" => world
+                    .clock
+                    .set(domain::clock::Timestamp::from_ms(world.now().ms() - 1_000)),
                 _ => {}
             }
             if another {
                 world.restart().await;
             }
             let kept = claim_first(&world, KEPT).await;
-            assert!(kept.lease.token.serial > lost.lease.token.serial, "another: {another}, the clock {clock}");
+            assert!(
+                kept.lease.token.serial > lost.lease.token.serial,
+                "another: {another}, the clock {clock}"
+            );
         }
     }
 }
 
-/// What all shards show together, and what the repairs of them found; none if another process did them.
+/// What all shards show together, and what the repairs of them found; none if another process did
+/// them.
 async fn put_right(world: &World) -> (bool, bool, Vec<Option<Repaired>>) {
     let (mut is_another, mut is_proof, mut repaired) = (false, false, Vec::new());
     for mut incident in world.store.notice_losses().await {
@@ -134,7 +153,10 @@ async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
             world.restart().await;
             world.take_in_and_wait(bounce(KEPT, "m1", FULL)).await;
             for store in [&world.store, &other] {
-                assert!(store.notice_losses().await.is_empty(), "the first look remembers where it is");
+                assert!(
+                    store.notice_losses().await.is_empty(),
+                    "the first look remembers where it is"
+                );
             }
             redis.remember();
             if matches!(lost, "bounce" | "both") {
@@ -147,7 +169,11 @@ async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
 
             let shards = usize::from(world.store.shards());
             let (is_another, is_proof, repaired) = put_right(&world).await;
-            assert_eq!((is_another, is_proof), (true, matches!(lost, "claim" | "both")), "{lost}");
+            assert_eq!(
+                (is_another, is_proof),
+                (true, matches!(lost, "claim" | "both")),
+                "{lost}"
+            );
             assert_eq!(
                 repaired,
                 vec![Some(Repaired::default()); shards],
@@ -161,7 +187,10 @@ async fn a_loss_is_noticed_counted_once_and_put_right_at_once() {
             }
             let told = world.events_of(EventKind::WritesLost).await;
             assert_eq!(told.len(), usize::from(lost != "nothing"), "{lost}");
-            assert!(world.store.notice_losses().await.is_empty(), "once is enough");
+            assert!(
+                world.store.notice_losses().await.is_empty(),
+                "once is enough"
+            );
             assert_eq!(claim_first(&world, KEPT).await.job.head.attempt, 0);
         }
     }
@@ -209,7 +238,11 @@ async fn claims_during_a_look_are_no_loss() {
     };
     let looks = async {
         for _ in 0..LOOKS {
-            let look = world.store.look(shard(&world)).await.expect("Redis answers");
+            let look = world
+                .store
+                .look(shard(&world))
+                .await
+                .expect("Redis answers");
             assert!(!look.is_proof(), "{look:?}");
         }
     };
@@ -230,7 +263,11 @@ async fn jobs_in_no_set_at_all_are_due_again_as_soon_as_a_loss_is_noticed() {
     redis.remember();
     forget(&redis, &world).await;
     let (_, _, repaired) = put_right(&world).await;
-    let jobs: u64 = repaired.iter().flatten().flat_map(|repaired| repaired.recovered.values()).sum();
+    let jobs: u64 = repaired
+        .iter()
+        .flatten()
+        .flat_map(|repaired| repaired.recovered.values())
+        .sum();
     assert_eq!(jobs, 1);
     claim_first(&world, KEPT).await;
 }

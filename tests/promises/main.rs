@@ -1,6 +1,9 @@
 //! Redeliver's promises, a module each. What a test's name says is what must hold.
 
-#![allow(clippy::unwrap_used, reason = "all of this is tests, the functions that they share too")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this is tests, the functions that they share too"
+)]
 
 mod access;
 mod addresses;

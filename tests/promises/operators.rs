@@ -1,5 +1,5 @@
-//! An operator can look at a destination, hold it, let it go and limit it, and put jobs back from quarantine: over HTTP, and
-//! by commands.
+//! An operator can look at a destination, hold it, let it go and limit it, and put jobs back from
+//! quarantine: over HTTP, and by commands.
 
 use domain::event::EventKind;
 use domain::pace::{DestinationRule, PaceLimits};
@@ -24,7 +24,10 @@ async fn a_destination_that_nobody_has_touched_tells_what_all_begin_with() {
         "breaker": {"state": "closed"}, "hold": null, "delivered": null,
     });
     assert_eq!(http.get_json("/v1/destinations/one.example").await, wanted);
-    assert_eq!(http.get_json("/v1/destinations/One.Example").await["destination"], THERE);
+    assert_eq!(
+        http.get_json("/v1/destinations/One.Example").await["destination"],
+        THERE
+    );
 }
 
 #[tokio::test]
@@ -34,7 +37,10 @@ async fn a_destination_tells_what_waits_and_what_is_under_way() {
     world.with_due(THERE, 30).await;
     assert_eq!(world.claim_near(THERE, 5).await.jobs.len(), 5);
     let told = http.get_json("/v1/destinations/one.example").await;
-    assert_eq!((&told["waiting"], &told["in_flight"]), (&json!(25), &json!(5)));
+    assert_eq!(
+        (&told["waiting"], &told["in_flight"]),
+        (&json!(25), &json!(5))
+    );
     let mut due = Vec::new();
     for n in 0..30 {
         due.extend(world.job(&format!("user{n}@{THERE}")).await.due);
@@ -46,17 +52,30 @@ async fn a_destination_tells_what_waits_and_what_is_under_way() {
 async fn somebody_who_names_a_domain_is_answered_for_where_it_is_placed() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let put = http.put("/v1/destinations/GMail.com/hold").json(&json!({"reason": "they asked"}));
+    let put = http
+        .put("/v1/destinations/GMail.com/hold")
+        .json(&json!({"reason": "they asked"}));
     let told = json(put.send().await.unwrap()).await;
-    assert_eq!((&told["asked"], &told["destination"]), (&json!("GMail.com"), &json!("google")));
+    assert_eq!(
+        (&told["asked"], &told["destination"]),
+        (&json!("GMail.com"), &json!("google"))
+    );
     assert!(world.pace("google").await.hold.is_some());
-    assert_eq!(http.get_json("/v1/destinations/google").await["hold"]["reason"], "they asked");
+    assert_eq!(
+        http.get_json("/v1/destinations/google").await["hold"]["reason"],
+        "they asked"
+    );
 
-    // A host without a dot is not the provider of that name, and is found by either spelling once it has jobs.
+    // A host without a dot is not the provider of that name, and is found by either spelling once
+    // it has jobs.
     world.take_in(bounce("jo@relay", "m1", FULL)).await;
     for name in ["relay", "relay."] {
         let told = http.get_json(&format!("/v1/destinations/{name}")).await;
-        assert_eq!((&told["destination"], &told["waiting"]), (&json!("relay."), &json!(1)), "{name}");
+        assert_eq!(
+            (&told["destination"], &told["waiting"]),
+            (&json!("relay."), &json!(1)),
+            "{name}"
+        );
     }
 }
 
@@ -64,11 +83,21 @@ async fn somebody_who_names_a_domain_is_answered_for_where_it_is_placed() {
 async fn a_misspelt_provider_is_not_found_and_nothing_is_held() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let put = http.put("/v1/destinations/gogle/hold").json(&json!({"reason": "they asked"}));
+    let put = http
+        .put("/v1/destinations/gogle/hold")
+        .json(&json!({"reason": "they asked"}));
     let why = problem(put.send().await.unwrap(), 404).await;
-    assert!(why["detail"].as_str().unwrap().contains("gmail.com"), "{why}");
-    let put = http.put("/v1/destinations/a..b/hold").json(&json!({"reason": "they asked"}));
-    assert_eq!(problem(put.send().await.unwrap(), 400).await["field"], "name");
+    assert!(
+        why["detail"].as_str().unwrap().contains("gmail.com"),
+        "{why}"
+    );
+    let put = http
+        .put("/v1/destinations/a..b/hold")
+        .json(&json!({"reason": "they asked"}));
+    assert_eq!(
+        problem(put.send().await.unwrap(), 400).await["field"],
+        "name"
+    );
     assert_eq!(world.events().await, []);
 }
 
@@ -79,17 +108,50 @@ async fn a_hold_stops_claims_and_a_release_lets_them_go_at_once() {
     world.with_due(THERE, 3).await;
     let until = world.now().plus(HOUR);
     let hold = json!({"reason": "maintenance", "until": until});
-    let told = json(http.put("/v1/destinations/one.example/hold").json(&hold).send().await.unwrap()).await;
-    assert_eq!(told["hold"], json!({"reason": "maintenance", "until": until}));
+    let told = json(
+        http.put("/v1/destinations/one.example/hold")
+            .json(&hold)
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        told["hold"],
+        json!({"reason": "maintenance", "until": until})
+    );
     assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0);
 
-    let told = json(http.delete("/v1/destinations/one.example/hold").send().await.unwrap()).await;
+    let told = json(
+        http.delete("/v1/destinations/one.example/hold")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(told["hold"], Value::Null);
     assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 3);
-    problem(http.delete("/v1/destinations/one.example/hold").send().await.unwrap(), 404).await;
-    assert_eq!(world.events_of(EventKind::DestinationReleased).await.len(), 1);
+    problem(
+        http.delete("/v1/destinations/one.example/hold")
+            .send()
+            .await
+            .unwrap(),
+        404,
+    )
+    .await;
+    assert_eq!(
+        world.events_of(EventKind::DestinationReleased).await.len(),
+        1
+    );
 
-    json(http.put("/v1/destinations/one.example/hold").json(&hold).send().await.unwrap()).await;
+    json(
+        http.put("/v1/destinations/one.example/hold")
+            .json(&hold)
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     world.clock.advance(HOUR);
     let told = http.get_json("/v1/destinations/one.example").await;
     assert_eq!(told["hold"], Value::Null, "one that is over is none");
@@ -97,31 +159,74 @@ async fn a_hold_stops_claims_and_a_release_lets_them_go_at_once() {
 
 #[tokio::test]
 async fn an_operators_limits_win_over_the_configuration_until_they_are_taken_back() {
-    let rules =
-        vec![DestinationRule { name: THERE.to_owned(), limits: PaceLimits { rate: 0.0, burst: 3.0, window: 7 } }];
-    let mut world = World::with(Settings { rules, ..Settings::default() }).await;
+    let rules = vec![DestinationRule {
+        name: THERE.to_owned(),
+        limits: PaceLimits {
+            rate: 0.0,
+            burst: 3.0,
+            window: 7,
+        },
+    }];
+    let mut world = World::with(Settings {
+        rules,
+        ..Settings::default()
+    })
+    .await;
     world.with_due(THERE, 40).await;
     let limits = async |world: &World| {
-        let told = Http::serve(world).await.get_json("/v1/destinations/one.example").await;
-        (told["limits"].clone(), told["window"].clone(), told["tokens"].clone())
+        let told = Http::serve(world)
+            .await
+            .get_json("/v1/destinations/one.example")
+            .await;
+        (
+            told["limits"].clone(),
+            told["window"].clone(),
+            told["tokens"].clone(),
+        )
     };
     let configured = json!({"rate": 0.0, "burst": 3.0, "window": 7, "from": "configuration"});
-    assert_eq!(limits(&world).await, (configured.clone(), json!(7), Value::Null));
+    assert_eq!(
+        limits(&world).await,
+        (configured.clone(), json!(7), Value::Null)
+    );
 
     let http = Http::serve(&world).await;
-    let put = http.put("/v1/destinations/one.example/limits").json(&json!({"rate": 0.5, "window": 9}));
+    let put = http
+        .put("/v1/destinations/one.example/limits")
+        .json(&json!({"rate": 0.5, "window": 9}));
     json(put.send().await.unwrap()).await;
     let given = json!({"rate": 0.5, "burst": 3.0, "window": 9, "from": "override"});
     world.restart().await;
-    assert_eq!(limits(&world).await, (given, json!(9), json!(3.0)), "it survives a restart");
+    assert_eq!(
+        limits(&world).await,
+        (given, json!(9), json!(3.0)),
+        "it survives a restart"
+    );
     assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 3);
     world.clock.advance(LEASE / 60);
     assert_eq!(limits(&world).await.2, json!(0.5), "a second later");
 
-    json(http.delete("/v1/destinations/one.example/limits").send().await.unwrap()).await;
+    json(
+        http.delete("/v1/destinations/one.example/limits")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
     assert_eq!(limits(&world).await, (configured, json!(7), Value::Null));
-    assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 4, "seven at once, of which three are under way");
-    problem(http.delete("/v1/destinations/one.example/limits").send().await.unwrap(), 404).await;
+    assert_eq!(
+        world.claim_near(THERE, 9).await.jobs.len(),
+        4,
+        "seven at once, of which three are under way"
+    );
+    problem(
+        http.delete("/v1/destinations/one.example/limits")
+            .send()
+            .await
+            .unwrap(),
+        404,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -137,9 +242,17 @@ async fn what_an_operator_gets_wrong_is_refused_with_what_is_allowed_and_changes
         ("hold", json!({"reason": "two\nlines"}), Some("reason")),
         ("hold", json!({"reason": long}), Some("reason")),
         ("hold", json!({"reason": 3}), Some("reason")),
-        ("hold", json!({"reason": "r", "until": "tomorrow"}), Some("until")),
+        (
+            "hold",
+            json!({"reason": "r", "until": "tomorrow"}),
+            Some("until"),
+        ),
         ("hold", json!({"reason": "r", "until": past}), Some("until")),
-        ("hold", json!({"reason": "r", "untill": null, "for": "2h"}), Some("for")),
+        (
+            "hold",
+            json!({"reason": "r", "untill": null, "for": "2h"}),
+            Some("for"),
+        ),
         ("hold", json!(["r"]), None),
         ("limits", json!({}), None),
         ("limits", json!({"rate": null}), None),
@@ -149,15 +262,28 @@ async fn what_an_operator_gets_wrong_is_refused_with_what_is_allowed_and_changes
         ("limits", json!({"rate": 2, "burst": 0.5}), Some("burst")),
         ("limits", json!({"rate": 2, "window": 0}), Some("window")),
         ("limits", json!({"window": 1.5}), Some("window")),
-        ("limits", json!({"window": 4_294_967_297_u64}), Some("window")),
+        (
+            "limits",
+            json!({"window": 4_294_967_297_u64}),
+            Some("window"),
+        ),
         ("limits", json!({"speed": 2}), Some("speed")),
     ] {
-        let put = http.put(&format!("/v1/destinations/{THERE}/{what}")).json(&body);
+        let put = http
+            .put(&format!("/v1/destinations/{THERE}/{what}"))
+            .json(&body);
         let why = problem(put.send().await.unwrap(), 400).await;
-        assert_eq!(why.get("field").and_then(Value::as_str), field, "{body}: {why}");
+        assert_eq!(
+            why.get("field").and_then(Value::as_str),
+            field,
+            "{body}: {why}"
+        );
         assert!(why["detail"].as_str().unwrap().len() > 20, "{why}");
     }
-    let garbled = http.put("/v1/destinations/one.example/hold").header("content-type", "application/json").body("{");
+    let garbled = http
+        .put("/v1/destinations/one.example/hold")
+        .header("content-type", "application/json")
+        .body("{");
     problem(garbled.send().await.unwrap(), 400).await;
     assert_eq!(world.pace(THERE).await, PaceReport::default());
     assert_eq!(world.events().await, []);
@@ -169,36 +295,65 @@ async fn quarantine_is_listed_oldest_first_in_pages_across_all_shards() {
     let http = Http::serve(&world).await;
     let all = http.get_json("/v1/quarantine").await;
     assert_eq!(all["next"], Value::Null);
-    let ids: Vec<&str> = all["jobs"].as_array().unwrap().iter().map(|one| one["job"].as_str().unwrap()).collect();
+    let ids: Vec<&str> = all["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["job"].as_str().unwrap())
+        .collect();
     let mut wanted: Vec<String> = addresses.iter().map(|address| id(address).key()).collect();
     // Those that came at one instant are in the order of their ids.
     wanted[1..].sort_unstable();
     assert_eq!(ids, wanted);
     assert_eq!(all["jobs"][0]["destination"], "google");
     let since = world.job(&addresses[0]).await.quarantined_since;
-    assert_eq!((&all["jobs"][0]["since"], &all["jobs"][0]["lapses"]), (&json!(since), &json!(1)));
+    assert_eq!(
+        (&all["jobs"][0]["since"], &all["jobs"][0]["lapses"]),
+        (&json!(since), &json!(1))
+    );
 
     let jobs = all["jobs"].as_array().unwrap();
     for limit in [1, 2, 4, 500] {
         let mut paged = Vec::new();
         let mut after = String::new();
         loop {
-            let page = http.get_json(&format!("/v1/quarantine?limit={limit}{after}")).await;
+            let page = http
+                .get_json(&format!("/v1/quarantine?limit={limit}{after}"))
+                .await;
             paged.extend(page["jobs"].as_array().unwrap().clone());
-            let Some(place) = page["next"].as_str() else { break };
+            let Some(place) = page["next"].as_str() else {
+                break;
+            };
             after = format!("&after={place}");
         }
         assert_eq!(paged, *jobs, "{limit} at a time");
     }
-    let place = http.get_json("/v1/quarantine?limit=3").await["next"].as_str().unwrap().to_owned();
+    let place = http.get_json("/v1/quarantine?limit=3").await["next"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for released in &addresses[..3] {
         assert!(world.store.put_back(&id(released)).await.unwrap());
     }
-    let rest = http.get_json(&format!("/v1/quarantine?after={place}")).await;
-    assert_eq!(rest["jobs"].as_array().unwrap()[..], jobs[3..], "what has been seen may be gone");
-    for (query, field) in [("?limit=0", "limit"), ("?limit=501", "limit"), ("?limit=x", "limit"), ("?after=x", "after")]
-    {
-        let answer = http.get(&format!("/v1/quarantine{query}")).send().await.unwrap();
+    let rest = http
+        .get_json(&format!("/v1/quarantine?after={place}"))
+        .await;
+    assert_eq!(
+        rest["jobs"].as_array().unwrap()[..],
+        jobs[3..],
+        "what has been seen may be gone"
+    );
+    for (query, field) in [
+        ("?limit=0", "limit"),
+        ("?limit=501", "limit"),
+        ("?limit=x", "limit"),
+        ("?after=x", "after"),
+    ] {
+        let answer = http
+            .get(&format!("/v1/quarantine{query}"))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(problem(answer, 400).await["field"], field, "{query}");
     }
 }
@@ -209,13 +364,18 @@ async fn a_job_that_is_released_from_quarantine_is_due_now() {
     let http = Http::serve(&world).await;
     let path = format!("/v1/quarantine/{}/release", addresses[0]);
     let told = json(http.post(&path).send().await.unwrap()).await;
-    let wanted = json!({"job": id(&addresses[0]).key(), "destination": "google", "due": world.now()});
+    let wanted =
+        json!({"job": id(&addresses[0]).key(), "destination": "google", "due": world.now()});
     assert_eq!(told, wanted);
     assert_eq!(world.claim_one().await.job.id, id(&addresses[0]));
     problem(http.post(&path).send().await.unwrap(), 404).await;
     let of_another = format!("/v1/quarantine/{}/release?account=acme", addresses[1]);
     problem(http.post(&of_another).send().await.unwrap(), 404).await;
-    let no_address = http.post("/v1/quarantine/nobody/release").send().await.unwrap();
+    let no_address = http
+        .post("/v1/quarantine/nobody/release")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(problem(no_address, 400).await["field"], "address");
 }
 
@@ -223,25 +383,79 @@ async fn a_job_that_is_released_from_quarantine_is_due_now() {
 async fn an_operators_commands_do_what_they_say_on_a_running_scheduler() {
     let (world, addresses) = with_quarantine().await;
     let (scheduler, api) = start_scheduler(&world).await;
-    let told =
-        succeeds(&["destinations", "hold", "gmail.com", "--reason", "they asked", "--for", "2h", "--api", &api]).await;
-    assert!(told.contains("google (asked for: gmail.com)") && told.contains(": they asked"), "{told}");
+    let told = succeeds(&[
+        "destinations",
+        "hold",
+        "gmail.com",
+        "--reason",
+        "they asked",
+        "--for",
+        "2h",
+        "--api",
+        &api,
+    ])
+    .await;
+    assert!(
+        told.contains("google (asked for: gmail.com)") && told.contains(": they asked"),
+        "{told}"
+    );
     let shown = succeeds(&["destinations", "show", "google", "--json", "--api", &api]).await;
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((&shown["hold"]["reason"], &shown["waiting"]), (&json!("they asked"), &json!(0)));
+    assert_eq!(
+        (&shown["hold"]["reason"], &shown["waiting"]),
+        (&json!("they asked"), &json!(0))
+    );
     assert!(shown["hold"]["until"].is_string());
     let told = succeeds(&["destinations", "release", "google", "--api", &api]).await;
     assert!(told.contains("hold         none"), "{told}");
 
-    let told = succeeds(&["destinations", "limit", "google", "--rate", "0.5", "--window", "4", "--api", &api]).await;
-    assert!(told.contains("0.5/s, 10 saved up at most, 10.0 of them now, 4 at once at most (override)"), "{told}");
-    let told = succeeds(&["destinations", "limit", "google", "--default", "--api", &api]).await;
-    assert!(told.contains("no rate, 200 at once at most (default)"), "{told}");
+    let told = succeeds(&[
+        "destinations",
+        "limit",
+        "google",
+        "--rate",
+        "0.5",
+        "--window",
+        "4",
+        "--api",
+        &api,
+    ])
+    .await;
+    assert!(
+        told.contains("0.5/s, 10 saved up at most, 10.0 of them now, 4 at once at most (override)"),
+        "{told}"
+    );
+    let told = succeeds(&[
+        "destinations",
+        "limit",
+        "google",
+        "--default",
+        "--api",
+        &api,
+    ])
+    .await;
+    assert!(
+        told.contains("no rate, 200 at once at most (default)"),
+        "{told}"
+    );
 
     let listed = succeeds(&["quarantine", "list", "--limit", "1", "--api", &api]).await;
-    assert!(listed.contains(&id(&addresses[0]).key()) && listed.contains("--after '"), "{listed}");
-    let told = succeeds(&["quarantine", "release", &id(&addresses[0]).key(), "--api", &api]).await;
-    assert_eq!(told, format!("{} is due now at google\n", id(&addresses[0]).key()));
+    assert!(
+        listed.contains(&id(&addresses[0]).key()) && listed.contains("--after '"),
+        "{listed}"
+    );
+    let told = succeeds(&[
+        "quarantine",
+        "release",
+        &id(&addresses[0]).key(),
+        "--api",
+        &api,
+    ])
+    .await;
+    assert_eq!(
+        told,
+        format!("{} is due now at google\n", id(&addresses[0]).key())
+    );
     assert_eq!(world.job(&addresses[0]).await.quarantined_since, None);
     assert!(scheduler.terminate().await.success());
 }
@@ -257,32 +471,86 @@ async fn a_command_that_fails_says_what_to_do() {
             &["destinations", "show", "google", "--api", &nobody] as &[&str],
             "say where it is with --api or REDELIVER_API",
         ),
-        (&["destinations", "show", "gogle", "--api", api], "name one as addresses' jobs have it"),
-        (&["destinations", "release", "google", "--api", api], "google is not held"),
-        (&["destinations", "hold", "google", "--reason", "", "--api", api], "reason: must be text on one line"),
         (
-            &["destinations", "hold", "google", "--reason", "r", "--until", "noon", "--api", api],
+            &["destinations", "show", "gogle", "--api", api],
+            "name one as addresses' jobs have it",
+        ),
+        (
+            &["destinations", "release", "google", "--api", api],
+            "google is not held",
+        ),
+        (
+            &[
+                "destinations",
+                "hold",
+                "google",
+                "--reason",
+                "",
+                "--api",
+                api,
+            ],
+            "reason: must be text on one line",
+        ),
+        (
+            &[
+                "destinations",
+                "hold",
+                "google",
+                "--reason",
+                "r",
+                "--until",
+                "noon",
+                "--api",
+                api,
+            ],
             "until: must be an RFC",
         ),
-        (&["destinations", "limit", "google", "--burst", "0", "--api", api], "burst: must be a number from 1"),
-        (&["destinations", "limit", "google", "--api", api], "--default"),
+        (
+            &[
+                "destinations",
+                "limit",
+                "google",
+                "--burst",
+                "0",
+                "--api",
+                api,
+            ],
+            "burst: must be a number from 1",
+        ),
+        (
+            &["destinations", "limit", "google", "--api", api],
+            "--default",
+        ),
         (
             &["quarantine", "release", "nobody", "--api", api],
             "neither a job, default/jo@example.com say, nor an address",
         ),
-        (&["quarantine", "release", "jo@example.com", "--api", api], "no job in quarantine"),
-        (&["quarantine", "list", "--api", "localhost:8025"], "write it like http://127.0.0.1:8025"),
+        (
+            &["quarantine", "release", "jo@example.com", "--api", api],
+            "no job in quarantine",
+        ),
+        (
+            &["quarantine", "list", "--api", "localhost:8025"],
+            "write it like http://127.0.0.1:8025",
+        ),
     ] {
         let output = process::run(arguments).await;
         let told = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && told.contains(wanted), "{arguments:?}: {told}");
+        assert!(
+            !output.status.success() && told.contains(wanted),
+            "{arguments:?}: {told}"
+        );
     }
 }
 
 /// Runs a command that succeeds, and tells what it prints.
 async fn succeeds(arguments: &[&str]) -> String {
     let output = process::run(arguments).await;
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -299,15 +567,23 @@ async fn start_scheduler(world: &World) -> (Redeliver, String) {
     );
     let api = format!("http://{listen}");
     eventually("the scheduler", async || {
-        reqwest::get(format!("{api}/readyz")).await.ok().filter(|ready| ready.status() == 200)
+        reqwest::get(format!("{api}/readyz"))
+            .await
+            .ok()
+            .filter(|ready| ready.status() == 200)
     })
     .await;
     (scheduler, api)
 }
 
-/// A world with jobs in quarantine on several shards: one that came first, and five that came together.
+/// A world with jobs in quarantine on several shards: one that came first, and five that came
+/// together.
 async fn with_quarantine() -> (World, Vec<String>) {
-    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        max_lapses: 1,
+        ..Settings::default()
+    })
+    .await;
     let first = "jo@gmail.com".to_owned();
     let others = (0..5).map(|n| format!("user{n}@host{}.example", n % 2));
     world.take_in_and_wait(bounce(&first, "m1", FULL)).await;
@@ -323,7 +599,8 @@ async fn with_quarantine() -> (World, Vec<String>) {
     (world, addresses)
 }
 
-/// All jobs that are due are claimed by a worker that crashes, and their leases run out; the next claim finds that.
+/// All jobs that are due are claimed by a worker that crashes, and their leases run out; the next
+/// claim finds that.
 async fn lapse_all(world: &World) {
     assert!(!world.claim().await.is_empty());
     world.clock.advance(LEASE);

@@ -1,4 +1,5 @@
-//! While Redis is away, bounces are turned away with a 503 and workers wait. When it is back, all goes on by itself.
+//! While Redis is away, bounces are turned away with a 503 and workers wait. When it is back, all
+//! goes on by itself.
 
 use domain::clock::Timestamp;
 use domain::event::EventKind;
@@ -13,11 +14,17 @@ const JO: &str = "jo@example.com";
 
 /// A Redis for one test, which can be stopped and started again with its data.
 async fn redis(folder: &TempDir) -> PrivateRedis {
-    PrivateRedis::durable(folder.path()).await.expect("redis-server is installed")
+    PrivateRedis::durable(folder.path())
+        .await
+        .expect("redis-server is installed")
 }
 
 async fn world_on(redis: &PrivateRedis) -> World {
-    World::with(Settings { redis: Deployment::Server(redis.url()), ..Settings::default() }).await
+    World::with(Settings {
+        redis: Deployment::Server(redis.url()),
+        ..Settings::default()
+    })
+    .await
 }
 
 #[tokio::test]
@@ -31,13 +38,23 @@ async fn ingest_answers_503_with_retry_after_until_redis_is_back() {
 
     server.stop().await;
     let document = bounce(JO, "m1", FULL);
-    for turned_away in [http.post_json(&document).await, http.post_lines(document.to_string()).await] {
-        let after = turned_away.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    for turned_away in [
+        http.post_json(&document).await,
+        http.post_lines(document.to_string()).await,
+    ] {
+        let after = turned_away
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
         assert!(after.is_some_and(|seconds| seconds > 0));
         problem(turned_away, 503).await;
     }
     assert_eq!(ready().await, 503);
-    assert_eq!(http.get("/healthz").send().await.unwrap().status(), 200, "the process itself is well");
+    assert_eq!(
+        http.get("/healthz").send().await.unwrap().status(),
+        200,
+        "the process itself is well"
+    );
 
     let _server = redis(&folder).await;
     assert_eq!(http.post_json(&document).await.status(), 202);
@@ -49,7 +66,9 @@ async fn a_worker_waits_and_goes_on_by_itself() {
     let folder = TempDir::new().unwrap();
     let server = redis(&folder).await;
     let world = world_on(&server).await;
-    let later = world.take_in_and_wait(bounce("sam@example.com", "m2", FULL)).await;
+    let later = world
+        .take_in_and_wait(bounce("sam@example.com", "m2", FULL))
+        .await;
     world.clock.set(Timestamp::from_ms(later.ms() - 30_000));
     let mut long_ago = bounce(JO, "m1", FULL);
     long_ago["occurred_at"] = "2026-11-01T00:00:00Z".into();
@@ -70,6 +89,11 @@ async fn a_worker_waits_and_goes_on_by_itself() {
     })
     .await;
     worker.stopped().await;
-    assert!(finals.iter().all(|(kind, ..)| *kind == EventKind::MessageDelivered), "{finals:?}");
+    assert!(
+        finals
+            .iter()
+            .all(|(kind, ..)| *kind == EventKind::MessageDelivered),
+        "{finals:?}"
+    );
     assert_eq!(world.mail.tried().len(), 2, "no attempt was made twice");
 }

@@ -18,7 +18,10 @@ const INTERRUPTED: i32 = 130;
 #[tokio::test]
 async fn it_ends_with_the_command_that_is_told_to_stop() {
     for (arguments, status) in [
-        (&["bench", "memory", "--jobs", "5000000"] as &[&str], INTERRUPTED),
+        (
+            &["bench", "memory", "--jobs", "5000000"] as &[&str],
+            INTERRUPTED,
+        ),
         (&["demo", "--speed", "1"], INTERRUPTED),
         (&["dev", "--data", "data", "--listen", "127.0.0.1:0"], 0),
     ] {
@@ -32,7 +35,14 @@ async fn it_ends_with_the_command_that_is_told_to_stop() {
 
 #[tokio::test]
 async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an_attempt() {
-    let peer = SmtpPeer::start(|heard| if heard.command == "DATA" { Act::Hang } else { agree(&heard.command) }).await;
+    let peer = SmtpPeer::start(|heard| {
+        if heard.command == "DATA" {
+            Act::Hang
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
     let (host, port) = (peer.address.ip(), peer.address.port());
     let listen = format!("127.0.0.1:{}", free_port());
     let program = Redeliver::start_with(
@@ -45,12 +55,23 @@ async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an
     let server = server_of(&program).await;
     let mut posted = bounce("jo@example.com", "m1", FULL);
     posted["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
-    posted["occurred_at"] = Timestamp::from_ms(SystemClock.now().ms() - 172_800_000).to_string().into();
-    let (client, url) = (harness::http::client(), format!("http://{listen}/v1/bounces"));
-    eventually("a scheduler", async || client.post(&url).json(&posted).send().await.ok()).await;
+    posted["occurred_at"] = Timestamp::from_ms(SystemClock.now().ms() - 172_800_000)
+        .to_string()
+        .into();
+    let (client, url) = (
+        harness::http::client(),
+        format!("http://{listen}/v1/bounces"),
+    );
+    eventually("a scheduler", async || {
+        client.post(&url).json(&posted).send().await.ok()
+    })
+    .await;
     peer.has_heard("DATA", 1).await;
     program.signal("-TERM").await;
-    eventually("the end of intake", async || client.get(&url).send().await.err()).await;
+    eventually("the end of intake", async || {
+        client.get(&url).send().await.err()
+    })
+    .await;
     let ended = in_time("the command's end", program.terminate()).await;
     assert_eq!(ended.code(), Some(INTERRUPTED));
     server.has_ended().await;
@@ -75,11 +96,20 @@ impl Drop for Server {
 }
 
 async fn server_of(program: &Redeliver) -> Server {
-    eventually("a server", async || UnixStream::connect(socket_of(program)?).await.ok().map(Server)).await
+    eventually("a server", async || {
+        UnixStream::connect(socket_of(program)?)
+            .await
+            .ok()
+            .map(Server)
+    })
+    .await
 }
 
 /// Its socket lies in a folder of the program's, or in the one for temporary files.
 fn socket_of(program: &Redeliver) -> Option<PathBuf> {
     let folders = std::fs::read_dir(program.folder()).ok()?;
-    folders.filter_map(Result::ok).map(|folder| folder.path().join("redis.sock")).find(|socket| socket.exists())
+    folders
+        .filter_map(Result::ok)
+        .map(|folder| folder.path().join("redis.sock"))
+        .find(|socket| socket.exists())
 }

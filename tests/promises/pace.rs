@@ -1,5 +1,5 @@
-//! A destination gets no more attempts at once and per second than its pace allows, the whole fleet together; and it gets
-//! them as soon as it may.
+//! A destination gets no more attempts at once and per second than its pace allows, the whole fleet
+//! together; and it gets them as soon as it may.
 
 use domain::clock::Timestamp;
 use domain::destination::Destination;
@@ -22,7 +22,11 @@ async fn a_window_holds_for_the_whole_fleet_and_whoever_makes_room_lets_the_next
     let world = World::with(window(5, 5)).await;
     world.with_due(THERE, 40).await;
     let claims = (0..20).map(|_| world.claim_near(THERE, 3));
-    let mut jobs: Vec<_> = join_all(claims).await.into_iter().flat_map(|claimed| claimed.jobs).collect();
+    let mut jobs: Vec<_> = join_all(claims)
+        .await
+        .into_iter()
+        .flat_map(|claimed| claimed.jobs)
+        .collect();
     assert_eq!(jobs.len(), 5, "of forty jobs that are due");
     assert_eq!(world.pace(THERE).await.in_flight, 5);
     for _ in 0..35 {
@@ -41,7 +45,11 @@ async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
         let world = World::with(window(1, 1)).await;
         world.with_due(THERE, 3).await;
         let leased = world.claim_near(THERE, 9).await.jobs.remove(0);
-        assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0, "{way}: the window is full");
+        assert_eq!(
+            world.claim_near(THERE, 9).await.jobs.len(),
+            0,
+            "{way}: the window is full"
+        );
         let lease = leased.lease.clone();
         let settlement = world.attempt(leased).await;
         match way {
@@ -50,16 +58,34 @@ async fn room_is_made_by_every_way_in_which_an_attempt_can_end() {
             "crashed" => assert!(world.crash(&lease).await),
             "lapsed" => world.clock.advance(LEASE),
             _ => {
-                world.take_in(bounce(lease.recipient(), "m2", UNKNOWN)).await;
+                world
+                    .take_in(bounce(lease.recipient(), "m2", UNKNOWN))
+                    .await;
             }
         }
-        assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 1, "{way}: there is room for one");
+        assert_eq!(
+            world.claim_near(THERE, 9).await.jobs.len(),
+            1,
+            "{way}: there is room for one"
+        );
         if way != "settled" {
-            let wanted = if way == "retired" { Settled::Void } else { Settled::Stale };
+            let wanted = if way == "retired" {
+                Settled::Void
+            } else {
+                Settled::Stale
+            };
             assert_eq!(world.settle(&settlement).await, wanted, "{way}");
         }
-        assert_eq!(world.pace(THERE).await.in_flight, 1, "{way}: what ended counts once");
-        assert_eq!(world.claim_near(THERE, 9).await.jobs.len(), 0, "{way}: the window is full again");
+        assert_eq!(
+            world.pace(THERE).await.in_flight,
+            1,
+            "{way}: what ended counts once"
+        );
+        assert_eq!(
+            world.claim_near(THERE, 9).await.jobs.len(),
+            0,
+            "{way}: the window is full again"
+        );
     }
 }
 
@@ -68,12 +94,20 @@ async fn a_window_widens_on_success_while_it_is_in_use_and_never_beyond_its_limi
     let world = World::with(window(4, 6)).await;
     world.with_due(THERE, 200).await;
     world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
-    assert_eq!(world.pace(THERE).await.window, None, "one attempt at a time says nothing about four");
+    assert_eq!(
+        world.pace(THERE).await.window,
+        None,
+        "one attempt at a time says nothing about four"
+    );
 
     let mut widest = 4;
     while widest < 6 {
         let jobs = world.claim_near(THERE, 100).await.jobs;
-        assert!((widest..=widest + 1).contains(&jobs.len()), "{} after {widest}", jobs.len());
+        assert!(
+            (widest..=widest + 1).contains(&jobs.len()),
+            "{} after {widest}",
+            jobs.len()
+        );
         widest = jobs.len();
         world.end(jobs, OK).await;
     }
@@ -120,12 +154,21 @@ async fn what_is_not_the_destinations_fault_does_not_narrow_its_window() {
 #[tokio::test]
 async fn a_rate_holds_over_time_for_the_whole_fleet() {
     let (rate, burst) = (2.0, 3.0);
-    let world = World::with(limited(PaceLimits { rate, burst, window: 500 })).await;
+    let world = World::with(limited(PaceLimits {
+        rate,
+        burst,
+        window: 500,
+    }))
+    .await;
     world.with_due(THERE, 100).await;
     let mut claimed = 0;
     for tenths in 0..=200 {
         let claims = (0..2).map(|_| world.claim_near(THERE, 100));
-        claimed += join_all(claims).await.iter().map(|claimed| claimed.jobs.len()).sum::<usize>();
+        claimed += join_all(claims)
+            .await
+            .iter()
+            .map(|claimed| claimed.jobs.len())
+            .sum::<usize>();
         let allowed = (burst + rate * f64::from(tenths) / 10.0 + 1e-9) as usize;
         assert_eq!(claimed, allowed, "after {tenths} tenths of a second");
         world.clock.advance(100 * MS);
@@ -134,7 +177,12 @@ async fn a_rate_holds_over_time_for_the_whole_fleet() {
 
 #[tokio::test]
 async fn a_burst_is_all_that_can_be_saved_up() {
-    let world = World::with(limited(PaceLimits { rate: 5.0, burst: 3.0, window: 500 })).await;
+    let world = World::with(limited(PaceLimits {
+        rate: 5.0,
+        burst: 3.0,
+        window: 500,
+    }))
+    .await;
     world.with_due(THERE, 20).await;
     for _ in 0..2 {
         assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 3);
@@ -145,14 +193,23 @@ async fn a_burst_is_all_that_can_be_saved_up() {
 #[tokio::test]
 async fn the_next_visit_names_the_instant_of_the_next_token() {
     for rate in [0.03, 0.3, 1.0, 2.0, 7.0, 333.0, 999.0] {
-        let world = World::with(limited(PaceLimits { rate, burst: 2.0, window: 500 })).await;
+        let world = World::with(limited(PaceLimits {
+            rate,
+            burst: 2.0,
+            window: 500,
+        }))
+        .await;
         world.with_due(THERE, 30).await;
         let mut next_visit = world.claim_near(THERE, 100).await.next_visit.unwrap();
         for _ in 0..10 {
             let just_before = Timestamp::from_ms(next_visit.ms() - 1);
             if just_before > world.now() {
                 world.clock.set(just_before);
-                assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "at {rate}/s");
+                assert_eq!(
+                    world.claim_near(THERE, 100).await.jobs.len(),
+                    0,
+                    "at {rate}/s"
+                );
             }
             world.clock.set(next_visit);
             let claimed = world.claim_near(THERE, 100).await;
@@ -166,14 +223,27 @@ async fn the_next_visit_names_the_instant_of_the_next_token() {
 async fn a_rule_of_the_configuration_holds_from_the_first_job_on() {
     let rule = |name: &str, window| DestinationRule {
         name: name.to_owned(),
-        limits: PaceLimits { rate: 0.0, burst: 1.0, window },
+        limits: PaceLimits {
+            rate: 0.0,
+            burst: 1.0,
+            window,
+        },
     };
     let rules = vec![rule("one.example", 1), rule("*.example", 2)];
-    let world = World::with(Settings { rules, ..window(10, 10) }).await;
+    let world = World::with(Settings {
+        rules,
+        ..window(10, 10)
+    })
+    .await;
     for (destination, expected) in [("one.example", 1), ("two.example", 2), ("other.org", 10)] {
         world.with_due(destination, 15).await;
         let jobs = world.claim_near(destination, 100).await.jobs;
-        assert_eq!(jobs.iter().filter(|leased| leased.lease.destination.as_str() == destination).count(), expected);
+        assert_eq!(
+            jobs.iter()
+                .filter(|leased| leased.lease.destination.as_str() == destination)
+                .count(),
+            expected
+        );
     }
 }
 
@@ -185,29 +255,57 @@ async fn an_override_wins_at_once_and_until_it_is_taken_back() {
     let jobs = world.claim_near(THERE, 100).await.jobs;
     assert_eq!(jobs.len(), 3);
 
-    let slow = Some(PaceLimits { rate: 0.01, burst: 1.0, window: 3 });
+    let slow = Some(PaceLimits {
+        rate: 0.01,
+        burst: 1.0,
+        window: 3,
+    });
     world.store.override_limits(&there, slow).await.unwrap();
     assert_eq!(world.pace(THERE).await.override_limits, slow);
     world.end(jobs, OK).await;
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1, "there is room for three, and one token");
-    assert!(world.claim_near(THERE, 100).await.next_visit > Some(world.now()), "it waits for the next token");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        1,
+        "there is room for three, and one token"
+    );
+    assert!(
+        world.claim_near(THERE, 100).await.next_visit > Some(world.now()),
+        "it waits for the next token"
+    );
     world.store.override_limits(&there, None).await.unwrap();
     assert_eq!(world.pace(THERE).await.override_limits, None);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 2, "three may be under way again");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        2,
+        "three may be under way again"
+    );
 }
 
 #[tokio::test]
 async fn pace_survives_a_restart() {
-    let mut world = World::with(limited(PaceLimits { rate: 1.0, burst: 2.0, window: 3 })).await;
+    let mut world = World::with(limited(PaceLimits {
+        rate: 1.0,
+        burst: 2.0,
+        window: 3,
+    }))
+    .await;
     world.with_due(THERE, 30).await;
     assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 2);
     let before = world.pace(THERE).await;
 
     world.restart().await;
     assert_eq!(world.pace(THERE).await, before);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "no token is left");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        0,
+        "no token is left"
+    );
     world.clock.advance(LEASE / 6);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 1, "and there is room for one");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        1,
+        "and there is room for one"
+    );
 }
 
 #[tokio::test]
@@ -221,19 +319,33 @@ async fn a_backlog_at_one_destination_delays_no_other() {
         .collect();
     world.with_due("big.example", 10_000).await;
     for name in &small {
-        world.take_in(bounce(&format!("jo@{name}"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("jo@{name}"), "m1", FULL))
+            .await;
     }
     world.clock.advance(2 * DAY);
-    // As much as it likes, so that only its place in the queue keeps the backlog from filling every claim.
-    let bounds = ClaimBounds { batch: 50, share: 50, lease: LEASE, unproven: usize::MAX };
+    // As much as it likes, so that only its place in the queue keeps the backlog from filling every
+    // claim.
+    let bounds = ClaimBounds {
+        batch: 50,
+        share: 50,
+        lease: LEASE,
+        unproven: usize::MAX,
+    };
     let (mut claims, mut reached) = (0, 0);
     while reached < small.len() {
         let jobs = world.store.claim(big, bounds).await.unwrap().jobs;
-        reached += jobs.iter().filter(|leased| leased.lease.destination.as_str() != "big.example").count();
+        reached += jobs
+            .iter()
+            .filter(|leased| leased.lease.destination.as_str() != "big.example")
+            .count();
         claims += 1;
         world.clock.advance(MS);
         // One of the backlog, and then fifty of the others in each.
-        assert!(claims <= 6, "{reached} of 200 were reached in {claims} claims");
+        assert!(
+            claims <= 6,
+            "{reached} of 200 were reached in {claims} claims"
+        );
     }
 }
 
@@ -242,7 +354,10 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
     let world = World::with(window(100, 100)).await;
     let mut due = Vec::new();
     for n in 0..60 {
-        let Answer::Scheduled { due: at } = world.take_in(bounce(&format!("user{n}@{THERE}"), "m1", FULL)).await else {
+        let Answer::Scheduled { due: at } = world
+            .take_in(bounce(&format!("user{n}@{THERE}"), "m1", FULL))
+            .await
+        else {
             panic!("each address is new")
         };
         due.push((at, format!("user{n}@{THERE}")));
@@ -254,11 +369,25 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
         world.clock.set(due[up_to].0);
         let claimed = world.claim_near(THERE, 100).await;
         assert_eq!(claimed.jobs.len(), taken, "{} were due by then", up_to + 1);
-        assert_eq!(claimed.next_visit, due.get(up_to + 1).map(|(at, _)| *at), "the next one is the next visit");
+        assert_eq!(
+            claimed.next_visit,
+            due.get(up_to + 1).map(|(at, _)| *at),
+            "the next one is the next visit"
+        );
         for (n, leased) in claimed.jobs.iter().enumerate() {
-            let (really, _) = due.iter().find(|(_, recipient)| recipient == leased.lease.recipient()).unwrap();
-            assert!(leased.lease.due <= *really && *really <= claimed.now, "{:?} was due at {really:?}", leased.lease);
-            assert!(n >= 16 || leased.lease.due == *really, "of the first it is told exactly");
+            let (really, _) = due
+                .iter()
+                .find(|(_, recipient)| recipient == leased.lease.recipient())
+                .unwrap();
+            assert!(
+                leased.lease.due <= *really && *really <= claimed.now,
+                "{:?} was due at {really:?}",
+                leased.lease
+            );
+            assert!(
+                n >= 16 || leased.lease.due == *really,
+                "of the first it is told exactly"
+            );
         }
         world.end(claimed.jobs, OK).await;
     }
@@ -267,16 +396,41 @@ async fn of_many_jobs_at_one_destination_those_that_are_due_are_taken_at_once_an
 /// A fleet whose windows start at `window` and end at `most`, with breakers that never open.
 fn window(window: u32, most: u32) -> Settings {
     let pace = Settings::default().pace;
-    let limits = PaceLimits { window: most, ..pace.limits };
-    let breaker = Breaker { failures: 1_000_000, samples: 1_000_000, ..pace.breaker };
-    Settings { pace: Pace { window_new: window, window, limits, breaker, ..pace }, ..Settings::default() }
+    let limits = PaceLimits {
+        window: most,
+        ..pace.limits
+    };
+    let breaker = Breaker {
+        failures: 1_000_000,
+        samples: 1_000_000,
+        ..pace.breaker
+    };
+    Settings {
+        pace: Pace {
+            window_new: window,
+            window,
+            limits,
+            breaker,
+            ..pace
+        },
+        ..Settings::default()
+    }
 }
 
 fn limited(limits: PaceLimits) -> Settings {
     let settings = window(limits.window, limits.window);
-    Settings { pace: Pace { limits, ..settings.pace }, ..settings }
+    Settings {
+        pace: Pace {
+            limits,
+            ..settings.pace
+        },
+        ..settings
+    }
 }
 
 fn unreachable_by_our_fault() -> Outcome {
-    Outcome::Unreachable(Fault::ours(FaultKind::Local, "the relay is away".to_owned()))
+    Outcome::Unreachable(Fault::ours(
+        FaultKind::Local,
+        "the relay is away".to_owned(),
+    ))
 }

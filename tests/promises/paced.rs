@@ -1,5 +1,6 @@
-//! Whatever happens in which order, a claim brings exactly what pace, breakers and operators allow of what is due, neither
-//! more nor less nor later: random operations on the real store match a model in memory. Tallies too.
+//! Whatever happens in which order, a claim brings exactly what pace, breakers and operators allow
+//! of what is due, neither more nor less nor later: random operations on the real store match a
+//! model in memory. Tallies too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -32,7 +33,14 @@ const BUSY: &str = "421 4.7.28 Our system has detected an unusual rate of mail f
 const OVER_QUOTA: &str = "450 4.2.2 Mailbox full";
 
 /// What retries meet, and how often.
-const REPLIES: [(usize, &str); 6] = [(20, OK), (6, MAINTENANCE), (2, BUSY), (2, OVER_QUOTA), (1, UNKNOWN), (2, AWAY)];
+const REPLIES: [(usize, &str); 6] = [
+    (20, OK),
+    (6, MAINTENANCE),
+    (2, BUSY),
+    (2, OVER_QUOTA),
+    (1, UNKNOWN),
+    (2, AWAY),
+];
 const REPLIES_WHILE_DOWN: [(usize, &str); 3] = [(1, OK), (20, MAINTENANCE), (1, AWAY)];
 
 /// What has to happen for the test to be worth something.
@@ -60,7 +68,10 @@ async fn claims_match_a_model_of_pace_breakers_holds_and_quarantine() {
 #[tokio::test]
 async fn in_a_cluster_claims_match_the_same_model() {
     for prefix in play_all(6, &Deployment::Cluster).await {
-        assert!(cluster::masters_with(&prefix) > 1, "several masters have a part in it");
+        assert!(
+            cluster::masters_with(&prefix) > 1,
+            "several masters have a part in it"
+        );
     }
 }
 
@@ -70,7 +81,12 @@ async fn play_all(count: u64, redis: &Deployment) -> Vec<String> {
     for seed in seeds(count) {
         // Shown where the test fails.
         println!("seed {seed}");
-        let settings = Settings { redis: redis.clone(), pace: pace(), max_lapses: MAX_LAPSES, ..Settings::default() };
+        let settings = Settings {
+            redis: redis.clone(),
+            pace: pace(),
+            max_lapses: MAX_LAPSES,
+            ..Settings::default()
+        };
         let mut play = Play::new(World::with(settings).await, seed);
         for n in 0..OPERATIONS {
             play.operate().await;
@@ -86,16 +102,29 @@ async fn play_all(count: u64, redis: &Deployment) -> Vec<String> {
         prefixes.push(play.world.prefix);
     }
     for kind in WANTED {
-        assert!(kinds.get(&kind).is_some_and(|count| *count >= 2), "what never happens is not tested: {kinds:?}");
+        assert!(
+            kinds.get(&kind).is_some_and(|count| *count >= 2),
+            "what never happens is not tested: {kinds:?}"
+        );
     }
     prefixes
 }
 
 fn pace() -> Pace {
-    let breaker =
-        Breaker { failures: 4, share: 0.6, samples: 6, over: 60 * SECOND, open: 20 * SECOND, open_max: 100 * SECOND };
+    let breaker = Breaker {
+        failures: 4,
+        share: 0.6,
+        samples: 6,
+        over: 60 * SECOND,
+        open: 20 * SECOND,
+        open_max: 100 * SECOND,
+    };
     Pace {
-        limits: PaceLimits { rate: 0.0, burst: 1.0, window: 6 },
+        limits: PaceLimits {
+            rate: 0.0,
+            burst: 1.0,
+            window: 6,
+        },
         window_new: 2,
         answered_within: 600 * SECOND,
         window: 4,
@@ -125,7 +154,9 @@ impl Play {
         // Two share a shard.
         let names = || (0..).map(|n| Destination::named(format!("host{n}.example")));
         let first = names().next().expect("there is no end of names");
-        let second = names().find(|name| *name != first && shard(name) == shard(&first)).expect("the same");
+        let second = names()
+            .find(|name| *name != first && shard(name) == shard(&first))
+            .expect("the same");
         // Shards next to each other can be on the same master of a Cluster.
         let far = (shard(&first) + world.store.shards() / 2) % world.store.shards();
         let third = names().find(|name| shard(name) == far).expect("the same");
@@ -196,7 +227,11 @@ impl Play {
     }
 
     fn address(&self, slot: Slot) -> String {
-        format!("user{slot}-{}@{}", self.retired[slot], self.destinations[slot % DESTINATIONS])
+        format!(
+            "user{slot}-{}@{}",
+            self.retired[slot],
+            self.destinations[slot % DESTINATIONS]
+        )
     }
 
     /// An address turns out to be dead, more often than not while it is leased.
@@ -214,7 +249,9 @@ impl Play {
         // Most are due soon.
         let ago = [20 * HOUR, 24 * HOUR, 27 * HOUR, 27 * HOUR];
         let occurred = self.world.now().ms() - self.random.of(&ago).as_millis() as i64;
-        posted["occurred_at"] = domain::clock::Timestamp::from_ms(occurred).to_string().into();
+        posted["occurred_at"] = domain::clock::Timestamp::from_ms(occurred)
+            .to_string()
+            .into();
         match self.world.take_in(posted).await {
             Answer::Scheduled { due } => self.model.schedule(slot, due),
             Answer::Retired(_) => {
@@ -223,20 +260,34 @@ impl Play {
             }
             Answer::Joined { .. } | Answer::Duplicate | Answer::Stale => {}
             Answer::Dropped => panic!("no bounce is about its message alone"),
-            Answer::Accepted(_) | Answer::Deferred { .. } => panic!("nothing waits for confirmation"),
+            Answer::Accepted(_) | Answer::Deferred { .. } => {
+                panic!("nothing waits for confirmation")
+            }
         }
     }
 
     async fn claim(&mut self) {
-        let (share, unproven) = (self.random.of(&[1, 2, 100]), self.random.of(&[0, 1, 2, 100, 100, 100]));
-        let bounds = ClaimBounds { batch: 100, share, lease: LEASE, unproven };
+        let (share, unproven) = (
+            self.random.of(&[1, 2, 100]),
+            self.random.of(&[0, 1, 2, 100, 100, 100]),
+        );
+        let bounds = ClaimBounds {
+            batch: 100,
+            share,
+            lease: LEASE,
+            unproven,
+        };
         let now = self.world.now();
         for shard in 0..self.world.store.shards() {
             let claimed: Claimed = self.world.store.claim(shard, bounds).await.unwrap();
             let token = claimed.jobs.first().map(|leased| leased.lease.token);
             let mut had: Vec<Slot> = Vec::new();
             for leased in &claimed.jobs {
-                assert_eq!(Some(leased.lease.token), token, "what one claim took shares one lease");
+                assert_eq!(
+                    Some(leased.lease.token),
+                    token,
+                    "what one claim took shares one lease"
+                );
                 had.push(self.slots[leased.lease.recipient()]);
             }
             self.model.claim(shard, bounds, now, token, &had);
@@ -258,7 +309,9 @@ impl Play {
 
     /// A worker finishes its attempt, be it in time or long after its lease lapsed.
     async fn finish_an_attempt(&mut self) {
-        let Some(leased) = self.take_a_hand() else { return self.claim().await };
+        let Some(leased) = self.take_a_hand() else {
+            return self.claim().await;
+        };
         let slot = self.slots[leased.lease.recipient()];
         let reply = match self.down[slot % DESTINATIONS] {
             true => self.random.weighted(&REPLIES_WHILE_DOWN),
@@ -269,13 +322,18 @@ impl Play {
         let settlement = self.world.attempt(leased).await;
         let settled = self.world.settle(&settlement).await;
         let now = self.world.now();
-        let valid = self.model.settle(slot, lease.token, settlement.feedback, now);
+        let valid = self
+            .model
+            .settle(slot, lease.token, settlement.feedback, now);
         assert_eq!(settled == Settled::Done, valid, "{slot}");
         if !valid {
             return;
         }
         let day = now.ms().div_euclid(86_400_000);
-        *self.tallies.entry((slot % DESTINATIONS, day, settlement.tally.to_string())).or_default() += 1;
+        *self
+            .tallies
+            .entry((slot % DESTINATIONS, day, settlement.tally.to_string()))
+            .or_default() += 1;
         let report = self.world.report(lease.recipient()).await;
         // What becomes of the job is policy's affair, and another test's.
         match report.job {
@@ -288,7 +346,9 @@ impl Play {
     }
 
     async fn give_back(&mut self, crashed: bool) {
-        let Some(leased) = self.take_a_hand() else { return };
+        let Some(leased) = self.take_a_hand() else {
+            return;
+        };
         let (lease, now) = (&leased.lease, self.world.now());
         let slot = self.slots[lease.recipient()];
         if crashed {
@@ -296,33 +356,65 @@ impl Play {
             self.model.crash(slot, lease.token, now);
         } else {
             let released = self.world.release(lease).await;
-            assert_eq!(released, self.model.release(slot, lease.token, lease.due, now));
+            assert_eq!(
+                released,
+                self.model.release(slot, lease.token, lease.due, now)
+            );
         }
     }
 
     /// No host answered for this long, and other destinations need the place.
     async fn give_up(&mut self) {
-        let Some(leased) = self.take_a_hand() else { return };
+        let Some(leased) = self.take_a_hand() else {
+            return;
+        };
         let (lease, now) = (&leased.lease, self.world.now());
         let waited = self.random.of(&[SECOND, 10 * SECOND, LEASE]);
         let why = GivenBack::Unanswered(waited);
-        let released = self.world.store.release(std::slice::from_ref(lease), why).await.unwrap() == 1;
+        let released = self
+            .world
+            .store
+            .release(std::slice::from_ref(lease), why)
+            .await
+            .unwrap()
+            == 1;
         let slot = self.slots[lease.recipient()];
-        assert_eq!(released, self.model.give_up(slot, lease.token, lease.due, waited, now));
+        assert_eq!(
+            released,
+            self.model
+                .give_up(slot, lease.token, lease.due, waited, now)
+        );
     }
 
     async fn note_silence(&mut self) {
         let place = self.random.below(DESTINATIONS);
-        let (there, waited) = (self.destinations[place].clone(), self.random.of(&[SECOND, 10 * SECOND, LEASE]));
+        let (there, waited) = (
+            self.destinations[place].clone(),
+            self.random.of(&[SECOND, 10 * SECOND, LEASE]),
+        );
         let shard = there.shard(self.world.store.shards());
-        let is_silent = self.world.store.note_silence(shard, &[(there, waited)]).await.unwrap();
-        assert_eq!(is_silent, [self.model.note_silence(place, waited, self.world.now())]);
+        let is_silent = self
+            .world
+            .store
+            .note_silence(shard, &[(there, waited)])
+            .await
+            .unwrap();
+        assert_eq!(
+            is_silent,
+            [self.model.note_silence(place, waited, self.world.now())]
+        );
     }
 
     async fn extend(&mut self) {
-        let Some(leased) = self.take_a_hand() else { return };
+        let Some(leased) = self.take_a_hand() else {
+            return;
+        };
         self.world.extend(&leased.lease).await;
-        self.model.extend(leased.lease.shard, leased.lease.token, self.world.now().plus(LEASE));
+        self.model.extend(
+            leased.lease.shard,
+            leased.lease.token,
+            self.world.now().plus(LEASE),
+        );
         self.hands.push(leased);
     }
 
@@ -333,25 +425,57 @@ impl Play {
             let released = self.world.store.unhold(there).await.unwrap();
             assert_eq!(released, self.model.unhold(place, self.world.now()));
         } else {
-            let until = self.random.of(&[None, Some(SECOND), Some(10 * SECOND), Some(LEASE)]);
+            let until = self
+                .random
+                .of(&[None, Some(SECOND), Some(10 * SECOND), Some(LEASE)]);
             let until = until.map(|span| self.world.now().plus(span));
-            self.world.store.hold(there, until, "an operator said so").await.unwrap();
+            self.world
+                .store
+                .hold(there, until, "an operator said so")
+                .await
+                .unwrap();
             self.model.hold(place, until);
         }
     }
 
     async fn override_limits(&mut self) {
         let place = self.random.below(DESTINATIONS);
-        let limits = |rate, burst, window| Some(PaceLimits { rate, burst, window });
-        let all = [None, None, limits(0.5, 2.0, 4), limits(2.0, 1.0, 2), limits(0.3, 3.0, 6), limits(0.0, 1.0, 10)];
+        let limits = |rate, burst, window| {
+            Some(PaceLimits {
+                rate,
+                burst,
+                window,
+            })
+        };
+        let all = [
+            None,
+            None,
+            limits(0.5, 2.0, 4),
+            limits(2.0, 1.0, 2),
+            limits(0.3, 3.0, 6),
+            limits(0.0, 1.0, 10),
+        ];
         let limits = self.random.of(&all);
-        self.world.store.override_limits(&self.destinations[place], limits).await.unwrap();
+        self.world
+            .store
+            .override_limits(&self.destinations[place], limits)
+            .await
+            .unwrap();
         self.model.override_limits(place, limits);
     }
 
     async fn put_back(&mut self) {
-        let slot = self.model.quarantined().next().unwrap_or_else(|| self.random.below(SLOTS));
-        let was_there = self.world.store.put_back(&id(&self.address(slot))).await.unwrap();
+        let slot = self
+            .model
+            .quarantined()
+            .next()
+            .unwrap_or_else(|| self.random.below(SLOTS));
+        let was_there = self
+            .world
+            .store
+            .put_back(&id(&self.address(slot)))
+            .await
+            .unwrap();
         assert_eq!(was_there, self.model.put_back(slot, self.world.now()));
     }
 
@@ -364,12 +488,23 @@ impl Play {
         for (place, there) in self.destinations.iter().enumerate() {
             let had = self.world.store.pace(there).await.unwrap();
             let wanted = self.model.pace(place);
-            assert_eq!(had.in_flight, self.model.in_flight(place), "attempts under way at {there}");
+            assert_eq!(
+                had.in_flight,
+                self.model.in_flight(place),
+                "attempts under way at {there}"
+            );
             assert_eq!(had.window, wanted.window, "{there}");
-            assert_eq!((had.answered, had.silent_until), (wanted.answered, wanted.silent), "{there}");
+            assert_eq!(
+                (had.answered, had.silent_until),
+                (wanted.answered, wanted.silent),
+                "{there}"
+            );
             assert_eq!(had.breaker, wanted.breaker_state(), "{there}");
             assert_eq!(had.override_limits, wanted.override_limits, "{there}");
-            assert!(had.in_flight <= 10 || had.breaker != BreakerState::Closed, "no window is wider than ten");
+            assert!(
+                had.in_flight <= 10 || had.breaker != BreakerState::Closed,
+                "no window is wider than ten"
+            );
         }
     }
 
@@ -390,7 +525,10 @@ impl Play {
                 let day = start.plus(DAY * u32::try_from(day).unwrap());
                 for (tally, count) in self.world.store.tally(there, day).await.unwrap() {
                     let tally: Tally = tally;
-                    had.insert((place, day.ms().div_euclid(86_400_000), tally.to_string()), count);
+                    had.insert(
+                        (place, day.ms().div_euclid(86_400_000), tally.to_string()),
+                        count,
+                    );
                 }
             }
         }

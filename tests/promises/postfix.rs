@@ -1,4 +1,5 @@
-//! The senders that speak SMTP understand a real Postfix, as a relay and as the recipients' own mail host.
+//! The senders that speak SMTP understand a real Postfix, as a relay and as the recipients' own
+//! mail host.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,12 +16,17 @@ mod relay;
 const BODY: &str = ".\r\n..two\r\nGrüße \r\n\t\r\n.\r\nQUIT\r\n";
 
 fn content() -> String {
-    format!("From: news@news.example.org\r\nMessage-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\r\n{BODY}")
+    format!(
+        "From: news@news.example.org\r\nMessage-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\r\n{BODY}"
+    )
 }
 
 /// Lines of `main.cf`.
 fn main(lines: &[&str]) -> Settings {
-    Settings { main: lines.iter().map(|line| (*line).to_owned()).collect(), ..Settings::default() }
+    Settings {
+        main: lines.iter().map(|line| (*line).to_owned()).collect(),
+        ..Settings::default()
+    }
 }
 
 /// Certificates for a mail host, in a folder that Postfix's processes can read.
@@ -33,12 +39,16 @@ impl Tls {
     fn of(name: &str) -> Self {
         let folder = TempDir::new().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { files: Certificates::make_for(folder.path(), name), _folder: folder }
+        Self {
+            files: Certificates::make_for(folder.path(), name),
+            _folder: folder,
+        }
     }
 
     /// The lines of `main.cf` that make Postfix offer STARTTLS with them.
     fn main(&self) -> Vec<String> {
-        let [certificate, key] = [&self.files.certificate, &self.files.key].map(|file| file.display());
+        let [certificate, key] =
+            [&self.files.certificate, &self.files.key].map(|file| file.display());
         vec![
             "smtpd_tls_security_level = may".to_owned(),
             format!("smtpd_tls_cert_file = {certificate}"),

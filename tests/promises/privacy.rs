@@ -14,7 +14,8 @@ const SECRET: &str = "very.secret.person";
 #[tokio::test]
 async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
     let (redis, prefix) = (redis::url(), redis::unique_prefix());
-    let unwilling = |_: &Heard| Act::SayAndClose("554 5.7.1 nothing for <very.secret.person@private.example>");
+    let unwilling =
+        |_: &Heard| Act::SayAndClose("554 5.7.1 nothing for <very.secret.person@private.example>");
     let peer = SmtpPeer::start(unwilling).await;
     let port = free_port();
     let config = format!(
@@ -33,17 +34,29 @@ async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
     };
     let bounces = Value::Array((1..=3).map(waiting).collect());
     let post = async || {
-        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
-        request.send().await.ok().filter(|response| response.status() == 202)
+        let request = http::client()
+            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
+            .json(&bounces);
+        request
+            .send()
+            .await
+            .ok()
+            .filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounces in", post).await;
     peer.has_heard("", 3).await;
     let said = "trouble of our own";
-    eventually("the worker to say so", async || worker.log().contains(said).then_some(())).await;
+    eventually("the worker to say so", async || {
+        worker.log().contains(said).then_some(())
+    })
+    .await;
     assert!(worker.log().contains("554 5.7.1"), "{}", worker.log());
     assert!(!worker.log().contains(SECRET), "{}", worker.log());
     worker.signal("-TERM").await;
-    eventually("its end", async || worker.log().contains("worker stopped").then_some(())).await;
+    eventually("its end", async || {
+        worker.log().contains("worker stopped").then_some(())
+    })
+    .await;
     assert_eq!(worker.log().matches(said).count(), 1, "{}", worker.log());
 }
 
@@ -67,7 +80,8 @@ async fn no_log_shows_a_full_address() {
         peer.address.port()
     );
     let more_routes = format!("{config}[[route]]\nname = \"nowhere\"\nsender = \"log\"\n");
-    let more_routes = format!("{more_routes}[intake.hooks.postmark]\nuser = \"pm\"\npassword = \"pm\"\n");
+    let more_routes =
+        format!("{more_routes}[intake.hooks.postmark]\nuser = \"pm\"\npassword = \"pm\"\n");
     let scheduler = Redeliver::start("scheduler", &more_routes);
     let worker = Redeliver::start("worker", &config);
     let address = |n: u32| format!("{SECRET}{n}@private.example");
@@ -77,10 +91,21 @@ async fn no_log_shows_a_full_address() {
     let mut nowhere = waiting.clone();
     (nowhere["recipient"], nowhere["route"]) = (json!(address(2)), json!("nowhere"));
     let wrong = bounce(&format!("{SECRET}@@private.example"), "m1", FULL);
-    let bounces = Value::Array(vec![waiting, nowhere, wrong, bounce(&address(3), "m1", UNKNOWN)]);
+    let bounces = Value::Array(vec![
+        waiting,
+        nowhere,
+        wrong,
+        bounce(&address(3), "m1", UNKNOWN),
+    ]);
     let post = async || {
-        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&bounces);
-        request.send().await.ok().filter(|response| response.status() == 202)
+        let request = http::client()
+            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
+            .json(&bounces);
+        request
+            .send()
+            .await
+            .ok()
+            .filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounces in", post).await;
     let complaint = json!({"type": "complaint", "recipient": address(3)});
@@ -94,11 +119,25 @@ async fn no_log_shows_a_full_address() {
         ("hooks/postmark", &strange, 202),
         ("hooks/mailgun", &record, 404),
     ] {
-        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/{path}")).json(body);
-        assert_eq!(request.basic_auth("pm", Some("pm")).send().await.unwrap().status(), status, "{path}");
+        let request = http::client()
+            .post(format!("http://127.0.0.1:{port}/v1/{path}"))
+            .json(body);
+        assert_eq!(
+            request
+                .basic_auth("pm", Some("pm"))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            status,
+            "{path}"
+        );
     }
     peer.has_heard("RCPT", 1).await;
-    eventually("the worker says that a route is missing", async || worker.log().contains("route").then_some(())).await;
+    eventually("the worker says that a route is missing", async || {
+        worker.log().contains("route").then_some(())
+    })
+    .await;
 
     for log in [scheduler.log(), worker.log()] {
         assert!(!log.is_empty(), "there is something to look at");

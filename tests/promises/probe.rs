@@ -46,7 +46,10 @@ async fn a_message_that_nobody_would_take_is_dropped_and_the_next_is_the_probe()
     assert_eq!(world.mail.messages(), ["m1", "m2"]);
     assert_eq!(world.waiting(JO).await, ["m2", "m3"]);
     let given_up = Some(DropReason::GivenUp.as_str().to_owned());
-    assert_eq!(world.final_events().await, [(EventKind::MessageDropped, "m1".to_owned(), given_up)]);
+    assert_eq!(
+        world.final_events().await,
+        [(EventKind::MessageDropped, "m1".to_owned(), given_up)]
+    );
 }
 
 #[tokio::test]
@@ -70,10 +73,20 @@ async fn a_failure_after_a_delivery_is_a_new_outage_with_the_whole_schedule_befo
     world.work().await;
     let job = world.job(JO).await;
     assert_eq!(world.waiting(JO).await, ["m2", "m3"]);
-    assert_eq!((job.job.head.attempt, job.job.head.policy.as_str()), (0, "system-not-accepting"));
-    assert_eq!(job.job.head.created, world.now(), "its age counts from here");
+    assert_eq!(
+        (job.job.head.attempt, job.job.head.policy.as_str()),
+        (0, "system-not-accepting")
+    );
+    assert_eq!(
+        job.job.head.created,
+        world.now(),
+        "its age counts from here"
+    );
     let wait = job.due.unwrap().since(world.now());
-    assert!(wait >= HOUR && wait <= HOUR.mul_f64(1.1), "{wait:?} is the first delay of 4.3.2");
+    assert!(
+        wait >= HOUR && wait <= HOUR.mul_f64(1.1),
+        "{wait:?} is the first delay of 4.3.2"
+    );
 }
 
 #[tokio::test]
@@ -82,8 +95,20 @@ async fn a_permanent_failure_after_a_delivery_retires_the_address_all_the_same()
     world.mail.says_in_turn(&[OK, UNKNOWN]);
     world.work().await;
     assert_eq!(world.standing(JO).await, Standing::Inactive);
-    let kinds: Vec<EventKind> = world.final_events().await.into_iter().map(|(kind, ..)| kind).collect();
-    assert_eq!(kinds, [EventKind::MessageDelivered, EventKind::MessageDropped, EventKind::MessageDropped]);
+    let kinds: Vec<EventKind> = world
+        .final_events()
+        .await
+        .into_iter()
+        .map(|(kind, ..)| kind)
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            EventKind::MessageDelivered,
+            EventKind::MessageDropped,
+            EventKind::MessageDropped
+        ]
+    );
 }
 
 #[tokio::test]
@@ -98,7 +123,11 @@ async fn a_mailbox_that_fills_up_after_a_delivery_is_unavailable_for_the_first_t
     world.mail.says_in_turn(&[OK, FULL_FOR_GOOD]);
     world.work().await;
     let record = world.standing_record(JO).await.unwrap();
-    assert_eq!((record.standing, record.strikes), (Standing::Unavailable, 1), "the delivery has cleared the count");
+    assert_eq!(
+        (record.standing, record.strikes),
+        (Standing::Unavailable, 1),
+        "the delivery has cleared the count"
+    );
     assert_eq!(record.until, Some(world.now().plus(30 * DAY)));
 }
 
@@ -107,7 +136,9 @@ async fn trouble_of_our_own_spends_no_attempt_and_never_counts_against_the_addre
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     let relay_down = Fault::ours(FaultKind::Connect, "refused".to_owned());
-    world.mail.answers(move |_| Outcome::Unreachable(relay_down.clone()));
+    world
+        .mail
+        .answers(move |_| Outcome::Unreachable(relay_down.clone()));
     let created = world.now();
     for _ in 0..20 {
         assert_eq!(world.work().await, 1);
@@ -115,8 +146,15 @@ async fn trouble_of_our_own_spends_no_attempt_and_never_counts_against_the_addre
         assert_eq!(job.job.head.attempt, 0);
         world.clock.set(job.due.unwrap());
     }
-    assert!(world.now() < created.plus(DAY), "it is looked at again soon");
+    assert!(
+        world.now() < created.plus(DAY),
+        "it is looked at again soon"
+    );
     world.mail.says(OK);
     world.work().await;
-    assert_eq!(world.mail.tried().last().unwrap().attempt, 1, "the first attempt that counts");
+    assert_eq!(
+        world.mail.tried().last().unwrap().attempt,
+        1,
+        "the first attempt that counts"
+    );
 }

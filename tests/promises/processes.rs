@@ -1,5 +1,5 @@
-//! The real program: a worker that is killed loses nothing, one that is told to stop ends in order, and a scheduler
-//! takes in a stream of any length in bounded memory.
+//! The real program: a worker that is killed loses nothing, one that is told to stop ends in order,
+//! and a scheduler takes in a stream of any length in bounded memory.
 
 use std::collections::HashSet;
 
@@ -20,11 +20,16 @@ use tokio_util::io::StreamReader;
 
 const JO: &str = "jo@example.com";
 
-/// A world whose present lies days back, so that its jobs are long due by the clock of a real worker.
+/// A world whose present lies days back, so that its jobs are long due by the clock of a real
+/// worker.
 async fn days_ago() -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    World::with(Settings { start, ..Settings::default() }).await
+    World::with(Settings {
+        start,
+        ..Settings::default()
+    })
+    .await
 }
 
 /// A worker on the store of `world` that hands all mail to `peer`.
@@ -69,12 +74,22 @@ async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() 
     killed.kill().await;
     let leased = world.job(JO).await;
     assert!(leased.leased_until.is_some(), "nobody gave it back");
-    assert_eq!(leased.job.head.attempt, 2, "an attempt counts when it is settled");
+    assert_eq!(
+        leased.job.head.attempt, 2,
+        "an attempt counts when it is settled"
+    );
 
     let _another = start_worker(&world, &peer, "lease = \"1s\"");
-    let delivered = eventually("the delivery", async || world.events_of(EventKind::MessageDelivered).await.pop()).await;
+    let delivered = eventually("the delivery", async || {
+        world.events_of(EventKind::MessageDelivered).await.pop()
+    })
+    .await;
     assert_eq!(delivered.attempt, Some(3));
-    assert_eq!(peer.connections_of("RCPT"), [1, 2], "only the attempt in flight was repeated");
+    assert_eq!(
+        peer.connections_of("RCPT"),
+        [1, 2],
+        "only the attempt in flight was repeated"
+    );
     assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), 1);
     assert!(world.job_if_any(JO).await.is_none());
 }
@@ -84,12 +99,22 @@ async fn a_worker_ends_in_order_on_sigterm_and_gives_back_what_it_has() {
     let world = days_ago().await;
     with_two_attempts_behind_it(&world).await;
     let due = world.job(JO).await.due;
-    let peer = SmtpPeer::start(|heard| if heard.command == "DATA" { Act::Hang } else { agree(&heard.command) }).await;
+    let peer = SmtpPeer::start(|heard| {
+        if heard.command == "DATA" {
+            Act::Hang
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
     let worker = start_worker(&world, &peer, "grace = \"50ms\"");
     peer.has_heard("DATA", 1).await;
     assert!(worker.terminate().await.success());
     let job = world.job(JO).await;
-    assert_eq!((job.due, job.leased_until, job.job.head.attempt), (due, None, 2));
+    assert_eq!(
+        (job.due, job.leased_until, job.job.head.attempt),
+        (due, None, 2)
+    );
     assert_eq!(world.events_of(EventKind::JobLapsed).await, []);
 }
 
@@ -99,8 +124,8 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
     const ADDRESSES: usize = 60_000;
     // What came in is 50 MB, what goes out 15 MB: a scheduler that held on to either would show it.
     const PADDING: &str = "";
-    // The allocator keeps some of what is freed at hand, and how many batches are under way differs; neither grows with more
-    // lines.
+    // The allocator keeps some of what is freed at hand, and how many batches are under way
+    // differs; neither grows with more lines.
     const GROWTH_MAX: u64 = 32 << 20;
     let world = World::new().await;
     let (url, prefix, shards) = (redis::url(), &world.prefix, world.store.shards());
@@ -113,8 +138,14 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
         ),
     );
     let client = harness::http::client();
-    let ready =
-        || async { client.get(format!("{base}/readyz")).send().await.ok().filter(|ready| ready.status() == 200) };
+    let ready = || async {
+        client
+            .get(format!("{base}/readyz"))
+            .send()
+            .await
+            .ok()
+            .filter(|ready| ready.status() == 200)
+    };
     eventually("the scheduler", ready).await;
 
     let post = async |name: &'static str, lines: usize, addresses: usize| {
@@ -123,16 +154,28 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
             Ok::<_, std::io::Error>(format!("{bounce}{PADDING:400}\n"))
         };
         let body = reqwest::Body::wrap_stream(stream::iter((0..lines).map(line)));
-        let request = client.post(format!("{base}/v1/bounces")).header("content-type", NDJSON).body(body);
+        let request = client
+            .post(format!("{base}/v1/bounces"))
+            .header("content-type", NDJSON)
+            .body(body);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 202);
-        let bytes = response.bytes_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+        let bytes = response
+            .bytes_stream()
+            .map(|chunk| chunk.map_err(std::io::Error::other));
         let mut answers = BufReader::new(StreamReader::new(bytes)).lines();
         let mut count = 0;
         while let Some(answer) = answers.next_line().await.unwrap() {
             let answer: Value = serde_json::from_str(&answer).unwrap();
-            let wanted = if count < addresses { "scheduled" } else { "joined" };
-            assert_eq!((&answer["answer"], &answer["job"]), (&json!(wanted), &json!(job(name, count % addresses))));
+            let wanted = if count < addresses {
+                "scheduled"
+            } else {
+                "joined"
+            };
+            assert_eq!(
+                (&answer["answer"], &answer["job"]),
+                (&json!(wanted), &json!(job(name, count % addresses)))
+            );
             count += 1;
         }
         assert_eq!(count, lines, "each line has its answer, in order");
@@ -145,7 +188,11 @@ async fn a_stream_of_100_000_lines_is_taken_in_in_bounded_memory() {
 
     let scheduled = world.events_of(EventKind::JobScheduled).await;
     let jobs: HashSet<&str> = scheduled.iter().map(|event| &*event.job).collect();
-    assert_eq!((scheduled.len(), jobs.len()), (ADDRESSES + 10_000, ADDRESSES + 10_000), "one job per address");
+    assert_eq!(
+        (scheduled.len(), jobs.len()),
+        (ADDRESSES + 10_000, ADDRESSES + 10_000),
+        "one job per address"
+    );
     assert!(scheduler.terminate().await.success());
 }
 

@@ -1,5 +1,5 @@
-//! A job that lapses too often in a row may be what crashes its workers: it is kept, and not tried any more until an
-//! operator says so.
+//! A job that lapses too often in a row may be what crashes its workers: it is kept, and not tried
+//! any more until an operator says so.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -22,14 +22,27 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     for n in 1..LAPSES {
         lapse(&world).await;
-        assert_eq!(world.job(JO).await.quarantined_since, None, "before the {n}. lapse");
+        assert_eq!(
+            world.job(JO).await.quarantined_since,
+            None,
+            "before the {n}. lapse"
+        );
     }
     lapse(&world).await;
     assert_eq!(world.claim().await.len(), 0, "nobody gets it");
     let job = world.job(JO).await;
-    assert_eq!((job.quarantined_since, job.due, job.leased_until), (Some(world.now()), None, None));
-    assert_eq!((job.job.head.attempt, world.waiting(JO).await), (0, vec!["m1".to_owned()]));
-    assert_eq!(world.events_of(EventKind::JobLapsed).await.len(), LAPSES as usize);
+    assert_eq!(
+        (job.quarantined_since, job.due, job.leased_until),
+        (Some(world.now()), None, None)
+    );
+    assert_eq!(
+        (job.job.head.attempt, world.waiting(JO).await),
+        (0, vec!["m1".to_owned()])
+    );
+    assert_eq!(
+        world.events_of(EventKind::JobLapsed).await.len(),
+        LAPSES as usize
+    );
     let quarantined = world.events_of(EventKind::JobQuarantined).await;
     assert_eq!(quarantined.len(), 1);
     assert_eq!(*quarantined[0].job, id(JO).key());
@@ -39,10 +52,20 @@ async fn a_job_that_lapses_too_often_in_a_row_is_quarantined_with_its_messages()
     world.take_in(bounce(JO, "m2", FULL)).await;
     assert_eq!(world.waiting(JO).await, ["m1", "m2"], "it can be joined");
     assert_eq!(world.claim().await.len(), 0);
-    assert_eq!(world.pace("example.com").await.in_flight, 0, "and takes no room from others");
+    assert_eq!(
+        world.pace("example.com").await.in_flight,
+        0,
+        "and takes no room from others"
+    );
 
-    let told = Http::serve(&world).await.get_json(&format!("/v1/addresses/{JO}")).await;
-    assert_eq!(told["job"]["quarantined_since"], json!(job.quarantined_since));
+    let told = Http::serve(&world)
+        .await
+        .get_json(&format!("/v1/addresses/{JO}"))
+        .await;
+    assert_eq!(
+        told["job"]["quarantined_since"],
+        json!(job.quarantined_since)
+    );
 }
 
 #[tokio::test]
@@ -78,16 +101,27 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
     let addresses = ["a@example.com", "b@example.com", "c@example.com"];
     let mut since = Vec::new();
     for address in addresses {
-        since.push(Quarantined { job: id(address), since: quarantine(&world, address).await, lapses: Some(LAPSES) });
+        since.push(Quarantined {
+            job: id(address),
+            since: quarantine(&world, address).await,
+            lapses: Some(LAPSES),
+        });
     }
     assert_eq!(all_quarantined(&world).await, since);
     let shard = Destination::named("example.com").shard(world.store.shards());
-    let pages = [(0, 2), (2, 2), (3, 2), (0, 0)].map(|(skip, most)| world.store.quarantined(shard, skip, most));
+    let pages = [(0, 2), (2, 2), (3, 2), (0, 0)]
+        .map(|(skip, most)| world.store.quarantined(shard, skip, most));
     let pages: Vec<_> = futures::future::try_join_all(pages).await.unwrap();
-    assert_eq!(pages, [since[..2].to_vec(), since[2..].to_vec(), vec![], vec![]]);
+    assert_eq!(
+        pages,
+        [since[..2].to_vec(), since[2..].to_vec(), vec![], vec![]]
+    );
 
     assert!(world.store.put_back(&id(addresses[1])).await.unwrap());
-    assert!(!world.store.put_back(&id(addresses[1])).await.unwrap(), "it is there no more");
+    assert!(
+        !world.store.put_back(&id(addresses[1])).await.unwrap(),
+        "it is there no more"
+    );
     let job = world.job(addresses[1]).await;
     assert_eq!((job.due, job.quarantined_since), (Some(world.now()), None));
     let reinstated = world.events_of(EventKind::JobReinstated).await;
@@ -97,7 +131,10 @@ async fn an_operator_lists_quarantine_oldest_first_and_puts_jobs_back() {
         lapse(&world).await;
     }
     assert_eq!(world.work().await, 1, "it may lapse as often as any other");
-    assert_eq!(all_quarantined(&world).await, [since[0].clone(), since[2].clone()]);
+    assert_eq!(
+        all_quarantined(&world).await,
+        [since[0].clone(), since[2].clone()]
+    );
 }
 
 #[tokio::test]
@@ -114,17 +151,30 @@ async fn a_job_whose_attempts_panic_is_quarantined_and_its_worker_goes_on() {
     })
     .await;
     worker.stopped().await;
-    let tried = world.mail.tried().into_iter().filter(|tried| tried.recipient == JO);
-    assert_eq!(tried.count(), LAPSES as usize, "each lapsed at once: the clock has not moved");
+    let tried = world
+        .mail
+        .tried()
+        .into_iter()
+        .filter(|tried| tried.recipient == JO);
+    assert_eq!(
+        tried.count(),
+        LAPSES as usize,
+        "each lapsed at once: the clock has not moved"
+    );
     assert_eq!(world.pace("example.com").await.in_flight, 0);
     assert!(world.store.leased(1).await.unwrap().is_empty());
 }
 
 async fn world() -> World {
-    World::with(Settings { max_lapses: LAPSES, ..Settings::default() }).await
+    World::with(Settings {
+        max_lapses: LAPSES,
+        ..Settings::default()
+    })
+    .await
 }
 
-/// The one job that is due is claimed by a worker that crashes, and its lease runs out. The next claim finds that.
+/// The one job that is due is claimed by a worker that crashes, and its lease runs out. The next
+/// claim finds that.
 async fn lapse(world: &World) {
     assert_eq!(world.claim().await.len(), 1);
     world.clock.advance(LEASE);

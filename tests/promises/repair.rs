@@ -1,4 +1,5 @@
-//! What should never be wrong in Redis is found and put right by upkeep, and a store that is well is left as it is.
+//! What should never be wrong in Redis is found and put right by upkeep, and a store that is well
+//! is left as it is.
 
 use domain::destination::Destination;
 use domain::event::EventKind;
@@ -26,26 +27,53 @@ async fn a_leased_job_whose_lease_entry_is_gone_is_due_again_and_its_lease_is_vo
     let leased = leased(&world, JO).await;
     world.take_in(bounce(JO, "m2", FULL)).await;
     let token = leased.lease.token;
-    by_hand(&world, &["ZREM", &key(&world, "leases"), &token.to_string()]).await;
-    assert_eq!(world.claim().await.len(), 0, "nobody else would ever get it");
+    by_hand(
+        &world,
+        &["ZREM", &key(&world, "leases"), &token.to_string()],
+    )
+    .await;
+    assert_eq!(
+        world.claim().await.len(),
+        0,
+        "nobody else would ever get it"
+    );
 
     let repaired = repair(&world).await;
     assert_eq!(repaired.recovered, [(Destination::named(HOST), 1)].into());
-    assert_eq!((repaired.recounted, repaired.swept), (vec![recount(1, 0)], 1));
+    assert_eq!(
+        (repaired.recounted, repaired.swept),
+        (vec![recount(1, 0)], 1)
+    );
     assert_eq!(world.job(JO).await.due, Some(world.now()));
     let recovered = world.events_of(EventKind::JobRecovered).await;
-    assert_eq!(recovered.iter().map(|event| event.job.to_string()).collect::<Vec<_>>(), [id(JO).key()]);
+    assert_eq!(
+        recovered
+            .iter()
+            .map(|event| event.job.to_string())
+            .collect::<Vec<_>>(),
+        [id(JO).key()]
+    );
     assert_eq!(repair(&world).await, Repaired::default(), "once is enough");
 
     world.mail.says(OK);
     let again = world.claim_one().await;
-    assert_eq!((again.job.head.attempt, again.job.messages.len()), (0, 2), "with all that joined meanwhile");
+    assert_eq!(
+        (again.job.head.attempt, again.job.messages.len()),
+        (0, 2),
+        "with all that joined meanwhile"
+    );
     let late = world.attempt(leased).await;
     assert_eq!(world.settle(&late).await, Settled::Stale);
     assert_eq!(world.pace(HOST).await.in_flight, 1);
     let settlement = world.attempt(again).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
-    assert_eq!((world.pace(HOST).await.in_flight, world.final_events().await.len()), (0, 2));
+    assert_eq!(
+        (
+            world.pace(HOST).await.in_flight,
+            world.final_events().await.len()
+        ),
+        (0, 2)
+    );
 }
 
 #[tokio::test]
@@ -69,12 +97,25 @@ async fn what_upkeep_puts_right_is_an_error_in_the_log_that_names_the_destinatio
             free_port()
         ),
     );
-    let alerts = eventually("the alerts", async || Some(scheduler.log()).filter(|log| log.lines().count() >= 2)).await;
+    let alerts = eventually("the alerts", async || {
+        Some(scheduler.log()).filter(|log| log.lines().count() >= 2)
+    })
+    .await;
     let mut lost: Vec<String> = Vec::new();
     for line in alerts.lines() {
         let alert: Value = serde_json::from_str(line).unwrap();
-        assert_eq!((&alert["level"], &alert["jobs"]), (&json!("ERROR"), &json!(1)), "{alert}");
-        assert!(alert["message"].as_str().unwrap().starts_with("jobs were lost"), "{alert}");
+        assert_eq!(
+            (&alert["level"], &alert["jobs"]),
+            (&json!("ERROR"), &json!(1)),
+            "{alert}"
+        );
+        assert!(
+            alert["message"]
+                .as_str()
+                .unwrap()
+                .starts_with("jobs were lost"),
+            "{alert}"
+        );
         lost.push(alert["destination"].as_str().unwrap().to_owned());
     }
     lost.sort_unstable();
@@ -87,16 +128,38 @@ async fn what_upkeep_puts_right_is_an_error_in_the_log_that_names_the_destinatio
 async fn a_void_lease_settles_nothing_before_its_jobs_are_swept() {
     let world = World::new().await;
     let first = leased(&world, JO).await;
-    by_hand(&world, &["ZREM", &key(&world, "leases"), &first.lease.token.to_string()]).await;
+    by_hand(
+        &world,
+        &[
+            "ZREM",
+            &key(&world, "leases"),
+            &first.lease.token.to_string(),
+        ],
+    )
+    .await;
     repair(&world).await;
     // As if the sweep had not come so far.
     let (token, ids) = (first.lease.token.to_string(), format!("\n{}", id(JO).key()));
-    by_hand(&world, &["HSET", &key(&world, "leased"), &token, "1", &format!("{token} ids"), &ids]).await;
+    by_hand(
+        &world,
+        &[
+            "HSET",
+            &key(&world, "leased"),
+            &token,
+            "1",
+            &format!("{token} ids"),
+            &ids,
+        ],
+    )
+    .await;
     let _second = world.claim_one().await;
     world.mail.says(OK);
     let late = world.attempt(first).await;
     assert_eq!(world.settle(&late).await, Settled::Void);
-    assert!(world.job(JO).await.leased_until.is_some(), "it is the second's");
+    assert!(
+        world.job(JO).await.leased_until.is_some(),
+        "it is the second's"
+    );
 }
 
 #[tokio::test]
@@ -108,12 +171,26 @@ async fn a_job_that_is_in_no_set_at_all_is_due_again() {
     let due = key(&world, &format!("due:{HOST}"));
     by_hand(&world, &["ZREM", &due, &id(JO).key()]).await;
     let repaired = repair(&world).await;
-    assert_eq!(repaired, Repaired { recovered: [(Destination::named(HOST), 1)].into(), ..Repaired::default() });
+    assert_eq!(
+        repaired,
+        Repaired {
+            recovered: [(Destination::named(HOST), 1)].into(),
+            ..Repaired::default()
+        }
+    );
     let leased = world.claim().await;
     assert_eq!(leased.len(), 2);
 
     // A lease that has lost its jobs.
-    by_hand(&world, &["HDEL", &key(&world, "leased"), &leased[0].lease.token.to_string()]).await;
+    by_hand(
+        &world,
+        &[
+            "HDEL",
+            &key(&world, "leased"),
+            &leased[0].lease.token.to_string(),
+        ],
+    )
+    .await;
     let repaired = repair(&world).await;
     assert_eq!(repaired.recovered, [(Destination::named(HOST), 2)].into());
     assert_eq!(repaired.recounted, [recount(2, 0)]);
@@ -122,10 +199,18 @@ async fn a_job_that_is_in_no_set_at_all_is_due_again() {
 
 #[tokio::test]
 async fn a_job_that_lost_its_place_in_quarantine_is_due_again() {
-    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        max_lapses: 1,
+        ..Settings::default()
+    })
+    .await;
     let leased = leased(&world, JO).await;
     assert!(world.crash(&leased.lease).await);
-    assert_eq!(repair(&world).await, Repaired::default(), "a job in quarantine is in its place");
+    assert_eq!(
+        repair(&world).await,
+        Repaired::default(),
+        "a job in quarantine is in its place"
+    );
     by_hand(&world, &["DEL", &key(&world, "quarantine")]).await;
     assert_eq!(repair(&world).await.recovered.len(), 1);
     assert_eq!(world.claim().await.len(), 1);
@@ -137,7 +222,10 @@ async fn a_destination_with_due_jobs_that_is_not_in_the_agenda_gets_there() {
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     by_hand(&world, &["DEL", &key(&world, "agenda")]).await;
     assert_eq!(world.claim().await.len(), 0);
-    let woken = Repaired { woken: [Destination::named(HOST)].into(), ..Repaired::default() };
+    let woken = Repaired {
+        woken: [Destination::named(HOST)].into(),
+        ..Repaired::default()
+    };
     assert_eq!(repair(&world).await, woken);
     assert_eq!(world.claim().await.len(), 1);
     assert_eq!(world.events_of(EventKind::JobRecovered).await, []);
@@ -150,7 +238,11 @@ async fn a_wrong_count_of_attempts_under_way_is_put_right_in_either_direction() 
     world.with_due(HOST, 2).await;
     assert_eq!(world.claim_near(HOST, 1).await.jobs.len(), 1);
     by_hand(&world, &["HSET", &pace, "in_flight", "500"]).await;
-    assert_eq!(world.claim().await.len(), 0, "there is no room, and would never be");
+    assert_eq!(
+        world.claim().await.len(),
+        0,
+        "there is no room, and would never be"
+    );
     assert_eq!(repair(&world).await.recounted, [recount(500, 1)]);
     assert_eq!(world.claim().await.len(), 1, "it is visited at once");
     by_hand(&world, &["HDEL", &pace, "in_flight"]).await;
@@ -160,13 +252,19 @@ async fn a_wrong_count_of_attempts_under_way_is_put_right_in_either_direction() 
 
 #[tokio::test]
 async fn a_store_that_is_well_is_left_as_it_is() {
-    let world = World::with(Settings { max_lapses: 1, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        max_lapses: 1,
+        ..Settings::default()
+    })
+    .await;
     // In quarantine, leased, and waiting: some hundred, more than a page has.
     let crashed = leased(&world, "crashed@example.com").await;
     world.crash(&crashed.lease).await;
     world.with_due(HOST, 300).await;
     assert_eq!(world.claim_near(HOST, 7).await.jobs.len(), 7);
-    world.take_in(bounce("joined@example.com", "m1", FULL)).await;
+    world
+        .take_in(bounce("joined@example.com", "m1", FULL))
+        .await;
     let before = dump(&world).await;
     for _ in 0..2 {
         assert_eq!(Repair.run_once(&world.store).await.unwrap(), 0);
@@ -179,7 +277,10 @@ async fn everything_that_is_lost_is_found_however_much_it_is() {
     let world = World::new().await;
     world.with_due(HOST, 1_500).await;
     by_hand(&world, &["DEL", &key(&world, &format!("due:{HOST}"))]).await;
-    assert_eq!(repair(&world).await.recovered, [(Destination::named(HOST), 1_500)].into());
+    assert_eq!(
+        repair(&world).await.recovered,
+        [(Destination::named(HOST), 1_500)].into()
+    );
     assert_eq!(world.events_of(EventKind::JobRecovered).await.len(), 1_500);
 }
 
@@ -213,11 +314,28 @@ async fn no_job_is_lost_or_doubled_where_repairs_run_beside_the_work() {
 async fn a_lease_whose_ids_are_lost_ends_and_its_jobs_are_due_again() {
     let world = World::new().await;
     let lost = leased(&world, JO).await;
-    by_hand(&world, &["HDEL", &key(&world, "leased"), &format!("{} ids", lost.lease.token)]).await;
+    by_hand(
+        &world,
+        &[
+            "HDEL",
+            &key(&world, "leased"),
+            &format!("{} ids", lost.lease.token),
+        ],
+    )
+    .await;
     world.clock.advance(LEASE + MS);
-    assert!(world.claim().await.is_empty(), "nothing says that it was Jo's");
-    assert_eq!(redis::ask(&redis::url(), &["ZCARD", &key(&world, "leases")]).await, ":0\r\n");
-    assert_eq!(repair(&world).await.recovered, [(Destination::named(HOST), 1)].into());
+    assert!(
+        world.claim().await.is_empty(),
+        "nothing says that it was Jo's"
+    );
+    assert_eq!(
+        redis::ask(&redis::url(), &["ZCARD", &key(&world, "leases")]).await,
+        ":0\r\n"
+    );
+    assert_eq!(
+        repair(&world).await.recovered,
+        [(Destination::named(HOST), 1)].into()
+    );
     assert_eq!(world.claim().await.len(), 1);
 }
 
@@ -236,7 +354,11 @@ async fn marks_of_retired_addresses_are_forgotten_when_the_leases_of_their_time_
     let late = world.attempt(old).await;
     assert_eq!(world.settle(&late).await, Settled::Stale);
     assert_eq!(trim().await, 1, "the lease that is left is younger");
-    assert_eq!(redis::ask(&redis::url(), &["HLEN", &marks]).await, ":1\r\n", "what has joined is not over");
+    assert_eq!(
+        redis::ask(&redis::url(), &["HLEN", &marks]).await,
+        ":1\r\n",
+        "what has joined is not over"
+    );
     world.mail.says(MAINTENANCE);
     let settlement = world.attempt(younger).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
@@ -245,21 +367,42 @@ async fn marks_of_retired_addresses_are_forgotten_when_the_leases_of_their_time_
 
 #[tokio::test]
 async fn the_pace_of_a_waiting_destination_follows_the_rules_without_a_bounce() {
-    let limits = PaceLimits { rate: 0.0, burst: 10.0, window: 2 };
-    let rules = vec![DestinationRule { name: HOST.to_owned(), limits }];
-    let world = World::with(Settings { rules, ..Settings::default() }).await;
+    let limits = PaceLimits {
+        rate: 0.0,
+        burst: 10.0,
+        window: 2,
+    };
+    let rules = vec![DestinationRule {
+        name: HOST.to_owned(),
+        limits,
+    }];
+    let world = World::with(Settings {
+        rules,
+        ..Settings::default()
+    })
+    .await;
     world.with_due(HOST, 6).await;
     assert_eq!(world.claim().await.len(), 2);
 
-    let wider = PaceLimits { window: 3, ..limits };
-    let changed = world.store.clone().with_rules(&[DestinationRule { name: "*".to_owned(), limits: wider }]);
+    let wider = PaceLimits {
+        window: 3,
+        ..limits
+    };
+    let changed = world.store.clone().with_rules(&[DestinationRule {
+        name: "*".to_owned(),
+        limits: wider,
+    }]);
     assert_eq!(changed.limit().await.unwrap(), 1);
     assert_eq!(changed.limit().await.unwrap(), 0, "it has them");
     assert_eq!(world.pace(HOST).await.limits, Some(wider));
     assert_eq!(world.claim().await.len(), 1, "it is visited at once");
 
     let removed = world.store.clone().with_rules(&[]);
-    assert_eq!(Repair.run_once(&removed).await.unwrap(), 1, "upkeep does so too");
+    assert_eq!(
+        Repair.run_once(&removed).await.unwrap(),
+        1,
+        "upkeep does so too"
+    );
     assert_eq!(world.pace(HOST).await.limits, None);
     assert_eq!(world.claim().await.len(), 3);
 }
@@ -271,7 +414,10 @@ async fn leased(world: &World, address: &str) -> LeasedJob {
 
 async fn repair(world: &World) -> Repaired {
     for other in (0..world.store.shards()).filter(|other| *other != shard(world)) {
-        assert_eq!(world.store.repair(other).await.unwrap(), Repaired::default());
+        assert_eq!(
+            world.store.repair(other).await.unwrap(),
+            Repaired::default()
+        );
     }
     world.store.repair(shard(world)).await.unwrap()
 }
@@ -281,11 +427,20 @@ fn shard(world: &World) -> u16 {
 }
 
 fn recount(said: i64, counted: i64) -> Recount {
-    Recount { destination: Destination::named(HOST), said, counted }
+    Recount {
+        destination: Destination::named(HOST),
+        said,
+        counted,
+    }
 }
 
 fn key(world: &World, name: &str) -> String {
-    format!("{}{name}", Keys::new(&world.prefix, world.store.shards()).shard(shard(world)).prefix)
+    format!(
+        "{}{name}",
+        Keys::new(&world.prefix, world.store.shards())
+            .shard(shard(world))
+            .prefix
+    )
 }
 
 /// Does to Redis what no program of ours would. It has to change something.

@@ -1,5 +1,6 @@
-//! A delivery report becomes a bounce of the very message that it is about, for each recipient that failed; one that came
-//! to a signed return path cannot be forged, and what nobody takes is not promised.
+//! A delivery report becomes a bounce of the very message that it is about, for each recipient that
+//! failed; one that came to a signed return path cannot be forged, and what nobody takes is not
+//! promised.
 
 use std::net::SocketAddr;
 
@@ -21,7 +22,10 @@ const JO: &str = "jo@example.com";
 const AL: &str = "al@example.com";
 
 async fn post(http: &Http, query: &str, mail: impl Into<reqwest::Body>) -> Response {
-    let request = http.post(&format!("/v1/dsn{query}")).header("content-type", MAIL).body(mail);
+    let request = http
+        .post(&format!("/v1/dsn{query}"))
+        .header("content-type", MAIL)
+        .body(mail);
     request.send().await.unwrap()
 }
 
@@ -34,24 +38,42 @@ async fn taken(http: &Http, query: &str, mail: &str) -> Vec<String> {
 
 fn answers(told: &Value) -> Vec<String> {
     let recipients = told["recipients"].as_array().unwrap();
-    recipients.iter().map(|one| one["answer"].as_str().unwrap().to_owned()).collect()
+    recipients
+        .iter()
+        .map(|one| one["answer"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn return_path(world: &World, account: &str, message: &str) -> String {
-    let job = JobId { account: Account::parse(account).unwrap(), recipient: id(JO).recipient };
-    verp().encode(&job, message, world.now()).unwrap().as_str().to_owned()
+    let job = JobId {
+        account: Account::parse(account).unwrap(),
+        recipient: id(JO).recipient,
+    };
+    verp()
+        .encode(&job, message, world.now())
+        .unwrap()
+        .as_str()
+        .to_owned()
 }
 
 #[tokio::test]
 async fn a_recipient_that_is_no_text_is_refused_and_never_judged_as_another_address() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let mail = DeliveryReport::failed("j@example.com", UNKNOWN).and(AL, "failed", UNKNOWN).mail();
+    let mail = DeliveryReport::failed("j@example.com", UNKNOWN)
+        .and(AL, "failed", UNKNOWN)
+        .mail();
     let (before, after) = mail.split_once("j@example.com").unwrap();
     let bytes = [before.as_bytes(), b"j\xf6@example.com", after.as_bytes()].concat();
     let told = json(post(&http, "", bytes).await).await;
     assert_eq!(answers(&told), ["refused", "retired"]);
-    assert!(told["recipients"][0]["reason"].as_str().unwrap().contains("could not be read"), "{told}");
+    assert!(
+        told["recipients"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("could not be read"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -65,29 +87,48 @@ async fn each_recipient_that_failed_is_a_bounce_and_no_other() {
         .and("no mailbox", "failed", UNKNOWN);
     let told = json(post(&http, "", report.mail()).await).await;
     assert_eq!(told["kind"], "failed");
-    assert_eq!(answers(&told), ["scheduled", "retired", "delayed", "delivered", "refused"]);
+    assert_eq!(
+        answers(&told),
+        ["scheduled", "retired", "delayed", "delivered", "refused"]
+    );
     let first = &told["recipients"][0];
-    assert_eq!((&first["recipient"], &first["status"], &first["code"]), (&json!(JO), &json!("4.3.1"), &json!(452)));
-    assert_eq!((&first["job"], &first["remote_mta"]), (&json!(format!("default/{JO}")), &json!("mx.example.com")));
+    assert_eq!(
+        (&first["recipient"], &first["status"], &first["code"]),
+        (&json!(JO), &json!("4.3.1"), &json!(452))
+    );
+    assert_eq!(
+        (&first["job"], &first["remote_mta"]),
+        (&json!(format!("default/{JO}")), &json!("mx.example.com"))
+    );
     assert_eq!(world.waiting(JO).await.len(), 1);
     assert_eq!(world.standing(AL).await, Standing::Inactive);
     for untouched in ["delayed@example.com", "fine@example.com"] {
-        assert!(world.job_if_any(untouched).await.is_none() && world.standing_record(untouched).await.is_none());
+        assert!(
+            world.job_if_any(untouched).await.is_none()
+                && world.standing_record(untouched).await.is_none()
+        );
     }
-    assert_eq!(taken(&http, "", &report.mail()).await[0], "duplicate", "the same report comes once more");
+    assert_eq!(
+        taken(&http, "", &report.mail()).await[0],
+        "duplicate",
+        "the same report comes once more"
+    );
 }
 
 #[tokio::test]
 async fn mail_that_reports_no_failure_starts_nothing_and_is_answered_with_its_kind() {
     let world = World::new().await;
     let http = Http::serve(&world).await;
-    let vacation =
-        "From: jo@example.com\r\nSubject: Out of office\r\nAuto-Submitted: auto-replied\r\n\r\nBack soon.\r\n";
+    let vacation = "From: jo@example.com\r\nSubject: Out of office\r\nAuto-Submitted: auto-replied\r\n\r\nBack soon.\r\n";
     let complaint = "From: abuse@example.com\r\nContent-Type: message/feedback-report\r\n\r\nFeedback-Type: abuse\r\n\
                      Original-Rcpt-To: jo@example.com\r\n";
     let letter = "From: jo@example.com\r\nSubject: Hello\r\n\r\nHow are you?\r\n";
-    let delayed = DeliveryReport::default().and(JO, "delayed", "452 4.2.2 Over quota").mail();
-    let relayed = DeliveryReport::default().and(JO, "relayed", "250 2.1.5 ok, but there is no DSN beyond").mail();
+    let delayed = DeliveryReport::default()
+        .and(JO, "delayed", "452 4.2.2 Over quota")
+        .mail();
+    let relayed = DeliveryReport::default()
+        .and(JO, "relayed", "250 2.1.5 ok, but there is no DSN beyond")
+        .mail();
     for (mail, kind) in [
         (vacation, "auto_reply"),
         (complaint, "feedback"),
@@ -114,14 +155,45 @@ async fn a_report_is_about_the_message_that_its_return_path_envelope_id_or_messa
     let path = return_path(&world, "acme", "<c42.9@news.example.org>");
     let (token, _) = path.split_once('@').unwrap();
     let report = || DeliveryReport::failed(JO, FULL);
-    let forwarded = || DeliveryReport::failed("elsewhere@example.net", FULL).of(&format!("To: Jo <{JO}>"));
+    let forwarded =
+        || DeliveryReport::failed("elsewhere@example.net", FULL).of(&format!("To: Jo <{JO}>"));
     for (why, query, report, job) in [
-        ("a return path that the carrier names", format!("?to={}", path.to_uppercase()), report(), "acme"),
-        ("a return path in the header", String::new(), report().to(&path), "acme"),
-        ("a forwarded address", format!("?to={path}"), forwarded(), "acme"),
-        ("a signed envelope id", String::new(), report().of_envelope(token), "acme"),
-        ("an envelope id", "?account=acme".to_owned(), report().of_envelope("c42.9@news.example.org"), "acme"),
-        ("a message id", "?account=acme".to_owned(), report().of("Message-ID: <c42.9@news.example.org>"), "acme"),
+        (
+            "a return path that the carrier names",
+            format!("?to={}", path.to_uppercase()),
+            report(),
+            "acme",
+        ),
+        (
+            "a return path in the header",
+            String::new(),
+            report().to(&path),
+            "acme",
+        ),
+        (
+            "a forwarded address",
+            format!("?to={path}"),
+            forwarded(),
+            "acme",
+        ),
+        (
+            "a signed envelope id",
+            String::new(),
+            report().of_envelope(token),
+            "acme",
+        ),
+        (
+            "an envelope id",
+            "?account=acme".to_owned(),
+            report().of_envelope("c42.9@news.example.org"),
+            "acme",
+        ),
+        (
+            "a message id",
+            "?account=acme".to_owned(),
+            report().of("Message-ID: <c42.9@news.example.org>"),
+            "acme",
+        ),
     ] {
         let told = json(post(&http, &query, report.mail()).await).await;
         let answer = &told["recipients"][0];
@@ -147,19 +219,36 @@ async fn a_return_path_that_was_not_made_for_it_changes_nothing() {
     for (why, query, recipient) in [
         ("no return path", String::new(), JO),
         ("a forged one", format!("?to={forged}"), JO),
-        ("one of another domain", format!("?to={local}@example.org"), JO),
+        (
+            "one of another domain",
+            format!("?to={local}@example.org"),
+            JO,
+        ),
         ("one for another recipient", format!("?to={signed}"), AL),
     ] {
-        let response = post(&http, &query, DeliveryReport::failed(recipient, UNKNOWN).mail()).await;
+        let response = post(
+            &http,
+            &query,
+            DeliveryReport::failed(recipient, UNKNOWN).mail(),
+        )
+        .await;
         assert_eq!(response.status(), 422, "{why}");
         assert_eq!(answers(&json(response).await), ["refused"], "{why}");
     }
     world.clock.advance(32 * DAY);
-    let late = post(&http, &format!("?to={signed}"), DeliveryReport::failed(JO, UNKNOWN).mail()).await;
+    let late = post(
+        &http,
+        &format!("?to={signed}"),
+        DeliveryReport::failed(JO, UNKNOWN).mail(),
+    )
+    .await;
     assert_eq!(late.status(), 422, "too old");
     assert!(world.standing_record(JO).await.is_none() && world.standing_record(AL).await.is_none());
     let now = format!("?to={}", return_path(&world, "default", "m1"));
-    assert_eq!(taken(&http, &now, &DeliveryReport::failed(JO, UNKNOWN).mail()).await, ["retired"]);
+    assert_eq!(
+        taken(&http, &now, &DeliveryReport::failed(JO, UNKNOWN).mail()).await,
+        ["retired"]
+    );
 }
 
 #[tokio::test]
@@ -167,17 +256,27 @@ async fn what_is_no_report_for_us_is_refused_with_what_to_do() {
     let world = World::new().await;
     let http = Http::serve_with(&world, &config("[scheduler]\nbody_max = \"1KiB\"\n")).await;
     let json_body = http.post("/v1/dsn").json(&json!({})).send().await.unwrap();
-    assert!(problem(json_body, 415).await["detail"].as_str().unwrap().contains(MAIL));
+    assert!(
+        problem(json_body, 415).await["detail"]
+            .as_str()
+            .unwrap()
+            .contains(MAIL)
+    );
     problem(post(&http, "", "").await, 400).await;
     problem(post(&http, "", "x".repeat(1_025)).await, 413).await;
-    assert_eq!(problem(post(&http, "?account=a%2Fb", "x").await, 400).await["field"], "account");
+    assert_eq!(
+        problem(post(&http, "?account=a%2Fb", "x").await, 400).await["field"],
+        "account"
+    );
     problem(post(&http, "?from=jo", "x").await, 400).await;
 }
 
 /// A scheduler with an LMTP listener.
 async fn with_lmtp(world: &World, sections: &str) -> (Http, SocketAddr) {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let config = config(&format!("[intake.lmtp]\nlisten = \"{address}\"\n{sections}"));
+    let config = config(&format!(
+        "[intake.lmtp]\nlisten = \"{address}\"\n{sections}"
+    ));
     (Http::serve_with(world, &config).await, address)
 }
 
@@ -186,14 +285,25 @@ async fn over_lmtp_each_recipient_is_answered_for_itself() {
     let world = World::new().await;
     let (_http, address) = with_lmtp(&world, &verp_section()).await;
     let mut client = LmtpClient::connect(address).await;
-    let (first, second) = (return_path(&world, "default", "m1"), return_path(&world, "acme", "m2"));
+    let (first, second) = (
+        return_path(&world, "default", "m1"),
+        return_path(&world, "acme", "m2"),
+    );
     let other = verp().encode(&id(AL), "m3", world.now()).unwrap();
     let report = DeliveryReport::failed(JO, FULL).mail();
-    let replies = client.deliver(&[&first, "jo@example.com", &second, other.as_str()], &report).await;
+    let replies = client
+        .deliver(
+            &[&first, "jo@example.com", &second, other.as_str()],
+            &report,
+        )
+        .await;
     let codes: Vec<&str> = replies.iter().map(|reply| &reply[..3]).collect();
     assert_eq!(codes, ["250", "250", "550"], "{replies:?}");
     assert_eq!(world.waiting(JO).await.len(), 1);
-    let acme = JobId { account: Account::parse("acme").unwrap(), ..id(JO) };
+    let acme = JobId {
+        account: Account::parse("acme").unwrap(),
+        ..id(JO)
+    };
     assert!(world.store.address(&acme).await.unwrap().job.is_some());
     assert!(client.say("QUIT").await.starts_with("221 "));
 }
@@ -201,15 +311,23 @@ async fn over_lmtp_each_recipient_is_answered_for_itself() {
 #[tokio::test]
 async fn over_lmtp_a_report_is_taken_only_when_the_store_has_it() {
     let folder = TempDir::new().unwrap();
-    let server = PrivateRedis::durable(folder.path()).await.expect("redis-server is installed");
-    let world = World::with(Settings { redis: Deployment::Server(server.url()), ..Settings::default() }).await;
+    let server = PrivateRedis::durable(folder.path())
+        .await
+        .expect("redis-server is installed");
+    let world = World::with(Settings {
+        redis: Deployment::Server(server.url()),
+        ..Settings::default()
+    })
+    .await;
     let (_http, address) = with_lmtp(&world, "").await;
     let mut client = LmtpClient::connect(address).await;
     let report = DeliveryReport::failed(JO, FULL).mail();
     server.stop().await;
     let replies = client.deliver(&["returned@example.org"], &report).await;
     assert!(replies[0].starts_with("451 4.3.0 "), "{replies:?}");
-    let _server = PrivateRedis::durable(folder.path()).await.expect("redis-server is installed");
+    let _server = PrivateRedis::durable(folder.path())
+        .await
+        .expect("redis-server is installed");
     assert!(client.deliver(&["returned@example.org"], &report).await[0].starts_with("250 "));
     assert_eq!(world.waiting(JO).await.len(), 1);
 }
@@ -238,10 +356,22 @@ async fn an_lmtp_client_is_bounded_in_all_that_it_can_do() {
         ("DATA", "503"),
     ] {
         let reply = client.say(line).await;
-        assert!(reply.starts_with(code), "{}: {reply}", &line[..line.len().min(40)]);
+        assert!(
+            reply.starts_with(code),
+            "{}: {reply}",
+            &line[..line.len().min(40)]
+        );
     }
-    let replies = client.deliver(&["a@example.org", "b@example.org"], &"x\r\n".repeat(1 << 18)).await;
-    assert!(replies.len() == 2 && replies.iter().all(|reply| reply.starts_with("552 5.3.4 ")), "{replies:?}");
+    let replies = client
+        .deliver(
+            &["a@example.org", "b@example.org"],
+            &"x\r\n".repeat(1 << 18),
+        )
+        .await;
+    assert!(
+        replies.len() == 2 && replies.iter().all(|reply| reply.starts_with("552 5.3.4 ")),
+        "{replies:?}"
+    );
     // Who stands still is left, and another has the only place then.
     assert!(client.hear().await.starts_with("421 4.4.2 "));
     let mut next = LmtpClient::connect(address).await;
@@ -262,19 +392,50 @@ async fn the_command_prints_what_reports_say_and_hands_them_in() {
     let file = file.to_str().unwrap();
     let printed = process::run(&["dsn", file]).await;
     let line: Value = serde_json::from_slice(&printed.stdout).unwrap();
-    assert_eq!((&line["recipient"], &line["class"], &line["status"]), (&json!(JO), &json!("soft"), &json!("4.3.1")));
+    assert_eq!(
+        (&line["recipient"], &line["class"], &line["status"]),
+        (&json!(JO), &json!("soft"), &json!("4.3.1"))
+    );
 
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let letter = folder.path().join("letter.eml");
     std::fs::write(&letter, DeliveryReport::failed("nobody", UNKNOWN).mail()).unwrap();
     for (arguments, code) in [
         (vec!["dsn", "--submit", "--api", &nowhere, file], 75),
-        (vec!["dsn", "--submit", "--api", http.base(), letter.to_str().unwrap()], 65),
-        (vec!["dsn", "--submit", "--api", http.base(), "--account", "acme", file], 0),
+        (
+            vec![
+                "dsn",
+                "--submit",
+                "--api",
+                http.base(),
+                letter.to_str().unwrap(),
+            ],
+            65,
+        ),
+        (
+            vec![
+                "dsn",
+                "--submit",
+                "--api",
+                http.base(),
+                "--account",
+                "acme",
+                file,
+            ],
+            0,
+        ),
     ] {
         let done = process::run(&arguments).await;
-        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(
+            done.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
-    let acme = JobId { account: Account::parse("acme").unwrap(), ..id(JO) };
+    let acme = JobId {
+        account: Account::parse("acme").unwrap(),
+        ..id(JO)
+    };
     assert!(world.store.address(&acme).await.unwrap().job.is_some());
 }

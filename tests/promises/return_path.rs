@@ -34,16 +34,36 @@ async fn mail_leaves_with_a_return_path_that_names_its_recipient_and_message() {
     due["envelope_from"] = json!("news@shop.example");
     due["content"] = json!({"inline": "Subject: x\r\n\r\nx\r\n"});
     let post = async || {
-        let request = http::client().post(format!("http://127.0.0.1:{port}/v1/bounces")).json(&due);
-        request.send().await.ok().filter(|response| response.status() == 202)
+        let request = http::client()
+            .post(format!("http://127.0.0.1:{port}/v1/bounces"))
+            .json(&due);
+        request
+            .send()
+            .await
+            .ok()
+            .filter(|response| response.status() == 202)
     };
     eventually("the scheduler takes the bounce in", post).await;
     peer.has_heard("MAIL", 1).await;
 
-    let heard = peer.heard().into_iter().find(|heard| heard.command.starts_with("MAIL")).unwrap().command;
+    let heard = peer
+        .heard()
+        .into_iter()
+        .find(|heard| heard.command.starts_with("MAIL"))
+        .unwrap()
+        .command;
     let path = heard.split(['<', '>']).nth(1).unwrap();
-    let verp = Verp::new("bounce.example", KEY.as_bytes(), Duration::from_secs(86_400));
-    let token = verp.decode(path, SystemClock.now()).unwrap_or_else(|| panic!("it is signed: {heard}"));
-    assert!(token.is_for(&Address::parse("jo@example.com").unwrap()) && token.names("<c42.9@news.example>"));
+    let verp = Verp::new(
+        "bounce.example",
+        KEY.as_bytes(),
+        Duration::from_secs(86_400),
+    );
+    let token = verp
+        .decode(path, SystemClock.now())
+        .unwrap_or_else(|| panic!("it is signed: {heard}"));
+    assert!(
+        token.is_for(&Address::parse("jo@example.com").unwrap())
+            && token.names("<c42.9@news.example>")
+    );
     assert!(!token.is_for(&Address::parse("sam@example.com").unwrap()));
 }

@@ -1,4 +1,5 @@
-//! Real bounces of a real Postfix come back by LMTP and through its pipe, and while nobody can take them Postfix keeps them.
+//! Real bounces of a real Postfix come back by LMTP and through its pipe, and while nobody can take
+//! them Postfix keeps them.
 
 use std::net::SocketAddr;
 
@@ -22,11 +23,13 @@ const MESSAGE: &str = "Message-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\r
 
 /// The recipients' mail system: it knows nobody, and has no room for Al.
 async fn mail_system() -> SmtpPeer {
-    SmtpPeer::start(|heard| match heard.command.split(['<', '@']).collect::<Vec<_>>()[..] {
-        ["RCPT TO:", "al", ..] => Act::Say("452 4.2.2 Over quota"),
-        ["RCPT TO:", ..] => Act::Say("550 5.1.1 Nobody of that name"),
-        _ => agree(&heard.command),
-    })
+    SmtpPeer::start(
+        |heard| match heard.command.split(['<', '@']).collect::<Vec<_>>()[..] {
+            ["RCPT TO:", "al", ..] => Act::Say("452 4.2.2 Over quota"),
+            ["RCPT TO:", ..] => Act::Say("550 5.1.1 Nobody of that name"),
+            _ => agree(&heard.command),
+        },
+    )
     .await
 }
 
@@ -34,7 +37,10 @@ async fn mail_system() -> SmtpPeer {
 fn settings(peer: &SmtpPeer, back: String) -> postfix::Settings {
     let there = format!("smtp:[{}]:{}", peer.address.ip(), peer.address.port());
     let transports = vec![("example.com".to_owned(), there), (DOMAIN.to_owned(), back)];
-    postfix::Settings { transports, ..postfix::Settings::default() }
+    postfix::Settings {
+        transports,
+        ..postfix::Settings::default()
+    }
 }
 
 /// Brings mail back by LMTP, to a listener on this address.
@@ -52,11 +58,18 @@ fn by_pipe(base: &str) -> String {
 }
 
 fn return_path(world: &World, job: &JobId) -> String {
-    verp().encode(job, "<m1@news.example.org>", world.now()).unwrap().as_str().to_owned()
+    verp()
+        .encode(job, "<m1@news.example.org>", world.now())
+        .unwrap()
+        .as_str()
+        .to_owned()
 }
 
 fn of_acme(address: &str) -> JobId {
-    JobId { account: Account::parse("acme").unwrap(), ..id(address) }
+    JobId {
+        account: Account::parse("acme").unwrap(),
+        ..id(address)
+    }
 }
 
 /// Waits until an address of Acme's has left the active list.
@@ -69,7 +82,10 @@ async fn retired(world: &World, address: &str) -> Standing {
 }
 
 fn lmtp_config(address: SocketAddr) -> config::Config {
-    config(&format!("{}[intake.lmtp]\nlisten = \"{address}\"\n", verp_section()))
+    config(&format!(
+        "{}[intake.lmtp]\nlisten = \"{address}\"\n",
+        verp_section()
+    ))
 }
 
 #[tokio::test]
@@ -78,10 +94,15 @@ async fn a_bounce_comes_back_by_lmtp_and_retires_the_address_of_the_account_that
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let _http = Http::serve_with(&world, &lmtp_config(address)).await;
     let postfix = Postfix::start(settings(&peer, by_lmtp(address))).await;
-    postfix.send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE).await;
+    postfix
+        .send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE)
+        .await;
     assert_eq!(retired(&world, JO).await, Standing::Inactive);
     postfix.logs("status=sent (250 2.0.0 taken in)").await;
-    assert!(world.standing_record(JO).await.is_none(), "of the default account nothing was sent");
+    assert!(
+        world.standing_record(JO).await.is_none(),
+        "of the default account nothing was sent"
+    );
 }
 
 #[tokio::test]
@@ -91,36 +112,71 @@ async fn a_bounce_comes_back_through_a_pipe() {
     let mut settings = settings(&peer, "redeliver:".to_owned());
     settings.services.push(by_pipe(http.base()));
     let postfix = Postfix::start(settings).await;
-    postfix.send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE).await;
+    postfix
+        .send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE)
+        .await;
     assert_eq!(retired(&world, JO).await, Standing::Inactive);
-    postfix.logs("status=sent (delivered via redeliver service").await;
+    postfix
+        .logs("status=sent (delivered via redeliver service")
+        .await;
 }
 
 #[tokio::test]
 async fn while_the_store_is_away_postfix_keeps_what_came_back_and_brings_it_later() {
     let folder = TempDir::new().unwrap();
-    let server = PrivateRedis::durable(folder.path()).await.expect("redis-server is installed");
-    let world = World::with(Settings { redis: Deployment::Server(server.url()), ..Settings::default() }).await;
+    let server = PrivateRedis::durable(folder.path())
+        .await
+        .expect("redis-server is installed");
+    let world = World::with(Settings {
+        redis: Deployment::Server(server.url()),
+        ..Settings::default()
+    })
+    .await;
     let peer = mail_system().await;
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let http = Http::serve_with(&world, &lmtp_config(address)).await;
     let mut settings = settings(&peer, by_lmtp(address));
-    settings.transports.push((format!("pipe.{DOMAIN}"), "redeliver:".to_owned()));
+    settings
+        .transports
+        .push((format!("pipe.{DOMAIN}"), "redeliver:".to_owned()));
     settings.services.push(by_pipe(http.base()));
     let postfix = Postfix::start(settings).await;
     server.stop().await;
-    postfix.send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE).await;
-    postfix.send(&format!("anybody@pipe.{DOMAIN}"), &["sam@example.com"], MESSAGE).await;
+    postfix
+        .send(&return_path(&world, &of_acme(JO)), &[JO], MESSAGE)
+        .await;
+    postfix
+        .send(
+            &format!("anybody@pipe.{DOMAIN}"),
+            &["sam@example.com"],
+            MESSAGE,
+        )
+        .await;
     postfix.logs("451 4.3.0 not now").await;
     postfix.logs("relay=redeliver").await;
     let log = postfix.log();
-    let piped = log.lines().find(|line| line.contains("relay=redeliver")).unwrap();
+    let piped = log
+        .lines()
+        .find(|line| line.contains("relay=redeliver"))
+        .unwrap();
     assert!(piped.contains("status=deferred"), "{piped}");
 
-    let _server = PrivateRedis::durable(folder.path()).await.expect("redis-server is installed");
+    let _server = PrivateRedis::durable(folder.path())
+        .await
+        .expect("redis-server is installed");
     assert_eq!(retired(&world, JO).await, Standing::Inactive);
-    let sam = async || world.store.address(&id("sam@example.com")).await.ok()?.standing;
-    assert_eq!(eventually("the bounce by pipe", sam).await.standing, Standing::Inactive);
+    let sam = async || {
+        world
+            .store
+            .address(&id("sam@example.com"))
+            .await
+            .ok()?
+            .standing
+    };
+    assert_eq!(
+        eventually("the bounce by pipe", sam).await.standing,
+        Standing::Inactive
+    );
 }
 
 #[tokio::test]
@@ -131,7 +187,9 @@ async fn a_report_that_mail_is_delayed_is_taken_and_starts_nothing() {
     let mut settings = settings(&peer, by_lmtp(address));
     settings.main.push("delay_warning_time = 1s".to_owned());
     let postfix = Postfix::start(settings).await;
-    postfix.send(&return_path(&world, &of_acme(AL)), &[AL], MESSAGE).await;
+    postfix
+        .send(&return_path(&world, &of_acme(AL)), &[AL], MESSAGE)
+        .await;
     postfix.logs("sender delay notification").await;
     postfix.logs("status=sent (250 2.0.0 taken in)").await;
     let report = world.store.address(&of_acme(AL)).await.unwrap();

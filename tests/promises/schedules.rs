@@ -1,4 +1,5 @@
-//! Every failure is retried on the schedule that its status calls for: never early, and never once too often.
+//! Every failure is retried on the schedule that its status calls for: never early, and never once
+//! too often.
 
 use std::time::Duration;
 
@@ -77,8 +78,16 @@ async fn the_third_time_in_a_row_makes_an_address_inactive_where_others_get_thro
     }
     // Somebody else at the same mail system gets through while the third job is under way.
     world.take_in(bounce(JO, "m1", MAINTENANCE)).await;
-    world.take_in(bounce("sam@example.com", "m1", MAINTENANCE)).await;
-    world.mail.answers(|attempt| outcome(if attempt.recipient.as_str() == JO { MAINTENANCE } else { OK }));
+    world
+        .take_in(bounce("sam@example.com", "m1", MAINTENANCE))
+        .await;
+    world.mail.answers(|attempt| {
+        outcome(if attempt.recipient.as_str() == JO {
+            MAINTENANCE
+        } else {
+            OK
+        })
+    });
     while world.job_if_any(JO).await.is_some() {
         world.clock.advance(HOUR);
         world.work().await;
@@ -93,7 +102,11 @@ async fn no_number_of_times_in_a_row_makes_an_address_inactive_where_nobody_gets
     for days in [30, 60, 120, 180, 180] {
         fail_every_try(&world, MAINTENANCE, SHORT).await;
         let until = unavailable_until(&world).await;
-        assert_eq!(until, world.now().plus(days * DAY), "doubled each time, and bounded");
+        assert_eq!(
+            until,
+            world.now().plus(days * DAY),
+            "doubled each time, and bounded"
+        );
         world.clock.set(until);
     }
 }
@@ -103,13 +116,19 @@ async fn a_delivery_clears_the_count_of_times_in_a_row() {
     let world = World::new().await;
     fail_every_try(&world, MAINTENANCE, SHORT).await;
     world.clock.set(unavailable_until(&world).await);
-    world.take_in_and_wait(bounce(JO, "between", MAINTENANCE)).await;
+    world
+        .take_in_and_wait(bounce(JO, "between", MAINTENANCE))
+        .await;
     world.mail.says(OK);
     world.work().await;
     assert_eq!(world.standing_record(JO).await, None);
 
     fail_every_try(&world, MAINTENANCE, SHORT).await;
-    assert_eq!(unavailable_until(&world).await, world.now().plus(30 * DAY), "this is the first time again");
+    assert_eq!(
+        unavailable_until(&world).await,
+        world.now().plus(30 * DAY),
+        "this is the first time again"
+    );
 }
 
 #[tokio::test]
@@ -120,7 +139,10 @@ async fn a_job_past_its_age_ends_as_if_its_last_try_had_failed_and_sends_nothing
     assert_eq!(world.work().await, 1);
     assert_eq!(world.mail.tried(), []);
     assert_eq!(world.standing(JO).await, Standing::Unavailable);
-    assert_eq!(world.final_events().await, [dropped("m1", DropReason::Retired)]);
+    assert_eq!(
+        world.final_events().await,
+        [dropped("m1", DropReason::Retired)]
+    );
 }
 
 #[tokio::test]
@@ -128,20 +150,28 @@ async fn a_job_that_was_held_past_its_age_gives_its_messages_up_and_says_nothing
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", DISABLED)).await;
     let relay_down = Fault::ours(FaultKind::Connect, "refused".to_owned());
-    world.mail.answers(move |_| Outcome::Unreachable(relay_down.clone()));
+    world
+        .mail
+        .answers(move |_| Outcome::Unreachable(relay_down.clone()));
     assert_eq!(world.work().await, 1);
     let history = world.job(JO).await.job.head.history;
-    assert!(history.last().unwrap().reply.contains("refused"), "why it waits is to be seen: {history:?}");
+    assert!(
+        history.last().unwrap().reply.contains("refused"),
+        "why it waits is to be seen: {history:?}"
+    );
 
     world.clock.advance(30 * DAY);
     assert_eq!(world.work().await, 1);
     assert_eq!(world.mail.tried().len(), 1, "nothing more was sent");
-    assert_eq!(world.final_events().await, [dropped("m1", DropReason::GivenUp)]);
+    assert_eq!(
+        world.final_events().await,
+        [dropped("m1", DropReason::GivenUp)]
+    );
     assert_eq!(world.standing_record(JO).await, None);
 }
 
-/// A bounce, and four tries that fail as it did: each is not to be had a millisecond early, and is to be had on time.
-/// After them the address is retired.
+/// A bounce, and four tries that fail as it did: each is not to be had a millisecond early, and is
+/// to be had on time. After them the address is retired.
 async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
     let tried_before = world.mail.tried().len();
     let ended_before = world.final_events().await.len();
@@ -153,20 +183,34 @@ async fn fail_every_try(world: &World, reply: &str, hours: [u32; 4]) {
         assert_within_jitter(due.since(last_try), hours * HOUR);
 
         world.clock.set(Timestamp::from_ms(due.ms() - 1));
-        assert_eq!(world.work().await, 0, "attempt {attempt} is not to be had before it is due");
+        assert_eq!(
+            world.work().await,
+            0,
+            "attempt {attempt} is not to be had before it is due"
+        );
         world.clock.advance(MS);
-        assert_eq!(world.work().await, 1, "attempt {attempt} is to be had when it is due");
+        assert_eq!(
+            world.work().await,
+            1,
+            "attempt {attempt} is to be had when it is due"
+        );
         assert_eq!(world.mail.tried().last().unwrap().attempt, attempt);
         last_try = world.now();
     }
     assert_eq!(world.mail.tried().len(), tried_before + 4);
     assert!(world.job_if_any(JO).await.is_none(), "the job has ended");
-    assert_eq!(world.final_events().await[ended_before..], [dropped("m1", DropReason::Retired)]);
+    assert_eq!(
+        world.final_events().await[ended_before..],
+        [dropped("m1", DropReason::Retired)]
+    );
 }
 
 /// These rows are never early, and at most a tenth late.
 fn assert_within_jitter(had: Duration, wanted: Duration) {
-    assert!(had >= wanted && had <= wanted.mul_f64(1.1), "{had:?} is not {wanted:?} and up to a tenth more");
+    assert!(
+        had >= wanted && had <= wanted.mul_f64(1.1),
+        "{had:?} is not {wanted:?} and up to a tenth more"
+    );
 }
 
 async fn unavailable_until(world: &World) -> Timestamp {
@@ -176,5 +220,9 @@ async fn unavailable_until(world: &World) -> Timestamp {
 }
 
 fn dropped(message: &str, reason: DropReason) -> (EventKind, String, Option<String>) {
-    (EventKind::MessageDropped, message.to_owned(), Some(reason.as_str().to_owned()))
+    (
+        EventKind::MessageDropped,
+        message.to_owned(),
+        Some(reason.as_str().to_owned()),
+    )
 }

@@ -38,7 +38,9 @@ fn http_by(clock: Arc<ManualClock>, platform: &Platform, timeout: Duration) -> H
 
 fn settings(platform: &Platform, timeout: Duration) -> HttpSettings {
     HttpSettings {
-        url: format!("http://{}/redeliver", platform.address).parse().unwrap(),
+        url: format!("http://{}/redeliver", platform.address)
+            .parse()
+            .unwrap(),
         signer: Signer::from_secrets(SECRET).unwrap(),
         ca: None,
         content: true,
@@ -69,7 +71,9 @@ impl Program {
         CommandSender::new(CommandSettings {
             program: self.file.clone(),
             crlf: true,
-            arguments: ["-f", "{sender}", "--", "{recipient}"].map(str::to_owned).into(),
+            arguments: ["-f", "{sender}", "--", "{recipient}"]
+                .map(str::to_owned)
+                .into(),
             path: "/usr/bin:/bin".to_owned(),
             timeout,
             output_max: 1_024,
@@ -92,10 +96,15 @@ fn mail() -> Attempt {
 
 #[tokio::test]
 async fn a_program_that_is_cut_off_gets_a_moment_to_end_and_may_have_sent_where_it_does_not() {
-    for (script, accepted) in [("cat > FOLDER/began; sleep 0.2; exit 0", true), ("cat > FOLDER/began; sleep 60", false)]
-    {
+    for (script, accepted) in [
+        ("cat > FOLDER/began; sleep 0.2; exit 0", true),
+        ("cat > FOLDER/began; sleep 60", false),
+    ] {
         let (program, cut) = (Program::new(script), CancellationToken::new());
-        let attempt = Attempt { fate: Fate::until(cut.clone()), ..mail() };
+        let attempt = Attempt {
+            fate: Fate::until(cut.clone()),
+            ..mail()
+        };
         let sender = program.sender(PATIENT);
         let cutting = async {
             eventually("the program to run", async || program.wrote("began")).await;
@@ -104,7 +113,9 @@ async fn a_program_that_is_cut_off_gets_a_moment_to_end_and_may_have_sent_where_
         };
         match tokio::join!(sender.send(&attempt), cutting).0 {
             Outcome::Accepted(_) if accepted => {}
-            Outcome::Unreachable(fault) if !accepted => assert_eq!(fault.kind, FaultKind::Unanswered, "{fault}"),
+            Outcome::Unreachable(fault) if !accepted => {
+                assert_eq!(fault.kind, FaultKind::Unanswered, "{fault}");
+            }
             other => panic!("{script}: {other:?}"),
         }
         assert!(!attempt.fate.is_open(), "{script}");
@@ -117,15 +128,26 @@ fn answer(status: u16, body: &str) -> Say {
 
 #[tokio::test]
 async fn the_platform_gets_the_attempt_signed_and_named() {
-    let platform = Platform::start(|_| answer(200, r#"{"outcome":"delivered","reply":"250 2.0.0 rendered"}"#)).await;
-    let Outcome::Delivered(reply) = http(&platform, PATIENT).send(&mail()).await else { panic!("it was sent") };
+    let platform = Platform::start(|_| {
+        answer(
+            200,
+            r#"{"outcome":"delivered","reply":"250 2.0.0 rendered"}"#,
+        )
+    })
+    .await;
+    let Outcome::Delivered(reply) = http(&platform, PATIENT).send(&mail()).await else {
+        panic!("it was sent")
+    };
     assert_eq!(reply.to_string(), "250 2.0.0 rendered");
     let posted = platform.posted().remove(0);
     let header = |name: &str| posted.headers[name].to_str().unwrap();
     assert_eq!(header("idempotency-key"), header("webhook-id"));
     assert_eq!(header("webhook-timestamp"), "1763716200");
     let signer = Signer::from_secrets(SECRET).unwrap();
-    assert_eq!(header("webhook-signature"), signer.sign(header("webhook-id"), NOW, &posted.body));
+    assert_eq!(
+        header("webhook-signature"),
+        signer.sign(header("webhook-id"), NOW, &posted.body)
+    );
     assert_eq!(header("traceparent"), mail().traceparent.unwrap());
     for (field, value) in [
         ("job", "default/jo@example.com"),
@@ -144,7 +166,11 @@ async fn the_platform_gets_the_attempt_signed_and_named() {
 async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
     let platform = Platform::start(|posted| match posted.json["message_id"].as_str().unwrap() {
         "busy" => Say::Answer(503, Some(("retry-after", "7200")), String::new()),
-        "elsewhere" => Say::Answer(302, Some(("location", "http://127.0.0.1:1/")), String::new()),
+        "elsewhere" => Say::Answer(
+            302,
+            Some(("location", "http://127.0.0.1:1/")),
+            String::new(),
+        ),
         "page" => answer(200, "<html>Welcome</html>"),
         "endless" => answer(200, &" ".repeat(5_000)),
         "gateway" => answer(502, "<html>Bad Gateway</html>"),
@@ -164,9 +190,18 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
         ("taken", FaultKind::Unanswered, "200"),
         ("silent", FaultKind::Unanswered, ""),
     ] {
-        let attempt = Attempt { message_id: message.to_owned(), ..mail() };
-        let Outcome::Unreachable(fault) = sender.send(&attempt).await else { panic!("{message} is a fault") };
-        assert_eq!((fault.kind, fault.side), (kind, Side::Ours), "{message}: {fault}");
+        let attempt = Attempt {
+            message_id: message.to_owned(),
+            ..mail()
+        };
+        let Outcome::Unreachable(fault) = sender.send(&attempt).await else {
+            panic!("{message} is a fault")
+        };
+        assert_eq!(
+            (fault.kind, fault.side),
+            (kind, Side::Ours),
+            "{message}: {fault}"
+        );
         assert!(fault.text.contains(says), "{message}: {fault}");
     }
     assert_eq!(platform.posted().len(), 8, "no redirect was followed");
@@ -174,8 +209,13 @@ async fn trouble_of_the_platform_is_ours_and_never_the_address_s() {
     let gone = Platform::start(|_| Say::Nothing).await;
     let (address, sender) = (gone.address, http(&gone, PATIENT));
     drop(gone);
-    eventually("the port to be closed", async || std::net::TcpStream::connect(address).err()).await;
-    let Outcome::Unreachable(fault) = sender.send(&mail()).await else { panic!("nobody is there") };
+    eventually("the port to be closed", async || {
+        std::net::TcpStream::connect(address).err()
+    })
+    .await;
+    let Outcome::Unreachable(fault) = sender.send(&mail()).await else {
+        panic!("nobody is there")
+    };
     assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours));
 }
 
@@ -186,7 +226,9 @@ async fn a_platform_is_verified_and_gets_nothing_before() {
     let platform = Platform::start_with_tls(&files, |_| answer(200, "")).await;
     let sender_to = |host: &str, ca: Option<&Certificates>| {
         let mut settings = settings(&platform, PATIENT);
-        settings.url = format!("https://{host}:{}/redeliver", platform.address.port()).parse().unwrap();
+        settings.url = format!("https://{host}:{}/redeliver", platform.address.port())
+            .parse()
+            .unwrap();
         settings.ca = ca.map(|files| std::fs::read(&files.authority).unwrap());
         HttpSender::new(settings, Arc::new(ManualClock::new(NOW))).unwrap()
     };
@@ -195,11 +237,20 @@ async fn a_platform_is_verified_and_gets_nothing_before() {
         ("another authority", "127.0.0.1", Some(&stranger)),
         ("a certificate for another name", "localhost", Some(&files)),
     ] {
-        let Outcome::Unreachable(fault) = sender_to(host, ca).send(&mail()).await else { panic!("{name}") };
-        assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{name}: {fault}");
+        let Outcome::Unreachable(fault) = sender_to(host, ca).send(&mail()).await else {
+            panic!("{name}")
+        };
+        assert_eq!(
+            (fault.kind, fault.side),
+            (FaultKind::Connect, Side::Ours),
+            "{name}: {fault}"
+        );
     }
     assert!(platform.posted().is_empty(), "nothing was sent");
-    assert!(matches!(sender_to("127.0.0.1", Some(&files)).send(&mail()).await, Outcome::Delivered(_)));
+    assert!(matches!(
+        sender_to("127.0.0.1", Some(&files)).send(&mail()).await,
+        Outcome::Delivered(_)
+    ));
     assert_eq!(platform.posted().len(), 1);
 }
 
@@ -208,9 +259,17 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
     let elsewhere = Platform::start(|_| answer(200, "")).await;
     let there: &'static str = format!("http://{}/", elsewhere.address).leak();
     for status in [301, 302, 303, 307, 308] {
-        let platform = Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new())).await;
-        let Outcome::Unreachable(fault) = http(&platform, PATIENT).send(&mail()).await else { panic!("{status}") };
-        assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{status}: {fault}");
+        let platform =
+            Platform::start(move |_| Say::Answer(status, Some(("location", there)), String::new()))
+                .await;
+        let Outcome::Unreachable(fault) = http(&platform, PATIENT).send(&mail()).await else {
+            panic!("{status}")
+        };
+        assert_eq!(
+            (fault.kind, fault.side),
+            (FaultKind::Local, Side::Ours),
+            "{status}: {fault}"
+        );
         assert_eq!(platform.posted().len(), 1, "{status}");
     }
     assert!(elsewhere.posted().is_empty());
@@ -219,7 +278,9 @@ async fn a_redirect_is_not_followed_wherever_it_leads() {
 #[tokio::test]
 async fn an_attempt_has_one_key_however_often_it_is_made_and_the_next_has_another() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce("jo@example.com", "m1", FULL)).await;
+    world
+        .take_in_and_wait(bounce("jo@example.com", "m1", FULL))
+        .await;
     let keys = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = keys.clone();
     world.mail.answers(move |attempt| {
@@ -232,7 +293,9 @@ async fn an_attempt_has_one_key_however_often_it_is_made_and_the_next_has_anothe
     world.clock.advance(2 * harness::world::LEASE);
     for _ in 0..2 {
         assert_eq!(world.work().await, 1);
-        world.clock.set(world.job("jo@example.com").await.due.unwrap());
+        world
+            .clock
+            .set(world.job("jo@example.com").await.due.unwrap());
     }
     let keys = keys.lock().unwrap().clone();
     assert_eq!(keys[0], keys[1], "the same attempt");
@@ -245,23 +308,40 @@ async fn a_program_gets_the_envelope_the_content_and_nothing_else() {
     let program = Program::new(
         "printf '%s\\n' \"$@\" >FOLDER/arguments\nenv | sort >FOLDER/environment\ncat >FOLDER/content\npwd >FOLDER/where\necho '250 2.0.0 queued as 4711'",
     );
-    let Outcome::Accepted(reply) = program.sender(PATIENT).send(&mail()).await else { panic!("it was taken") };
+    let Outcome::Accepted(reply) = program.sender(PATIENT).send(&mail()).await else {
+        panic!("it was taken")
+    };
     assert_eq!(reply.to_string(), "250 2.0.0 queued as 4711");
-    assert_eq!(program.wrote("arguments").unwrap(), "-f\nbounce@news.example.org\n--\njo@example.com\n");
-    assert_eq!(program.wrote("content").unwrap(), "Subject: hello\r\n\r\nbye\r\n");
+    assert_eq!(
+        program.wrote("arguments").unwrap(),
+        "-f\nbounce@news.example.org\n--\njo@example.com\n"
+    );
+    assert_eq!(
+        program.wrote("content").unwrap(),
+        "Subject: hello\r\n\r\nbye\r\n"
+    );
     assert_eq!(program.wrote("where").unwrap(), "/\n");
     let environment = program.wrote("environment").unwrap();
     // A shell adds some of its own.
-    let inherited =
-        environment.lines().find(|line| !["PATH=", "PWD=", "_=", "SHLVL="].iter().any(|own| line.starts_with(own)));
+    let inherited = environment.lines().find(|line| {
+        !["PATH=", "PWD=", "_=", "SHLVL="]
+            .iter()
+            .any(|own| line.starts_with(own))
+    });
     assert_eq!(inherited, None);
 }
 
 #[tokio::test]
 async fn the_end_of_a_program_is_its_outcome() {
     for (script, expected) in [
-        ("cat >/dev/null; exit 75", "Deferred 450 4.0.0 temporary failure"),
-        ("echo '4.2.2 mailbox full'; exit 75", "Deferred 4.2.2 mailbox full"),
+        (
+            "cat >/dev/null; exit 75",
+            "Deferred 450 4.0.0 temporary failure",
+        ),
+        (
+            "echo '4.2.2 mailbox full'; exit 75",
+            "Deferred 4.2.2 mailbox full",
+        ),
         ("exit 67", "Refused 550 5.1.1 no such user"),
         ("exit 78", "Local"),
         ("cat >FOLDER/sent; false", "Unanswered"),
@@ -282,8 +362,13 @@ async fn the_end_of_a_program_is_its_outcome() {
 #[tokio::test]
 async fn a_program_that_takes_too_long_is_stopped_with_all_that_it_started() {
     let program = Program::new("sleep 300 & echo $! >FOLDER/child\nwait");
-    let Outcome::Unreachable(fault) = program.sender(5 * SHORT).send(&mail()).await else { panic!("it was stopped") };
-    assert_eq!((fault.kind, fault.side), (FaultKind::Unanswered, Side::Ours));
+    let Outcome::Unreachable(fault) = program.sender(5 * SHORT).send(&mail()).await else {
+        panic!("it was stopped")
+    };
+    assert_eq!(
+        (fault.kind, fault.side),
+        (FaultKind::Unanswered, Side::Ours)
+    );
     let child = program.wrote("child").unwrap().trim().to_owned();
     eventually("what it started to end", async || {
         // One that was killed may be there until it has been waited for.

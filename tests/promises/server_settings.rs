@@ -1,5 +1,6 @@
-//! A server whose settings break a promise is refused at the start. What is changed while we run is noticed: a warning, and an
-//! event when it appears and when it is gone. What may not be asked is said.
+//! A server whose settings break a promise is refused at the start. What is changed while we run is
+//! noticed: a warning, and an event when it appears and when it is gone. What may not be asked is
+//! said.
 
 use std::sync::Arc;
 
@@ -22,19 +23,37 @@ use crate::deployments::connections;
 
 async fn open(redis: &str) -> Result<Store, StoreError> {
     let limits = Config::embedded().limits(&Table::embedded());
-    Store::open(connections(redis), &unique_prefix(), 4, limits, Arc::new(SystemClock)).await
+    Store::open(
+        connections(redis),
+        &unique_prefix(),
+        4,
+        limits,
+        Arc::new(SystemClock),
+    )
+    .await
 }
 
 #[tokio::test]
 async fn a_server_that_evicts_keys_is_refused_unless_a_setting_insists() {
     for program in programs() {
         let servers = Servers::new(&program);
-        let port = servers.start(&["maxmemory 100mb", "maxmemory-policy allkeys-lru"]).await;
+        let port = servers
+            .start(&["maxmemory 100mb", "maxmemory-policy allkeys-lru"])
+            .await;
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\n");
-        let Err(StoreError::Mismatch(why)) = open(&redis).await else { panic!("it opened") };
-        assert!(why.starts_with(&format!("maxmemory-policy is allkeys-lru at 127.0.0.1:{port}: ")), "{why}");
+        let Err(StoreError::Mismatch(why)) = open(&redis).await else {
+            panic!("it opened")
+        };
+        assert!(
+            why.starts_with(&format!(
+                "maxmemory-policy is allkeys-lru at 127.0.0.1:{port}: "
+            )),
+            "{why}"
+        );
         assert!(why.contains("set maxmemory-policy noeviction"), "{why}");
-        open(&format!("{redis}allow_eviction = true\n")).await.expect("an operator insists");
+        open(&format!("{redis}allow_eviction = true\n"))
+            .await
+            .expect("an operator insists");
 
         let listen = free_port();
         let config = format!("[redis]\n{redis}[scheduler]\nlisten = \"127.0.0.1:{listen}\"\n");
@@ -50,33 +69,64 @@ async fn a_server_that_runs_no_scripts_is_refused() {
         let servers = Servers::new(&program);
         let port = servers.start(&["rename-command SCRIPT \"\""]).await;
         let opened = open(&format!("url = \"redis://127.0.0.1:{port}\"\n")).await;
-        let Err(StoreError::Mismatch(why)) = opened else { panic!("it opened") };
-        assert!(why.starts_with("scripts is not to be had (ERR) at"), "{why}");
+        let Err(StoreError::Mismatch(why)) = opened else {
+            panic!("it opened")
+        };
+        assert!(
+            why.starts_with("scripts is not to be had (ERR) at"),
+            "{why}"
+        );
     }
 }
 
 #[tokio::test]
 async fn every_master_of_a_cluster_is_checked() {
     let cluster = Cluster::start(&programs()[0], &[]).await;
-    let nodes = cluster.ports[..2].iter().map(|port| format!("\"redis://127.0.0.1:{port}\""));
+    let nodes = cluster.ports[..2]
+        .iter()
+        .map(|port| format!("\"redis://127.0.0.1:{port}\""));
     let redis = format!("cluster = [{}]\n", nodes.collect::<Vec<_>>().join(", "));
     let store = open(&redis).await.unwrap();
-    assert_eq!(store.check_servers().await.unwrap().at_least(Severity::Warn).count(), 0);
-    let last = cluster.ports.iter().copied().rfind(|port| cluster.is_master(*port)).unwrap();
-    cluster.servers.cli(last, &["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).unwrap();
-    let Err(StoreError::Mismatch(why)) = open(&redis).await else { panic!("it opened") };
-    assert!(why.contains(&format!("127.0.0.1:{last}")) && why.lines().count() == 1, "{why}");
+    assert_eq!(
+        store
+            .check_servers()
+            .await
+            .unwrap()
+            .at_least(Severity::Warn)
+            .count(),
+        0
+    );
+    let last = cluster
+        .ports
+        .iter()
+        .copied()
+        .rfind(|port| cluster.is_master(*port))
+        .unwrap();
+    cluster
+        .servers
+        .cli(last, &["CONFIG", "SET", "maxmemory-policy", "volatile-lru"])
+        .unwrap();
+    let Err(StoreError::Mismatch(why)) = open(&redis).await else {
+        panic!("it opened")
+    };
+    assert!(
+        why.contains(&format!("127.0.0.1:{last}")) && why.lines().count() == 1,
+        "{why}"
+    );
 }
 
 #[tokio::test]
-async fn a_setting_that_is_changed_while_we_run_is_an_event_once_and_another_when_it_is_put_right() {
+async fn a_setting_that_is_changed_while_we_run_is_an_event_once_and_another_when_it_is_put_right()
+{
     for program in programs() {
         let servers = Servers::new(&program);
         let port = servers.start(&[]).await;
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\n");
         let world = World::on(connections(&redis), Settings::default()).await;
         let set = |policy: &str| {
-            servers.cli(port, &["CONFIG", "SET", "maxmemory-policy", policy]).unwrap();
+            servers
+                .cli(port, &["CONFIG", "SET", "maxmemory-policy", policy])
+                .unwrap();
         };
         let check = async || CheckServers.run_once(&world.store).await.unwrap();
         assert_eq!(check().await, 0);
@@ -90,7 +140,10 @@ async fn a_setting_that_is_changed_while_we_run_is_an_event_once_and_another_whe
             let events = world.events_of(kind).await;
             assert_eq!(events.len(), 1, "{kind:?}");
             let reason = events[0].reason.as_ref().unwrap();
-            assert!(reason.starts_with("maxmemory-policy is allkeys-random at "), "{reason}");
+            assert!(
+                reason.starts_with("maxmemory-policy is allkeys-random at "),
+                "{reason}"
+            );
         }
     }
 }
@@ -103,13 +156,24 @@ async fn durability_is_compared_with_what_the_server_keeps_and_whom_it_waits_for
         let redis = format!("url = \"redis://127.0.0.1:{master}\"\ndurability = \"replicas:1\"\n");
         let checks = async |store: &Store| {
             let report = store.check_servers().await.unwrap();
-            report.at_least(Severity::Warn).map(|finding| finding.check).collect::<Vec<_>>()
+            report
+                .at_least(Severity::Warn)
+                .map(|finding| finding.check)
+                .collect::<Vec<_>>()
         };
         let store = open(&redis).await.unwrap();
-        assert_eq!(checks(&store).await, ["min-replicas-to-write", "connected_slaves"]);
+        assert_eq!(
+            checks(&store).await,
+            ["min-replicas-to-write", "connected_slaves"]
+        );
         servers.start_replica(master, &[]).await;
-        servers.cli(master, &["CONFIG", "SET", "min-replicas-to-write", "1"]).unwrap();
-        eventually("a server that is well", async || checks(&store).await.is_empty().then_some(())).await;
+        servers
+            .cli(master, &["CONFIG", "SET", "min-replicas-to-write", "1"])
+            .unwrap();
+        eventually("a server that is well", async || {
+            checks(&store).await.is_empty().then_some(())
+        })
+        .await;
     }
 }
 
@@ -117,12 +181,29 @@ async fn durability_is_compared_with_what_the_server_keeps_and_whom_it_waits_for
 async fn a_server_that_forbids_config_is_checked_by_info_and_the_rest_is_said() {
     for program in programs() {
         let servers = Servers::new(&program);
-        let port = servers.start(&["rename-command CONFIG \"\"", "maxmemory-policy volatile-ttl"]).await;
+        let port = servers
+            .start(&[
+                "rename-command CONFIG \"\"",
+                "maxmemory-policy volatile-ttl",
+            ])
+            .await;
         let redis = format!("url = \"redis://127.0.0.1:{port}\"\n");
-        let Err(StoreError::Mismatch(why)) = open(&redis).await else { panic!("it opened") };
-        assert!(why.starts_with("maxmemory-policy is volatile-ttl"), "INFO tells it: {why}");
-        let store = open(&format!("{redis}allow_eviction = true\n")).await.unwrap();
+        let Err(StoreError::Mismatch(why)) = open(&redis).await else {
+            panic!("it opened")
+        };
+        assert!(
+            why.starts_with("maxmemory-policy is volatile-ttl"),
+            "INFO tells it: {why}"
+        );
+        let store = open(&format!("{redis}allow_eviction = true\n"))
+            .await
+            .unwrap();
         let report = store.check_servers().await.unwrap();
-        assert_eq!(report.not_checked, [format!("save at 127.0.0.1:{port} (CONFIG GET may not be asked)")]);
+        assert_eq!(
+            report.not_checked,
+            [format!(
+                "save at 127.0.0.1:{port} (CONFIG GET may not be asked)"
+            )]
+        );
     }
 }

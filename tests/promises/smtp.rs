@@ -1,4 +1,5 @@
-//! The smtp sender turns whatever a relay does into one outcome, and never uses a connection again that could lie.
+//! The smtp sender turns whatever a relay does into one outcome, and never uses a connection again
+//! that could lie.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,16 +34,25 @@ pub(crate) fn mail(message: &str) -> Attempt {
     Attempt {
         envelope_from: Some(Address::parse("bounce@news.example.org").expect("it is one")),
         content: Some("Subject: hello\r\n\r\n.\r\nbye\r\n".into()),
-        ..Attempt::first(Address::parse("jo@example.com").expect("it is one"), message)
+        ..Attempt::first(
+            Address::parse("jo@example.com").expect("it is one"),
+            message,
+        )
     }
 }
 
 #[tokio::test]
 async fn mail_is_handed_over_in_the_order_of_rfc_5321() {
     let peer = SmtpPeer::agreeable().await;
-    let Outcome::Accepted(reply) = sender(&peer, PATIENT).send(&mail("m1")).await else { panic!("it was taken") };
+    let Outcome::Accepted(reply) = sender(&peer, PATIENT).send(&mail("m1")).await else {
+        panic!("it was taken")
+    };
     assert_eq!(reply.code, Some(250));
-    let commands: Vec<String> = peer.heard().into_iter().map(|heard| heard.command).collect();
+    let commands: Vec<String> = peer
+        .heard()
+        .into_iter()
+        .map(|heard| heard.command)
+        .collect();
     assert_eq!(
         commands,
         [
@@ -66,15 +76,18 @@ async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
         (".", FULL, false, " (in reply to end of DATA command)"),
         ("RCPT", UNKNOWN, true, " (in reply to RCPT TO command)"),
     ] {
-        let peer =
-            SmtpPeer::start(
-                move |heard| {
-                    if heard.command.starts_with(command) { Act::Say(says) } else { agree(&heard.command) }
-                },
-            )
-            .await;
+        let peer = SmtpPeer::start(move |heard| {
+            if heard.command.starts_with(command) {
+                Act::Say(says)
+            } else {
+                agree(&heard.command)
+            }
+        })
+        .await;
         let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
-        let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else { panic!("{command}: {outcome:?}") };
+        let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else {
+            panic!("{command}: {outcome:?}")
+        };
         assert_eq!(reply.to_string(), format!("{says}{noted}"), "{command}");
         assert_eq!(matches!(outcome, Outcome::Refused(_)), refused, "{command}");
     }
@@ -84,7 +97,11 @@ async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
 async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_was_named() {
     for (command, says, dead) in [
         ("MAIL", "550 <bounce@news.example.org>: User unknown", false),
-        ("MAIL", "550 5.1.0 <bounce@news.example.org> does not exist", false),
+        (
+            "MAIL",
+            "550 5.1.0 <bounce@news.example.org> does not exist",
+            false,
+        ),
         ("MAIL", "550 5.1.1 no such user", false),
         ("RCPT", "550 5.7.1 user unknown", true),
         (".", "550 5.7.1 user unknown", false),
@@ -95,7 +112,9 @@ async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_w
         })
         .await;
         let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
-        let Outcome::Refused(reply) = &outcome else { panic!("{command}: {outcome:?}") };
+        let Outcome::Refused(reply) = &outcome else {
+            panic!("{command}: {outcome:?}")
+        };
         let class = Table::embedded().row(reply, "", None, "").class();
         assert_eq!(class == Class::Hard, dead, "{command}: {reply}");
     }
@@ -109,10 +128,16 @@ async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
     })
     .await;
     let sender = sender(&peer, PATIENT);
-    let to_sam = Attempt { recipient: Address::parse("sam@example.com").unwrap(), ..mail("m1") };
+    let to_sam = Attempt {
+        recipient: Address::parse("sam@example.com").unwrap(),
+        ..mail("m1")
+    };
     for _ in 0..2 {
         assert!(matches!(sender.send(&to_sam).await, Outcome::Accepted(_)));
-        assert!(matches!(sender.send(&mail("m2")).await, Outcome::Deferred(_)));
+        assert!(matches!(
+            sender.send(&mail("m2")).await,
+            Outcome::Deferred(_)
+        ));
     }
     assert_eq!(peer.connections_of("MAIL"), [1; 4]);
 }
@@ -121,17 +146,28 @@ async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
 async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goes_out() {
     // A relay that times a connection out may say so on its way (RFC 5321, section 3.8).
     for farewell in [None, Some("421 4.4.2 idle for too long")] {
-        let peer = SmtpPeer::start(move |heard| match (heard.command.as_str(), heard.connection, farewell) {
-            ("MAIL FROM:<>", 1, None) => Act::Close,
-            ("MAIL FROM:<>", 1, Some(farewell)) => Act::SayAndClose(farewell),
-            (command, ..) => agree(command),
+        let peer = SmtpPeer::start(move |heard| {
+            match (heard.command.as_str(), heard.connection, farewell) {
+                ("MAIL FROM:<>", 1, None) => Act::Close,
+                ("MAIL FROM:<>", 1, Some(farewell)) => Act::SayAndClose(farewell),
+                (command, ..) => agree(command),
+            }
         })
         .await;
         let sender = sender(&peer, PATIENT);
-        assert!(matches!(sender.send(&mail("m1")).await, Outcome::Accepted(_)));
-        let second = Attempt { envelope_from: None, ..mail("m2") };
+        assert!(matches!(
+            sender.send(&mail("m1")).await,
+            Outcome::Accepted(_)
+        ));
+        let second = Attempt {
+            envelope_from: None,
+            ..mail("m2")
+        };
         let outcome = sender.send(&second).await;
-        assert!(matches!(outcome, Outcome::Accepted(_)), "{farewell:?}: {outcome:?}");
+        assert!(
+            matches!(outcome, Outcome::Accepted(_)),
+            "{farewell:?}: {outcome:?}"
+        );
         assert_eq!(peer.connections_of("MAIL"), [1, 1, 2]);
     }
 }
@@ -140,23 +176,49 @@ async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goe
 async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_nobody() {
     for command in ["", "EHLO", "MAIL", "RCPT", "DATA"] {
         let peer = SmtpPeer::start(move |heard| {
-            let hangs = heard.command.starts_with(command) && (!command.is_empty() || heard.command.is_empty());
-            if hangs { Act::Hang } else { agree(&heard.command) }
+            let hangs = heard.command.starts_with(command)
+                && (!command.is_empty() || heard.command.is_empty());
+            if hangs {
+                Act::Hang
+            } else {
+                agree(&heard.command)
+            }
         })
         .await;
-        let outcome = sender(&peer, Duration::from_millis(100)).send(&mail("m1")).await;
-        let Outcome::Unreachable(fault) = outcome else { panic!("{command:?}: {outcome:?}") };
-        assert_eq!((fault.kind, fault.side), (FaultKind::Lost, Side::Ours), "{command:?}");
+        let outcome = sender(&peer, Duration::from_millis(100))
+            .send(&mail("m1"))
+            .await;
+        let Outcome::Unreachable(fault) = outcome else {
+            panic!("{command:?}: {outcome:?}")
+        };
+        assert_eq!(
+            (fault.kind, fault.side),
+            (FaultKind::Lost, Side::Ours),
+            "{command:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_message_that_was_sent_whole_and_not_answered_may_have_been_taken() {
-    let peer = SmtpPeer::start(|heard| if heard.command == "." { Act::Close } else { agree(&heard.command) }).await;
+    let peer = SmtpPeer::start(|heard| {
+        if heard.command == "." {
+            Act::Close
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
     let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
-    let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
+    let Outcome::Unreachable(fault) = outcome else {
+        panic!("{outcome:?}")
+    };
     assert_eq!(fault.kind, FaultKind::Unanswered);
-    assert_eq!(peer.connections_of("."), [1], "it is not sent again by the same attempt");
+    assert_eq!(
+        peer.connections_of("."),
+        [1],
+        "it is not sent again by the same attempt"
+    );
 }
 
 #[tokio::test]
@@ -166,8 +228,14 @@ async fn a_relay_that_is_down_or_turns_us_away_counts_against_nobody() {
     let nobody = sender(&gone, PATIENT);
     drop(gone);
     for sender in [sender(&turned_away, PATIENT), nobody] {
-        let Outcome::Unreachable(fault) = sender.send(&mail("m1")).await else { panic!("nothing was sent") };
-        assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{fault}");
+        let Outcome::Unreachable(fault) = sender.send(&mail("m1")).await else {
+            panic!("nothing was sent")
+        };
+        assert_eq!(
+            (fault.kind, fault.side),
+            (FaultKind::Connect, Side::Ours),
+            "{fault}"
+        );
     }
 }
 
@@ -182,7 +250,11 @@ async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
         .await;
         match sender(&peer, PATIENT).send(&mail("m1")).await {
             Outcome::Unreachable(fault) if ours => {
-                assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{command}: {fault}");
+                assert_eq!(
+                    (fault.kind, fault.side),
+                    (FaultKind::Connect, Side::Ours),
+                    "{command}: {fault}"
+                );
                 assert!(fault.text.contains("421 4.3.2"), "{command}: {fault}");
             }
             // It has read the message, and says what it thinks of it.
@@ -207,6 +279,9 @@ async fn a_connection_whose_attempt_was_cut_off_is_not_used_again() {
     peer.has_heard("DATA", 1).await;
     cut_off.abort();
     assert!(cut_off.await.unwrap_err().is_cancelled());
-    assert!(matches!(sender.send(&mail("m2")).await, Outcome::Accepted(_)));
+    assert!(matches!(
+        sender.send(&mail("m2")).await,
+        Outcome::Accepted(_)
+    ));
     assert_eq!(peer.connections_of("MAIL"), [1, 2]);
 }

@@ -1,5 +1,5 @@
-//! `redeliver submit` brings a file of any size in, says what became of each line, loses none that was refused, and goes on
-//! where it was cut short.
+//! `redeliver submit` brings a file of any size in, says what became of each line, loses none that
+//! was refused, and goes on where it was cut short.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,10 @@ struct Input {
 
 impl Input {
     async fn new(world: &World, content: &str) -> Self {
-        let input = Self { folder: TempDir::new().unwrap(), http: Http::serve(world).await };
+        let input = Self {
+            folder: TempDir::new().unwrap(),
+            http: Http::serve(world).await,
+        };
         fs::write(input.file(), content).unwrap();
         input
     }
@@ -42,7 +45,14 @@ impl Input {
     async fn submit(&self, options: &[&str]) -> Output {
         let file = self.file();
         let file = file.to_str().unwrap();
-        process::run(&[&["submit", "--json", "--api", self.http.base(), file], options].concat()).await
+        process::run(
+            &[
+                &["submit", "--json", "--api", self.http.base(), file],
+                options,
+            ]
+            .concat(),
+        )
+        .await
     }
 }
 
@@ -51,7 +61,9 @@ fn answers(output: &Output) -> Value {
 }
 
 fn lines(numbers: std::ops::Range<usize>) -> String {
-    numbers.map(|n| format!("{}\n", bounce(&format!("user{n}@example.com"), "m1", FULL))).collect()
+    numbers
+        .map(|n| format!("{}\n", bounce(&format!("user{n}@example.com"), "m1", FULL)))
+        .collect()
 }
 
 fn text(path: &Path) -> String {
@@ -62,14 +74,30 @@ fn text(path: &Path) -> String {
 async fn each_line_is_answered_and_refused_ones_are_kept_as_they_were() {
     let world = World::new().await;
     let refused = r#"{"recipient": "no address",  "reply": "452 4.3.1"}"#;
-    let input = Input::new(&world, &format!("{}\n{refused}\nnot JSON\n{}", lines(0..3), lines(0..1))).await;
+    let input = Input::new(
+        &world,
+        &format!("{}\n{refused}\nnot JSON\n{}", lines(0..3), lines(0..1)),
+    )
+    .await;
     let output = input.submit(&[]).await;
     assert_eq!(output.status.code(), Some(1), "something was refused");
-    assert_eq!(answers(&output), json!({"scheduled": 3, "duplicate": 1, "refused": 2}));
-    assert_eq!(text(&input.beside("refused")), format!("{refused}\nnot JSON\n"));
+    assert_eq!(
+        answers(&output),
+        json!({"scheduled": 3, "duplicate": 1, "refused": 2})
+    );
+    assert_eq!(
+        text(&input.beside("refused")),
+        format!("{refused}\nnot JSON\n")
+    );
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("line 5: recipient:") && said.contains("line 6:"), "{said}");
-    assert!(!input.beside("progress").exists(), "there is nothing left to go on with");
+    assert!(
+        said.contains("line 5: recipient:") && said.contains("line 6:"),
+        "{said}"
+    );
+    assert!(
+        !input.beside("progress").exists(),
+        "there is nothing left to go on with"
+    );
 }
 
 #[tokio::test]
@@ -81,7 +109,17 @@ async fn what_was_cut_short_goes_on_behind_the_last_answer() {
     let proxy = cut_after_one_answer(short_lived.base()).await;
     let file = input.file();
     let file = file.to_str().unwrap();
-    let output = process::run(&["submit", "--patience", "1ms", "--parallel", "1", "--api", &proxy, file]).await;
+    let output = process::run(&[
+        "submit",
+        "--patience",
+        "1ms",
+        "--parallel",
+        "1",
+        "--api",
+        &proxy,
+        file,
+    ])
+    .await;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--resume"), "{said}");
@@ -90,9 +128,18 @@ async fn what_was_cut_short_goes_on_behind_the_last_answer() {
     assert!((1..4_500).contains(&scheduled), "{kept}");
 
     let again = input.submit(&[]).await;
-    assert!(String::from_utf8(again.stderr).unwrap().contains("--resume"), "it does not start anew by itself");
+    assert!(
+        String::from_utf8(again.stderr)
+            .unwrap()
+            .contains("--resume"),
+        "it does not start anew by itself"
+    );
     let rest = input.submit(&["--resume"]).await;
-    assert_eq!((rest.status.code(), answers(&rest)), (Some(0), json!({"scheduled": 4_500})), "none twice, none lost");
+    assert_eq!(
+        (rest.status.code(), answers(&rest)),
+        (Some(0), json!({"scheduled": 4_500})),
+        "none twice, none lost"
+    );
     assert!(!input.beside("progress").exists());
 }
 
@@ -104,14 +151,32 @@ async fn what_was_cut_short_with_several_batches_under_way_loses_none() {
     let proxy = cut_the_first_batch(short_lived.base()).await;
     let file = input.file();
     let file = file.to_str().unwrap();
-    let output = process::run(&["submit", "--patience", "1ms", "--parallel", "4", "--api", &proxy, file]).await;
+    let output = process::run(&[
+        "submit",
+        "--patience",
+        "1ms",
+        "--parallel",
+        "4",
+        "--api",
+        &proxy,
+        file,
+    ])
+    .await;
     assert_eq!(output.status.code(), Some(1));
     let scheduled = async || world.events_of(EventKind::JobScheduled).await.len();
     let before = scheduled().await;
-    assert!((1..8_000).contains(&before), "later batches are in, and the first is not: {before}");
+    assert!(
+        (1..8_000).contains(&before),
+        "later batches are in, and the first is not: {before}"
+    );
 
     let rest = input.submit(&["--resume", "--parallel", "4"]).await;
-    assert_eq!(rest.status.code(), Some(0), "{}", String::from_utf8_lossy(&rest.stderr));
+    assert_eq!(
+        rest.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&rest.stderr)
+    );
     let told = answers(&rest);
     let of = |word: &str| told[word].as_u64().unwrap_or(0);
     assert_eq!(of("scheduled") + of("duplicate"), 8_000, "{told}");
@@ -131,8 +196,8 @@ async fn cut_after_one_answer(to: &str) -> String {
     format!("http://{place}")
 }
 
-/// Passes a request on for each connection, with its answer, but that which has the first line: that one is cut off when
-/// another has been answered. Where it listens.
+/// Passes a request on for each connection, with its answer, but that which has the first line:
+/// that one is cut off when another has been answered. Where it listens.
 async fn cut_the_first_batch(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
@@ -194,20 +259,35 @@ async fn a_mail_systems_log_is_read_for_its_bounces() {
                to RCPT TO command))\n";
     let input = Input::new(&world, log).await;
     let output = input.submit(&["--format", "postfix"]).await;
-    assert_eq!((output.status.code(), answers(&output)), (Some(0), json!({"scheduled": 1})));
+    assert_eq!(
+        (output.status.code(), answers(&output)),
+        (Some(0), json!({"scheduled": 1}))
+    );
     let job = world.job(JO).await.job;
-    assert_eq!(job.messages[0].envelope_from.as_ref().map(domain::address::Address::as_str), Some("news@shop.example"));
+    assert_eq!(
+        job.messages[0]
+            .envelope_from
+            .as_ref()
+            .map(domain::address::Address::as_str),
+        Some("news@shop.example")
+    );
     assert_eq!(job.head.policy, "system-full");
 
     let record = |kind: &str, recipient: &str| {
-        let response =
-            json!({"code": 452, "enhanced_code": {"class": 4, "subject": 3, "detail": 1}, "content": "full"});
+        let response = json!({"code": 452, "enhanced_code": {"class": 4, "subject": 3, "detail": 1}, "content": "full"});
         json!({"type": kind, "id": "9f1c2a", "sender": "news@shop.example", "recipient": recipient, "response": response})
     };
     let sam = "sam@example.com";
-    let log = format!("{}\n{}\n", record("TransientFailure", sam), record("Delivery", "al@example.com"));
+    let log = format!(
+        "{}\n{}\n",
+        record("TransientFailure", sam),
+        record("Delivery", "al@example.com")
+    );
     let input = Input::new(&world, &log).await;
     let output = input.submit(&["--format", "kumomta"]).await;
-    assert_eq!((output.status.code(), answers(&output)), (Some(0), json!({"scheduled": 1})));
+    assert_eq!(
+        (output.status.code(), answers(&output)),
+        (Some(0), json!({"scheduled": 1}))
+    );
     assert_eq!(world.waiting(sam).await, ["9f1c2a"]);
 }

@@ -1,4 +1,5 @@
-//! What was tried is counted in the same call that changes its job, so tallies, jobs and journal never disagree.
+//! What was tried is counted in the same call that changes its job, so tallies, jobs and journal
+//! never disagree.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,10 +41,14 @@ async fn tallies_equal_the_attempts_of_the_journal() {
     let start = world.now();
     for n in 0..60 {
         let domain = DOMAINS[n % 2];
-        world.take_in(bounce(&format!("user{n}@{domain}"), "m1", MAINTENANCE)).await;
+        world
+            .take_in(bounce(&format!("user{n}@{domain}"), "m1", MAINTENANCE))
+            .await;
         // Retired by a bounce: no attempt, and not counted.
         if n % 10 == 0 {
-            world.take_in(bounce(&format!("user{n}@{domain}"), "m2", UNKNOWN)).await;
+            world
+                .take_in(bounce(&format!("user{n}@{domain}"), "m2", UNKNOWN))
+                .await;
         }
         world.clock.advance(HOUR);
         let mut jobs = world.claim().await;
@@ -79,11 +84,19 @@ async fn tallies_equal_the_attempts_of_the_journal() {
             };
             (result, events.iter().filter(counted).count() as u64)
         });
-        assert!(of_journal.iter().all(|(_, count)| *count > 0), "each happened: {of_journal:?}");
+        assert!(
+            of_journal.iter().all(|(_, count)| *count > 0),
+            "each happened: {of_journal:?}"
+        );
         let mut counted = BTreeMap::new();
         let days = world.now().since(start).as_secs() as u32 / 86_400;
         for day in 0..=days + 1 {
-            for (Tally { result, .. }, count) in world.store.tally(&destination, start.plus(DAY * day)).await.unwrap() {
+            for (Tally { result, .. }, count) in world
+                .store
+                .tally(&destination, start.plus(DAY * day))
+                .await
+                .unwrap()
+            {
                 *counted.entry(result).or_default() += count;
             }
         }
@@ -94,20 +107,42 @@ async fn tallies_equal_the_attempts_of_the_journal() {
 #[tokio::test]
 async fn a_tally_tells_status_attempt_hour_and_how_long_the_job_waited() {
     let world = World::new().await;
-    world.take_in_and_wait(bounce("jo@one.example", "m1", FULL)).await;
+    world
+        .take_in_and_wait(bounce("jo@one.example", "m1", FULL))
+        .await;
     world.end(world.claim().await, MAINTENANCE).await;
     let status = Some("4.3.2".parse().unwrap());
     let hour = u8::try_from(world.now().ms() % 86_400_000 / 3_600_000).unwrap();
-    let expected = Tally { result: TallyResult::Deferred, status, attempt: 1, hour, bucket: 5 };
+    let expected = Tally {
+        result: TallyResult::Deferred,
+        status,
+        attempt: 1,
+        hour,
+        bucket: 5,
+    };
     let destination = Destination::named("one.example");
-    assert_eq!(world.store.tally(&destination, world.now()).await.unwrap(), [(expected, 1)]);
-    assert_eq!(world.store.tally(&destination, world.now().plus(DAY)).await.unwrap(), []);
+    assert_eq!(
+        world.store.tally(&destination, world.now()).await.unwrap(),
+        [(expected, 1)]
+    );
+    assert_eq!(
+        world
+            .store
+            .tally(&destination, world.now().plus(DAY))
+            .await
+            .unwrap(),
+        []
+    );
 }
 
 /// What was counted at a destination on the world's day.
 async fn counted(world: &World, destination: &str) -> BTreeMap<TallyResult, u64> {
     let mut counted = BTreeMap::new();
-    for (Tally { result, .. }, count) in world.store.tally(&Destination::named(destination), world.now()).await.unwrap()
+    for (Tally { result, .. }, count) in world
+        .store
+        .tally(&Destination::named(destination), world.now())
+        .await
+        .unwrap()
     {
         *counted.entry(result).or_default() += count;
     }
@@ -115,47 +150,93 @@ async fn counted(world: &World, destination: &str) -> BTreeMap<TallyResult, u64>
 }
 
 #[tokio::test]
-async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_whatever_is_made_of_it() {
-    let peer = SmtpPeer::start(|heard| if heard.command == "." { Act::Close } else { agree(&heard.command) }).await;
-    for (after_dot, kind) in
-        [(AfterDot::Resend, EventKind::AttemptDeferred), (AfterDot::AssumeDelivered, EventKind::MessageDelivered)]
-    {
+async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_whatever_is_made_of_it()
+ {
+    let peer = SmtpPeer::start(|heard| {
+        if heard.command == "." {
+            Act::Close
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
+    for (after_dot, kind) in [
+        (AfterDot::Resend, EventKind::AttemptDeferred),
+        (AfterDot::AssumeDelivered, EventKind::MessageDelivered),
+    ] {
         let world = World::new().await;
         let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
         settings.session.after_dot = after_dot;
         let routes = Routes::new("default").with("default", Arc::new(SmtpSender::new(settings)));
-        let attempter =
-            Attempter::new(routes, Contents::new(Vec::new()), Table::embedded(), world.store.clock().clone());
+        let attempter = Attempter::new(
+            routes,
+            Contents::new(Vec::new()),
+            Table::embedded(),
+            world.store.clock().clone(),
+        );
         let mut mail = bounce("jo@one.example", "m1", FULL);
         mail["content"] = json!({"inline": "Subject: hello\n\nbye\n"});
         world.take_in_and_wait(mail).await;
-        let settlement =
-            attempter.attempt(world.claim_one().await, &CancellationToken::new(), &LeaseEnd::default()).await.unwrap();
+        let settlement = attempter
+            .attempt(
+                world.claim_one().await,
+                &CancellationToken::new(),
+                &LeaseEnd::default(),
+            )
+            .await
+            .unwrap();
         assert_eq!(world.settle(&settlement).await, Settled::Done);
         let event = world.events_of(kind).await.pop().unwrap();
         assert!(event.transcript.unwrap().unknown, "{after_dot:?}");
-        assert_eq!(event.reason.as_deref(), (after_dot == AfterDot::Resend).then_some("unknown"));
-        assert_eq!(counted(&world, "one.example").await, BTreeMap::from([(TallyResult::Unknown, 1)]), "{after_dot:?}");
+        assert_eq!(
+            event.reason.as_deref(),
+            (after_dot == AfterDot::Resend).then_some("unknown")
+        );
+        assert_eq!(
+            counted(&world, "one.example").await,
+            BTreeMap::from([(TallyResult::Unknown, 1)]),
+            "{after_dot:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_attempt_that_a_relay_accepted_is_counted_once_and_what_became_of_it_beside_that() {
-    for (refuted, result) in [(true, TallyResult::Refuted), (false, TallyResult::Confirmed)] {
-        let world = World::with(Settings { confirm: HOUR, ..Settings::default() }).await;
-        world.mail.answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
-        world.take_in_and_wait(bounce("jo@one.example", "m1", FULL)).await;
+    for (refuted, result) in [
+        (true, TallyResult::Refuted),
+        (false, TallyResult::Confirmed),
+    ] {
+        let world = World::with(Settings {
+            confirm: HOUR,
+            ..Settings::default()
+        })
+        .await;
+        world
+            .mail
+            .answers(|_| Outcome::Accepted(Reply::parse("250 2.0.0 queued")));
+        world
+            .take_in_and_wait(bounce("jo@one.example", "m1", FULL))
+            .await;
         world.work().await;
         if refuted {
             let mut report = bounce("jo@one.example", "m1", FULL);
             report["occurred_at"] = json!(world.now());
-            assert!(matches!(world.take_in(report).await, Answer::Deferred { .. }));
+            assert!(matches!(
+                world.take_in(report).await,
+                Answer::Deferred { .. }
+            ));
         } else {
             world.clock.advance(HOUR);
             assert_eq!(world.work().await, 1);
         }
         let counted = counted(&world, "one.example").await;
-        assert_eq!(counted, BTreeMap::from([(TallyResult::Accepted, 1), (result, 1)]));
-        assert_eq!(counted.keys().filter(|result| result.is_attempt()).count(), 1);
+        assert_eq!(
+            counted,
+            BTreeMap::from([(TallyResult::Accepted, 1), (result, 1)])
+        );
+        assert_eq!(
+            counted.keys().filter(|result| result.is_attempt()).count(),
+            1
+        );
     }
 }

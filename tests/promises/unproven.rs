@@ -21,7 +21,11 @@ async fn a_new_destination_gets_few_attempts_and_each_answer_adds_one() {
     world.with_due(THERE, 60).await;
     let mut jobs = world.claim_near(THERE, 100).await.jobs;
     assert_eq!(jobs.len(), 2);
-    assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0, "two are under way");
+    assert_eq!(
+        world.claim_near(THERE, 100).await.jobs.len(),
+        0,
+        "two are under way"
+    );
     for under_way in 3..=20 {
         world.end(jobs.pop(), OK).await;
         jobs.extend(world.claim_near(THERE, 100).await.jobs);
@@ -29,7 +33,11 @@ async fn a_new_destination_gets_few_attempts_and_each_answer_adds_one() {
     }
     world.end(jobs.pop(), OK).await;
     jobs.extend(world.claim_near(THERE, 100).await.jobs);
-    assert_eq!(jobs.len(), 20, "from here on it takes a window's worth of them");
+    assert_eq!(
+        jobs.len(),
+        20,
+        "from here on it takes a window's worth of them"
+    );
 }
 
 #[tokio::test]
@@ -43,18 +51,30 @@ async fn a_destination_that_has_not_answered_for_long_gets_few_until_it_does() {
     let jobs = world.claim_near(THERE, 100).await.jobs;
     assert_eq!(jobs.len(), 2);
     world.end(jobs, OK).await;
-    assert!(world.claim_near(THERE, 100).await.jobs.len() >= 10, "its window is as it was");
+    assert!(
+        world.claim_near(THERE, 100).await.jobs.len() >= 10,
+        "its window is as it was"
+    );
 }
 
 #[tokio::test]
 async fn any_answer_counts_and_a_failure_of_the_host_does_not() {
-    for (reply, counts) in
-        [(OK, true), ("450 please try later", true), ("421 4.7.0 not you", true), (MAINTENANCE, false)]
-    {
+    for (reply, counts) in [
+        (OK, true),
+        ("450 please try later", true),
+        ("421 4.7.0 not you", true),
+        (MAINTENANCE, false),
+    ] {
         let world = world().await;
         world.with_due(THERE, 3).await;
-        world.end(world.claim_near(THERE, 1).await.jobs, reply).await;
-        assert_eq!(world.pace(THERE).await.answered.is_some(), counts, "{reply}");
+        world
+            .end(world.claim_near(THERE, 1).await.jobs, reply)
+            .await;
+        assert_eq!(
+            world.pace(THERE).await.answered.is_some(),
+            counts,
+            "{reply}"
+        );
     }
 }
 
@@ -62,8 +82,12 @@ async fn any_answer_counts_and_a_failure_of_the_host_does_not() {
 async fn unproven_destinations_get_no_more_than_there_are_places_and_take_their_turn() {
     let world = world().await;
     let names = neighbours(&world, 6);
-    let [proven, unproven @ ..] = names.as_slice() else { panic!("there are six") };
-    world.take_in(bounce(&format!("first@{proven}"), "m1", FULL)).await;
+    let [proven, unproven @ ..] = names.as_slice() else {
+        panic!("there are six")
+    };
+    world
+        .take_in(bounce(&format!("first@{proven}"), "m1", FULL))
+        .await;
     world.clock.advance(2 * DAY);
     world.end(world.claim_near(proven, 9).await.jobs, OK).await;
     for name in unproven.iter().rev().chain([proven]) {
@@ -74,7 +98,15 @@ async fn unproven_destinations_get_no_more_than_there_are_places_and_take_their_
         world.clock.advance(MS);
     }
     let claimed = claim(&world, 2).await;
-    assert_eq!(claimed.jobs.iter().filter(|leased| !leased.is_unproven).count(), 1, "this one needs no place");
+    assert_eq!(
+        claimed
+            .jobs
+            .iter()
+            .filter(|leased| !leased.is_unproven)
+            .count(),
+        1,
+        "this one needs no place"
+    );
     let (mut reached, mut under_way) = (destinations(&claimed.jobs), claimed.jobs);
     assert_eq!((reached.len(), claimed.unproven_waiting), (3, 3));
     assert_eq!(claim(&world, 0).await.jobs.len(), 0);
@@ -99,7 +131,10 @@ async fn a_destination_that_is_silent_gets_no_more_attempts_until_it_answers() {
     world.end(world.claim_near(THERE, 1).await.jobs, OK).await;
     let mut jobs = world.claim_near(THERE, 2).await.jobs;
     world.clock.advance(10 * SECOND);
-    assert!(!note_silence(&world, 20 * SECOND).await, "another attempt was answered meanwhile");
+    assert!(
+        !note_silence(&world, 20 * SECOND).await,
+        "another attempt was answered meanwhile"
+    );
     assert!(note_silence(&world, 3 * SECOND).await);
     assert_eq!(world.claim_near(THERE, 100).await.jobs.len(), 0);
     world.end(jobs.pop(), OK).await;
@@ -128,9 +163,15 @@ async fn an_attempt_that_was_given_up_opens_the_breaker_and_spends_nothing() {
     let before = world.job(leased.lease.recipient()).await.job;
     world.clock.advance(5 * SECOND);
     assert!(give_up(&world, &leased, 5 * SECOND).await);
-    assert!(!give_up(&world, &leased, 5 * SECOND).await, "it was given back");
+    assert!(
+        !give_up(&world, &leased, 5 * SECOND).await,
+        "it was given back"
+    );
     let until = world.now().plus(Pace::default().breaker.open);
-    assert_eq!(world.pace(THERE).await.breaker, BreakerState::Open { until, times: 1 });
+    assert_eq!(
+        world.pace(THERE).await.breaker,
+        BreakerState::Open { until, times: 1 }
+    );
     assert_eq!(world.pace(THERE).await.in_flight, 0);
     let after = world.job(leased.lease.recipient()).await;
     assert_eq!((after.job, after.due), (before, Some(leased.lease.due)));
@@ -141,14 +182,29 @@ async fn an_attempt_that_was_given_up_opens_the_breaker_and_spends_nothing() {
     assert!(probe.is_unproven);
     assert!(give_up(&world, &probe, 5 * SECOND).await);
     let until = world.now().plus(2 * Pace::default().breaker.open);
-    assert_eq!(world.pace(THERE).await.breaker, BreakerState::Open { until, times: 2 });
+    assert_eq!(
+        world.pace(THERE).await.breaker,
+        BreakerState::Open { until, times: 2 }
+    );
 }
 
 #[tokio::test]
 async fn an_attempt_that_was_given_up_beside_others_that_were_answered_narrows_the_window() {
-    let breaker = Breaker { failures: 1, ..Pace::default().breaker };
-    let pace = Pace { breaker, window_new: 10, window: 10, ..Pace::default() };
-    let world = World::with(Settings { pace, ..Settings::default() }).await;
+    let breaker = Breaker {
+        failures: 1,
+        ..Pace::default().breaker
+    };
+    let pace = Pace {
+        breaker,
+        window_new: 10,
+        window: 10,
+        ..Pace::default()
+    };
+    let world = World::with(Settings {
+        pace,
+        ..Settings::default()
+    })
+    .await;
     world.with_due(THERE, 30).await;
     let mut jobs = world.claim_near(THERE, 10).await.jobs;
     world.clock.advance(5 * SECOND);
@@ -160,23 +216,45 @@ async fn an_attempt_that_was_given_up_beside_others_that_were_answered_narrows_t
 }
 
 async fn world() -> World {
-    World::with(Settings { pace: Pace::default(), ..Settings::default() }).await
+    World::with(Settings {
+        pace: Pace::default(),
+        ..Settings::default()
+    })
+    .await
 }
 
 /// Claims where [`THERE`] is, with so many places for attempts that may hang.
 async fn claim(world: &World, unproven: usize) -> Claimed {
-    let bounds = ClaimBounds { batch: 100, share: 100, lease: LEASE, unproven };
-    world.store.claim(shard(world, THERE), bounds).await.unwrap()
+    let bounds = ClaimBounds {
+        batch: 100,
+        share: 100,
+        lease: LEASE,
+        unproven,
+    };
+    world
+        .store
+        .claim(shard(world, THERE), bounds)
+        .await
+        .unwrap()
 }
 
 async fn note_silence(world: &World, waited: Duration) -> bool {
     let waiting = [(Destination::named(THERE), waited)];
-    world.store.note_silence(shard(world, THERE), &waiting).await.unwrap()[0]
+    world
+        .store
+        .note_silence(shard(world, THERE), &waiting)
+        .await
+        .unwrap()[0]
 }
 
 async fn give_up(world: &World, leased: &LeasedJob, waited: Duration) -> bool {
     let why = GivenBack::Unanswered(waited);
-    world.store.release(slice::from_ref(&leased.lease), why).await.unwrap() == 1
+    world
+        .store
+        .release(slice::from_ref(&leased.lease), why)
+        .await
+        .unwrap()
+        == 1
 }
 
 fn shard(world: &World, name: &str) -> u16 {
@@ -186,9 +264,14 @@ fn shard(world: &World, name: &str) -> u16 {
 /// So many destinations in the shard of [`THERE`].
 fn neighbours(world: &World, count: usize) -> Vec<String> {
     let names = (0..).map(|n| format!("other{n}.example"));
-    names.filter(|name| shard(world, name) == shard(world, THERE)).take(count).collect()
+    names
+        .filter(|name| shard(world, name) == shard(world, THERE))
+        .take(count)
+        .collect()
 }
 
 fn destinations(jobs: &[LeasedJob]) -> Vec<String> {
-    jobs.iter().map(|leased| leased.lease.destination.as_str().to_owned()).collect()
+    jobs.iter()
+        .map(|leased| leased.lease.destination.as_str().to_owned())
+        .collect()
 }

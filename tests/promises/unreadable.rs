@@ -30,7 +30,12 @@ async fn by_hand(script: &str) {
 
 fn key(world: &World, name: &str) -> String {
     let shards = world.store.shards();
-    format!("{}{name}", Keys::new(&world.prefix, shards).shard(Destination::named(THERE).shard(shards)).prefix)
+    format!(
+        "{}{name}",
+        Keys::new(&world.prefix, shards)
+            .shard(Destination::named(THERE).shard(shards))
+            .prefix
+    )
 }
 
 /// Fields of entries that are no bounces, as Lua writes them.
@@ -48,15 +53,21 @@ const ENTRIES: [&str; 7] = [
 async fn add_unreadable_entries(world: &World) -> usize {
     const EACH: usize = 20;
     for fields in ENTRIES {
-        by_hand(&format!("for n = 1, {EACH} do redis.call('XADD', '{}:intake', '*', {fields}) end", world.prefix))
-            .await;
+        by_hand(&format!(
+            "for n = 1, {EACH} do redis.call('XADD', '{}:intake', '*', {fields}) end",
+            world.prefix
+        ))
+        .await;
     }
     EACH * ENTRIES.len()
 }
 
 async fn only_the_good_one_is_taken_in(world: &World, bad: usize) {
     eventually("the job", async || world.job_if_any(JO).await).await;
-    eventually("an empty stream", async || (length(world, "intake").await == 0).then_some(())).await;
+    eventually("an empty stream", async || {
+        (length(world, "intake").await == 0).then_some(())
+    })
+    .await;
     assert_eq!(length(world, "intake:aside").await, bad, "nothing is lost");
     assert_eq!(world.events_of(EventKind::IntakeRefused).await.len(), bad);
     let kept = format!("{}:intake:aside", world.prefix);
@@ -80,28 +91,54 @@ async fn such_entries_are_put_aside_too_if_a_reader_that_has_died_had_them() {
     world.store.open_intake().await.unwrap();
     let bad = add_unreadable_entries(&world).await;
     let intake = format!("{}:intake", world.prefix);
-    by_hand(&format!(r"redis.call('XREADGROUP', 'GROUP', 'schedulers', '\255', 'STREAMS', '{intake}', '>')")).await;
+    by_hand(&format!(
+        r"redis.call('XREADGROUP', 'GROUP', 'schedulers', '\255', 'STREAMS', '{intake}', '>')"
+    ))
+    .await;
     add(&world, &["bounce", &bounce(JO, "m1", FULL).to_string()]).await;
     let _reader = reader(&world, Duration::from_millis(20));
     only_the_good_one_is_taken_in(&world, bad).await;
 }
 
 #[tokio::test]
-async fn trouble_with_new_entries_does_not_hold_up_those_of_other_readers_nor_the_other_way_round() {
+async fn trouble_with_new_entries_does_not_hold_up_those_of_other_readers_nor_the_other_way_round()
+{
     for broken in ["XPENDING", "XREADGROUP"] {
         let world = World::new().await;
         world.store.open_intake().await.unwrap();
         add(&world, &["bounce", &bounce(JO, "old", FULL).to_string()]).await;
-        world.store.read_intake("one that dies", 10, Duration::from_millis(1)).await.unwrap();
-        add(&world, &["bounce", &bounce("sam@example.com", "new", FULL).to_string()]).await;
+        world
+            .store
+            .read_intake("one that dies", 10, Duration::from_millis(1))
+            .await
+            .unwrap();
+        add(
+            &world,
+            &[
+                "bounce",
+                &bounce("sam@example.com", "new", FULL).to_string(),
+            ],
+        )
+        .await;
         let proxy = RedisProxy::before(&redis::url());
         proxy.chance(move |request| (request == broken).then_some(Fault::Unheard));
         let store = world.store_at(&proxy.url(), Duration::from_secs(30)).await;
         let stop = tokio_util::sync::CancellationToken::new();
         let _guard = stop.clone().drop_guard();
-        tokio::spawn(reader_on(&store, 10).taking_over_after(Duration::ZERO).run(stop));
-        let other = if broken == "XPENDING" { "sam@example.com" } else { JO };
-        eventually(&format!("the other while {broken} fails"), async || world.job_if_any(other).await).await;
+        tokio::spawn(
+            reader_on(&store, 10)
+                .taking_over_after(Duration::ZERO)
+                .run(stop),
+        );
+        let other = if broken == "XPENDING" {
+            "sam@example.com"
+        } else {
+            JO
+        };
+        eventually(&format!("the other while {broken} fails"), async || {
+            world.job_if_any(other).await
+        })
+        .await;
     }
 }
 
@@ -110,14 +147,31 @@ async fn an_entry_of_the_journal_that_cannot_be_read_ends_no_stream_of_events() 
     let world = World::new().await;
     world.take_in(bounce(JO, "m1", FULL)).await;
     let journal = key(&world, "journal");
-    for fields in [r"'\255', 'x'", r"'t', '\255', 'e', '[]'", r"'t', '1', 'e', '\255'", r"'t', '1', 'e', '['"] {
+    for fields in [
+        r"'\255', 'x'",
+        r"'t', '\255', 'e', '[]'",
+        r"'t', '1', 'e', '\255'",
+        r"'t', '1', 'e', '['",
+    ] {
         by_hand(&format!("redis.call('XADD', '{journal}', '*', {fields})")).await;
     }
     world.take_in(bounce(JO, "m2", FULL)).await;
-    let kinds: Vec<EventKind> = world.events().await.into_iter().map(|event| event.kind).collect();
+    let kinds: Vec<EventKind> = world
+        .events()
+        .await
+        .into_iter()
+        .map(|event| event.kind)
+        .collect();
     assert_eq!(kinds, [EventKind::JobScheduled, EventKind::MessageJoined]);
     let start = vec![EntryId::default(); usize::from(SHARDS)];
-    let entries: usize = world.store.read_journal(&start, 100).await.unwrap().iter().map(Vec::len).sum();
+    let entries: usize = world
+        .store
+        .read_journal(&start, 100)
+        .await
+        .unwrap()
+        .iter()
+        .map(Vec::len)
+        .sum();
     assert_eq!(entries, 6, "readers go on behind them");
 }
 
@@ -125,38 +179,74 @@ async fn an_entry_of_the_journal_that_cannot_be_read_ends_no_stream_of_events() 
 async fn a_standing_that_cannot_be_read_counts_as_suppressed_and_costs_no_other_address_anything() {
     const BAD: &str = "bad@example.com";
     let world = World::new().await;
-    world.take_in(bounce("gone@example.com", "m1", UNKNOWN)).await;
+    world
+        .take_in(bounce("gone@example.com", "m1", UNKNOWN))
+        .await;
     for json in [r"\255", "{", "[]", r#"{"n":1}"#] {
-        by_hand(&format!("redis.call('HSET', '{}', '{}', '{json}')", key(&world, "standing"), id(BAD).key())).await;
+        by_hand(&format!(
+            "redis.call('HSET', '{}', '{}', '{json}')",
+            key(&world, "standing"),
+            id(BAD).key()
+        ))
+        .await;
         let ids = [id(BAD), id("gone@example.com"), id(JO)];
         let standings = world.store.standings(&ids).await.unwrap();
-        let standings: Vec<_> = standings.into_iter().map(|record| record.map(|record| record.standing)).collect();
-        assert_eq!(standings, [Some(Standing::Suppressed), Some(Standing::Inactive), None], "{json}");
+        let standings: Vec<_> = standings
+            .into_iter()
+            .map(|record| record.map(|record| record.standing))
+            .collect();
+        assert_eq!(
+            standings,
+            [Some(Standing::Suppressed), Some(Standing::Inactive), None],
+            "{json}"
+        );
         assert_eq!(world.standing(BAD).await, Standing::Suppressed);
         let answer = world.take_in(bounce(BAD, "m1", FULL)).await;
-        assert!(matches!(answer, store::schedule::Answer::Retired(_)), "{json}: {answer:?}");
-        world.tell(json!({"type": "delivered", "recipient": BAD})).await;
+        assert!(
+            matches!(answer, store::schedule::Answer::Retired(_)),
+            "{json}: {answer:?}"
+        );
+        world
+            .tell(json!({"type": "delivered", "recipient": BAD}))
+            .await;
         world.store.reinstate().await.unwrap();
     }
     world.reinstate(BAD).await;
-    assert_eq!(world.standing(BAD).await, Standing::Active, "an operator can take it back");
+    assert_eq!(
+        world.standing(BAD).await,
+        Standing::Active,
+        "an operator can take it back"
+    );
 }
 
 #[tokio::test]
 async fn a_shard_that_is_broken_keeps_upkeep_from_no_other() {
     let world = World::new().await;
     world.take_in(bounce(JO, "m1", FULL)).await;
-    world.take_in(bounce("full@example.com", "m1", FULL_FOR_GOOD)).await;
+    world
+        .take_in(bounce("full@example.com", "m1", FULL_FOR_GOOD))
+        .await;
     world.clock.advance(400 * DAY);
-    let lost = format!("redis.call('ZREM', '{}', '{}')", key(&world, "due:example.com"), id(JO).key());
+    let lost = format!(
+        "redis.call('ZREM', '{}', '{}')",
+        key(&world, "due:example.com"),
+        id(JO).key()
+    );
     by_hand(&lost).await;
     let keys = Keys::new(&world.prefix, SHARDS);
     for shard in (0..SHARDS).filter(|shard| *shard != Destination::named(THERE).shard(SHARDS)) {
         for broken in ["jobs", "unavailable", "agenda"] {
-            by_hand(&format!("redis.call('SET', '{}{broken}', 'x')", keys.shard(shard).prefix)).await;
+            by_hand(&format!(
+                "redis.call('SET', '{}{broken}', 'x')",
+                keys.shard(shard).prefix
+            ))
+            .await;
         }
     }
-    assert!(Repair.run_once(&world.store).await.is_err() && Reinstate.run_once(&world.store).await.is_err());
+    assert!(
+        Repair.run_once(&world.store).await.is_err()
+            && Reinstate.run_once(&world.store).await.is_err()
+    );
     assert_eq!(world.events_of(EventKind::JobRecovered).await.len(), 1);
     assert_eq!(world.events_of(EventKind::AddressReinstated).await.len(), 1);
 }
@@ -165,7 +255,9 @@ async fn a_shard_that_is_broken_keeps_upkeep_from_no_other() {
 async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
-    let bad = |name: &str, command: &str| format!("redis.call({command})").replace("KEY", &key(&world, name));
+    let bad = |name: &str, command: &str| {
+        format!("redis.call({command})").replace("KEY", &key(&world, name))
+    };
     for script in [
         bad("agenda", r"'ZADD', 'KEY', 1, '\255'"),
         bad("trouble", r"'ZADD', 'KEY', 1, '\254'"),
@@ -173,15 +265,27 @@ async fn names_that_cannot_be_read_cost_no_list_and_no_upkeep_anything() {
         bad("lapses", r"'HSET', 'KEY', '\255', '\255'"),
         bad("jobs", r"'HSET', 'KEY', '\255', '\255'"),
         bad("leases", r"'ZADD', 'KEY', 9e15, '999-00000000000000ff'"),
-        bad("leased", r"'HSET', 'KEY', '999-00000000000000ff', '1', '999-00000000000000ff ids', '\n\255'"),
+        bad(
+            "leased",
+            r"'HSET', 'KEY', '999-00000000000000ff', '1', '999-00000000000000ff ids', '\n\255'",
+        ),
         bad("due:example.com", r"'ZADD', 'KEY', 1, '\255'"),
-        format!(r"redis.call('ZADD', '{}:workers', 9e15, '\255')", world.prefix),
+        format!(
+            r"redis.call('ZADD', '{}:workers', 9e15, '\255')",
+            world.prefix
+        ),
     ] {
         by_hand(&script).await;
     }
     let store = &world.store;
-    store.quarantine(None, 10).await.expect("quarantine is listed");
-    store.destinations_after(None, 10).await.expect("destinations are listed");
+    store
+        .quarantine(None, 10)
+        .await
+        .expect("quarantine is listed");
+    store
+        .destinations_after(None, 10)
+        .await
+        .expect("destinations are listed");
     store.workers().await.expect("workers are listed");
     store.leased(10).await.expect("leases are listed");
     store.limit().await.expect("limits are brought in line");

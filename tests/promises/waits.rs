@@ -1,4 +1,5 @@
-//! Whoever asks about an address learns what its job waits for, and that is what keeps a worker from it.
+//! Whoever asks about an address learns what its job waits for, and that is what keeps a worker
+//! from it.
 
 use std::time::Duration;
 
@@ -19,11 +20,19 @@ const THERE: &str = "one.example";
 /// How long a breaker is open the first time.
 const OPEN: Duration = Duration::from_secs(20);
 
-/// A world with so many jobs of [`THERE`] that are due, a worker that is alive, and a scheduler to ask.
+/// A world with so many jobs of [`THERE`] that are due, a worker that is alive, and a scheduler to
+/// ask.
 async fn with_due(count: usize) -> (World, Http) {
-    let breaker = Breaker { failures: 1, open: OPEN, ..Settings::default().pace.breaker };
+    let breaker = Breaker {
+        failures: 1,
+        open: OPEN,
+        ..Settings::default().pace.breaker
+    };
     let world = World::with(Settings {
-        pace: Pace { breaker, ..Settings::default().pace },
+        pace: Pace {
+            breaker,
+            ..Settings::default().pace
+        },
         max_lapses: 1,
         ..Settings::default()
     });
@@ -41,7 +50,11 @@ async fn asked(http: &Http, address: &str) -> Value {
 /// What a job of [`THERE`] that is not under way waits for.
 async fn one_that_waits(world: &World, http: &Http, count: usize) -> Value {
     for address in (0..count).map(|n| format!("user{n}@{THERE}")) {
-        if world.job_if_any(&address).await.is_some_and(|job| job.due.is_some()) {
+        if world
+            .job_if_any(&address)
+            .await
+            .is_some_and(|job| job.due.is_some())
+        {
             return asked(http, &address).await;
         }
     }
@@ -69,12 +82,21 @@ async fn a_job_waits_until_it_is_due_then_for_a_worker_and_then_for_its_attempt(
     let due = world.take_in_and_wait(bounce(&address, "m1", FULL)).await;
     assert_eq!(asked(&http, &address).await, without_end("worker"));
     world.clock.set(Timestamp::from_ms(due.ms() - 1));
-    assert_eq!((asked(&http, &address).await, claimed(&world).await), (until("due", due), 0));
+    assert_eq!(
+        (asked(&http, &address).await, claimed(&world).await),
+        (until("due", due), 0)
+    );
     world.clock.set(due);
     let worker = WorkerId::unique();
     world.store.beat(worker, HOUR).await.unwrap();
-    assert_eq!((asked(&http, &address).await, claimed(&world).await), (without_end("turn"), 1));
-    assert_eq!(asked(&http, &address).await, until("attempt", due.plus(LEASE)));
+    assert_eq!(
+        (asked(&http, &address).await, claimed(&world).await),
+        (without_end("turn"), 1)
+    );
+    assert_eq!(
+        asked(&http, &address).await,
+        until("attempt", due.plus(LEASE))
+    );
 }
 
 #[tokio::test]
@@ -85,28 +107,55 @@ async fn a_job_waits_for_the_hold_of_its_destination_where_that_lasts_longer() {
     for hold in [None, Some(end)] {
         world.store.hold(&there, hold, "they asked").await.unwrap();
         let wanted = json!({"what": "hold", "until": hold, "reason": "they asked"});
-        assert_eq!((asked(&http, &address).await, claimed(&world).await), (wanted, 0));
+        assert_eq!(
+            (asked(&http, &address).await, claimed(&world).await),
+            (wanted, 0)
+        );
     }
     world.clock.set(end);
-    assert_eq!(asked(&http, &address).await, without_end("turn"), "the hold is over");
+    assert_eq!(
+        asked(&http, &address).await,
+        without_end("turn"),
+        "the hold is over"
+    );
     world.end(world.claim_near(THERE, 1).await.jobs, FULL).await;
     let due = world.job(&address).await.due.unwrap();
-    world.store.hold(&there, Some(due), "they asked").await.unwrap();
+    world
+        .store
+        .hold(&there, Some(due), "they asked")
+        .await
+        .unwrap();
     assert_eq!(asked(&http, &address).await, until("due", due));
-    world.store.hold(&there, Some(due.plus(SECOND)), "they asked").await.unwrap();
-    assert_eq!(asked(&http, &address).await["until"], json!(due.plus(SECOND)));
+    world
+        .store
+        .hold(&there, Some(due.plus(SECOND)), "they asked")
+        .await
+        .unwrap();
+    assert_eq!(
+        asked(&http, &address).await["until"],
+        json!(due.plus(SECOND))
+    );
 }
 
 #[tokio::test]
 async fn a_job_waits_for_its_destinations_breaker_and_then_for_the_one_attempt_that_is_out() {
     let (world, http) = with_due(3).await;
-    world.end(world.claim_near(THERE, 1).await.jobs, MAINTENANCE).await;
+    world
+        .end(world.claim_near(THERE, 1).await.jobs, MAINTENANCE)
+        .await;
     let waits = async || {
         let waits_for = asked(&http, &format!("user0@{THERE}")).await;
-        if waits_for["what"] == "due" { asked(&http, &format!("user1@{THERE}")).await } else { waits_for }
+        if waits_for["what"] == "due" {
+            asked(&http, &format!("user1@{THERE}")).await
+        } else {
+            waits_for
+        }
     };
     let end = world.now().plus(OPEN);
-    assert_eq!((waits().await, claimed(&world).await), (until("breaker", end), 0));
+    assert_eq!(
+        (waits().await, claimed(&world).await),
+        (until("breaker", end), 0)
+    );
     world.clock.set(end);
     assert_eq!(waits().await, without_end("turn"), "it may be the one");
     let probe = world.claim_near(THERE, 9).await.jobs;
@@ -115,7 +164,10 @@ async fn a_job_waits_for_its_destinations_breaker_and_then_for_the_one_attempt_t
     for n in 0..3 {
         told.push(asked(&http, &format!("user{n}@{THERE}")).await);
     }
-    assert!(told.contains(&without_end("breaker")) && told.contains(&until("attempt", end.plus(LEASE))), "{told:?}");
+    assert!(
+        told.contains(&without_end("breaker")) && told.contains(&until("attempt", end.plus(LEASE))),
+        "{told:?}"
+    );
     assert_eq!(claimed(&world).await, 0);
 }
 
@@ -123,21 +175,67 @@ async fn a_job_waits_for_its_destinations_breaker_and_then_for_the_one_attempt_t
 async fn a_job_waits_for_room_in_the_window_and_for_its_destinations_rate() {
     let (world, http) = with_due(5).await;
     let there = Destination::named(THERE);
-    let limits = PaceLimits { rate: 0.0, burst: 1.0, window: 2 };
-    world.store.override_limits(&there, Some(limits)).await.unwrap();
+    let limits = PaceLimits {
+        rate: 0.0,
+        burst: 1.0,
+        window: 2,
+    };
+    world
+        .store
+        .override_limits(&there, Some(limits))
+        .await
+        .unwrap();
     let jobs = world.claim_near(THERE, 9).await.jobs;
     assert_eq!(jobs.len(), 2);
-    assert_eq!((one_that_waits(&world, &http, 5).await, claimed(&world).await), (without_end("window"), 0));
+    assert_eq!(
+        (
+            one_that_waits(&world, &http, 5).await,
+            claimed(&world).await
+        ),
+        (without_end("window"), 0)
+    );
     world.end(jobs, OK).await;
-    let limits = PaceLimits { rate: 0.5, window: 9, ..limits };
-    world.store.override_limits(&there, Some(limits)).await.unwrap();
-    assert_eq!((one_that_waits(&world, &http, 5).await, claimed(&world).await), (without_end("turn"), 1));
+    let limits = PaceLimits {
+        rate: 0.5,
+        window: 9,
+        ..limits
+    };
+    world
+        .store
+        .override_limits(&there, Some(limits))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            one_that_waits(&world, &http, 5).await,
+            claimed(&world).await
+        ),
+        (without_end("turn"), 1)
+    );
     let next = world.now().plus(2 * SECOND);
-    assert_eq!((one_that_waits(&world, &http, 5).await, claimed(&world).await), (until("rate", next), 0));
+    assert_eq!(
+        (
+            one_that_waits(&world, &http, 5).await,
+            claimed(&world).await
+        ),
+        (until("rate", next), 0)
+    );
     world.clock.set(Timestamp::from_ms(next.ms() - 1));
-    assert_eq!((one_that_waits(&world, &http, 5).await, claimed(&world).await), (until("rate", next), 0));
+    assert_eq!(
+        (
+            one_that_waits(&world, &http, 5).await,
+            claimed(&world).await
+        ),
+        (until("rate", next), 0)
+    );
     world.clock.set(next);
-    assert_eq!((one_that_waits(&world, &http, 5).await, claimed(&world).await), (without_end("turn"), 1));
+    assert_eq!(
+        (
+            one_that_waits(&world, &http, 5).await,
+            claimed(&world).await
+        ),
+        (without_end("turn"), 1)
+    );
 }
 
 #[tokio::test]
@@ -146,9 +244,16 @@ async fn a_job_waits_for_an_operator_or_for_bounces_of_what_a_relay_took() {
     assert_eq!(claimed(&world).await, 1);
     world.clock.advance(LEASE);
     assert_eq!(claimed(&world).await, 0, "it has lapsed too often");
-    assert_eq!(asked(&http, &format!("user0@{THERE}")).await, without_end("operator"));
+    assert_eq!(
+        asked(&http, &format!("user0@{THERE}")).await,
+        without_end("operator")
+    );
 
-    let world = World::with(Settings { confirm: DAY, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        confirm: DAY,
+        ..Settings::default()
+    })
+    .await;
     let http = Http::serve(&world).await;
     let address = format!("jo@{THERE}");
     world.take_in_and_wait(bounce(&address, "m1", FULL)).await;
@@ -166,13 +271,25 @@ async fn the_command_says_what_a_job_waits_for_and_where() {
         let output = process::run(&["addresses", "show", &job, "--api", http.base()]).await;
         assert!(output.status.success());
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().find_map(|line| line.strip_prefix("waits for    ").map(str::to_owned))
+        text.lines()
+            .find_map(|line| line.strip_prefix("waits for    ").map(str::to_owned))
     };
-    assert_eq!(shown().await.as_deref(), Some("its turn: a worker takes it soon"));
-    world.store.hold(&Destination::named(THERE), None, "they asked").await.unwrap();
+    assert_eq!(
+        shown().await.as_deref(),
+        Some("its turn: a worker takes it soon")
+    );
+    world
+        .store
+        .hold(&Destination::named(THERE), None, "they asked")
+        .await
+        .unwrap();
     let wanted = "one.example, which is held until it is released: they asked";
     assert_eq!(shown().await.as_deref(), Some(wanted));
-    world.store.unhold(&Destination::named(THERE)).await.unwrap();
+    world
+        .store
+        .unhold(&Destination::named(THERE))
+        .await
+        .unwrap();
     assert_eq!(claimed(&world).await, 1);
     assert_eq!(shown().await, None, "the attempt is said already");
 }
@@ -182,5 +299,9 @@ async fn a_reply_that_says_nothing_is_a_mistake_of_whoever_asks_what_it_means() 
     let output = process::run(&["classify", ""]).await;
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(told.contains("it has neither a code, nor a status, nor a word") && output.stdout.is_empty(), "{told}");
+    assert!(
+        told.contains("it has neither a code, nor a status, nor a word")
+            && output.stdout.is_empty(),
+        "{told}"
+    );
 }

@@ -14,10 +14,12 @@ pub const MAINTENANCE: &str = "451 4.3.2 System not accepting network messages";
 /// A mailbox that does not exist: a permanent failure.
 pub const UNKNOWN: &str = "550 5.1.1 No such user";
 
-/// A mailbox that is full and will stay so: a permanent failure that leaves the address unavailable.
+/// A mailbox that is full and will stay so: a permanent failure that leaves the address
+/// unavailable.
 pub const FULL_FOR_GOOD: &str = "552 5.2.2 Mailbox full";
 
-/// A message that nobody will ever take, whatever the address: a permanent failure of the message alone.
+/// A message that nobody will ever take, whatever the address: a permanent failure of the message
+/// alone.
 pub const TOO_BIG: &str = "552 5.3.4 Message too big for system";
 
 /// A message that got through.

@@ -33,19 +33,28 @@ impl Certificates {
         let authority_key = rcgen::KeyPair::generate().expect("ring makes keys");
         let mut parameters = rcgen::CertificateParams::default();
         // Two certificates of one name would look like one that signed itself.
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "authority");
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "authority");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let authority = parameters.self_signed(&authority_key).expect("it signs itself");
+        let authority = parameters
+            .self_signed(&authority_key)
+            .expect("it signs itself");
         let issuer = rcgen::Issuer::new(parameters, authority_key);
         let key = rcgen::KeyPair::generate().expect("ring makes keys");
-        let own = rcgen::CertificateParams::new([name.to_owned()]).expect("it is a name or an address");
+        let own =
+            rcgen::CertificateParams::new([name.to_owned()]).expect("it is a name or an address");
         let own = own.signed_by(&key, &issuer).expect("the authority signs");
         let texts = [authority.pem(), own.pem(), key.serialize_pem()];
         for (path, text) in paths.iter().zip(texts) {
             fs::write(path, text).expect("the folder can be written to");
         }
         let [authority, certificate, key] = paths;
-        Self { authority, certificate, key }
+        Self {
+            authority,
+            certificate,
+            key,
+        }
     }
 
     /// What a server encrypts by that shows this certificate.
@@ -59,12 +68,16 @@ impl Certificates {
         roots.add(certificate(&self.authority)).expect("it is one");
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-        self.accepting(server_config().with_client_cert_verifier(verifier.build().expect("it has a root")))
+        self.accepting(
+            server_config().with_client_cert_verifier(verifier.build().expect("it has a root")),
+        )
     }
 
     fn accepting(&self, builder: ConfigBuilder<ServerConfig, WantsServerCert>) -> TlsAcceptor {
         let key = PrivateKeyDer::from_pem_file(&self.key).expect("it is one");
-        let config = builder.with_single_cert(vec![certificate(&self.certificate)], key).expect("they fit");
+        let config = builder
+            .with_single_cert(vec![certificate(&self.certificate)], key)
+            .expect("they fit");
         Arc::new(config).into()
     }
 }

@@ -1,4 +1,5 @@
-//! A DNS server on loopback that tells where mail goes. It can fall silent, fail, and count what it is asked.
+//! A DNS server on loopback that tells where mail goes. It can fall silent, fail, and count what it
+//! is asked.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -51,30 +52,51 @@ pub enum Mood {
 impl DnsServer {
     /// One that knows no domain yet.
     pub async fn start() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port is free");
+        let socket = UdpSocket::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = socket.local_addr().expect("it is bound");
-        let (zone, stop) = (Arc::new(Mutex::new(Zone::default())), CancellationToken::new());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serve(socket, zone.clone())));
-        Self { address, zone, _stop: stop.drop_guard() }
+        let (zone, stop) = (
+            Arc::new(Mutex::new(Zone::default())),
+            CancellationToken::new(),
+        );
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(serve(socket, zone.clone())),
+        );
+        Self {
+            address,
+            zone,
+            _stop: stop.drop_guard(),
+        }
     }
 
-    /// From now on `domain` has these MX records, preference and host; with none it exists and has no mail host.
+    /// From now on `domain` has these MX records, preference and host; with none it exists and has
+    /// no mail host.
     pub fn knows(&self, domain: &str, hosts: &[(u16, &str)]) -> &Self {
-        let hosts = hosts.iter().map(|(preference, host)| (*preference, (*host).to_owned())).collect();
+        let hosts = hosts
+            .iter()
+            .map(|(preference, host)| (*preference, (*host).to_owned()))
+            .collect();
         self.zone().mail.insert(domain.to_owned(), hosts);
         self
     }
 
     /// From now on `host` has these addresses.
     pub fn places(&self, host: &str, addresses: &[&str]) -> &Self {
-        let addresses = addresses.iter().map(|text| text.parse().expect("the test's address is one")).collect();
+        let addresses = addresses
+            .iter()
+            .map(|text| text.parse().expect("the test's address is one"))
+            .collect();
         self.zone().addresses.insert(host.to_owned(), addresses);
         self
     }
 
     /// From now on `name` stands for `target`.
     pub fn aliases(&self, name: &str, target: &str) -> &Self {
-        self.zone().aliases.insert(name.to_owned(), target.to_owned());
+        self.zone()
+            .aliases
+            .insert(name.to_owned(), target.to_owned());
         self
     }
 
@@ -102,8 +124,12 @@ impl DnsServer {
 async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
     let mut buffer = [0; 4_096];
     loop {
-        let (len, client) = socket.recv_from(&mut buffer).await.expect("a socket on loopback does not fail");
-        let query = Message::from_vec(&buffer[..len]).expect("the resolver writes messages that can be read");
+        let (len, client) = socket
+            .recv_from(&mut buffer)
+            .await
+            .expect("a socket on loopback does not fail");
+        let query = Message::from_vec(&buffer[..len])
+            .expect("the resolver writes messages that can be read");
         let (answer, mood) = {
             let mut zone = zone.lock().expect("nobody panics while holding it");
             (zone.answer(&query), zone.mood)
@@ -121,8 +147,17 @@ async fn serve(socket: UdpSocket, zone: Arc<Mutex<Zone>>) {
 
 impl Zone {
     fn answer(&mut self, query: &Message) -> Option<Message> {
-        let asked = query.queries.first().expect("a query has a question").clone();
-        let domain = asked.name.to_ascii().to_ascii_lowercase().trim_end_matches('.').to_owned();
+        let asked = query
+            .queries
+            .first()
+            .expect("a query has a question")
+            .clone();
+        let domain = asked
+            .name
+            .to_ascii()
+            .to_ascii_lowercase()
+            .trim_end_matches('.')
+            .to_owned();
         self.asked.push(domain.clone());
         let mut answer = Message::new(query.id, MessageType::Response, query.op_code);
         answer.metadata.recursion_available = true;
@@ -166,7 +201,11 @@ impl Zone {
         };
         Some(match kind {
             RecordType::MX => mail.into_iter().flatten().map(exchange).collect(),
-            _ => addresses.into_iter().flatten().filter_map(address).collect(),
+            _ => addresses
+                .into_iter()
+                .flatten()
+                .filter_map(address)
+                .collect(),
         })
     }
 }
@@ -177,6 +216,9 @@ fn exchange((preference, name): &(u16, String)) -> RData {
 
 /// A name of any characters, as the DNS carries them.
 fn host(name: &str) -> Name {
-    let labels = name.trim_end_matches('.').split('.').filter(|label| !label.is_empty());
+    let labels = name
+        .trim_end_matches('.')
+        .split('.')
+        .filter(|label| !label.is_empty());
     Name::from_labels(labels.map(str::as_bytes)).expect("its labels are short enough")
 }

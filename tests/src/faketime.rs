@@ -1,5 +1,5 @@
-//! The wall clock of a process as a test sets it while the process runs, by libfaketime. The clocks that only measure how
-//! much time passes are left alone, as they are when a real clock is set.
+//! The wall clock of a process as a test sets it while the process runs, by libfaketime. The clocks
+//! that only measure how much time passes are left alone, as they are when a real clock is set.
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,12 +23,15 @@ pub struct FakeClock {
 impl FakeClock {
     /// A clock that differs from the real one by `offset`, as [`set`](Self::set) reads it.
     pub fn new(offset: &str) -> Self {
-        let clock = Self { folder: TempDir::with_prefix("redeliver-clock-").expect("a folder can be made") };
+        let clock = Self {
+            folder: TempDir::with_prefix("redeliver-clock-").expect("a folder can be made"),
+        };
         clock.set(offset);
         clock
     }
 
-    /// Sets the clock of all its processes: `+0` is the real time, `+1d` a day ahead, `-1h` an hour behind.
+    /// Sets the clock of all its processes: `+0` is the real time, `+1d` a day ahead, `-1h` an hour
+    /// behind.
     pub fn set(&self, offset: &str) {
         let new = self.folder.path().join("new");
         fs::write(&new, format!("{offset}\n")).expect("the folder can be written to");
@@ -41,8 +44,12 @@ impl FakeClock {
     /// If libfaketime is not installed.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         vec![
-            // The C library's allocator comes before jemalloc, which reads the clock while it is being set up.
-            ("LD_PRELOAD", format!("{}:libc.so.6", library().display()).into()),
+            // The C library's allocator comes before jemalloc, which reads the clock while it is
+            // being set up.
+            (
+                "LD_PRELOAD",
+                format!("{}:libc.so.6", library().display()).into(),
+            ),
             ("FAKETIME_TIMESTAMP_FILE", self.file().into()),
             ("FAKETIME_NO_CACHE", "1".into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
@@ -60,7 +67,8 @@ pub fn is_installed() -> bool {
 }
 
 fn library() -> PathBuf {
-    find_library().expect("no libfaketime, no faked clock: install it with `apt-get install faketime`")
+    find_library()
+        .expect("no libfaketime, no faked clock: install it with `apt-get install faketime`")
 }
 
 fn find_library() -> Option<PathBuf> {

@@ -1,4 +1,5 @@
-//! A Redis that loses its last writes: it is killed, and comes back from the last snapshot that the test had it take.
+//! A Redis that loses its last writes: it is killed, and comes back from the last snapshot that the
+//! test had it take.
 
 use crate::servers::Servers;
 
@@ -31,7 +32,8 @@ impl Forgetful {
         assert_eq!(self.ask(&["SAVE"]), "OK");
     }
 
-    /// Loses all writes since the last snapshot, as a server does that crashes before they reach its disk.
+    /// Loses all writes since the last snapshot, as a server does that crashes before they reach
+    /// its disk.
     pub async fn forget(&self) {
         self.servers.kill(self.port);
         self.servers.start_on(self.port, &[]).await;
@@ -42,6 +44,8 @@ impl Forgetful {
     /// # Panics
     /// If it does not.
     pub fn ask(&self, command: &[&str]) -> String {
-        self.servers.cli(self.port, command).expect("the server runs")
+        self.servers
+            .cli(self.port, command)
+            .expect("the server runs")
     }
 }

@@ -43,17 +43,25 @@ impl Http {
 
     /// A scheduler on this store.
     pub async fn serve_on(store: &Store, config: &Config) -> Self {
-        let scheduler = Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is good");
+        let scheduler =
+            Scheduler::new(store.clone(), Table::embedded(), config).expect("the config is good");
         Self::serve_scheduler(scheduler).await
     }
 
     /// This scheduler.
     pub async fn serve_scheduler(scheduler: Scheduler) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let base = format!("http://{}", listener.local_addr().expect("it is bound"));
         let stop = CancellationToken::new();
         let served = tokio::spawn(scheduler.serve(listener, stop.clone()));
-        Self { base, client: client(), stop: stop.drop_guard(), served }
+        Self {
+            base,
+            client: client(),
+            stop: stop.drop_guard(),
+            served,
+        }
     }
 
     /// Stops it, and waits until it has.
@@ -62,7 +70,10 @@ impl Http {
     /// Where it does not end well.
     pub async fn stop(self) {
         drop(self.stop);
-        in_time("the scheduler to stop", self.served).await.expect("it does not panic").expect("it ends well");
+        in_time("the scheduler to stop", self.served)
+            .await
+            .expect("it does not panic")
+            .expect("it ends well");
     }
 
     /// A GET request.
@@ -92,12 +103,19 @@ impl Http {
 
     /// Posts bounces as one JSON document.
     pub async fn post_json(&self, bounces: &Value) -> Response {
-        self.post("/v1/bounces").json(bounces).send().await.expect("the scheduler answers")
+        self.post("/v1/bounces")
+            .json(bounces)
+            .send()
+            .await
+            .expect("the scheduler answers")
     }
 
     /// Posts bounces as NDJSON.
     pub async fn post_lines(&self, lines: impl Into<reqwest::Body>) -> Response {
-        let request = self.post("/v1/bounces").header("content-type", NDJSON).body(lines);
+        let request = self
+            .post("/v1/bounces")
+            .header("content-type", NDJSON)
+            .body(lines);
         request.send().await.expect("the scheduler answers")
     }
 
@@ -115,13 +133,18 @@ pub async fn json(response: Response) -> Value {
 /// The JSON of each line of an answer.
 pub async fn json_lines(response: Response) -> Vec<Value> {
     let text = response.text().await.expect("the answer is text");
-    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
 }
 
 /// Checks that an answer is a problem document (RFC 9457) with this status, and gives it.
 pub async fn problem(response: Response, status: u16) -> Value {
     assert_eq!(response.status(), status);
-    let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let content_type = response
+        .headers()
+        .get("content-type")
+        .and_then(|value| value.to_str().ok());
     assert_eq!(content_type, Some("application/problem+json"));
     let problem = json(response).await;
     assert_eq!(problem["status"], status);

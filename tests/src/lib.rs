@@ -1,8 +1,8 @@
-//! What the tests are made with: a private Redis, a clock that only the test moves, mail systems that follow a script,
-//! and the real scheduler and worker around them.
+//! What the tests are made with: a private Redis, a clock that only the test moves, mail systems
+//! that follow a script, and the real scheduler and worker around them.
 //!
-//! A test asks for what it wants to see and never waits for time to pass: it moves the clock, or waits for a condition
-//! with [`wait::eventually`].
+//! A test asks for what it wants to see and never waits for time to pass: it moves the clock, or
+//! waits for a condition with [`wait::eventually`].
 
 pub mod bounce;
 pub mod certificates;

@@ -17,9 +17,15 @@ pub struct LmtpClient {
 impl LmtpClient {
     /// Connects, once somebody listens there, and hears the greeting.
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = eventually("an LMTP listener", async || TcpStream::connect(address).await.ok()).await;
+        let stream = eventually("an LMTP listener", async || {
+            TcpStream::connect(address).await.ok()
+        })
+        .await;
         let (reader, writer) = stream.into_split();
-        let mut client = Self { reader: BufReader::new(reader), writer };
+        let mut client = Self {
+            reader: BufReader::new(reader),
+            writer,
+        };
         let greeting = client.hear().await;
         assert!(greeting.starts_with("220 "), "{greeting}");
         client
@@ -41,7 +47,9 @@ impl LmtpClient {
     pub async fn hear(&mut self) -> String {
         loop {
             let mut line = String::new();
-            in_time("a reply", self.reader.read_line(&mut line)).await.expect("the connection is there");
+            in_time("a reply", self.reader.read_line(&mut line))
+                .await
+                .expect("the connection is there");
             if line.as_bytes().get(3) != Some(&b'-') {
                 return line.trim_end().to_owned();
             }
@@ -54,10 +62,15 @@ impl LmtpClient {
         assert!(self.say("MAIL FROM:<>").await.starts_with("250 "));
         let mut accepted = 0;
         for recipient in recipients {
-            accepted += usize::from(self.say(&format!("RCPT TO:<{recipient}>")).await.starts_with("250 "));
+            accepted += usize::from(
+                self.say(&format!("RCPT TO:<{recipient}>"))
+                    .await
+                    .starts_with("250 "),
+            );
         }
         assert!(self.say("DATA").await.starts_with("354 "));
-        self.send(&format!("{}\r\n.\r\n", message.replace("\r\n.", "\r\n.."))).await;
+        self.send(&format!("{}\r\n.\r\n", message.replace("\r\n.", "\r\n..")))
+            .await;
         let mut replies = Vec::new();
         for _ in 0..accepted {
             replies.push(self.hear().await);

@@ -13,7 +13,8 @@ use crate::wait::in_time;
 
 type Script = Box<dyn FnMut(&Attempt) -> Outcome + Send>;
 
-/// Answers as it is told, remembers what it was sent, and can be held so that attempts stay in flight.
+/// Answers as it is told, remembers what it was sent, and can be held so that attempts stay in
+/// flight.
 pub struct MailSystem {
     script: Mutex<Script>,
     tried: watch::Sender<Vec<Tried>>,
@@ -36,9 +37,17 @@ pub struct Tried {
 
 impl Default for MailSystem {
     fn default() -> Self {
-        let (tried, answered) = (watch::Sender::new(Vec::new()), watch::Sender::new(usize::MAX));
+        let (tried, answered) = (
+            watch::Sender::new(Vec::new()),
+            watch::Sender::new(usize::MAX),
+        );
         let panicking = watch::Sender::new(None);
-        Self { script: Mutex::new(Box::new(|_| outcome(OK))), tried, answered, panicking }
+        Self {
+            script: Mutex::new(Box::new(|_| outcome(OK))),
+            tried,
+            answered,
+            panicking,
+        }
     }
 }
 
@@ -49,7 +58,8 @@ impl MailSystem {
         self.answers(move |_| reply.clone());
     }
 
-    /// The next messages are answered with one of `replies` each, in turn, and any after them with a yes.
+    /// The next messages are answered with one of `replies` each, in turn, and any after them with
+    /// a yes.
     pub fn says_in_turn(&self, replies: &[&str]) {
         let mut replies: Vec<Outcome> = replies.iter().rev().map(|reply| outcome(reply)).collect();
         self.answers(move |_| replies.pop().unwrap_or_else(|| outcome(OK)));
@@ -71,12 +81,15 @@ impl MailSystem {
         self.hold_after(0);
     }
 
-    /// The next `count` messages are answered. Those after them stay in flight, until [`Self::let_go`].
+    /// The next `count` messages are answered. Those after them stay in flight, until
+    /// [`Self::let_go`].
     pub fn hold_after(&self, count: usize) {
-        self.answered.send_replace(self.tried.borrow().len() + count);
+        self.answered
+            .send_replace(self.tried.borrow().len() + count);
     }
 
-    /// Answers the first `count` of all messages that were tried. The others stay in flight, until [`Self::let_go`].
+    /// Answers the first `count` of all messages that were tried. The others stay in flight, until
+    /// [`Self::let_go`].
     pub fn answer_first(&self, count: usize) {
         self.answered.send_replace(count);
     }
@@ -93,7 +106,10 @@ impl MailSystem {
 
     /// The ids of the messages that were tried so far, in order.
     pub fn messages(&self) -> Vec<String> {
-        self.tried().into_iter().map(|tried| tried.message).collect()
+        self.tried()
+            .into_iter()
+            .map(|tried| tried.message)
+            .collect()
     }
 
     /// How many messages are in flight.
@@ -105,22 +121,38 @@ impl MailSystem {
     pub async fn has_been_tried(&self, count: usize) {
         let mut tried = self.tried.subscribe();
         let enough = tried.wait_for(|tried| tried.len() >= count);
-        in_time("messages to be tried", enough).await.expect("this is the sender");
+        in_time("messages to be tried", enough)
+            .await
+            .expect("this is the sender");
     }
 }
 
 #[async_trait]
 impl Sender for MailSystem {
     async fn send(&self, attempt: &Attempt) -> Outcome {
-        let (recipient, message) = (attempt.recipient.as_str().to_owned(), attempt.message_id.clone());
+        let (recipient, message) = (
+            attempt.recipient.as_str().to_owned(),
+            attempt.message_id.clone(),
+        );
         let mut answered = self.answered.subscribe();
         let mut place = 0;
         self.tried.send_modify(|tried| {
-            tried.push(Tried { recipient, message, attempt: attempt.number });
+            tried.push(Tried {
+                recipient,
+                message,
+                attempt: attempt.number,
+            });
             place = tried.len();
         });
-        answered.wait_for(|answered| place <= *answered).await.expect("this is the sender");
-        assert_ne!(self.panicking.borrow().as_deref(), Some(attempt.recipient.as_str()), "the test wants a panic");
+        answered
+            .wait_for(|answered| place <= *answered)
+            .await
+            .expect("this is the sender");
+        assert_ne!(
+            self.panicking.borrow().as_deref(),
+            Some(attempt.recipient.as_str()),
+            "the test wants a panic"
+        );
         let mut script = self.script.lock().expect("no script panics");
         script(attempt)
     }

@@ -1,5 +1,5 @@
-//! An object store on loopback: it speaks as much HTTP as getting an object takes, which S3, Google Cloud Storage and Azure
-//! all do by `GET /bucket/key`, and keeps what it was asked.
+//! An object store on loopback: it speaks as much HTTP as getting an object takes, which S3, Google
+//! Cloud Storage and Azure all do by `GET /bucket/key`, and keeps what it was asked.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What a store says of an object that it does not have: S3's error document.
-const NO_SUCH_KEY: &str = "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>";
+const NO_SUCH_KEY: &str =
+    "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>";
 
 #[derive(Default)]
 struct Shared {
@@ -33,31 +34,58 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// A store with these objects, by `bucket/key`. Who does not sign so is refused; `None` takes everyone.
+    /// A store with these objects, by `bucket/key`. Who does not sign so is refused; `None` takes
+    /// everyone.
     pub async fn start(signature: Option<&'static str>, objects: &[(&str, &str)]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        let objects = objects.iter().map(|(name, content)| (format!("/{name}"), (*content).to_owned())).collect();
-        let shared = Arc::new(Shared { objects, signature, asked: Mutex::default() });
+        let objects = objects
+            .iter()
+            .map(|(name, content)| (format!("/{name}"), (*content).to_owned()))
+            .collect();
+        let shared = Arc::new(Shared {
+            objects,
+            signature,
+            asked: Mutex::default(),
+        });
         let router = Router::new().fallback(answer).with_state(shared.clone());
         let stop = CancellationToken::new();
         let serving = async move { axum::serve(listener, router).await };
         tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-        Self { address, shared, _stop: stop.drop_guard() }
+        Self {
+            address,
+            shared,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// The paths that were asked for so far.
     pub fn asked(&self) -> Vec<String> {
-        self.shared.asked.lock().expect("nobody panics with it").clone()
+        self.shared
+            .asked
+            .lock()
+            .expect("nobody panics with it")
+            .clone()
     }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path().replace("%2F", "/").replace("%2E", ".");
-    let authorization =
-        request.headers().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let signed = shared.signature.is_none_or(|signature| authorization.starts_with(signature));
-    shared.asked.lock().expect("nobody panics with it").push(path.clone());
+    let authorization = request
+        .headers()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let signed = shared
+        .signature
+        .is_none_or(|signature| authorization.starts_with(signature));
+    shared
+        .asked
+        .lock()
+        .expect("nobody panics with it")
+        .push(path.clone());
     let (status, body) = match shared.objects.get(&path) {
         _ if !signed => (StatusCode::FORBIDDEN, ""),
         Some(content) => (StatusCode::OK, content.as_str()),

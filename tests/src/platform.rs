@@ -1,4 +1,5 @@
-//! A platform that sends by itself, as the `http` sender meets it: a real HTTP server on loopback that answers by a script.
+//! A platform that sends by itself, as the `http` sender meets it: a real HTTP server on loopback
+//! that answers by a script.
 
 use std::io;
 use std::net::SocketAddr;
@@ -63,16 +64,30 @@ pub struct Platform {
 impl Platform {
     /// A platform that does what `script` says.
     pub async fn start(script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         Self::serve(listener, address, script)
     }
 
     /// The same by TLS, with this certificate.
-    pub async fn start_with_tls(files: &Certificates, script: impl Fn(&Posted) -> Say + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    pub async fn start_with_tls(
+        files: &Certificates,
+        script: impl Fn(&Posted) -> Say + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
-        Self::serve(Encrypted { listener, tls: files.acceptor() }, address, script)
+        Self::serve(
+            Encrypted {
+                listener,
+                tls: files.acceptor(),
+            },
+            address,
+            script,
+        )
     }
 
     fn serve<L: Listener>(
@@ -83,12 +98,19 @@ impl Platform {
     where
         L::Addr: std::fmt::Debug,
     {
-        let shared = Arc::new(Shared { script: Box::new(script), posted: Mutex::default() });
+        let shared = Arc::new(Shared {
+            script: Box::new(script),
+            posted: Mutex::default(),
+        });
         let router = Router::new().fallback(take).with_state(shared.clone());
         let stop = CancellationToken::new();
         let serving = async move { axum::serve(listener, router).await };
         tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-        Self { address, shared, _stop: stop.drop_guard() }
+        Self {
+            address,
+            shared,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// All that it was sent so far.
@@ -125,13 +147,25 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = body::to_bytes(body, 64 << 20).await.unwrap_or_default();
     let json = serde_json::from_slice(&body).unwrap_or_default();
-    let posted = Posted { headers: parts.headers, body, json };
-    shared.posted.lock().expect("no script panics").push(posted.clone());
+    let posted = Posted {
+        headers: parts.headers,
+        body,
+        json,
+    };
+    shared
+        .posted
+        .lock()
+        .expect("no script panics")
+        .push(posted.clone());
     match (shared.script)(&posted) {
         Say::Answer(status, header, body) => {
             let answer = Response::builder().status(status);
-            let answer = header.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value));
-            answer.body(Body::from(body)).expect("the script's answer is one")
+            let answer = header
+                .into_iter()
+                .fold(answer, |answer, (name, value)| answer.header(name, value));
+            answer
+                .body(Body::from(body))
+                .expect("the script's answer is one")
         }
         Say::BreaksOff(status) => {
             let cut = async {
@@ -140,7 +174,10 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
                 Err(io::Error::other("cut"))
             };
             let body = stream::iter([Ok("and so")]).chain(stream::once(cut));
-            Response::builder().status(status).body(Body::from_stream(body)).expect("the script's answer is one")
+            Response::builder()
+                .status(status)
+                .body(Body::from_stream(body))
+                .expect("the script's answer is one")
         }
         Say::Nothing => std::future::pending().await,
     }
@@ -151,5 +188,7 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 /// # Panics
 /// Where it is none.
 pub fn decoded(value: &Value) -> Vec<u8> {
-    BASE64_STANDARD.decode(value.as_str().unwrap_or_default()).expect("the sender writes base64")
+    BASE64_STANDARD
+        .decode(value.as_str().unwrap_or_default())
+        .expect("the sender writes base64")
 }

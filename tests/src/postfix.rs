@@ -25,7 +25,12 @@ pub struct Settings {
 impl Default for Settings {
     /// Any port of loopback, and nothing of its own.
     fn default() -> Self {
-        Self { at: ([127, 0, 0, 1], 0).into(), transports: Vec::new(), main: Vec::new(), services: Vec::new() }
+        Self {
+            at: ([127, 0, 0, 1], 0).into(),
+            transports: Vec::new(),
+            main: Vec::new(),
+            services: Vec::new(),
+        }
     }
 }
 
@@ -57,14 +62,23 @@ impl Postfix {
         if address.port() == 0 {
             address.set_port(free_port());
         }
-        let transports = settings.transports.iter().map(|(domain, to)| format!("{{{domain}={to}}}"));
+        let transports = settings
+            .transports
+            .iter()
+            .map(|(domain, to)| format!("{{{domain}={to}}}"));
         let transports: Vec<String> = transports.collect();
         let mut main = format!("{MAIN}{}\n", settings.main.join("\n"));
         if !transports.is_empty() {
-            main.push_str(&format!("transport_maps = inline:{{ {} }}\n", transports.join(", ")));
+            main.push_str(&format!(
+                "transport_maps = inline:{{ {} }}\n",
+                transports.join(", ")
+            ));
         }
         let private = PrivatePostfix::start(address, &main, &settings.services.join("\n")).await;
-        Self { address, private: private.unwrap_or_else(|why| panic!("{why}")) }
+        Self {
+            address,
+            private: private.unwrap_or_else(|why| panic!("{why}")),
+        }
     }
 
     /// Hands a message in, as a sender that asks for reports does.
@@ -72,13 +86,29 @@ impl Postfix {
         let mut client = LmtpClient::connect(self.address).await;
         let from = format!("MAIL FROM:<{from}>");
         for line in ["EHLO app.example.org", &from] {
-            assert!(client.say(line).await.starts_with("250 "), "{line}: {}", self.log());
+            assert!(
+                client.say(line).await.starts_with("250 "),
+                "{line}: {}",
+                self.log()
+            );
         }
         for to in to {
-            assert!(client.say(&format!("RCPT TO:<{to}>")).await.starts_with("250 "), "{}", self.log());
+            assert!(
+                client
+                    .say(&format!("RCPT TO:<{to}>"))
+                    .await
+                    .starts_with("250 "),
+                "{}",
+                self.log()
+            );
         }
         assert!(client.say("DATA").await.starts_with("354 "));
-        assert!(client.say(&format!("{message}\r\n.")).await.starts_with("250 "));
+        assert!(
+            client
+                .say(&format!("{message}\r\n."))
+                .await
+                .starts_with("250 ")
+        );
         client.say("QUIT").await;
     }
 

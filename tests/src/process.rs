@@ -33,8 +33,8 @@ impl Redeliver {
         Self::start_with(&[command], config)
     }
 
-    /// Starts `redeliver` with these arguments and this configuration, in a folder of its own that is the one for temporary
-    /// files too.
+    /// Starts `redeliver` with these arguments and this configuration, in a folder of its own that
+    /// is the one for temporary files too.
     ///
     /// # Panics
     /// Where the program has not been built.
@@ -50,11 +50,17 @@ impl Redeliver {
         Self::start_by(&[], environment, arguments, config)
     }
 
-    /// The same by a program that changes what surrounds it, `prlimit --nofile=96` say, and then runs it.
+    /// The same by a program that changes what surrounds it, `prlimit --nofile=96` say, and then
+    /// runs it.
     ///
     /// # Panics
     /// Where the program has not been built.
-    pub fn start_by(runner: &[&str], environment: &[(&str, OsString)], arguments: &[&str], config: &str) -> Self {
+    pub fn start_by(
+        runner: &[&str],
+        environment: &[(&str, OsString)],
+        arguments: &[&str],
+        config: &str,
+    ) -> Self {
         let folder = TempDir::with_prefix("redeliver-test-").expect("a folder can be made");
         let file = folder.path().join("redeliver.toml");
         fs::write(&file, config).expect("the folder can be written to");
@@ -104,15 +110,23 @@ impl Redeliver {
     /// Sends it a signal.
     pub async fn signal(&self, signal: &str) {
         let id = self.process_id().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().await.expect("there is a kill command");
+        let sent = Command::new("kill")
+            .args([signal, &id])
+            .status()
+            .await
+            .expect("there is a kill command");
         assert!(sent.success(), "it runs, and is ours");
     }
 
-    /// Freezes it by SIGSTOP, and waits until each of its threads stands still. SIGCONT lets it go on.
+    /// Freezes it by SIGSTOP, and waits until each of its threads stands still. SIGCONT lets it go
+    /// on.
     pub async fn freeze(&self) {
         self.signal("-STOP").await;
         let id = self.process_id();
-        eventually("the process to stand still", async || stands_still(id).then_some(())).await;
+        eventually("the process to stand still", async || {
+            stands_still(id).then_some(())
+        })
+        .await;
     }
 
     /// The folder that it runs in.
@@ -120,18 +134,29 @@ impl Redeliver {
         self.folder.path()
     }
 
-    /// The most memory that it ever had, in bytes; where the system does not tell (macOS), what it has now.
+    /// The most memory that it ever had, in bytes; where the system does not tell (macOS), what it
+    /// has now.
     pub async fn peak_memory(&self) -> u64 {
         let id = self.process_id().to_string();
         let kibibytes = match fs::read_to_string(format!("/proc/{id}/status")) {
-            Ok(status) => status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(str::to_owned),
+            Ok(status) => status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmHWM:"))
+                .map(str::to_owned),
             Err(_) => {
-                let ps = Command::new("ps").args(["-o", "rss=", "-p", &id]).output().await.expect("there is ps");
+                let ps = Command::new("ps")
+                    .args(["-o", "rss=", "-p", &id])
+                    .output()
+                    .await
+                    .expect("there is ps");
                 String::from_utf8(ps.stdout).ok()
             }
         };
         let text = kibibytes.expect("the system knows the memory of its processes");
-        let number = text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        let number = text
+            .split_whitespace()
+            .next()
+            .and_then(|number| number.parse::<u64>().ok());
         number.expect("memory is a number of KiB") << 10
     }
 }
@@ -143,21 +168,32 @@ impl Drop for Redeliver {
             let log = fs::read_to_string(self.folder.path().join(LOG)).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-            eprintln!("The last lines that `redeliver` logged:\n{}", last.join("\n"));
+            eprintln!(
+                "The last lines that `redeliver` logged:\n{}",
+                last.join("\n")
+            );
         }
     }
 }
 
-/// Whether all threads of a process are stopped; if the system has no `/proc` (macOS), whether the process is.
+/// Whether all threads of a process are stopped; if the system has no `/proc` (macOS), whether the
+/// process is.
 fn stands_still(id: u32) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{id}/task")) else {
-        let ps = std::process::Command::new("ps").args(["-o", "state=", "-p", &id.to_string()]).output();
+        let ps = std::process::Command::new("ps")
+            .args(["-o", "state=", "-p", &id.to_string()])
+            .output();
         return ps.is_ok_and(|ps| ps.stdout.starts_with(b"T"));
     };
     let state = |thread: PathBuf| fs::read_to_string(thread.join("stat")).unwrap_or_default();
     // The state follows the name, which is in parentheses (proc(5)).
-    let is_stopped = |stat: &str| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
-    threads.flatten().all(|thread| is_stopped(&state(thread.path())))
+    let is_stopped = |stat: &str| {
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    threads
+        .flatten()
+        .all(|thread| is_stopped(&state(thread.path())))
 }
 
 /// Runs `redeliver` with these arguments to its end.
@@ -165,7 +201,11 @@ fn stands_still(id: u32) -> bool {
 /// # Panics
 /// Where the program has not been built.
 pub async fn run(arguments: &[&str]) -> Output {
-    let run = Command::new(program()).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let run = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
     run.await.expect("redeliver can be started")
 }
 
@@ -181,8 +221,17 @@ pub fn free_port() -> u16 {
 /// Where it has not been built.
 pub fn program() -> PathBuf {
     let test = env::current_exe().expect("a test knows where it is");
-    let program = test.parent().and_then(|folder| folder.parent()).expect("it lies in target/debug/deps");
-    let program = program.join("redeliver").with_extension(env::consts::EXE_EXTENSION);
-    assert!(program.exists(), "{} is missing: run `cargo build` first, or `make test`", program.display());
+    let program = test
+        .parent()
+        .and_then(|folder| folder.parent())
+        .expect("it lies in target/debug/deps");
+    let program = program
+        .join("redeliver")
+        .with_extension(env::consts::EXE_EXTENSION);
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build` first, or `make test`",
+        program.display()
+    );
     program
 }

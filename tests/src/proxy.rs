@@ -1,5 +1,6 @@
-//! A proxy before a real Redis that does what networks do at the worst moment. It understands of the protocol where a
-//! request and its answer end, and which script a request runs; nothing of what they say.
+//! A proxy before a real Redis that does what networks do at the worst moment. It understands of
+//! the protocol where a request and its answer end, and which script a request runs; nothing of
+//! what they say.
 
 use std::collections::VecDeque;
 use std::io;
@@ -86,7 +87,8 @@ struct Asked {
 }
 
 impl RedisProxy {
-    /// A proxy before the Redis at `url`, which is one on a Unix socket. It lets everything through at first.
+    /// A proxy before the Redis at `url`, which is one on a Unix socket. It lets everything through
+    /// at first.
     pub fn before(url: &str) -> Self {
         let folder = TempDir::with_prefix("redeliver-proxy-").expect("a folder can be made");
         let shared = Arc::new(Shared {
@@ -100,8 +102,15 @@ impl RedisProxy {
         });
         let stop = CancellationToken::new();
         let listener = UnixListener::bind(socket_in(&folder)).expect("the folder is new");
-        tokio::spawn(stop.clone().run_until_cancelled_owned(listen(listener, shared.clone())));
-        Self { folder, shared, _stop: stop.drop_guard() }
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(listen(listener, shared.clone())),
+        );
+        Self {
+            folder,
+            shared,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// Its URL.
@@ -109,10 +118,14 @@ impl RedisProxy {
         format!("redis+unix://{}", socket_in(&self.folder).display())
     }
 
-    /// The next request of this name meets `fault`. A script goes by its verb, as `claim`; a command by its name, as
-    /// `PING`. Several wait in turn.
+    /// The next request of this name meets `fault`. A script goes by its verb, as `claim`; a
+    /// command by its name, as `PING`. Several wait in turn.
     pub fn next(&self, name: &str, fault: Fault) {
-        self.shared.planned.lock().expect("nobody panics with it").push_back((name.to_owned(), fault));
+        self.shared
+            .planned
+            .lock()
+            .expect("nobody panics with it")
+            .push_back((name.to_owned(), fault));
     }
 
     /// From now on any request meets what `chance` says of its name.
@@ -133,12 +146,14 @@ impl RedisProxy {
         self.cut();
     }
 
-    /// From now on connections are made, requests are taken, and nothing is answered nor reaches Redis.
+    /// From now on connections are made, requests are taken, and nothing is answered nor reaches
+    /// Redis.
     pub fn fall_silent(&self) {
         self.shared.mode.send_replace(Mode::Silent);
     }
 
-    /// Lets everything through again: connections, what was asked in the silence, and what was answered.
+    /// Lets everything through again: connections, what was asked in the silence, and what was
+    /// answered.
     pub fn let_through(&self) {
         self.shared.mode.send_replace(Mode::Open);
     }
@@ -150,9 +165,15 @@ impl RedisProxy {
 
     /// Waits until `count` faults have happened.
     pub async fn has_met(&self, count: usize) {
-        in_time("a fault to happen", self.shared.met.subscribe().wait_for(|met| met.len() >= count))
-            .await
-            .expect("this is the sender");
+        in_time(
+            "a fault to happen",
+            self.shared
+                .met
+                .subscribe()
+                .wait_for(|met| met.len() >= count),
+        )
+        .await
+        .expect("this is the sender");
     }
 
     /// How many connections there are now.
@@ -162,16 +183,23 @@ impl RedisProxy {
 
     /// Waits until `count` connections are open.
     pub async fn has_open(&self, count: usize) {
-        self.connections_are(|connections| connections.open == count).await;
+        self.connections_are(|connections| connections.open == count)
+            .await;
     }
 
     /// Waits until `count` connections have been made.
     pub async fn has_made(&self, count: usize) {
-        self.connections_are(|connections| connections.made >= count).await;
+        self.connections_are(|connections| connections.made >= count)
+            .await;
     }
 
     async fn connections_are(&self, so: impl FnMut(&Connections) -> bool) {
-        in_time("connections", self.shared.connections.subscribe().wait_for(so)).await.expect("this is the sender");
+        in_time(
+            "connections",
+            self.shared.connections.subscribe().wait_for(so),
+        )
+        .await
+        .expect("this is the sender");
     }
 }
 
@@ -185,13 +213,16 @@ impl Shared {
     }
 
     fn note(&self, name: &str, fault: Fault) {
-        self.met.send_modify(|met| met.push((name.to_owned(), fault)));
+        self.met
+            .send_modify(|met| met.push((name.to_owned(), fault)));
     }
 
     /// Waits while nothing passes.
     async fn passage(&self) {
         let mut mode = self.mode.subscribe();
-        mode.wait_for(|mode| *mode != Mode::Silent).await.expect("this is the sender");
+        mode.wait_for(|mode| *mode != Mode::Silent)
+            .await
+            .expect("this is the sender");
     }
 }
 
@@ -201,7 +232,9 @@ fn socket_in(folder: &TempDir) -> PathBuf {
 
 async fn listen(listener: UnixListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
-        shared.connections.send_modify(|connections| connections.made += 1);
+        shared
+            .connections
+            .send_modify(|connections| connections.made += 1);
         if *shared.mode.borrow() != Mode::Closed {
             tokio::spawn(relay(client, shared.clone()));
         }
@@ -211,7 +244,9 @@ async fn listen(listener: UnixListener, shared: Arc<Shared>) {
 /// One connection, from the first byte until either side has enough.
 async fn relay(client: UnixStream, shared: Arc<Shared>) {
     let cut = shared.cut.lock().expect("nobody panics with it").clone();
-    shared.connections.send_modify(|connections| connections.open += 1);
+    shared
+        .connections
+        .send_modify(|connections| connections.open += 1);
     let relayed = async {
         let server = UnixStream::connect(&shared.server).await.ok()?;
         let (from_client, to_client) = client.into_split();
@@ -223,7 +258,9 @@ async fn relay(client: UnixStream, shared: Arc<Shared>) {
         }
     };
     cut.run_until_cancelled(relayed).await;
-    shared.connections.send_modify(|connections| connections.open -= 1);
+    shared
+        .connections
+        .send_modify(|connections| connections.open -= 1);
 }
 
 /// Ends where the connection is to be cut.
@@ -259,9 +296,14 @@ async fn pass_answers(
     while let Some(Asked { name, fault }) = to_answer.recv().await {
         let answer = frames.next(&mut server).await?;
         match fault {
-            // Redis does not know the script yet, and has done nothing. The client asks again at once.
+            // Redis does not know the script yet, and has done nothing. The client asks again at
+            // once.
             Some(fault) if answer.starts_with(b"-NOSCRIPT") => {
-                shared.planned.lock().expect("nobody panics with it").push_front((name, fault));
+                shared
+                    .planned
+                    .lock()
+                    .expect("nobody panics with it")
+                    .push_front((name, fault));
             }
             Some(fault @ (Fault::Unanswered | Fault::Unheard)) => {
                 shared.note(&name, fault);

@@ -29,7 +29,8 @@ impl Random {
             drawn = drawn.saturating_sub(*weight);
             found
         });
-        item.expect("what is drawn is less than all weights together").1
+        item.expect("what is drawn is less than all weights together")
+            .1
     }
 
     /// One of the items.
@@ -40,6 +41,8 @@ impl Random {
 
 /// The seeds that a test tries: `count` of them, or as many as `REDELIVER_SEEDS` says.
 pub fn seeds(count: u64) -> Range<u64> {
-    let wanted = env::var("REDELIVER_SEEDS").ok().map(|text| text.parse().expect("REDELIVER_SEEDS is a whole number"));
+    let wanted = env::var("REDELIVER_SEEDS")
+        .ok()
+        .map(|text| text.parse().expect("REDELIVER_SEEDS is a whole number"));
     0..wanted.unwrap_or(count)
 }

@@ -45,7 +45,11 @@ pub fn connections(url: &str) -> Connections {
 /// The same, on which nothing takes longer than `timeout`.
 pub fn connections_with(url: &str, timeout: Duration) -> Connections {
     let servers = Servers::single(url).expect("a private Redis has a good URL");
-    let settings = ConnectionSettings { connect_timeout: timeout, response_timeout: timeout, ..settings() };
+    let settings = ConnectionSettings {
+        connect_timeout: timeout,
+        response_timeout: timeout,
+        ..settings()
+    };
     Connections::new(&servers, settings).expect("nothing contradicts itself")
 }
 
@@ -67,40 +71,66 @@ pub fn settings() -> ConnectionSettings {
 /// # Panics
 /// Where it answers with an error.
 pub async fn ask(url: &str, words: &[&str]) -> String {
-    let stream = UnixStream::connect(url.trim_start_matches("redis+unix://")).await.expect("it is there");
+    let stream = UnixStream::connect(url.trim_start_matches("redis+unix://"))
+        .await
+        .expect("it is there");
     let (mut answers, mut requests) = stream.into_split();
-    let words = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    let words = words
+        .iter()
+        .map(|word| format!("${}\r\n{word}\r\n", word.len()));
     let request = format!("*{}\r\n{}", words.len(), words.collect::<String>());
-    requests.write_all(request.as_bytes()).await.expect("it is there");
-    let answer = Frames::default().next(&mut answers).await.expect("it answers");
+    requests
+        .write_all(request.as_bytes())
+        .await
+        .expect("it is there");
+    let answer = Frames::default()
+        .next(&mut answers)
+        .await
+        .expect("it answers");
     let answer = String::from_utf8(answer).expect("the tests keep text in it");
     assert!(!answer.starts_with('-'), "{answer}");
     answer
 }
 
-/// Each test has a runtime of its own and takes it along when it ends, so the server lives in a thread of its own.
+/// Each test has a runtime of its own and takes it along when it ends, so the server lives in a
+/// thread of its own.
 fn start() -> String {
     let (started, url) = mpsc::channel();
     thread::spawn(move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime can be built");
         runtime.block_on(async {
-            let redis = PrivateRedis::volatile().await.unwrap_or_else(|err| panic!("{err}"));
+            let redis = PrivateRedis::volatile()
+                .await
+                .unwrap_or_else(|err| panic!("{err}"));
             let _guard = end_with_this_process(&redis).expect("a shell can be started");
             started.send(redis.url()).expect("somebody waits for it");
             std::future::pending::<()>().await;
         });
     });
-    url.recv().expect("no Redis, no tests; what is wrong is said above")
+    url.recv()
+        .expect("no Redis, no tests; what is wrong is said above")
 }
 
-/// Nothing is dropped when a test process ends, let alone when it is killed. But its pipes are closed, and a shell at
-/// the end of one ends the server then and removes its folder.
+/// Nothing is dropped when a test process ends, let alone when it is killed. But its pipes are
+/// closed, and a shell at the end of one ends the server then and removes its folder.
 fn end_with_this_process(redis: &PrivateRedis) -> io::Result<Child> {
     let url = redis.url();
     let socket = Path::new(url.trim_start_matches("redis+unix://"));
     Command::new("sh")
-        .args(["-c", "trap '' INT TERM HUP; read _; kill -KILL \"$1\"; rm -rf \"$2\"", "sh"])
-        .arg(redis.process_id().expect("it has just been started").to_string())
+        .args([
+            "-c",
+            "trap '' INT TERM HUP; read _; kill -KILL \"$1\"; rm -rf \"$2\"",
+            "sh",
+        ])
+        .arg(
+            redis
+                .process_id()
+                .expect("it has just been started")
+                .to_string(),
+        )
         .arg(socket.parent().expect("a socket lies in a folder"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

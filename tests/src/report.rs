@@ -1,4 +1,5 @@
-//! Delivery reports as mail systems write them (RFC 3464), and what is configured for mail that comes back.
+//! Delivery reports as mail systems write them (RFC 3464), and what is configured for mail that
+//! comes back.
 
 use std::fs;
 use std::time::Duration;
@@ -65,7 +66,12 @@ impl DeliveryReport {
 
     /// The mail.
     pub fn mail(&self) -> String {
-        let lines = |fields: &[String]| fields.iter().map(|field| format!("{field}\r\n")).collect::<String>();
+        let lines = |fields: &[String]| {
+            fields
+                .iter()
+                .map(|field| format!("{field}\r\n"))
+                .collect::<String>()
+        };
         format!(
             "{}From: MAILER-DAEMON@out.example.net\r\nSubject: Undelivered Mail Returned to Sender\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status; boundary=\"=_r\"\r\n\r\n\

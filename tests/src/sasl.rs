@@ -1,6 +1,6 @@
-//! Who knows logins, as Postfix asks one: the server's side of Dovecot's authentication protocol, as far as PLAIN and LOGIN
-//! go. So a real Postfix offers AUTH with no other package on the machine.
-//! <https://doc.dovecot.org/main/developers/design/auth_protocol.html>
+//! Who knows logins, as Postfix asks one: the server's side of Dovecot's authentication protocol,
+//! as far as PLAIN and LOGIN go. So a real Postfix offers AUTH with no other package on the
+//! machine. <https://doc.dovecot.org/main/developers/design/auth_protocol.html>
 
 use std::net::SocketAddr;
 
@@ -19,8 +19,14 @@ pub struct Logins {
 
 impl Logins {
     /// Lets in who has this name and password, by one of `mechanisms`.
-    pub async fn start(mechanisms: &'static [&'static str], username: &'static str, password: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    pub async fn start(
+        mechanisms: &'static [&'static str],
+        username: &'static str,
+        password: &'static str,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let stop = CancellationToken::new();
         let listening = async move {
@@ -29,7 +35,10 @@ impl Logins {
             }
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
-        Self { address, _stop: stop.drop_guard() }
+        Self {
+            address,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// The lines of `main.cf` that make Postfix ask it, and let nobody send who has not logged in.
@@ -44,10 +53,20 @@ impl Logins {
     }
 }
 
-async fn answer(stream: TcpStream, mechanisms: &[&str], [username, password]: [&str; 2]) -> Option<()> {
+async fn answer(
+    stream: TcpStream,
+    mechanisms: &[&str],
+    [username, password]: [&str; 2],
+) -> Option<()> {
     let mut lines = BufReader::new(stream);
-    let offered: String = mechanisms.iter().map(|name| format!("MECH\t{name}\tplaintext\n")).collect();
-    let greeting = format!("VERSION\t1\t2\n{offered}SPID\t1\nCUID\t1\nCOOKIE\t{:032}\nDONE\n", 1);
+    let offered: String = mechanisms
+        .iter()
+        .map(|name| format!("MECH\t{name}\tplaintext\n"))
+        .collect();
+    let greeting = format!(
+        "VERSION\t1\t2\n{offered}SPID\t1\nCUID\t1\nCOOKIE\t{:032}\nDONE\n",
+        1
+    );
     lines.write_all(greeting.as_bytes()).await.ok()?;
     // What LOGIN has told so far.
     let mut told: Vec<String> = Vec::new();
@@ -65,7 +84,9 @@ async fn answer(stream: TcpStream, mechanisms: &[&str], [username, password]: [&
             ["AUTH", id, "LOGIN", ..] => {
                 told.clear();
                 lines
-                    .write_all(format!("CONT\t{id}\t{}\n", BASE64_STANDARD.encode("Username:")).as_bytes())
+                    .write_all(
+                        format!("CONT\t{id}\t{}\n", BASE64_STANDARD.encode("Username:")).as_bytes(),
+                    )
                     .await
                     .ok()?;
                 continue;
@@ -74,15 +95,25 @@ async fn answer(stream: TcpStream, mechanisms: &[&str], [username, password]: [&
                 told.push(decoded(response)?);
                 if told.len() < 2 {
                     let question = BASE64_STANDARD.encode("Password:");
-                    lines.write_all(format!("CONT\t{id}\t{question}\n").as_bytes()).await.ok()?;
+                    lines
+                        .write_all(format!("CONT\t{id}\t{question}\n").as_bytes())
+                        .await
+                        .ok()?;
                     continue;
                 }
                 (*id, told.clone())
             }
             _ => continue,
         };
-        let answer = if said == [username, password] { "OK" } else { "FAIL" };
-        lines.write_all(format!("{answer}\t{id}\tuser={username}\n").as_bytes()).await.ok()?;
+        let answer = if said == [username, password] {
+            "OK"
+        } else {
+            "FAIL"
+        };
+        lines
+            .write_all(format!("{answer}\t{id}\tuser={username}\n").as_bytes())
+            .await
+            .ok()?;
     }
 }
 

@@ -1,5 +1,6 @@
-//! Real servers on loopback in the shapes that Redeliver is deployed over: one server with TLS and users, a Sentinel trio,
-//! a Cluster. They end with the value that stands for them, and with the test's process, however that ends.
+//! Real servers on loopback in the shapes that Redeliver is deployed over: one server with TLS and
+//! users, a Sentinel trio, a Cluster. They end with the value that stands for them, and with the
+//! test's process, however that ends.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,7 +19,8 @@ use crate::certificates::Certificates;
 use crate::faketime::FakeClock;
 use crate::wait::eventually;
 
-/// Kills what it was told of when its pipe is closed: that happens when the test's process ends, even where it is killed.
+/// Kills what it was told of when its pipe is closed: that happens when the test's process ends,
+/// even where it is killed.
 const GUARD: &str = "trap '' INT TERM HUP; ids=; while read -r id; do ids=\"$ids $id\"; done; \
                      kill -KILL $ids 2>/dev/null; rm -rf \"$1\"";
 
@@ -31,21 +33,34 @@ const TLS_BELOW: u16 = 8_000;
 /// What the sentinels want to hear from whoever asks them.
 pub const SENTINEL_PASSWORD: &str = "wachsam";
 
-/// The programs to run a test against, one after the other: each that is installed, or the one that is named instead.
+/// The programs to run a test against, one after the other: each that is installed, or the one that
+/// is named instead.
 ///
 /// # Panics
 /// Where none is installed.
 pub fn programs() -> Vec<String> {
     let programs: Vec<String> = match env::var(PROGRAM_VARIABLE) {
         Ok(program) => vec![program],
-        Err(_) => PROGRAMS.iter().filter(|program| is_there(program)).map(|program| (*program).to_owned()).collect(),
+        Err(_) => PROGRAMS
+            .iter()
+            .filter(|program| is_there(program))
+            .map(|program| (*program).to_owned())
+            .collect(),
     };
-    assert!(!programs.is_empty(), "install a server with `apt-get install redis-server`");
+    assert!(
+        !programs.is_empty(),
+        "install a server with `apt-get install redis-server`"
+    );
     programs
 }
 
 fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
 }
 
 /// Servers of one test, in a folder of their own.
@@ -89,21 +104,35 @@ impl Servers {
         servers
     }
 
-    /// None yet, of this program, which talk with each other over TLS, and with others on a port of its own. Their authority is
-    /// `ca.pem` in their folder.
+    /// None yet, of this program, which talk with each other over TLS, and with others on a port of
+    /// its own. Their authority is `ca.pem` in their folder.
     pub fn encrypted(program: &str) -> Self {
         let mut servers = Self::new(program);
         let made = Certificates::make(servers.folder());
-        let files = [("ca-cert", &made.authority), ("cert", &made.certificate), ("key", &made.key)];
+        let files = [
+            ("ca-cert", &made.authority),
+            ("cert", &made.certificate),
+            ("key", &made.key),
+        ];
         let files = files.map(|(name, path)| format!("tls-{name}-file {}", path.display()));
-        let rest = ["tls-auth-clients optional", "tls-replication yes", "tls-cluster yes"].map(str::to_owned);
+        let rest = [
+            "tls-auth-clients optional",
+            "tls-replication yes",
+            "tls-cluster yes",
+        ]
+        .map(str::to_owned);
         servers.tls = files.into_iter().chain(rest).collect();
         servers
     }
 
-    /// The port that clients and other servers reach the one on `port` at. The harness itself asks in the clear.
+    /// The port that clients and other servers reach the one on `port` at. The harness itself asks
+    /// in the clear.
     pub fn reached_at(&self, port: u16) -> u16 {
-        if self.tls.is_empty() { port } else { port - TLS_BELOW }
+        if self.tls.is_empty() {
+            port
+        } else {
+            port - TLS_BELOW
+        }
     }
 
     /// A folder for files of the test.
@@ -111,7 +140,8 @@ impl Servers {
         self.folder.path()
     }
 
-    /// Starts a server on a free port with these directives, and waits until it answers. Tells the port.
+    /// Starts a server on a free port with these directives, and waits until it answers. Tells the
+    /// port.
     pub async fn start(&self, directives: &[&str]) -> u16 {
         let port = free_port();
         self.start_on(port, directives).await;
@@ -121,19 +151,31 @@ impl Servers {
     /// The same on this port, which may have been used before.
     pub async fn start_on(&self, port: u16, directives: &[&str]) {
         let own = format!("port {port}");
-        let usual =
-            [own.as_str(), "bind 127.0.0.1", "save \"\"", "enable-debug-command yes", "repl-diskless-sync-delay 0"];
+        let usual = [
+            own.as_str(),
+            "bind 127.0.0.1",
+            "save \"\"",
+            "enable-debug-command yes",
+            "repl-diskless-sync-delay 0",
+        ];
         let tls = self.tls_directives(port);
         let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
         self.spawn(port, &[&usual, directives, &tls].concat(), &[]);
-        eventually("the server answers", async || self.cli(port, &["PING"]).filter(|answer| answer == "PONG")).await;
+        eventually("the server answers", async || {
+            self.cli(port, &["PING"]).filter(|answer| answer == "PONG")
+        })
+        .await;
     }
 
     fn tls_directives(&self, port: u16) -> Vec<String> {
         if self.tls.is_empty() {
             return Vec::new();
         }
-        [vec![format!("tls-port {}", self.reached_at(port))], self.tls.clone()].concat()
+        [
+            vec![format!("tls-port {}", self.reached_at(port))],
+            self.tls.clone(),
+        ]
+        .concat()
     }
 
     /// Starts a server with exactly these directives.
@@ -141,15 +183,27 @@ impl Servers {
         let folder = self.folder.path().join(port.to_string());
         fs::create_dir_all(&folder).expect("the folder can be written to");
         let file = folder.join("server.conf");
-        let text = format!("{}\ndir {}\nlogfile server.log\n", directives.join("\n"), folder.display());
+        let text = format!(
+            "{}\ndir {}\nlogfile server.log\n",
+            directives.join("\n"),
+            folder.display()
+        );
         fs::write(&file, text).expect("the folder can be written to");
         self.run(port, &file, arguments);
     }
 
-    /// Starts the server on `port` again with its configuration as it is: what a sentinel has written into it is kept. Does
-    /// not wait until it answers.
+    /// Starts the server on `port` again with its configuration as it is: what a sentinel has
+    /// written into it is kept. Does not wait until it answers.
     pub fn restart(&self, port: u16) {
-        self.run(port, &self.folder.path().join(port.to_string()).join("server.conf"), &[]);
+        self.run(
+            port,
+            &self
+                .folder
+                .path()
+                .join(port.to_string())
+                .join("server.conf"),
+            &[],
+        );
     }
 
     fn run(&self, port: u16, file: &Path, arguments: &[&str]) {
@@ -165,7 +219,10 @@ impl Servers {
         let mut guard = self.guard.lock().expect("nobody panics with it");
         let pipe = guard.stdin.as_mut().expect("it is a pipe until we end");
         writeln!(pipe, "{}", child.id()).expect("the guard reads");
-        self.children.lock().expect("nobody panics with it").push((port, child));
+        self.children
+            .lock()
+            .expect("nobody panics with it")
+            .push((port, child));
     }
 
     /// What the server on `port` answers to a command; nothing where it does not.
@@ -176,15 +233,25 @@ impl Servers {
     /// The same, with options for the command line client.
     pub fn cli_with(&self, options: &[&str], command: &[&str]) -> Option<String> {
         let client = self.program.replace("-server", "-cli");
-        let output = Command::new(client).args(options).args(command).stderr(Stdio::null()).output();
+        let output = Command::new(client)
+            .args(options)
+            .args(command)
+            .stderr(Stdio::null())
+            .output();
         let output = output.expect("the client is installed with the server");
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Ends the server on `port` as a crash would.
     pub fn kill(&self, port: u16) {
         let mut children = self.children.lock().expect("nobody panics with it");
-        let place = children.iter().position(|(of, _)| *of == port).expect("it was started here");
+        let place = children
+            .iter()
+            .position(|(of, _)| *of == port)
+            .expect("it was started here");
         let (_, mut child) = children.remove(place);
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
@@ -193,22 +260,39 @@ impl Servers {
     /// Lets the server on `port` stand still, or go on.
     pub fn signal(&self, port: u16, signal: &str) {
         let children = self.children.lock().expect("nobody panics with it");
-        let (_, child) = children.iter().find(|(of, _)| *of == port).expect("it was started here");
-        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("there is kill");
+        let (_, child) = children
+            .iter()
+            .find(|(of, _)| *of == port)
+            .expect("it was started here");
+        let sent = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .expect("there is kill");
         assert!(sent.success(), "it runs, and is ours");
     }
 
     /// Starts a replica of the server on `master`, and waits until it has all of it.
     pub async fn start_replica(&self, master: u16, directives: &[&str]) -> u16 {
-        let port =
-            self.start(&[directives, &[&format!("replicaof 127.0.0.1 {}", self.reached_at(master))]].concat()).await;
-        eventually("the replica is in step", async || self.is_linked(port).then_some(())).await;
+        let port = self
+            .start(
+                &[
+                    directives,
+                    &[&format!("replicaof 127.0.0.1 {}", self.reached_at(master))],
+                ]
+                .concat(),
+            )
+            .await;
+        eventually("the replica is in step", async || {
+            self.is_linked(port).then_some(())
+        })
+        .await;
         port
     }
 
     /// Whether the replica on `port` hears its master.
     pub fn is_linked(&self, port: u16) -> bool {
-        self.cli(port, &["INFO", "replication"]).is_some_and(|info| info.contains("master_link_status:up"))
+        self.cli(port, &["INFO", "replication"])
+            .is_some_and(|info| info.contains("master_link_status:up"))
     }
 }
 
@@ -239,7 +323,8 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts them, and waits until each sentinel knows all others. The directives are for master and replica.
+    /// Starts them, and waits until each sentinel knows all others. The directives are for master
+    /// and replica.
     pub async fn start(program: &str, directives: &[&str]) -> Self {
         Self::start_with(Servers::new(program), directives).await
     }
@@ -251,36 +336,80 @@ impl Sentinel {
         let sentinels = [free_port(), free_port(), free_port()];
         for port in sentinels {
             let own = format!("port {port}");
-            let monitor = format!("sentinel monitor mail 127.0.0.1 {} 2", servers.reached_at(master));
-            let limits = ["sentinel down-after-milliseconds mail 500", "sentinel failover-timeout mail 2000"];
-            let [asked, told] =
-                ["requirepass", "sentinel sentinel-pass"].map(|key| format!("{key} {SENTINEL_PASSWORD}"));
+            let monitor = format!(
+                "sentinel monitor mail 127.0.0.1 {} 2",
+                servers.reached_at(master)
+            );
+            let limits = [
+                "sentinel down-after-milliseconds mail 500",
+                "sentinel failover-timeout mail 2000",
+            ];
+            let [asked, told] = ["requirepass", "sentinel sentinel-pass"]
+                .map(|key| format!("{key} {SENTINEL_PASSWORD}"));
             let tls = servers.tls_directives(port);
             let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
-            let directives =
-                [&[own.as_str(), "bind 127.0.0.1", &monitor, &asked, &told], limits.as_slice(), &tls].concat();
+            let directives = [
+                &[own.as_str(), "bind 127.0.0.1", &monitor, &asked, &told],
+                limits.as_slice(),
+                &tls,
+            ]
+            .concat();
             servers.spawn(port, &directives, &["--sentinel"]);
         }
         let know_all = |port: u16| {
-            let master = ask_sentinel(&servers, port, &["SENTINEL", "MASTER", "mail"]).unwrap_or_default();
-            let value = |key| master.lines().skip_while(|line| *line != key).nth(1).map(str::to_owned);
-            value("num-other-sentinels").as_deref() == Some("2") && value("num-slaves").as_deref() == Some("1")
+            let master =
+                ask_sentinel(&servers, port, &["SENTINEL", "MASTER", "mail"]).unwrap_or_default();
+            let value = |key| {
+                master
+                    .lines()
+                    .skip_while(|line| *line != key)
+                    .nth(1)
+                    .map(str::to_owned)
+            };
+            value("num-other-sentinels").as_deref() == Some("2")
+                && value("num-slaves").as_deref() == Some("1")
         };
-        eventually("the sentinels know each other", async || sentinels.into_iter().all(know_all).then_some(())).await;
-        Self { servers, sentinels, master, replica }
+        eventually("the sentinels know each other", async || {
+            sentinels.into_iter().all(know_all).then_some(())
+        })
+        .await;
+        Self {
+            servers,
+            sentinels,
+            master,
+            replica,
+        }
     }
 
     /// The port of whom the sentinels name as master, where they agree.
     pub fn named_master(&self) -> Option<u16> {
-        let ask = |port| ask_sentinel(&self.servers, port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mail"]);
-        let named: Vec<u16> =
-            self.sentinels.iter().map(|port| ask(*port)?.lines().nth(1)?.parse().ok()).collect::<Option<_>>()?;
+        let ask = |port| {
+            ask_sentinel(
+                &self.servers,
+                port,
+                &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mail"],
+            )
+        };
+        let named: Vec<u16> = self
+            .sentinels
+            .iter()
+            .map(|port| ask(*port)?.lines().nth(1)?.parse().ok())
+            .collect::<Option<_>>()?;
         named.iter().all(|port| *port == named[0]).then(|| named[0])
     }
 }
 
 fn ask_sentinel(servers: &Servers, port: u16, command: &[&str]) -> Option<String> {
-    servers.cli_with(&["-p", &port.to_string(), "--no-auth-warning", "-a", SENTINEL_PASSWORD], command)
+    servers.cli_with(
+        &[
+            "-p",
+            &port.to_string(),
+            "--no-auth-warning",
+            "-a",
+            SENTINEL_PASSWORD,
+        ],
+        command,
+    )
 }
 
 /// Three masters and three replicas in a Cluster.
@@ -303,22 +432,39 @@ impl Cluster {
         for _ in 0..6 {
             ports.push(servers.start(&[&CLUSTER_NODE, directives].concat()).await);
         }
-        let nodes: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let nodes: Vec<String> = ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
         let mut create = vec!["--cluster", "create"];
         create.extend(nodes.iter().map(String::as_str));
         create.extend(["--cluster-replicas", "1", "--cluster-yes"]);
-        servers.cli_with(&[], &create).expect("the cluster can be created");
+        servers
+            .cli_with(&[], &create)
+            .expect("the cluster can be created");
         let whole = |port: u16| {
             let info = servers.cli(port, &["CLUSTER", "INFO"]).unwrap_or_default();
             let nodes = servers.cli(port, &["CLUSTER", "NODES"]).unwrap_or_default();
-            let replicas = nodes.lines().filter(|line| line.contains("slave") && line.contains("connected")).count();
+            let replicas = nodes
+                .lines()
+                .filter(|line| line.contains("slave") && line.contains("connected"))
+                .count();
             info.contains("cluster_state:ok") && replicas == 3
         };
-        eventually("the cluster is whole", async || ports.iter().all(|port| whole(*port)).then_some(())).await;
+        eventually("the cluster is whole", async || {
+            ports.iter().all(|port| whole(*port)).then_some(())
+        })
+        .await;
         let cluster = Self { servers, ports };
         eventually("the replicas are in step", async || {
-            let replicas = cluster.ports.iter().filter(|port| !cluster.is_master(**port));
-            replicas.clone().all(|port| cluster.servers.is_linked(*port)).then_some(())
+            let replicas = cluster
+                .ports
+                .iter()
+                .filter(|port| !cluster.is_master(**port));
+            replicas
+                .clone()
+                .all(|port| cluster.servers.is_linked(*port))
+                .then_some(())
         })
         .await;
         cluster
@@ -326,17 +472,22 @@ impl Cluster {
 
     /// Starts the node on `port` again, with these directives beside those of a node.
     pub async fn restart(&self, port: u16, directives: &[&str]) {
-        self.servers.start_on(port, &[&CLUSTER_NODE, directives].concat()).await;
+        self.servers
+            .start_on(port, &[&CLUSTER_NODE, directives].concat())
+            .await;
     }
 
     /// Whether the node on `port` is a master now.
     pub fn is_master(&self, port: u16) -> bool {
-        self.servers.cli(port, &["ROLE"]).is_some_and(|role| role.starts_with("master"))
+        self.servers
+            .cli(port, &["ROLE"])
+            .is_some_and(|role| role.starts_with("master"))
     }
 }
 
-/// A port that nobody listens on, below those that the system gives to whoever asks for any: a Cluster's node listens on
-/// the port 10,000 above its own as well, and one that encrypts on one below.
+/// A port that nobody listens on, below those that the system gives to whoever asks for any: a
+/// Cluster's node listens on the port 10,000 above its own as well, and one that encrypts on one
+/// below.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Processes that run at the same time begin at different places.

@@ -80,7 +80,10 @@ impl SmtpPeer {
     }
 
     /// A peer on loopback that speaks TLS from the first byte.
-    pub async fn start_encrypted(tls: TlsAcceptor, script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> Self {
+    pub async fn start_encrypted(
+        tls: TlsAcceptor,
+        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+    ) -> Self {
         Self::listen_at(([127, 0, 0, 1], 0).into(), Some(tls), true, script).await
     }
 
@@ -96,10 +99,22 @@ impl SmtpPeer {
         let (says_it, stop) = (watch::Sender::new(false), CancellationToken::new());
         let contents = Arc::new(Mutex::default());
         let says = says_it.subscribe();
-        let listening =
-            listen(listener, (tls, encrypted), Arc::new(script), heard.clone(), Arc::clone(&contents), says);
+        let listening = listen(
+            listener,
+            (tls, encrypted),
+            Arc::new(script),
+            heard.clone(),
+            Arc::clone(&contents),
+            says,
+        );
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
-        Self { address, heard, contents, says_it, _stop: stop.drop_guard() }
+        Self {
+            address,
+            heard,
+            contents,
+            says_it,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// All that it was sent so far.
@@ -120,14 +135,25 @@ impl SmtpPeer {
     /// On which connections a command that starts so was sent.
     pub fn connections_of(&self, command: &str) -> Vec<usize> {
         let heard = self.heard();
-        heard.iter().filter(|heard| heard.command.starts_with(command)).map(|heard| heard.connection).collect()
+        heard
+            .iter()
+            .filter(|heard| heard.command.starts_with(command))
+            .map(|heard| heard.connection)
+            .collect()
     }
 
     /// Waits until it has been sent `count` commands that start so.
     pub async fn has_heard(&self, command: &str, count: usize) {
-        let enough =
-            |heard: &Vec<Heard>| heard.iter().filter(|heard| heard.command.starts_with(command)).count() >= count;
-        in_time("a command", self.heard.subscribe().wait_for(enough)).await.expect("this is the sender");
+        let enough = |heard: &Vec<Heard>| {
+            heard
+                .iter()
+                .filter(|heard| heard.command.starts_with(command))
+                .count()
+                >= count
+        };
+        in_time("a command", self.heard.subscribe().wait_for(enough))
+            .await
+            .expect("this is the sender");
     }
 }
 
@@ -154,9 +180,19 @@ async fn listen(
     says: watch::Receiver<bool>,
 ) {
     for connection in 1.. {
-        let Ok((stream, _)) = listener.accept().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
         let (heard, contents) = (heard.clone(), contents.clone());
-        tokio::spawn(converse(stream, tls.clone(), connection, script.clone(), heard, contents, says.clone()));
+        tokio::spawn(converse(
+            stream,
+            tls.clone(),
+            connection,
+            script.clone(),
+            heard,
+            contents,
+            says.clone(),
+        ));
     }
 }
 
@@ -177,7 +213,10 @@ async fn converse(
     let mut lines = BufReader::new(stream);
     let mut command = String::new();
     loop {
-        let now = Heard { connection, command };
+        let now = Heard {
+            connection,
+            command,
+        };
         let act = script(&now);
         heard.send_modify(|heard| heard.push(now));
         let reply = match act {
@@ -209,20 +248,30 @@ async fn converse(
                 return None;
             }
         };
-        lines.write_all(format!("{reply}\r\n").as_bytes()).await.ok()?;
+        lines
+            .write_all(format!("{reply}\r\n").as_bytes())
+            .await
+            .ok()?;
         lines.flush().await.ok()?;
         match act {
             Act::SayAndClose(_) => return None,
             Act::Encrypt(_) => {
-                let Either::Left(stream) = lines.into_inner() else { panic!("TLS begins once") };
-                let tls = tls.as_ref().expect("a peer that encrypts has a certificate");
+                let Either::Left(stream) = lines.into_inner() else {
+                    panic!("TLS begins once")
+                };
+                let tls = tls
+                    .as_ref()
+                    .expect("a peer that encrypts has a certificate");
                 lines = BufReader::new(Either::Right(Box::new(tls.accept(stream).await.ok()?)));
             }
             _ => {}
         }
         if reply.starts_with("354") {
             let content = read_content(&mut lines).await?;
-            contents.lock().expect("nobody panics with it").push(content);
+            contents
+                .lock()
+                .expect("nobody panics with it")
+                .push(content);
             command = ".".to_owned();
         } else {
             command = read_line(&mut lines).await?;
@@ -234,11 +283,16 @@ type Lines = BufReader<Either<TcpStream, Box<TlsStream<TcpStream>>>>;
 
 async fn read_line(lines: &mut Lines) -> Option<String> {
     let mut line = String::new();
-    lines.read_line(&mut line).await.ok().filter(|len| *len > 0)?;
+    lines
+        .read_line(&mut line)
+        .await
+        .ok()
+        .filter(|len| *len > 0)?;
     Some(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// The lines up to a dot alone, without the dot that a line got which begins with one (RFC 5321, section 4.5.2).
+/// The lines up to a dot alone, without the dot that a line got which begins with one (RFC 5321,
+/// section 4.5.2).
 async fn read_content(lines: &mut Lines) -> Option<Bytes> {
     let mut content = Vec::new();
     loop {

@@ -27,5 +27,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 /// # Panics
 /// Where it does not come in time.
 pub async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, coming).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    timeout(PATIENCE, coming)
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }

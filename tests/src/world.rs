@@ -1,5 +1,5 @@
-//! A small world for one test: a store of its own, a clock that stands until the test moves it, the door that bounces
-//! come in by, and a worker's hands that work one step at a time.
+//! A small world for one test: a store of its own, a clock that stands until the test moves it, the
+//! door that bounces come in by, and a worker's hands that work one step at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,65 +95,110 @@ impl World {
         Ok(answered.remove(0).answer)
     }
 
-    /// Tells one fact, by the door that all facts come in by. Does not wait for workers: who leases jobs by hand is none.
+    /// Tells one fact, by the door that all facts come in by. Does not wait for workers: who leases
+    /// jobs by hand is none.
     pub async fn tell(&self, fact: Value) -> FactAnswer {
         let fact = facts::read(fact).expect("the test's fact is one");
-        self.accept.tell_without_waiting(vec![fact]).await.expect("Redis answers").0.remove(0).answer
+        self.accept
+            .tell_without_waiting(vec![fact])
+            .await
+            .expect("Redis answers")
+            .0
+            .remove(0)
+            .answer
     }
 
     /// Makes an address active again, as an operator does.
     pub async fn reinstate(&self, address: &str) -> FactAnswer {
-        self.accept.obey(id(address), Word::Reinstate).await.expect("Redis answers")
+        self.accept
+            .obey(id(address), Word::Reinstate)
+            .await
+            .expect("Redis answers")
     }
 
     /// Takes many bounces in, some hundred at a time.
     pub async fn take_in_all(&self, bounces: impl Iterator<Item = Value>) {
-        let read = |bounce| json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
+        let read =
+            |bounce| json::read(bounce, self.now(), 64 << 10).expect("the test's bounce is one");
         let mut bounces = bounces.map(read).peekable();
         while bounces.peek().is_some() {
-            self.accept.accept(bounces.by_ref().take(BATCH_MAX).collect()).await.expect("Redis answers");
+            self.accept
+                .accept(bounces.by_ref().take(BATCH_MAX).collect())
+                .await
+                .expect("Redis answers");
         }
     }
 
-    /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when that is.
+    /// Takes in a bounce that starts a job, moves the clock to where the job is due, and tells when
+    /// that is.
     pub async fn take_in_and_wait(&self, bounce: Value) -> Timestamp {
-        let Answer::Scheduled { due } = self.take_in(bounce).await else { panic!("the address has a job already") };
+        let Answer::Scheduled { due } = self.take_in(bounce).await else {
+            panic!("the address has a job already")
+        };
         self.clock.set(due);
         due
     }
 
-    /// Takes in `count` bounces to as many addresses of one domain, `user0` and so on, and moves the clock to where the
-    /// jobs are all due.
+    /// Takes in `count` bounces to as many addresses of one domain, `user0` and so on, and moves
+    /// the clock to where the jobs are all due.
     pub async fn with_due(&self, domain: &str, count: usize) {
         let read = |n| {
             let posted = bounce(&format!("user{n}@{domain}"), "m1", FULL);
             json::read(posted, self.now(), 64 << 10).expect("it is a bounce")
         };
-        let answers = self.accept.accept((0..count).map(read).collect()).await.expect("Redis answers");
-        assert!(answers.iter().all(|answered| matches!(answered.answer, Answer::Scheduled { .. })));
+        let answers = self
+            .accept
+            .accept((0..count).map(read).collect())
+            .await
+            .expect("Redis answers");
+        assert!(
+            answers
+                .iter()
+                .all(|answered| matches!(answered.answer, Answer::Scheduled { .. }))
+        );
         self.clock.advance(27 * HOUR);
     }
 
     /// Leases at most `batch` of the jobs that are due in the shard of a destination.
     pub async fn claim_near(&self, destination: &str, batch: usize) -> Claimed {
-        let bounds = ClaimBounds { batch, share: batch, lease: LEASE, unproven: usize::MAX };
+        let bounds = ClaimBounds {
+            batch,
+            share: batch,
+            lease: LEASE,
+            unproven: usize::MAX,
+        };
         self.store
-            .claim(Destination::named(destination).shard(self.store.shards()), bounds)
+            .claim(
+                Destination::named(destination).shard(self.store.shards()),
+                bounds,
+            )
             .await
             .expect("Redis answers")
     }
 
     /// The pace of a destination as it is now.
     pub async fn pace(&self, destination: &str) -> PaceReport {
-        self.store.pace(&Destination::named(destination)).await.expect("Redis answers")
+        self.store
+            .pace(&Destination::named(destination))
+            .await
+            .expect("Redis answers")
     }
 
     /// Leases all jobs that are due.
     pub async fn claim(&self) -> Vec<LeasedJob> {
-        let bounds = ClaimBounds { batch: 500, share: 500, lease: LEASE, unproven: usize::MAX };
+        let bounds = ClaimBounds {
+            batch: 500,
+            share: 500,
+            lease: LEASE,
+            unproven: usize::MAX,
+        };
         let mut jobs = Vec::new();
         for shard in 0..self.store.shards() {
-            let claimed = self.store.claim(shard, bounds).await.expect("Redis answers");
+            let claimed = self
+                .store
+                .claim(shard, bounds)
+                .await
+                .expect("Redis answers");
             assert!(claimed.corrupt.is_empty(), "{:?}", claimed.corrupt);
             jobs.extend(claimed.jobs);
         }
@@ -185,7 +230,8 @@ impl World {
             .expect("an attempt that is not cut off ends in a settlement")
     }
 
-    /// Attempts leased jobs, whose messages are all answered with `reply`, and settles each in a call of its own.
+    /// Attempts leased jobs, whose messages are all answered with `reply`, and settles each in a
+    /// call of its own.
     pub async fn end(&self, jobs: impl IntoIterator<Item = LeasedJob>, reply: &str) {
         self.mail.says(reply);
         for leased in jobs {
@@ -201,12 +247,20 @@ impl World {
 
     /// Gives a lease back; whether its token was valid.
     pub async fn release(&self, lease: &Lease) -> bool {
-        self.store.release(std::slice::from_ref(lease), GivenBack::Untried).await.expect("Redis answers") == 1
+        self.store
+            .release(std::slice::from_ref(lease), GivenBack::Untried)
+            .await
+            .expect("Redis answers")
+            == 1
     }
 
     /// Gives a lease back whose attempt crashed; whether its token was valid.
     pub async fn crash(&self, lease: &Lease) -> bool {
-        self.store.release(std::slice::from_ref(lease), GivenBack::Crashed).await.expect("Redis answers") == 1
+        self.store
+            .release(std::slice::from_ref(lease), GivenBack::Crashed)
+            .await
+            .expect("Redis answers")
+            == 1
     }
 
     /// Settles one attempt.
@@ -216,7 +270,11 @@ impl World {
 
     /// Settles attempts, in one call.
     pub async fn settle_all(&self, settlements: &[Settlement]) -> Vec<Settled> {
-        self.store.settle(SettleCall::unique(), settlements).await.expect("Redis answers").settled
+        self.store
+            .settle(SettleCall::unique(), settlements)
+            .await
+            .expect("Redis answers")
+            .settled
     }
 
     /// Claims, attempts and settles all jobs that are due. Tells how many.
@@ -225,14 +283,21 @@ impl World {
         let count = jobs.len();
         for leased in jobs {
             let settlement = self.attempt(leased).await;
-            assert_eq!(self.settle(&settlement).await, Settled::Done, "the lease has just been taken");
+            assert_eq!(
+                self.settle(&settlement).await,
+                Settled::Done,
+                "the lease has just been taken"
+            );
         }
         count
     }
 
     /// All that is known of an address.
     pub async fn report(&self, address: &str) -> AddressReport {
-        self.store.address(&id(address)).await.expect("Redis answers")
+        self.store
+            .address(&id(address))
+            .await
+            .expect("Redis answers")
     }
 
     /// The job of an address that has one.
@@ -240,7 +305,9 @@ impl World {
     /// # Panics
     /// Where it has none.
     pub async fn job(&self, address: &str) -> JobReport {
-        self.job_if_any(address).await.expect("the address has a job")
+        self.job_if_any(address)
+            .await
+            .expect("the address has a job")
     }
 
     /// The job of an address, if it has one.
@@ -248,10 +315,19 @@ impl World {
         self.report(address).await.job
     }
 
-    /// The ids of the messages that wait in an address's job, oldest first; empty where it has none.
+    /// The ids of the messages that wait in an address's job, oldest first; empty where it has
+    /// none.
     pub async fn waiting(&self, address: &str) -> Vec<String> {
         let job = self.job_if_any(address).await;
-        job.map(|report| report.job.messages.into_iter().map(|message| message.id).collect()).unwrap_or_default()
+        job.map(|report| {
+            report
+                .job
+                .messages
+                .into_iter()
+                .map(|message| message.id)
+                .collect()
+        })
+        .unwrap_or_default()
     }
 
     /// The record of an address's standing; none means active.
@@ -261,7 +337,9 @@ impl World {
 
     /// An address's standing.
     pub async fn standing(&self, address: &str) -> Standing {
-        self.standing_record(address).await.map_or(Standing::Active, |record| record.at(self.now()))
+        self.standing_record(address)
+            .await
+            .map_or(Standing::Active, |record| record.at(self.now()))
     }
 
     /// All events so far. Those of one address are in order.
@@ -271,13 +349,23 @@ impl World {
 
     /// All events of one kind so far.
     pub async fn events_of(&self, kind: EventKind) -> Vec<Event> {
-        self.events().await.into_iter().filter(|event| event.kind == kind).collect()
+        self.events()
+            .await
+            .into_iter()
+            .filter(|event| event.kind == kind)
+            .collect()
     }
 
     /// The final events so far, as kind, message id and reason.
     pub async fn final_events(&self) -> Vec<(EventKind, String, Option<String>)> {
-        let events = self.events().await.into_iter().filter(|event| event.kind.is_final());
-        events.map(|event| (event.kind, event.message.unwrap_or_default(), event.reason)).collect()
+        let events = self
+            .events()
+            .await
+            .into_iter()
+            .filter(|event| event.kind.is_final());
+        events
+            .map(|event| (event.kind, event.message.unwrap_or_default(), event.reason))
+            .collect()
     }
 }
 
@@ -286,7 +374,10 @@ pub async fn all_events(store: &Store) -> Vec<Event> {
     let mut cursor = vec![EntryId::default(); usize::from(store.shards())];
     let mut events = Vec::new();
     loop {
-        let journals = store.read_journal(&cursor, JOURNAL_PAGE).await.expect("Redis answers");
+        let journals = store
+            .read_journal(&cursor, JOURNAL_PAGE)
+            .await
+            .expect("Redis answers");
         if journals.iter().all(Vec::is_empty) {
             return events;
         }
@@ -300,5 +391,8 @@ pub async fn all_events(store: &Store) -> Vec<Event> {
 /// The job id of an address of the default account.
 pub fn id(address: &str) -> JobId {
     let recipient = Address::parse(address).expect("the test's address is one");
-    JobId { account: Account::default(), recipient }
+    JobId {
+        account: Account::default(),
+        recipient,
+    }
 }

@@ -1,5 +1,5 @@
-//! One attempt of one job, from the lease to the settlement: drop what has expired, try the oldest message, and while
-//! mail gets through let the rest follow.
+//! One attempt of one job, from the lease to the settlement: drop what has expired, try the oldest
+//! message, and while mail gets through let the rest follow.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ mod confirm;
 mod progress;
 mod trouble;
 
-/// How long a sender may take to end an attempt that is cut off while the peer may have the message. Less than the worker
-/// waits for the end of the whole.
+/// How long a sender may take to end an attempt that is cut off while the peer may have the
+/// message. Less than the worker waits for the end of the whole.
 const LAST_ANSWER_MAX: Duration = Duration::from_secs(4);
 
-/// How long an attempt waits for files to become free: the first time, and at most. Each time is twice as long as the one
-/// before, so that it gives up after a minute.
+/// How long an attempt waits for files to become free: the first time, and at most. Each time is
+/// twice as long as the one before, so that it gives up after a minute.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(125);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
@@ -50,14 +50,26 @@ pub struct Attempter {
 
 impl Attempter {
     /// An attempter with these ways out, this content and this policy.
-    pub fn new(routes: Routes, contents: Contents, table: Arc<Table>, clock: Arc<dyn Clock>) -> Self {
-        Self { routes, contents, table, clock, troubles: RouteTroubles::default() }
+    pub fn new(
+        routes: Routes,
+        contents: Contents,
+        table: Arc<Table>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            routes,
+            contents,
+            table,
+            clock,
+            troubles: RouteTroubles::default(),
+        }
     }
 
-    /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an outcome too. Where `cut` is
-    /// cancelled it stops at the message that is under way, within some seconds where the peer may have that one already, and
-    /// says what happened until then; `None` where that is nothing, and the job can be given back untried. When the lease is
-    /// over it cancels `cut` itself before it sends anything more.
+    /// Tries a leased job, and says what is to be settled. Never fails: what goes wrong is an
+    /// outcome too. Where `cut` is cancelled it stops at the message that is under way, within some
+    /// seconds where the peer may have that one already, and says what happened until then; `None`
+    /// where that is nothing, and the job can be given back untried. When the lease is over it
+    /// cancels `cut` itself before it sends anything more.
     pub async fn attempt(
         &self,
         leased: LeasedJob,
@@ -71,7 +83,10 @@ impl Attempter {
             return Some(settlement);
         }
         while let Some(message) = progress.waiting.front() {
-            let Some((outcome, transcript)) = self.send_unless_cut(&progress, message, cut, lease_end).await else {
+            let Some((outcome, transcript)) = self
+                .send_unless_cut(&progress, message, cut, lease_end)
+                .await
+            else {
                 return progress.interrupt(self.clock.now());
             };
             let decision = self.judge(&progress, message, &outcome);
@@ -88,14 +103,22 @@ impl Attempter {
         Some(progress.end(self.clock.now()))
     }
 
-    /// A job past its age ends as if its last attempt had failed, and nothing is sent. Where the last try did not count,
-    /// because the trouble was ours, it is the messages that are given up, and nothing is said about the address.
+    /// A job past its age ends as if its last attempt had failed, and nothing is sent. Where the
+    /// last try did not count, because the trouble was ours, it is the messages that are given up,
+    /// and nothing is said about the address.
     fn end_by_age(&self, progress: &mut Progress) -> Option<Box<Settlement>> {
-        let LeasedJob { job, claimed_at, .. } = &progress.leased;
+        let LeasedJob {
+            job, claimed_at, ..
+        } = &progress.leased;
         if claimed_at.since(job.head.created) < self.table.max_age {
             return None;
         }
-        let last_reply = job.head.history.last().map(|last| last.reply.as_str()).unwrap_or_default();
+        let last_reply = job
+            .head
+            .history
+            .last()
+            .map(|last| last.reply.as_str())
+            .unwrap_or_default();
         let outcome = Outcome::Deferred(Reply::parse(last_reply));
         let held = job.head.held;
         while let Some(message) = progress.waiting.front() {
@@ -110,8 +133,9 @@ impl Attempter {
         None
     }
 
-    /// Sends a message, or stops where the attempt is cut off. `None`: it was not sent. Where all of it is out already, the peer
-    /// may have it: its answer is waited for a little longer, and where it does not come that is the outcome.
+    /// Sends a message, or stops where the attempt is cut off. `None`: it was not sent. Where all
+    /// of it is out already, the peer may have it: its answer is waited for a little longer, and
+    /// where it does not come that is the outcome.
     async fn send_unless_cut(
         &self,
         progress: &Progress,
@@ -129,13 +153,21 @@ impl Attempter {
         }
         let unanswered = || {
             let text = "cut off before the answer".to_owned();
-            (Outcome::Unreachable(Fault::ours(FaultKind::Unanswered, text)), None)
+            (
+                Outcome::Unreachable(Fault::ours(FaultKind::Unanswered, text)),
+                None,
+            )
         };
-        Some(timeout(LAST_ANSWER_MAX, sending).await.unwrap_or_else(|_| unanswered()))
+        Some(
+            timeout(LAST_ANSWER_MAX, sending)
+                .await
+                .unwrap_or_else(|_| unanswered()),
+        )
     }
 
-    /// Sends, and again after a pause if this process may open no more files: they become free as other attempts end. So a
-    /// worker that is short of them slows down, because an attempt that waits keeps its permit.
+    /// Sends, and again after a pause if this process may open no more files: they become free as
+    /// other attempts end. So a worker that is short of them slows down, because an attempt that
+    /// waits keeps its permit.
     async fn send_when_files_are_free(
         &self,
         progress: &Progress,
@@ -154,7 +186,12 @@ impl Attempter {
         }
     }
 
-    async fn send(&self, progress: &Progress, message: &Message, fate: Fate) -> (Outcome, Option<Transcript>) {
+    async fn send(
+        &self,
+        progress: &Progress,
+        message: &Message,
+        fate: Fate,
+    ) -> (Outcome, Option<Transcript>) {
         let ours = |kind, text| (Outcome::Unreachable(Fault::ours(kind, text)), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
             let route = message.route.as_deref().unwrap_or("the default one");
@@ -164,14 +201,20 @@ impl Attempter {
                     "messages name a route that this worker does not have, and wait; add such a [[route]]"
                 );
             }
-            return ours(FaultKind::Local, format!("this worker has no route {route}"));
+            return ours(
+                FaultKind::Local,
+                format!("this worker has no route {route}"),
+            );
         };
         let content = match message.content.as_ref().filter(|_| sender.wants_content()) {
             None => None,
-            // Boxed, because what it takes to read content would make every attempt's future some kilobytes larger.
+            // Boxed, because what it takes to read content would make every attempt's future some
+            // kilobytes larger.
             Some(content) => match Box::pin(self.contents.read(content)).await {
                 Ok(content) => Some(content),
-                Err(ContentError::Missing(why)) => return (Outcome::Unreadable(why.to_owned()), None),
+                Err(ContentError::Missing(why)) => {
+                    return (Outcome::Unreadable(why.to_owned()), None);
+                }
                 Err(ContentError::Unread(fault)) => return (Outcome::Unreachable(fault), None),
             },
         };
@@ -180,7 +223,11 @@ impl Attempter {
             number: progress.attempt(),
             message_id: message.id.clone(),
             recipient: progress.leased.job.id.recipient.clone(),
-            envelope_from: self.routes.return_path(&progress.leased.job.id, message, self.clock.now()),
+            envelope_from: self.routes.return_path(
+                &progress.leased.job.id,
+                message,
+                self.clock.now(),
+            ),
             moment: Moment::of(&progress.leased.job.head),
             fate,
             stream: message.stream.clone(),
@@ -206,7 +253,12 @@ impl Attempter {
     }
 
     fn judge(&self, progress: &Progress, message: &Message, outcome: &Outcome) -> Decision<'_> {
-        let LeasedJob { job, lease, delivered_there, .. } = &progress.leased;
+        let LeasedJob {
+            job,
+            lease,
+            delivered_there,
+            ..
+        } = &progress.leased;
         let case = Case {
             job: &lease.job,
             account: job.id.account.as_str(),
@@ -217,13 +269,26 @@ impl Attempter {
             delivered_there: *delivered_there,
             confirm: self.routes.confirm(message.route.as_deref()),
         };
-        decide(&case, outcome, &self.table, self.clock.now().max(progress.leased.claimed_at))
+        decide(
+            &case,
+            outcome,
+            &self.table,
+            self.clock.now().max(progress.leased.claimed_at),
+        )
     }
 }
 
 /// Writes down what the wire showed. The reply is not among it, for it may quote an address.
 fn trace(transcript: &Transcript, destination: &Destination) {
-    let Transcript { phase, host, address, tls, reused, unknown, .. } = transcript;
+    let Transcript {
+        phase,
+        host,
+        address,
+        tls,
+        reused,
+        unknown,
+        ..
+    } = transcript;
     let ms = transcript.whole_ms();
     if *unknown {
         tracing::warn!(%destination, host, address, ms, "a message was sent whole and not answered for");
@@ -242,10 +307,14 @@ fn feedback(outcome: &Outcome, decision: &Decision<'_>) -> Feedback {
         Outcome::Delivered(_) | Outcome::Accepted(_) => Feedback::Good,
         Outcome::Unreadable(_) => Feedback::Nothing,
         Outcome::Unreachable(fault) if fault.side == Side::Ours => Feedback::Nothing,
-        Outcome::Deferred(_) | Outcome::Refused(_) => match decision.row.map(|row| row.scope.feedback()) {
-            None | Some(Feedback::Nothing) => Feedback::Answered,
-            Some(feedback) => feedback,
-        },
-        Outcome::Unreachable(_) => decision.row.map_or(Feedback::Nothing, |row| row.scope.feedback()),
+        Outcome::Deferred(_) | Outcome::Refused(_) => {
+            match decision.row.map(|row| row.scope.feedback()) {
+                None | Some(Feedback::Nothing) => Feedback::Answered,
+                Some(feedback) => feedback,
+            }
+        }
+        Outcome::Unreachable(_) => decision
+            .row
+            .map_or(Feedback::Nothing, |row| row.scope.feedback()),
     }
 }

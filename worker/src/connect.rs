@@ -29,21 +29,38 @@ pub enum ConnectError {
 }
 
 impl Worker {
-    /// A worker as `config` has it; `add` may put ways out beside those that it names, or in their place.
+    /// A worker as `config` has it; `add` may put ways out beside those that it names, or in their
+    /// place.
     ///
     /// # Errors
     /// Where Redis does not answer, or a setting is wrong.
-    pub async fn connect(config: &Config, add: impl FnOnce(Routes) -> Routes) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        config: &Config,
+        add: impl FnOnce(Routes) -> Routes,
+    ) -> Result<Self, ConnectError> {
         let mut config = config.clone();
         config.fit_open_files(open_files::limit());
         let table = config.policy()?;
         let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
         let (redis, clock) = (&config.redis, Arc::new(SystemClock));
-        let store = Store::open(connections, &redis.prefix, redis.shards, config.limits(&table), clock).await?;
+        let store = Store::open(
+            connections,
+            &redis.prefix,
+            redis.shards,
+            config.limits(&table),
+            clock,
+        )
+        .await?;
         let store = store.with_places(config.providers.clone(), config.placement.bounds());
         let store = store.with_rules(&config.destinations);
         let routes = Routes::from_config(&config, store.clock()).map_err(ConnectError::Made)?;
         let contents = Contents::from_config(&config.content).map_err(ConnectError::Made)?;
-        Ok(Self::new(store, add(routes), contents, table, config.worker.clone()))
+        Ok(Self::new(
+            store,
+            add(routes),
+            contents,
+            table,
+            config.worker.clone(),
+        ))
     }
 }

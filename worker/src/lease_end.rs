@@ -1,5 +1,5 @@
-//! Until when a worker may send the mail of its leased jobs. After a process was frozen or suspended, this tells it without a
-//! call to Redis that other workers may have its jobs.
+//! Until when a worker may send the mail of its leased jobs. After a process was frozen or
+//! suspended, this tells it without a call to Redis that other workers may have its jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use domain::clock::Clock;
 
-/// The end of one lease, by the worker's own clock and never later than in Redis. Clones are of the same lease. The default
-/// is an end that never comes.
+/// The end of one lease, by the worker's own clock and never later than in Redis. Clones are of the
+/// same lease. The default is an end that never comes.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseEnd(Option<Arc<Inner>>);
 
@@ -20,18 +20,26 @@ struct Inner {
 }
 
 impl LeaseEnd {
-    /// The end of a lease of this length that Redis was asked for at `asked_at`, by [`Clock::running`].
+    /// The end of a lease of this length that Redis was asked for at `asked_at`, by
+    /// [`Clock::running`].
     pub fn new(clock: Arc<dyn Clock>, asked_at: Duration, length: Duration) -> Self {
-        let end =
-            Self(Some(Arc::new(Inner { clock, until_ms: AtomicU64::default(), is_reported: AtomicBool::default() })));
+        let end = Self(Some(Arc::new(Inner {
+            clock,
+            until_ms: AtomicU64::default(),
+            is_reported: AtomicBool::default(),
+        })));
         end.extend(asked_at, length);
         end
     }
 
-    /// Redis has confirmed that the lease lasts for its length from when it was asked, by [`Clock::running`].
+    /// Redis has confirmed that the lease lasts for its length from when it was asked, by
+    /// [`Clock::running`].
     pub fn extend(&self, asked_at: Duration, length: Duration) {
         if let Some(inner) = &self.0 {
-            let until_ms = (asked_at + length).as_millis().try_into().unwrap_or(u64::MAX);
+            let until_ms = (asked_at + length)
+                .as_millis()
+                .try_into()
+                .unwrap_or(u64::MAX);
             inner.until_ms.fetch_max(until_ms, Ordering::Relaxed);
         }
     }
@@ -39,7 +47,8 @@ impl LeaseEnd {
     /// Whether it is over, so that other workers may have the jobs. The first to hear that logs it.
     pub fn is_over(&self) -> bool {
         let Some(inner) = &self.0 else { return false };
-        let is_over = inner.clock.running() >= Duration::from_millis(inner.until_ms.load(Ordering::Relaxed));
+        let is_over =
+            inner.clock.running() >= Duration::from_millis(inner.until_ms.load(Ordering::Relaxed));
         if is_over && !inner.is_reported.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "a lease ended before its mail was sent: this process stood still, or Redis did not answer; nothing more of it \
@@ -65,13 +74,19 @@ mod tests {
         clock.advance(second);
         assert!(!end.is_over());
         clock.set(Timestamp::default());
-        assert!(!end.is_over(), "the clock was set back, and no time has passed");
+        assert!(
+            !end.is_over(),
+            "the clock was set back, and no time has passed"
+        );
         clock.advance(second);
         assert!(end.is_over());
         end.extend(2 * second, 3 * second);
         assert!(!end.is_over());
         end.extend(asked_at, 3 * second);
-        assert!(!end.is_over(), "an answer that comes late takes nothing away");
+        assert!(
+            !end.is_over(),
+            "an answer that comes late takes nothing away"
+        );
         assert!(!LeaseEnd::default().is_over());
     }
 }

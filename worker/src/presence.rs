@@ -1,5 +1,5 @@
-//! A worker's place in the fleet: it says that it is alive, hears who else is, and tells the loop which shards are its own.
-//! When it hears nothing, what it heard last goes on to hold.
+//! A worker's place in the fleet: it says that it is alive, hears who else is, and tells the loop
+//! which shards are its own. When it hears nothing, what it heard last goes on to hold.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -32,7 +32,10 @@ impl Presence {
         let me = WorkerId::unique();
         let (tell, round) = watch::channel(round(me, &[], store.shards()).into());
         tracing::info!(worker = %me, "this worker's id until it stops");
-        Self { round, heart: AbortOnDropHandle::new(tokio::spawn(live(store, me, heartbeat, stop, tell))) }
+        Self {
+            round,
+            heart: AbortOnDropHandle::new(tokio::spawn(live(store, me, heartbeat, stop, tell))),
+        }
     }
 
     /// The shards in the order of visits.

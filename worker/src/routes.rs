@@ -40,7 +40,12 @@ pub struct Routes {
 impl Routes {
     /// No routes yet; messages that name none take the one called `default`.
     pub fn new(default: impl Into<String>) -> Self {
-        Self { ways: HashMap::new(), default: default.into(), verp: None, missed: Arc::default() }
+        Self {
+            ways: HashMap::new(),
+            default: default.into(),
+            verp: None,
+            missed: Arc::default(),
+        }
     }
 
     /// The routes that the configuration names.
@@ -48,13 +53,20 @@ impl Routes {
     /// # Errors
     /// What keeps a sender from being made, with its route.
     pub fn from_config(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, String> {
-        let mut routes = Self { verp: config.verp.verp(), ..Self::new(&config.worker.route) };
+        let mut routes = Self {
+            verp: config.verp.verp(),
+            ..Self::new(&config.worker.route)
+        };
         let sessions = OpenSessions::new(config.worker.connections_max);
         for route in &config.routes {
             let sender: Arc<dyn Sender> = match &route.sender {
                 SenderSettings::Log => Arc::new(LogSender),
-                SenderSettings::Smtp(settings) => Arc::new(SmtpSender::among(settings.clone(), sessions.clone())),
-                SenderSettings::Mx(settings) => Arc::new(MxSender::among(settings.clone(), sessions.clone())),
+                SenderSettings::Smtp(settings) => {
+                    Arc::new(SmtpSender::among(settings.clone(), sessions.clone()))
+                }
+                SenderSettings::Mx(settings) => {
+                    Arc::new(MxSender::among(settings.clone(), sessions.clone()))
+                }
                 SenderSettings::Http(settings) => Arc::new(
                     HttpSender::new((**settings).clone(), clock.clone())
                         .map_err(|why| format!("route.{}: {why}", route.name))?,
@@ -79,7 +91,8 @@ impl Routes {
         self
     }
 
-    /// The sender of a route; the default route's where none is named, and `None` where there is no such route.
+    /// The sender of a route; the default route's where none is named, and `None` where there is no
+    /// such route.
     pub fn sender(&self, route: Option<&str>) -> Option<&Arc<dyn Sender>> {
         self.way(route).map(|way| &way.sender)
     }
@@ -89,10 +102,18 @@ impl Routes {
         self.way(route).map_or(Duration::ZERO, |way| way.confirm)
     }
 
-    /// Where reports about a message shall come back to that is sent now: to a signed return path of its own, where there is
-    /// a domain for those, and else to its envelope sender.
-    pub(crate) fn return_path(&self, job: &JobId, message: &Message, now: Timestamp) -> Option<Address> {
-        let signed = self.verp.as_ref().and_then(|verp| verp.encode(job, &message.id, now));
+    /// Where reports about a message shall come back to that is sent now: to a signed return path
+    /// of its own, where there is a domain for those, and else to its envelope sender.
+    pub(crate) fn return_path(
+        &self,
+        job: &JobId,
+        message: &Message,
+        now: Timestamp,
+    ) -> Option<Address> {
+        let signed = self
+            .verp
+            .as_ref()
+            .and_then(|verp| verp.encode(job, &message.id, now));
         signed.or_else(|| message.envelope_from.clone())
     }
 

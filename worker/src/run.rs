@@ -1,5 +1,6 @@
-//! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a task per attempt; and
-//! sleep until the next instant that any shard named. Several shards are visited at once.
+//! The worker's loop: permits first, then a claim for as many jobs as there are permits, then a
+//! task per attempt; and sleep until the next instant that any shard named. Several shards are
+//! visited at once.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -25,14 +26,17 @@ use crate::presence::Presence;
 use crate::rendezvous::Turn;
 use crate::routes::Routes;
 use crate::sender::Contact;
-use crate::settler::{self, HeldJob, HeldLease, Notice, Patience, SettlerHandle, SettlerSettings, Slot};
+use crate::settler::{
+    self, HeldJob, HeldLease, Notice, Patience, SettlerHandle, SettlerSettings, Slot,
+};
 use crate::soon::until;
 use crate::visits::Visits;
 
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many shards are visited at once: while Redis answers for one, what another one gave is started. Each takes a connection.
+/// How many shards are visited at once: while Redis answers for one, what another one gave is
+/// started. Each takes a connection.
 const VISITS_MAX: usize = 4;
 
 /// How much longer an idle worker leaves a shard alone that another one looks after.
@@ -78,7 +82,8 @@ struct Visit {
     permits: Vec<OwnedSemaphorePermit>,
     /// What it could claim at most of unproven destinations.
     places: Vec<OwnedSemaphorePermit>,
-    /// When it was asked for, by [`Clock::running`](domain::clock::Clock::running): leases last from then on.
+    /// When it was asked for, by [`Clock::running`](domain::clock::Clock::running): leases last
+    /// from then on.
     asked_at: Duration,
     claimed: Result<Claimed, StoreError>,
 }
@@ -95,23 +100,54 @@ struct Taken {
 
 impl Worker {
     /// A worker on this store, with these ways out.
-    pub fn new(store: Store, routes: Routes, contents: Contents, table: Arc<Table>, settings: config::Worker) -> Self {
+    pub fn new(
+        store: Store,
+        routes: Routes,
+        contents: Contents,
+        table: Arc<Table>,
+        settings: config::Worker,
+    ) -> Self {
         let clock = store.clock().clone();
         let attempter = Arc::new(Attempter::new(routes, contents, table, clock));
-        Self { store, attempter, settings }
+        Self {
+            store,
+            attempter,
+            settings,
+        }
     }
 
-    /// Works until `stop` is cancelled, then drains: claims nothing more, lets attempts under way end within the grace,
-    /// and gives the rest back. Goes on by itself when Redis was away.
+    /// Works until `stop` is cancelled, then drains: claims nothing more, lets attempts under way
+    /// end within the grace, and gives the rest back. Goes on by itself when Redis was away.
     pub async fn run(self, stop: CancellationToken) {
-        let config::Worker { concurrency, unproven_share, patience, settle_linger, lease, .. } = self.settings;
-        let places = Arc::new(Semaphore::new(((concurrency as f64 * unproven_share) as usize).max(1)));
+        let config::Worker {
+            concurrency,
+            unproven_share,
+            patience,
+            settle_linger,
+            lease,
+            ..
+        } = self.settings;
+        let places = Arc::new(Semaphore::new(
+            ((concurrency as f64 * unproven_share) as usize).max(1),
+        ));
         // How long a host is silent is measured by the machine's clock, and compared with instants
         // of the store's.
-        let patience = if self.store.clock().passed_in().is_some() { NO_PATIENCE_ENDS } else { patience };
+        let patience = if self.store.clock().passed_in().is_some() {
+            NO_PATIENCE_ENDS
+        } else {
+            patience
+        };
         let permits = Arc::new(Semaphore::new(concurrency));
-        let patience = Patience { permits: permits.clone(), places: places.clone(), patience };
-        let settings = SettlerSettings { linger: settle_linger, lease, patience };
+        let patience = Patience {
+            permits: permits.clone(),
+            places: places.clone(),
+            patience,
+        };
+        let settings = SettlerSettings {
+            linger: settle_linger,
+            lease,
+            patience,
+        };
         let settler = settler::start(self.store.clone(), settings);
         let running = Loop {
             permits,
@@ -125,16 +161,29 @@ impl Worker {
             settler,
             worker: self,
         };
-        let watch = tokio::spawn(running.worker.store.clone().watch_for_losses(stop.clone().cancelled_owned()));
-        let (SettlerHandle { notices, mut task, .. }, presence) = running.run(&stop).await;
+        let watch = tokio::spawn(
+            running
+                .worker
+                .store
+                .clone()
+                .watch_for_losses(stop.clone().cancelled_owned()),
+        );
+        let (
+            SettlerHandle {
+                notices, mut task, ..
+            },
+            presence,
+        ) = running.run(&stop).await;
         let _ = watch.await;
         presence.left().await;
-        // Its last sender: now the settler comes to its end. A store that is away holds it up no longer than this, for
-        // leases lapse by themselves.
+        // Its last sender: now the settler comes to its end. A store that is away holds it up no
+        // longer than this, for leases lapse by themselves.
         drop(notices);
         if timeout(SETTLE_MAX, &mut task).await.is_err() {
             task.abort();
-            tracing::warn!("the store is away; what was not settled will be repeated when its lease has run out");
+            tracing::warn!(
+                "the store is away; what was not settled will be repeated when its lease has run out"
+            );
         }
     }
 }
@@ -170,7 +219,8 @@ impl Loop {
             }
         }
         let grace_end = Instant::now() + self.worker.settings.grace;
-        // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they lapse.
+        // Not to be cut short: a claim whose answer nobody reads leaves its jobs leased until they
+        // lapse.
         while let Some(visit) = self.under_way.join_next().await {
             let claimed = self.end_visit(visit);
             self.start(claimed);
@@ -185,11 +235,14 @@ impl Loop {
         }
     }
 
-    /// Begins visits of shards that are due, with an equal part of the permits that are free. Tells whether there was none for
-    /// one of them.
+    /// Begins visits of shards that are due, with an equal part of the permits that are free. Tells
+    /// whether there was none for one of them.
     fn begin_visits(&mut self, round: &[Turn]) -> bool {
         let now = Instant::now();
-        let mut due = self.visits.due(round, now).min(VISITS_MAX - self.under_way.len());
+        let mut due = self
+            .visits
+            .due(round, now)
+            .min(VISITS_MAX - self.under_way.len());
         while due > 0 {
             let fair = self.permits.available_permits().div_ceil(due);
             let permits = take(&self.permits, fair.min(self.worker.settings.batch));
@@ -198,19 +251,32 @@ impl Loop {
             }
             let fair = self.places.available_permits().div_ceil(due);
             let places = take(&self.places, fair.min(permits.len()));
-            let Some(turn) = self.visits.begin(round, now) else { break };
+            let Some(turn) = self.visits.begin(round, now) else {
+                break;
+            };
             due -= 1;
             if self.settler.is_behind(turn.shard) {
                 self.visits.fail(turn.shard, now + RETRY_PAUSE);
                 continue;
             }
             let config::Worker { share, lease, .. } = self.worker.settings;
-            let bounds = ClaimBounds { batch: permits.len(), share, lease, unproven: places.len() };
+            let bounds = ClaimBounds {
+                batch: permits.len(),
+                share,
+                lease,
+                unproven: places.len(),
+            };
             let store = self.worker.store.clone();
             self.under_way.spawn(async move {
                 let asked_at = store.clock().running();
                 let claimed = store.claim(turn.shard, bounds).await;
-                Visit { turn, permits, places, asked_at, claimed }
+                Visit {
+                    turn,
+                    permits,
+                    places,
+                    asked_at,
+                    claimed,
+                }
             });
         }
         false
@@ -219,23 +285,46 @@ impl Loop {
     /// Plans the next visit after one that has ended, and gives what it claimed, with a permit for
     /// each job and a place for each that may hang.
     fn end_visit(&mut self, visit: Result<Visit, JoinError>) -> Option<Taken> {
-        let Visit { turn: Turn { shard, own }, mut permits, mut places, asked_at, claimed } =
-            visit.expect("a visit neither panics nor is aborted");
-        // All shards are on one Redis, or on few: the first that is away is news, and the last that comes back.
+        let Visit {
+            turn: Turn { shard, own },
+            mut permits,
+            mut places,
+            asked_at,
+            claimed,
+        } = visit.expect("a visit neither panics nor is aborted");
+        // All shards are on one Redis, or on few: the first that is away is news, and the last that
+        // comes back.
         let all_were_there = self.visits.all_are_there();
         match claimed {
             Ok(claimed) => {
                 let full = claimed.jobs.len() == permits.len();
-                // Where it found work it is as eager as who looks after the shard: that one has more than it can do.
-                let next = self.next_visit(claimed.now, claimed.next_visit, full, own || !claimed.jobs.is_empty());
+                // Where it found work it is as eager as who looks after the shard: that one has
+                // more than it can do.
+                let next = self.next_visit(
+                    claimed.now,
+                    claimed.next_visit,
+                    full,
+                    own || !claimed.jobs.is_empty(),
+                );
                 self.visits.end(shard, next);
                 if !all_were_there && self.visits.all_are_there() {
                     tracing::info!("the store answers again");
                 }
                 permits.truncate(claimed.jobs.len());
-                places.truncate(claimed.jobs.iter().filter(|leased| leased.is_unproven).count());
+                places.truncate(
+                    claimed
+                        .jobs
+                        .iter()
+                        .filter(|leased| leased.is_unproven)
+                        .count(),
+                );
                 self.note_wanted(shard, claimed.unproven_waiting);
-                Some(Taken { claimed, permits, places, asked_at })
+                Some(Taken {
+                    claimed,
+                    permits,
+                    places,
+                    asked_at,
+                })
             }
             Err(err) => {
                 self.visits.fail(shard, Instant::now() + RETRY_PAUSE);
@@ -260,11 +349,20 @@ impl Loop {
         }
         self.wanting.insert(shard);
         if self.places.available_permits() == 0 {
-            let _ = self.settler.notices.send(Notice::PlacesWanted(shard, destinations));
+            let _ = self
+                .settler
+                .notices
+                .send(Notice::PlacesWanted(shard, destinations));
         }
     }
 
-    fn next_visit(&self, now: Timestamp, next_visit: Option<Timestamp>, full: bool, eager: bool) -> Instant {
+    fn next_visit(
+        &self,
+        now: Timestamp,
+        next_visit: Option<Timestamp>,
+        full: bool,
+        eager: bool,
+    ) -> Instant {
         let longest = self.worker.settings.poll_max * if eager { 1 } else { OTHERS_POLL };
         let wait = match next_visit {
             _ if full => Duration::ZERO,
@@ -277,31 +375,70 @@ impl Loop {
 
     /// Starts the attempts of what a visit has claimed.
     fn start(&self, taken: Option<Taken>) {
-        let Some(Taken { claimed, permits, mut places, asked_at }) = taken else { return };
+        let Some(Taken {
+            claimed,
+            permits,
+            mut places,
+            asked_at,
+        }) = taken
+        else {
+            return;
+        };
         for (destination, why) in claimed.corrupt {
             tracing::error!(%destination, %why, "a job cannot be read; it comes back when its lease has run out");
         }
-        let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else { return };
-        let cuts: Vec<_> = claimed.jobs.iter().map(|_| self.cut.child_token()).collect();
+        let Some(lease) = claimed.jobs.first().map(|leased| leased.lease.key()) else {
+            return;
+        };
+        let cuts: Vec<_> = claimed
+            .jobs
+            .iter()
+            .map(|_| self.cut.child_token())
+            .collect();
         let contacts: Vec<Contact> = claimed.jobs.iter().map(|_| Contact::default()).collect();
-        let held = claimed.jobs.iter().zip(&cuts).zip(&contacts).map(|((leased, cut), contact)| HeldJob {
-            lease: leased.lease.clone(),
-            cut: cut.clone(),
-            contact: contact.clone(),
-            place: if leased.is_unproven { places.pop() } else { None },
-        });
+        let held = claimed
+            .jobs
+            .iter()
+            .zip(&cuts)
+            .zip(&contacts)
+            .map(|((leased, cut), contact)| HeldJob {
+                lease: leased.lease.clone(),
+                cut: cut.clone(),
+                contact: contact.clone(),
+                place: if leased.is_unproven {
+                    places.pop()
+                } else {
+                    None
+                },
+            });
         let jobs = held.collect();
-        let end = LeaseEnd::new(self.worker.store.clock().clone(), asked_at, self.worker.settings.lease);
+        let end = LeaseEnd::new(
+            self.worker.store.clock().clone(),
+            asked_at,
+            self.worker.settings.lease,
+        );
         let held = HeldLease::new(lease, jobs, end.clone());
         // The settler ends only after this loop and its attempts, so it hears every notice.
         let _ = self.settler.notices.send(Notice::Claimed(held));
-        let jobs = claimed.jobs.into_iter().zip(cuts).zip(contacts).zip(permits);
+        let jobs = claimed
+            .jobs
+            .into_iter()
+            .zip(cuts)
+            .zip(contacts)
+            .zip(permits);
         for (number, (((leased, cut), contact), permit)) in jobs.enumerate() {
-            let (attempter, notices) = (self.worker.attempter.clone(), self.settler.notices.clone());
+            let (attempter, notices) =
+                (self.worker.attempter.clone(), self.settler.notices.clone());
             let (longest, end) = (self.worker.settings.attempt_max, end.clone());
             self.attempts.spawn(async move {
-                let attempt =
-                    attempt(&attempter, leased, Slot { lease, number }, permit, longest, (cut, end, &contact));
+                let attempt = attempt(
+                    &attempter,
+                    leased,
+                    Slot { lease, number },
+                    permit,
+                    longest,
+                    (cut, end, &contact),
+                );
                 let notice = contact.clone().during(attempt).await;
                 let _ = notices.send(notice);
             });
@@ -315,7 +452,10 @@ impl Loop {
             tracing::info!(under_way, "stopping: waiting for attempts under way");
         }
         if timeout_at(grace_end, self.attempts.wait()).await.is_err() {
-            tracing::warn!(under_way = self.attempts.len(), "the grace is over; attempts under way are cut off");
+            tracing::warn!(
+                under_way = self.attempts.len(),
+                "the grace is over; attempts under way are cut off"
+            );
             self.cut.cancel();
             self.attempts.wait().await;
         }
@@ -325,7 +465,9 @@ impl Loop {
 
 /// As many permits as are free, up to `most`.
 fn take(permits: &Arc<Semaphore>, most: usize) -> Vec<OwnedSemaphorePermit> {
-    (0..most).map_while(|_| permits.clone().try_acquire_owned().ok()).collect()
+    (0..most)
+        .map_while(|_| permits.clone().try_acquire_owned().ok())
+        .collect()
 }
 
 /// Makes one attempt, and says what came of it, whatever happens in it.
@@ -339,7 +481,8 @@ async fn attempt(
 ) -> Notice {
     let (destination, lease) = (leased.lease.destination.clone(), leased.lease.clone());
     // Boxed, because the runtime moves a task's future several times.
-    let mut attempt = AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut, &end))).catch_unwind();
+    let mut attempt =
+        AssertUnwindSafe(Box::pin(attempter.attempt(leased, &cut, &end))).catch_unwind();
     let mut ended = timeout(longest, &mut attempt).await;
     let is_too_long = ended.is_err();
     if is_too_long {

@@ -1,5 +1,5 @@
-//! The seam where mail leaves. A sender turns one attempt into one [`Outcome`]; it knows neither store nor policy
-//! nor the other senders.
+//! The seam where mail leaves. A sender turns one attempt into one [`Outcome`]; it knows neither
+//! store nor policy nor the other senders.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ pub struct Attempt {
     pub envelope_from: Option<Address>,
     /// Where in its life the job is; [`Self::key`] is made of it.
     pub moment: Moment,
-    /// Whether anybody knows what becomes of it: where the sender waits for the answer to the whole message it does so by
-    /// [`Fate::answer`].
+    /// Whether anybody knows what becomes of it: where the sender waits for the answer to the whole
+    /// message it does so by [`Fate::answer`].
     pub fate: Fate,
     /// The kind of mail.
     pub stream: Option<String>,
@@ -55,14 +55,16 @@ pub struct Attempt {
 /// Tries to redeliver.
 #[async_trait]
 pub trait Sender: Send + Sync {
-    /// Tries once. Returns within the sender's own time limits, whatever the peer does. What every sender has to keep is
-    /// tested by the suite in `sender::conformance` (feature `conformance`).
+    /// Tries once. Returns within the sender's own time limits, whatever the peer does. What every
+    /// sender has to keep is tested by the suite in `sender::conformance` (feature `conformance`).
     ///
-    /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for the next one. It counts as
-    /// one that did not happen; so it is not dropped while the message's [`Fate`] is open, and ends soon by itself then.
+    /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for
+    /// the next one. It counts as one that did not happen; so it is not dropped while the message's
+    /// [`Fate`] is open, and ends soon by itself then.
     async fn send(&self, attempt: &Attempt) -> Outcome;
 
-    /// The same, and what the wire showed on the way, for events and traces. A sender without a wire has nothing to add.
+    /// The same, and what the wire showed on the way, for events and traces. A sender without a
+    /// wire has nothing to add.
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         (self.send(attempt).await, None)
     }
@@ -74,14 +76,15 @@ pub trait Sender: Send + Sync {
 }
 
 impl Attempt {
-    /// Names this attempt for this message: the same where it is repeated, because a worker was lost with it or it was held,
-    /// and another for every attempt after it. It says nothing of the address.
+    /// Names this attempt for this message: the same where it is repeated, because a worker was
+    /// lost with it or it was held, and another for every attempt after it. It says nothing of the
+    /// address.
     pub fn key(&self) -> String {
         self.moment.key(&self.job, &self.message_id)
     }
 
-    /// The first attempt for a message of the default account, with neither content nor envelope sender: what tests of
-    /// senders begin with.
+    /// The first attempt for a message of the default account, with neither content nor envelope
+    /// sender: what tests of senders begin with.
     pub fn first(recipient: Address, message_id: &str) -> Self {
         Self {
             job: format!("default/{}", recipient.as_str()).into(),

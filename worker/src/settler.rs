@@ -1,5 +1,6 @@
-//! The settler: one task per worker that holds its leases. It groups finished attempts and settles them together, each
-//! shard for itself, gives back jobs that were not tried, and lengthens the leases of those that take long.
+//! The settler: one task per worker that holds its leases. It groups finished attempts and settles
+//! them together, each shard for itself, gives back jobs that were not tried, and lengthens the
+//! leases of those that take long.
 
 use std::collections::HashSet;
 use std::mem;
@@ -30,8 +31,8 @@ use told::{Teller, Untold};
 
 use crate::soon::until;
 
-/// How long it takes at most until an attempt is stopped whose address was retired or suppressed meanwhile: lengthening the
-/// lease is how its worker hears of it.
+/// How long it takes at most until an attempt is stopped whose address was retired or suppressed
+/// meanwhile: lengthening the lease is how its worker hears of it.
 const VOID_HEARD: Duration = Duration::from_secs(1);
 
 /// How many notices are taken at once.
@@ -41,12 +42,14 @@ const NOTICES_AT_ONCE: usize = 1_024;
 pub enum Notice {
     /// Jobs were claimed, under one lease.
     Claimed(HeldLease),
-    /// An attempt ended. The permit goes free when the settlement is in the store, or when the store is known to be away:
-    /// then nothing more is claimed of that shard, and the others need the room.
+    /// An attempt ended. The permit goes free when the settlement is in the store, or when the
+    /// store is known to be away: then nothing more is claimed of that shard, and the others need
+    /// the room.
     Ended(Slot, Box<Settlement>, OwnedSemaphorePermit),
     /// An attempt came to nothing that could be settled: the job lapses.
     Lost(Slot, Lease),
-    /// An attempt was cut off before anything happened, and sends nothing any more: the job is given back.
+    /// An attempt was cut off before anything happened, and sends nothing any more: the job is
+    /// given back.
     Cut(Slot, Lease),
     /// An attempt was given up because its host had not answered since then: the job is given
     /// back.
@@ -78,7 +81,8 @@ pub struct SettlerSettings {
 
 /// The worker's end of a settler.
 pub struct SettlerHandle {
-    /// Where notices go. The settler ends, with everything settled or given back, when all its senders are gone.
+    /// Where notices go. The settler ends, with everything settled or given back, when all its
+    /// senders are gone.
     pub notices: UnboundedSender<Notice>,
     /// Shards that are worth a visit now. One that finds no room here is visited a little later.
     pub worth_a_visit: Receiver<u16>,
@@ -88,8 +92,8 @@ pub struct SettlerHandle {
 }
 
 impl SettlerHandle {
-    /// Whether finished attempts of a shard wait for a store that does not answer. To claim there meanwhile would let their
-    /// leases lapse and repeat them.
+    /// Whether finished attempts of a shard wait for a store that does not answer. To claim there
+    /// meanwhile would let their leases lapse and repeat them.
     pub fn is_behind(&self, shard: u16) -> bool {
         self.teller.is_behind(shard)
     }
@@ -102,7 +106,8 @@ type UnderWay = FuturesUnordered<BoxFuture<'static, Answered>>;
 enum Answered {
     /// It knows all that it was told of this shard.
     Told(u16),
-    /// It was asked at this time, by [`Clock::running`](domain::clock::Clock::running), to lengthen these leases of this shard.
+    /// It was asked at this time, by [`Clock::running`](domain::clock::Clock::running), to lengthen
+    /// these leases of this shard.
     Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
     /// These destinations of a shard are silent.
     Silent(u16, HashSet<Destination>),
@@ -144,13 +149,23 @@ pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
         under_way: UnderWay::new(),
         linger_end: None,
     };
-    SettlerHandle { notices, worth_a_visit, task: tokio::spawn(settler.run(receiver)), teller }
+    SettlerHandle {
+        notices,
+        worth_a_visit,
+        task: tokio::spawn(settler.run(receiver)),
+        teller,
+    }
 }
 
 impl Settler {
     async fn run(mut self, mut notices: UnboundedReceiver<Notice>) {
         let heartbeat = self.settings.lease.min(3 * VOID_HEARD) / 3;
-        let heartbeat = self.teller.store.clock().real(heartbeat).max(Duration::from_millis(1));
+        let heartbeat = self
+            .teller
+            .store
+            .clock()
+            .real(heartbeat)
+            .max(Duration::from_millis(1));
         let mut heartbeat = interval(heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
@@ -187,7 +202,9 @@ impl Settler {
     fn take(&mut self, notice: Notice) {
         match notice {
             Notice::Claimed(held) => return self.held.take(held),
-            Notice::PlacesWanted(shard, destinations) => return self.hanging.want(shard, destinations),
+            Notice::PlacesWanted(shard, destinations) => {
+                return self.hanging.want(shard, destinations);
+            }
             Notice::Ended(slot, settlement, permit) => {
                 self.held.close(slot);
                 let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
@@ -198,13 +215,19 @@ impl Settler {
             }
             Notice::Lost(slot, lease) => {
                 self.held.close(slot);
-                self.shards[usize::from(slot.lease.shard)].untold.crashed.push(lease);
+                self.shards[usize::from(slot.lease.shard)]
+                    .untold
+                    .crashed
+                    .push(lease);
             }
-            // Also where it is held no more: who told that an address wants nothing more waits to hear that its attempt has
-            // stopped.
+            // Also where it is held no more: who told that an address wants nothing more waits to
+            // hear that its attempt has stopped.
             Notice::Cut(slot, lease) => {
                 self.held.close(slot);
-                self.shards[usize::from(slot.lease.shard)].untold.untried.push(lease);
+                self.shards[usize::from(slot.lease.shard)]
+                    .untold
+                    .untried
+                    .push(lease);
             }
             Notice::Unanswered(slot, lease, silent_since) => {
                 self.held.close(slot);
@@ -212,12 +235,15 @@ impl Settler {
                 untold.unanswered.push((lease, silent_since));
             }
         }
-        self.linger_end.get_or_insert_with(|| Instant::now() + self.settings.linger);
+        self.linger_end
+            .get_or_insert_with(|| Instant::now() + self.settings.linger);
     }
 
     /// Tells the store of all shards that it is not being told of already.
     fn tell_all(&mut self) {
-        (0..).zip(&mut self.shards).for_each(|(shard, state)| tell(&self.teller, &self.under_way, shard, state));
+        (0..)
+            .zip(&mut self.shards)
+            .for_each(|(shard, state)| tell(&self.teller, &self.under_way, shard, state));
     }
 
     fn note(&mut self, answered: Answered) {
@@ -225,7 +251,8 @@ impl Settler {
             Answered::Told(shard) => {
                 let state = &mut self.shards[usize::from(shard)];
                 state.is_told = false;
-                // What has ended meanwhile has waited long enough; where some still wait for others, all are told soon.
+                // What has ended meanwhile has waited long enough; where some still wait for
+                // others, all are told soon.
                 if self.linger_end.is_none() {
                     tell(&self.teller, &self.under_way, shard, state);
                 }
@@ -233,7 +260,8 @@ impl Settler {
             Answered::Extended(shard, asked_at, answers) => {
                 self.shards[usize::from(shard)].is_extended = false;
                 for (lease, extended) in &answers {
-                    self.held.note_extended(*lease, asked_at, self.settings.lease, extended);
+                    self.held
+                        .note_extended(*lease, asked_at, self.settings.lease, extended);
                 }
             }
             Answered::Silent(shard, silent) => {
@@ -277,12 +305,18 @@ impl Settler {
             state.is_asked_for_silence = true;
             let teller = self.teller.clone();
             self.under_way.push(Box::pin(async move {
-                Answered::Silent(shard, teller.tell_silence(shard, waiting.into_iter().collect()).await)
+                Answered::Silent(
+                    shard,
+                    teller
+                        .tell_silence(shard, waiting.into_iter().collect())
+                        .await,
+                )
             }));
         }
     }
 
-    /// Lets the store know all that has ended. Nothing is held any more: each attempt has said how it ended.
+    /// Lets the store know all that has ended. Nothing is held any more: each attempt has said how
+    /// it ended.
     async fn finish(mut self) {
         self.tell_all();
         while let Some(answered) = self.under_way.next().await {
@@ -291,8 +325,8 @@ impl Settler {
     }
 }
 
-/// Tells the store what it does not know of a shard, unless it is being told already: what comes meanwhile goes with the
-/// next call.
+/// Tells the store what it does not know of a shard, unless it is being told already: what comes
+/// meanwhile goes with the next call.
 fn tell(teller: &Arc<Teller>, under_way: &UnderWay, shard: u16, state: &mut Shard) {
     if state.is_told || state.untold.is_empty() {
         return;

@@ -1,6 +1,6 @@
-//! How fast replies are understood: read, given a reason and a row of the policy, on one core and with no server at all.
-//! The replies are the examples of the table of reasons, each with addresses, hosts and ids of its own, so that no two are
-//! alike.
+//! How fast replies are understood: read, given a reason and a row of the policy, on one core and
+//! with no server at all. The replies are the examples of the table of reasons, each with
+//! addresses, hosts and ids of its own, so that no two are alike.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -27,7 +27,11 @@ pub(crate) fn classify(replies: usize) -> Result<Figures> {
     let start = Instant::now();
     for line in &lines {
         let reply = Reply::parse(line);
-        black_box(table.row_for(&reply, reason::of(&reply), "", None, "").class());
+        black_box(
+            table
+                .row_for(&reply, reason::of(&reply), "", None, "")
+                .class(),
+        );
     }
     let seconds = start.elapsed().as_secs_f64();
 
@@ -38,9 +42,16 @@ pub(crate) fn classify(replies: usize) -> Result<Figures> {
     let fingerprints = start.elapsed().as_secs_f64();
 
     let mut slowest: f64 = 0.0;
-    for part in
-        ["550 5.1.1 ", "user mailbox recipient ", "4.2.1 ", "<<< 550 ", " said: 4", "too many ", "a.b.c.d@", "::"]
-    {
+    for part in [
+        "550 5.1.1 ",
+        "user mailbox recipient ",
+        "4.2.1 ",
+        "<<< 550 ",
+        " said: 4",
+        "too many ",
+        "a.b.c.d@",
+        "::",
+    ] {
         let line = part.repeat(LONGEST / part.len());
         let start = Instant::now();
         for _ in 0..LONG_REPLIES {

@@ -1,4 +1,5 @@
-//! What the mail servers of several benches do alike: read a command, and read a message to its end.
+//! What the mail servers of several benches do alike: read a command, and read a message to its
+//! end.
 
 use std::io;
 
@@ -16,12 +17,18 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(half: OwnedReadHalf) -> Self {
-        Self { reader: BufReader::new(half), line: String::new() }
+        Self {
+            reader: BufReader::new(half),
+            line: String::new(),
+        }
     }
 
     /// The verb of the next command, its first four octets. `None` if the client has left.
     pub(super) async fn verb(&mut self) -> io::Result<Option<&str>> {
-        Ok(self.next_line().await?.then(|| self.line.get(..4).unwrap_or_default()))
+        Ok(self
+            .next_line()
+            .await?
+            .then(|| self.line.get(..4).unwrap_or_default()))
     }
 
     /// Reads a message up to its final dot. False if the client left before that.
@@ -46,6 +53,10 @@ impl Input {
     /// Whether there is another line.
     async fn next_line(&mut self) -> io::Result<bool> {
         self.line.clear();
-        Ok((&mut self.reader).take(LINE_MAX).read_line(&mut self.line).await? > 0)
+        Ok((&mut self.reader)
+            .take(LINE_MAX)
+            .read_line(&mut self.line)
+            .await?
+            > 0)
     }
 }

@@ -16,7 +16,9 @@ const FAR: Duration = Duration::from_secs(30 * 86_400);
 /// Schedules `jobs`, shared evenly between so many destinations.
 pub(crate) async fn ingest(jobs: usize, destinations: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
-    let arrivals: Vec<_> = (0..jobs).map(|n| arrival(n, n % destinations, FAR)).collect();
+    let arrivals: Vec<_> = (0..jobs)
+        .map(|n| arrival(n, n % destinations, FAR))
+        .collect();
     let start = rig.start().await?;
     rig.schedule(arrivals.into_iter()).await?;
     let cost = rig.cost(&start).await?;
@@ -34,7 +36,8 @@ pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
     let raw = pairs_on(&rig, PAIRS).await?;
     let mut random = Random::new(42);
     let zipf = Zipf::new(destinations);
-    rig.schedule((0..jobs).map(|n| arrival(n, zipf.pick(random.next()), Duration::ZERO))).await?;
+    rig.schedule((0..jobs).map(|n| arrival(n, zipf.pick(random.next()), Duration::ZERO)))
+        .await?;
     let cost = drain(&rig, NoSender::default(), jobs).await?;
     rig.end().await;
     let mut figures = figures_of(cost, jobs);
@@ -45,21 +48,23 @@ pub(crate) async fn cycle(jobs: usize, destinations: usize) -> Result<Figures> {
 /// The same at a thousand destinations, where each job is deferred once by 1 to 1.5 s.
 pub(crate) async fn retry(jobs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
-    rig.schedule((0..jobs).map(|n| arrival(n, n % 1_000, Duration::ZERO))).await?;
+    rig.schedule((0..jobs).map(|n| arrival(n, n % 1_000, Duration::ZERO)))
+        .await?;
     let cost = drain(&rig, NoSender::deferring(), jobs).await?;
     rig.end().await;
     Ok(figures_of(cost, jobs))
 }
 
-/// The cycle's rate at a thousand destinations while more and more jobs are pending: all of them due, and never fewer than
-/// the backlog.
+/// The cycle's rate at a thousand destinations while more and more jobs are pending: all of them
+/// due, and never fewer than the backlog.
 pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let (mut scheduled, mut settled) = (0, 0);
     let mut costs = Vec::new();
     for pending in [largest / 50, largest / 5, largest] {
         let last = settled + pending + jobs;
-        rig.schedule((scheduled..last).map(|n| arrival(n, n % 1_000, Duration::ZERO))).await?;
+        rig.schedule((scheduled..last).map(|n| arrival(n, n % 1_000, Duration::ZERO)))
+            .await?;
         scheduled = last;
         let (cost, done) = drain_some(&rig, NoSender::default(), jobs).await?;
         settled += done;
@@ -74,7 +79,10 @@ pub(crate) async fn backlog(jobs: usize, largest: usize) -> Result<Figures> {
             (&format!("redis us/job, {beside} pending"), *redis),
         ]));
     }
-    list.extend(figures([("rate at the most / at the least, percent", 100.0 * costs[2].1 / costs[0].1)]));
+    list.extend(figures([(
+        "rate at the most / at the least, percent",
+        100.0 * costs[2].1 / costs[0].1,
+    )]));
     Ok(list)
 }
 
@@ -83,8 +91,8 @@ async fn drain(rig: &Rig, sender: NoSender, jobs: usize) -> Result<Cost> {
     Ok(drain_some(rig, sender, jobs).await?.0)
 }
 
-/// Lets a worker bring `jobs` of those that there are to delivered, and tells how many it were in the end: what is under way
-/// when they are done is finished.
+/// Lets a worker bring `jobs` of those that there are to delivered, and tells how many it were in
+/// the end: what is under way when they are done is finished.
 async fn drain_some(rig: &Rig, sender: NoSender, jobs: usize) -> Result<(Cost, usize)> {
     let sender = Arc::new(sender);
     let stop = CancellationToken::new();
@@ -109,7 +117,10 @@ fn figures_of(cost: Cost, jobs: usize) -> Figures {
 fn in_proportion(cost: Cost, jobs: usize, raw: Cost) -> Figures {
     let by_cpu = Cost::each(raw.redis_cpu, PAIRS) / Cost::each(cost.redis_cpu, jobs);
     figures([
-        ("of the raw limit, percent", 100.0 * cost.rate(jobs) / raw.rate(PAIRS)),
+        (
+            "of the raw limit, percent",
+            100.0 * cost.rate(jobs) / raw.rate(PAIRS),
+        ),
         ("of it by redis cpu, percent", 100.0 * by_cpu),
     ])
 }

@@ -1,5 +1,6 @@
-//! How fast bounces come in over HTTP: a scheduler in a process of its own over the bench's Redis, and a client that posts
-//! NDJSON over several connections. All three share the machine, so what each of them costs is told.
+//! How fast bounces come in over HTTP: a scheduler in a process of its own over the bench's Redis,
+//! and a client that posts NDJSON over several connections. All three share the machine, so what
+//! each of them costs is told.
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Client, header};
@@ -16,7 +17,8 @@ use server::Server;
 /// Lines of one request.
 const LINES: usize = 100_000;
 
-/// Lines that go ahead: afterwards scripts are loaded, connections made, and the domains of most bounces placed.
+/// Lines that go ahead: afterwards scripts are loaded, connections made, and the domains of most
+/// bounces placed.
 const AHEAD: usize = 40_000;
 
 /// Connections of the client, each with one request under way.
@@ -35,8 +37,9 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
 
     let requests = bounces.div_ceil(LINES).max(CONNECTIONS);
     let lines = bounces.div_ceil(requests);
-    let mut waiting: Vec<Vec<u8>> =
-        (0..requests).map(|n| bodies.body(AHEAD + n * lines..AHEAD + (n + 1) * lines)).collect();
+    let mut waiting: Vec<Vec<u8>> = (0..requests)
+        .map(|n| bodies.body(AHEAD + n * lines..AHEAD + (n + 1) * lines))
+        .collect();
     let bytes: usize = waiting.iter().map(Vec::len).sum();
     let mut shares: Vec<Vec<Vec<u8>>> = (0..CONNECTIONS).map(|_| Vec::new()).collect();
     for n in 0..requests {
@@ -65,8 +68,12 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     Ok(figures([
         ("bounces per second", cost.rate(bounces)),
-        // What it would be if nobody else used the machine, which the clock cannot tell. Redis has one core at most.
-        ("bounces per second by CPU time", (cores * 1e6 / all_us).min(1e6 / redis_us)),
+        // What it would be if nobody else used the machine, which the clock cannot tell. Redis has
+        // one core at most.
+        (
+            "bounces per second by CPU time",
+            (cores * 1e6 / all_us).min(1e6 / redis_us),
+        ),
         ("scheduler us per bounce", Cost::each(server_cpu, bounces)),
         ("redis us per bounce", redis_us),
         ("client us per bounce", Cost::each(cost.own_cpu, bounces)),
@@ -78,11 +85,23 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
 
 /// Posts one body, and looks at each answer.
 async fn post(client: &Client, server: &Server, body: Vec<u8>, lines: usize) -> Result<()> {
-    let request = client.post(server.url()).header(header::CONTENT_TYPE, "application/x-ndjson").body(body);
-    let response = request.send().await.context("the bench's own scheduler does not answer")?;
+    let request = client
+        .post(server.url())
+        .header(header::CONTENT_TYPE, "application/x-ndjson")
+        .body(body);
+    let response = request
+        .send()
+        .await
+        .context("the bench's own scheduler does not answer")?;
     let status = response.status();
     let answers = response.bytes().await?;
-    let scheduled = answers.split(|byte| *byte == b'\n').filter(|line| line.starts_with(SCHEDULED)).count();
-    ensure!(scheduled == lines, "of {lines} bounces {scheduled} were scheduled; the scheduler answers {status}");
+    let scheduled = answers
+        .split(|byte| *byte == b'\n')
+        .filter(|line| line.starts_with(SCHEDULED))
+        .count();
+    ensure!(
+        scheduled == lines,
+        "of {lines} bounces {scheduled} were scheduled; the scheduler answers {status}"
+    );
     Ok(())
 }

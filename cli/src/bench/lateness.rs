@@ -1,4 +1,5 @@
-//! How late a worker claims jobs, under a steady load and beside a large backlog. The journal says how late each was.
+//! How late a worker claims jobs, under a steady load and beside a large backlog. The journal says
+//! how late each was.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,8 @@ const RATE: usize = 5_000;
 /// Over so many destinations.
 const DESTINATIONS: usize = 1_000;
 
-/// The two destinations with a backlog: one that gets what it can take, and one that an operator allows little.
+/// The two destinations with a backlog: one that gets what it can take, and one that an operator
+/// allows little.
 const CROWDED: usize = 1_000_000;
 const THROTTLED: usize = 1_000_001;
 
@@ -34,12 +36,20 @@ const LOOK: Duration = Duration::from_secs(1);
 const ENTRIES: usize = 100;
 
 /// What the throttled one may get: ten attempts per second.
-const LITTLE: PaceLimits = PaceLimits { rate: 10.0, burst: 10.0, window: 200 };
+const LITTLE: PaceLimits = PaceLimits {
+    rate: 10.0,
+    burst: 10.0,
+    window: 200,
+};
 
 /// Lets `jobs` fall due at an even rate.
 pub(crate) async fn lateness(jobs: usize) -> Result<Figures> {
     let late = Late::measured(jobs, 0).await?;
-    Ok(figures([("ms late, p50", late.at(0.5)), ("ms late, p99", late.at(0.99)), ("ms late, most", late.at(1.0))]))
+    Ok(figures([
+        ("ms late, p50", late.at(0.5)),
+        ("ms late, p99", late.at(0.99)),
+        ("ms late, most", late.at(1.0)),
+    ]))
 }
 
 /// The same alone, and beside two destinations with a `backlog` each.
@@ -52,7 +62,10 @@ pub(crate) async fn skew(jobs: usize, backlog: usize) -> Result<Figures> {
         ("alone: ms late, p99", alone.at(0.99)),
         ("beside: ms late, p50", beside.at(0.5)),
         ("beside: ms late, p99", beside.at(0.99)),
-        ("p99 beside / alone", beside.at(0.99) / alone.at(0.99).max(1.0)),
+        (
+            "p99 beside / alone",
+            beside.at(0.99) / alone.at(0.99).max(1.0),
+        ),
         ("backlog settled per second", beside.backlog_rate),
         ("left of the unthrottled backlog", beside.backlog_left),
     ]))
@@ -63,7 +76,8 @@ struct Late {
     ms: Vec<i64>,
     /// What the backlogs got meanwhile.
     backlog_rate: f64,
-    /// How many jobs of the unthrottled one still waited at the end: where there are none, it was too small.
+    /// How many jobs of the unthrottled one still waited at the end: where there are none, it was
+    /// too small.
     backlog_left: f64,
 }
 
@@ -72,26 +86,35 @@ impl Late {
         self.ms[((self.ms.len() - 1) as f64 * share) as usize] as f64
     }
 
-    /// Measures claimed_at - due of `jobs`, by what a worker with the settings that ship, but for its size, makes of them. As many jobs as `backlog` says are due from the start at each of two more
-    /// destinations.
+    /// Measures claimed_at - due of `jobs`, by what a worker with the settings that ship, but for
+    /// its size, makes of them. As many jobs as `backlog` says are due from the start at each of
+    /// two more destinations.
     async fn measured(jobs: usize, backlog: usize) -> Result<Self> {
         let rig = Rig::new().await?;
         let crowded = [CROWDED, THROTTLED].map(|n| Destination::named(format!("d{n}.example")));
         rig.store.override_limits(&crowded[1], Some(LITTLE)).await?;
-        rig.schedule((0..2 * backlog).map(|n| arrival(n, CROWDED + n % 2, Duration::ZERO))).await?;
+        rig.schedule((0..2 * backlog).map(|n| arrival(n, CROWDED + n % 2, Duration::ZERO)))
+            .await?;
         // Time enough to schedule all of them before the first falls due.
         let lead = Duration::from_secs(2 + jobs as u64 / 5_000);
         let started = Instant::now();
-        let due_in =
-            |n: usize| (lead + Duration::from_secs_f64(n as f64 / RATE as f64)).saturating_sub(started.elapsed());
-        rig.schedule((0..jobs).map(|n| arrival(10_000_000 + n, n % DESTINATIONS, due_in(n)))).await?;
+        let due_in = |n: usize| {
+            (lead + Duration::from_secs_f64(n as f64 / RATE as f64))
+                .saturating_sub(started.elapsed())
+        };
+        rig.schedule((0..jobs).map(|n| arrival(10_000_000 + n, n % DESTINATIONS, due_in(n))))
+            .await?;
         // What was scheduled is no news any more, and would only be in the way.
         rig.store.trim_journal(Duration::ZERO).await?;
         // Not before: a backlog that is worked off while nothing falls due is in nobody's way.
         sleep(lead.saturating_sub(started.elapsed() + Duration::from_millis(100))).await;
         let claiming = Instant::now();
         let stop = CancellationToken::new();
-        let settings = config::Worker { concurrency: CONCURRENCY, batch: BATCH, ..Config::embedded().worker };
+        let settings = config::Worker {
+            concurrency: CONCURRENCY,
+            batch: BATCH,
+            ..Config::embedded().worker
+        };
         let worker = rig.start_worker_with(Arc::new(NoSender::default()), settings, &stop);
         let mut delivered = Delivered::since(rig.store.journal_ends().await?);
         let mut progress = Progress::new("claiming", jobs);
@@ -107,7 +130,11 @@ impl Late {
         rig.end().await;
         let mut late = delivered.late;
         late.sort_unstable();
-        Ok(Self { ms: late, backlog_rate, backlog_left })
+        Ok(Self {
+            ms: late,
+            backlog_rate,
+            backlog_left,
+        })
     }
 }
 
@@ -122,7 +149,11 @@ struct Delivered {
 
 impl Delivered {
     fn since(cursor: Vec<EntryId>) -> Self {
-        Self { cursor, late: Vec::new(), besides: 0 }
+        Self {
+            cursor,
+            late: Vec::new(),
+            besides: 0,
+        }
     }
 
     /// Reads on to the end.
@@ -137,7 +168,11 @@ impl Delivered {
             }
             let events = journals.iter().flatten().flat_map(|entry| &entry.events);
             for event in events.filter(|event| event.kind == EventKind::MessageDelivered) {
-                if event.destination.as_ref().is_some_and(|place| crowded.contains(place)) {
+                if event
+                    .destination
+                    .as_ref()
+                    .is_some_and(|place| crowded.contains(place))
+                {
                     self.besides += 1;
                 } else {
                     self.late.extend(event.late_ms);

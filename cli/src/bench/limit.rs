@@ -1,6 +1,6 @@
-//! How well the pace finds what a server takes: far more jobs than a server with a hard limit of connections serves, over
-//! SMTP. Postfix publishes the same set-up (postfix.org, SCHEDULER_README): its 1/N feedback
-//! defers 16.5 % of deliveries, and its ±1 feedback 49.7 %.
+//! How well the pace finds what a server takes: far more jobs than a server with a hard limit of
+//! connections serves, over SMTP. Postfix publishes the same set-up (postfix.org,
+//! SCHEDULER_README): its 1/N feedback defers 16.5 % of deliveries, and its ±1 feedback 49.7 %.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,16 +46,22 @@ struct Found {
     openings: f64,
 }
 
-/// Lets servers that take 5, 20 and 50 connections each take what they can in about ten seconds, from one worker and
-/// from four; or so many `jobs`.
+/// Lets servers that take 5, 20 and 50 connections each take what they can in about ten seconds,
+/// from one worker and from four; or so many `jobs`.
 pub(crate) async fn limit(jobs: Option<usize>) -> Result<Figures> {
     let mut all = Figures::new();
     for limit in [5, 20, 50] {
         for workers in [1, 4] {
             let found = run(limit, workers, jobs.unwrap_or(limit * 360)).await?;
-            let names = format!("limit {limit}, {workers} worker{}", if workers == 1 { "" } else { "s" });
+            let names = format!(
+                "limit {limit}, {workers} worker{}",
+                if workers == 1 { "" } else { "s" }
+            );
             all.extend(figures([
-                (&format!("{names}: deferred, percent"), found.deferred_percent),
+                (
+                    &format!("{names}: deferred, percent"),
+                    found.deferred_percent,
+                ),
                 (&format!("{names}: used, percent"), found.used_percent),
                 (&format!("{names}: breaker opened"), found.openings),
             ]));
@@ -67,7 +73,9 @@ pub(crate) async fn limit(jobs: Option<usize>) -> Result<Figures> {
 /// Until the server has taken `jobs` messages, of twice as many that are due.
 async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     let rig = Rig::with_pace(Pace::default()).await?;
-    let server = Server::start(limit).await.context("no mail server on loopback")?;
+    let server = Server::start(limit)
+        .await
+        .context("no mail server on loopback")?;
     rig.schedule((0..2 * jobs).map(|n| {
         let mut arrival = arrival(n, 0, Duration::ZERO);
         arrival.message.content = Some(ContentRef::Inline("Subject: hello\n\nhello\n".to_owned()));
@@ -78,10 +86,17 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     let there = Address::parse(&format!("jo@[{}]", server.address.ip()))?;
     let stop = CancellationToken::new();
     let started = Instant::now();
-    let settings = config::Worker { concurrency: CONCURRENCY, ..Config::embedded().worker };
+    let settings = config::Worker {
+        concurrency: CONCURRENCY,
+        ..Config::embedded().worker
+    };
     let tasks: Vec<_> = (0..workers)
         .map(|_| {
-            let sender = Counted { sender: sender_to(&server), there: there.clone(), tries: tries.clone() };
+            let sender = Counted {
+                sender: sender_to(&server),
+                there: there.clone(),
+                tries: tries.clone(),
+            };
             rig.start_worker_with(Arc::new(sender), settings.clone(), &stop)
         })
         .collect();
@@ -91,8 +106,15 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
         sleep(LOOK_EVERY).await;
         let pace = rig.store.pace(&destination).await?;
         let window = pace.window.unwrap_or_default();
-        let breaker = if pace.breaker == BreakerState::Closed { "" } else { ", breaker open" };
-        progress.show(tries.taken() as u64, &format!("{} deferred, window {window:.1}{breaker}", tries.deferred()));
+        let breaker = if pace.breaker == BreakerState::Closed {
+            ""
+        } else {
+            ", breaker open"
+        };
+        progress.show(
+            tries.taken() as u64,
+            &format!("{} deferred, window {window:.1}{breaker}", tries.deferred()),
+        );
     }
     let (wall, busy) = (started.elapsed(), server.busy());
     let (attempts, deferred) = (tries.all() as f64, tries.deferred() as f64);
@@ -109,8 +131,8 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     })
 }
 
-/// A sender to mail hosts, for it is a host's 421 that says something of it, and not a relay's. No DNS is asked: the server
-/// stands at its address.
+/// A sender to mail hosts, for it is a host's 421 that says something of it, and not a relay's. No
+/// DNS is asked: the server stands at its address.
 fn sender_to(server: &Server) -> MxSender {
     let mut settings = MxSettings {
         port: server.address.port(),
@@ -137,7 +159,9 @@ async fn openings(store: &Store) -> Result<f64> {
                 (*after, any) = (last.id, true);
             }
             let events = page.iter().flat_map(|entry| &entry.events);
-            openings += events.filter(|event| event.kind == EventKind::BreakerOpened).count();
+            openings += events
+                .filter(|event| event.kind == EventKind::BreakerOpened)
+                .count();
         }
         if !any {
             return Ok(openings as f64);
@@ -178,7 +202,10 @@ struct Counted {
 #[async_trait]
 impl Sender for Counted {
     async fn send(&self, attempt: &Attempt) -> Outcome {
-        let attempt = Attempt { recipient: self.there.clone(), ..attempt.clone() };
+        let attempt = Attempt {
+            recipient: self.there.clone(),
+            ..attempt.clone()
+        };
         let outcome = self.sender.send(&attempt).await;
         self.tries.all.fetch_add(1, Ordering::Relaxed);
         let result = match &outcome {

@@ -1,6 +1,7 @@
-//! What Redis could do at best: pairs of the two operations that no queue of due jobs can be without, one ZADD and one
-//! ZREM, in pipelines and with nothing around them. Other modes are put into proportion to it. It speaks RESP itself, so
-//! that no client library is measured along with Redis.
+//! What Redis could do at best: pairs of the two operations that no queue of due jobs can be
+//! without, one ZADD and one ZREM, in pipelines and with nothing around them. Other modes are put
+//! into proportion to it. It speaks RESP itself, so that no client library is measured along with
+//! Redis.
 
 use std::io;
 
@@ -22,12 +23,17 @@ pub(crate) async fn raw(pairs: usize) -> Result<Figures> {
     let rig = Rig::new().await?;
     let cost = pairs_on(&rig, pairs).await?;
     rig.end().await;
-    Ok(figures([("pairs per second", cost.rate(pairs)), ("redis us per pair", Cost::each(cost.redis_cpu, pairs))]))
+    Ok(figures([
+        ("pairs per second", cost.rate(pairs)),
+        ("redis us per pair", Cost::each(cost.redis_cpu, pairs)),
+    ]))
 }
 
 /// The same on the server of another mode, which is left as it was.
 pub(crate) async fn pairs_on(rig: &Rig, pairs: usize) -> Result<Cost> {
-    let mut stream = UnixStream::connect(rig.socket()).await.context("cannot reach the bench's own redis")?;
+    let mut stream = UnixStream::connect(rig.socket())
+        .await
+        .context("cannot reach the bench's own redis")?;
     let mut random = Random::new(7);
     for _ in (0..STANDING).step_by(BATCH) {
         let members = members(&mut random);
@@ -58,7 +64,10 @@ fn zadd(members: &[u64]) -> Vec<u8> {
     let mut commands = Vec::new();
     for member in members {
         let score = 1_763_716_200_000 + member % 86_400_000;
-        command(&mut commands, &["ZADD", "bench:raw", &score.to_string(), &member.to_string()]);
+        command(
+            &mut commands,
+            &["ZADD", "bench:raw", &score.to_string(), &member.to_string()],
+        );
     }
     commands
 }
@@ -80,10 +89,20 @@ async fn call(stream: &mut UnixStream, commands: &[u8], mut answers: usize) -> R
             if length == 0 || buffer[..length].contains(&b'-') {
                 bail!("the bench's own redis refused a command");
             }
-            answers = answers.saturating_sub(buffer[..length].iter().filter(|byte| **byte == b'\n').count());
+            answers = answers.saturating_sub(
+                buffer[..length]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count(),
+            );
         }
         Ok(())
     };
-    let write = async { output.write_all(commands).await.map_err(|err: io::Error| err.into()) };
+    let write = async {
+        output
+            .write_all(commands)
+            .await
+            .map_err(|err: io::Error| err.into())
+    };
     tokio::try_join!(write, read).map(|_| ())
 }

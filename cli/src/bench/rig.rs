@@ -1,4 +1,5 @@
-//! What every mode is made of: a Redis of its own, a store, jobs to put into it, and the two clocks of CPU time.
+//! What every mode is made of: a Redis of its own, a store, jobs to put into it, and the two clocks
+//! of CPU time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,10 +95,24 @@ impl Rig {
         let mut config = Config::embedded();
         config.redis.use_private(&redis.url());
         let connections = Connections::new(&config.redis.servers(), config.redis.connections())?;
-        let limits = Limits { pace, ..config.limits(&Table::embedded()) };
+        let limits = Limits {
+            pace,
+            ..config.limits(&Table::embedded())
+        };
         let clock = Arc::new(SystemClock);
-        let store = Store::open(connections.clone(), &config.redis.prefix, config.redis.shards, limits, clock).await?;
-        Ok(Self { store, connections, redis })
+        let store = Store::open(
+            connections.clone(),
+            &config.redis.prefix,
+            config.redis.shards,
+            limits,
+            clock,
+        )
+        .await?;
+        Ok(Self {
+            store,
+            connections,
+            redis,
+        })
     }
 
     /// Redis's URL.
@@ -132,9 +147,18 @@ impl Rig {
     }
 
     /// Starts a worker with this sender on all routes, made for throughput.
-    pub(crate) fn start_worker(&self, sender: Arc<dyn Sender>, stop: &CancellationToken) -> JoinHandle<()> {
+    pub(crate) fn start_worker(
+        &self,
+        sender: Arc<dyn Sender>,
+        stop: &CancellationToken,
+    ) -> JoinHandle<()> {
         let settings = Config::embedded().worker;
-        let settings = config::Worker { concurrency: 4_096, batch: BATCH, share: BATCH, ..settings };
+        let settings = config::Worker {
+            concurrency: 4_096,
+            batch: BATCH,
+            share: BATCH,
+            ..settings
+        };
         self.start_worker_with(sender, settings, stop)
     }
 
@@ -154,7 +178,11 @@ impl Rig {
 
     /// Starts the clocks.
     pub(crate) async fn start(&self) -> Result<Start> {
-        Ok(Start { wall: Instant::now(), redis_cpu: self.redis_cpu().await?, own_cpu: own_cpu()? })
+        Ok(Start {
+            wall: Instant::now(),
+            redis_cpu: self.redis_cpu().await?,
+            own_cpu: own_cpu()?,
+        })
     }
 
     /// What has been spent since.
@@ -178,8 +206,8 @@ impl Rig {
     }
 }
 
-/// The bench's policy. Only its delays are its own: what a connection too many says something about, the table that
-/// ships tells.
+/// The bench's policy. Only its delays are its own: what a connection too many says something
+/// about, the table that ships tells.
 fn policy() -> String {
     let reply = Reply::parse(TOO_MANY);
     let scope = Table::embedded().row(&reply, "", None, "d0.example").scope;
@@ -187,15 +215,23 @@ fn policy() -> String {
 }
 
 fn number(info: &str, field: &str) -> Result<f64> {
-    let value =
-        info.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("INFO has no {field}"))?;
-    value.trim().parse().with_context(|| format!("INFO's {field} is no number"))
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .with_context(|| format!("INFO has no {field}"))?;
+    value
+        .trim()
+        .parse()
+        .with_context(|| format!("INFO's {field} is no number"))
 }
 
 fn own_cpu() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF).context("the system does not tell CPU times")?;
     let times = [usage.user_time(), usage.system_time()];
-    let micros = times.iter().map(|time| time.tv_sec() * 1_000_000 + time.tv_usec()).sum::<i64>();
+    let micros = times
+        .iter()
+        .map(|time| time.tv_sec() * 1_000_000 + time.tv_usec())
+        .sum::<i64>();
     Ok(Duration::from_micros(micros.unsigned_abs()))
 }
 
@@ -213,8 +249,12 @@ impl Cost {
 
 /// Job number `n` at `destination`, due `delay` after now. Record and ids are about 300 bytes.
 pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival {
-    let recipient = Address::parse(&format!("{}@d{destination}.example", local_part(n))).expect("it is an address");
-    let job = JobId { account: Account::default(), recipient };
+    let recipient = Address::parse(&format!("{}@d{destination}.example", local_part(n)))
+        .expect("it is an address");
+    let job = JobId {
+        account: Account::default(),
+        recipient,
+    };
     let reply = Reply::parse("452 4.3.1 Insufficient system storage");
     let now = SystemClock.now();
     let place = Destination::own(&job.recipient);
@@ -232,13 +272,21 @@ pub(crate) fn arrival(n: usize, destination: usize, delay: Duration) -> Arrival 
         metadata: serde_json::Map::new(),
     };
     let head = Head::new(place, "system-full", &reply, now, now);
-    Arrival { job, head, message, occurred_at: None, purpose: Purpose::Retry(delay), reply }
+    Arrival {
+        job,
+        head,
+        message,
+        occurred_at: None,
+        purpose: Purpose::Retry(delay),
+        reply,
+    }
 }
 
 /// A name with a number, as mailboxes have them, of 8 to 27 characters.
 fn local_part(n: usize) -> String {
     let mixed = (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let letters = (0..3 + mixed % 16).map(|k| char::from(b'a' + ((mixed >> (2 + 3 * k)) % 26) as u8));
+    let letters =
+        (0..3 + mixed % 16).map(|k| char::from(b'a' + ((mixed >> (2 + 3 * k)) % 26) as u8));
     format!("{}.{n}", letters.collect::<String>())
 }
 
@@ -252,7 +300,10 @@ pub(crate) struct NoSender {
 impl NoSender {
     /// One that defers every first attempt.
     pub(crate) fn deferring() -> Self {
-        Self { defer_first: true, ..Self::default() }
+        Self {
+            defer_first: true,
+            ..Self::default()
+        }
     }
 
     /// How many were delivered.
@@ -308,7 +359,9 @@ impl Zipf {
             sum += 1.0 / rank as f64;
             sum
         });
-        Self { cumulated: cumulated.collect() }
+        Self {
+            cumulated: cumulated.collect(),
+        }
     }
 
     /// The rank, from 0, that an even number in 0..1 falls on.

@@ -1,6 +1,6 @@
-//! What it costs to deliver over SMTP: messages of 4 KiB through claim, content, SMTP and settle to Postfix's `smtp-sink`
-//! on loopback, beside what Postfix's own `smtp-source` does to the same sink over as many sessions, and what Postfix does
-//! with a deferred queue of the same messages.
+//! What it costs to deliver over SMTP: messages of 4 KiB through claim, content, SMTP and settle to
+//! Postfix's `smtp-sink` on loopback, beside what Postfix's own `smtp-source` does to the same sink
+//! over as many sessions, and what Postfix does with a deferred queue of the same messages.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -30,7 +30,8 @@ const SIZE: usize = 4 << 10;
 /// Sessions at once, ours and `smtp-source`'s alike.
 pub(crate) const SESSIONS: usize = 64;
 
-/// Attempts under way at once. Those that wait to be settled, or to be claimed, leave their sessions to others.
+/// Attempts under way at once. Those that wait to be settled, or to be claimed, leave their
+/// sessions to others.
 const ATTEMPTS: usize = 4 * SESSIONS;
 
 /// How long the sink may take to listen.
@@ -47,19 +48,27 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
         arrival.message.content = Some(ContentRef::Inline(body.clone()));
         arrival
     });
-    rig.schedule(arrivals.collect::<Vec<_>>().into_iter()).await?;
+    rig.schedule(arrivals.collect::<Vec<_>>().into_iter())
+        .await?;
 
     let sender = Arc::new(Counting::to(sink.address));
     let stop = CancellationToken::new();
     let start = rig.start().await?;
-    let settings = Worker { concurrency: ATTEMPTS, ..Config::embedded().worker };
+    let settings = Worker {
+        concurrency: ATTEMPTS,
+        ..Config::embedded().worker
+    };
     let worker = rig.start_worker_with(sender.clone(), settings, &stop);
     sender.wait_for(jobs).await;
     // The drain belongs to it: only then is the last of them settled.
     stop.cancel();
     worker.await?;
     let cost = rig.cost(&start).await?;
-    ensure!(sender.failed() == 0, "{} attempts got no yes from smtp-sink", sender.failed());
+    ensure!(
+        sender.failed() == 0,
+        "{} attempts got no yes from smtp-sink",
+        sender.failed()
+    );
     rig.end().await;
     let queue = postfix::drained(sink.address, jobs).await?;
 
@@ -68,7 +77,10 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
     Ok(figures([
         ("messages per second", cost.rate(jobs)),
         ("smtp-source: messages per second", by_source),
-        ("of smtp-source, percent", 100.0 * cost.rate(jobs) / by_source),
+        (
+            "of smtp-source, percent",
+            100.0 * cost.rate(jobs) / by_source,
+        ),
         ("Postfix's queue: messages per second", by_queue),
         ("times Postfix's queue", cost.rate(jobs) / by_queue),
         ("own us per message", Cost::each(cost.own_cpu, jobs)),
@@ -78,7 +90,8 @@ pub(crate) async fn smtp(jobs: usize) -> Result<Figures> {
 
 /// A message of [`SIZE`] bytes, with lines as long as people write them.
 fn content() -> String {
-    const LINE: &str = "The quick brown fox jumps over the lazy dog, and then once more the other way.\r\n";
+    const LINE: &str =
+        "The quick brown fox jumps over the lazy dog, and then once more the other way.\r\n";
     let mut text = "From: news@news.example.org\r\nSubject: bench\r\n\r\n".to_owned();
     while text.len() + LINE.len() <= SIZE {
         text.push_str(LINE);
@@ -100,13 +113,21 @@ impl Sink {
             .args(["-u", "postfix", &address.to_string(), "1024"])
             .kill_on_drop(true)
             .spawn()
-            .context("smtp-sink does not start; it is a part of Postfix: apt-get install postfix")?;
+            .context(
+                "smtp-sink does not start; it is a part of Postfix: apt-get install postfix",
+            )?;
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(address).await.is_err() {
-            ensure!(Instant::now() < deadline, "smtp-sink does not listen at {address}");
+            ensure!(
+                Instant::now() < deadline,
+                "smtp-sink does not listen at {address}"
+            );
             sleep(Duration::from_millis(10)).await;
         }
-        Ok(Self { address, _process: process })
+        Ok(Self {
+            address,
+            _process: process,
+        })
     }
 }
 
@@ -115,17 +136,34 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// How long `smtp-source` takes to hand in as many messages of this size, over as many sessions that it uses again.
+/// How long `smtp-source` takes to hand in as many messages of this size, over as many sessions
+/// that it uses again.
 pub(crate) async fn feed(to: SocketAddr, messages: usize) -> Result<Duration> {
     const MOST: Duration = Duration::from_secs(600);
     let [sessions, size, messages] = [SESSIONS, SIZE, messages].map(|number| number.to_string());
     let arguments = ["-d", "-s", &sessions, "-l", &size, "-m", &messages];
-    let addresses = ["-f", "bounce@news.example.org", "-t", "jo@d0.example", "-M", "bench.example"];
+    let addresses = [
+        "-f",
+        "bounce@news.example.org",
+        "-t",
+        "jo@d0.example",
+        "-M",
+        "bench.example",
+    ];
     let start = Instant::now();
     let mut source = tool("smtp-source");
-    let source = source.args(arguments).args(addresses).arg(to.to_string()).kill_on_drop(true);
-    let ended = timeout(MOST, source.status()).await.context("smtp-source does not end")?;
-    if !ended.context("smtp-source does not start; it is a part of Postfix: apt-get install postfix")?.success() {
+    let source = source
+        .args(arguments)
+        .args(addresses)
+        .arg(to.to_string())
+        .kill_on_drop(true);
+    let ended = timeout(MOST, source.status())
+        .await
+        .context("smtp-source does not end")?;
+    if !ended
+        .context("smtp-source does not start; it is a part of Postfix: apt-get install postfix")?
+        .success()
+    {
         bail!("smtp-source failed");
     }
     Ok(start.elapsed())
@@ -143,7 +181,11 @@ impl Counting {
         let mut settings = SmtpSettings::new(sink.ip().to_string(), sink.port());
         settings.session.helo = "bench.example".to_owned();
         settings.session.connections = SESSIONS;
-        Self { sender: SmtpSender::new(settings), taken: AtomicU64::new(0), failed: AtomicU64::new(0) }
+        Self {
+            sender: SmtpSender::new(settings),
+            taken: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
     }
 
     fn failed(&self) -> u64 {
@@ -166,7 +208,11 @@ impl Sender for Counting {
 
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
         let (outcome, transcript) = self.sender.send_traced(attempt).await;
-        let count = if matches!(outcome, Outcome::Accepted(_)) { &self.taken } else { &self.failed };
+        let count = if matches!(outcome, Outcome::Accepted(_)) {
+            &self.taken
+        } else {
+            &self.failed
+        };
         count.fetch_add(1, Ordering::Relaxed);
         (outcome, transcript)
     }

@@ -72,7 +72,11 @@ pub(crate) struct StallArguments {
 pub(crate) async fn stall(arguments: &StallArguments) -> Result<Figures> {
     let mut all = Figures::new();
     for permits in &arguments.permits {
-        let Late { mut cold, mut warm, missing } = run(arguments, *permits).await?;
+        let Late {
+            mut cold,
+            mut warm,
+            missing,
+        } = run(arguments, *permits).await?;
         cold.sort_unstable();
         warm.sort_unstable();
         let name = |what: &str| format!("{permits} permits: {what}");
@@ -98,7 +102,11 @@ struct Late {
 
 impl Late {
     fn add(&mut self, is_cold: bool, ms: i64) {
-        if is_cold { self.cold.push(ms) } else { self.warm.push(ms) }
+        if is_cold {
+            self.cold.push(ms);
+        } else {
+            self.warm.push(ms);
+        }
     }
 }
 
@@ -109,9 +117,14 @@ fn at(sorted: &[i64], share: f64) -> f64 {
 
 async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
     let rig = Rig::with_pace(Pace::default()).await?;
-    let servers = Servers::start().await.context("no mail servers on loopback")?;
+    let servers = Servers::start()
+        .await
+        .context("no mail servers on loopback")?;
     let stop = CancellationToken::new();
-    let settings = config::Worker { concurrency: permits, ..Config::embedded().worker };
+    let settings = config::Worker {
+        concurrency: permits,
+        ..Config::embedded().worker
+    };
     let sender = ToServers::new(&servers, arguments.hanging, permits)?;
     let worker = rig.start_worker_with(Arc::new(sender), settings, &stop);
     let late = measure(arguments, permits, &rig).await?;
@@ -124,8 +137,18 @@ async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
 /// Lets jobs fall due at an even rate, and notes how late those of healthy destinations are
 /// claimed.
 async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Result<Late> {
-    let StallArguments { destinations, hanging, rate, warm_up, measured, .. } = *arguments;
-    let (warm_up, length) = (Duration::from_secs(warm_up), Duration::from_secs(warm_up + measured));
+    let StallArguments {
+        destinations,
+        hanging,
+        rate,
+        warm_up,
+        measured,
+        ..
+    } = *arguments;
+    let (warm_up, length) = (
+        Duration::from_secs(warm_up),
+        Duration::from_secs(warm_up + measured),
+    );
     let jobs = (length.as_secs_f64() * f64::from(rate)) as usize;
     let (mut late, mut waiting) = (Late::default(), HashMap::<String, (Timestamp, bool)>::new());
     let mut cursor = vec![EntryId::default(); usize::from(rig.store.shards())];
@@ -142,7 +165,8 @@ async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Resul
             .map(|n| {
                 let destination = (random.next() * f64::from(destinations)) as usize;
                 let mut arrival = arrival(n, destination, Duration::ZERO);
-                arrival.message.content = Some(ContentRef::Inline("Subject: hello\n\nhello\n".to_owned()));
+                arrival.message.content =
+                    Some(ContentRef::Inline("Subject: hello\n\nhello\n".to_owned()));
                 if destination >= hanging as usize {
                     waiting.insert(arrival.job.key(), (SystemClock.now(), elapsed < warm_up));
                 }
@@ -156,7 +180,10 @@ async fn measure(arguments: &StallArguments, permits: usize, rig: &Rig) -> Resul
                 late.add(is_cold, ms);
             }
         }
-        progress.show(scheduled as u64, &format!("{} of healthy destinations wait", waiting.len()));
+        progress.show(
+            scheduled as u64,
+            &format!("{} of healthy destinations wait", waiting.len()),
+        );
     }
     late.missing = waiting.len();
     let now = SystemClock.now();
@@ -177,7 +204,10 @@ async fn delivered(rig: &Rig, cursor: &mut [EntryId]) -> Result<Vec<(String, i64
         for (place, journal) in cursor.iter_mut().zip(&journals) {
             *place = journal.last().map_or(*place, |entry| entry.id);
         }
-        let events = journals.into_iter().flatten().flat_map(|entry| entry.events);
+        let events = journals
+            .into_iter()
+            .flatten()
+            .flat_map(|entry| entry.events);
         let events = events.filter(|event| event.kind == EventKind::MessageDelivered);
         delivered.extend(events.filter_map(|event| Some((event.job.to_string(), event.late_ms?))));
     }
@@ -204,22 +234,31 @@ impl ToServers {
         };
         settings.session.helo = "bench.example".to_owned();
         settings.session.connections = permits;
-        let recipient = |address| Address::parse(&format!("jo@[{address}]")).map_err(anyhow::Error::from);
+        let recipient =
+            |address| Address::parse(&format!("jo@[{address}]")).map_err(anyhow::Error::from);
         Ok(Self {
             sender: MxSender::new(settings),
             hanging: hanging as usize,
             healthy_one: recipient(servers.healthy)?,
-            hanging_ones: servers.hanging.into_iter().map(recipient).collect::<Result<_>>()?,
+            hanging_ones: servers
+                .hanging
+                .into_iter()
+                .map(recipient)
+                .collect::<Result<_>>()?,
         })
     }
 
     /// The recipient to use instead of this one, at the server that plays its mail system. The
     /// number in `…@d12.example` decides which server that is.
     fn there(&self, recipient: &Address) -> &Address {
-        let number =
-            recipient.domain().strip_prefix('d').and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+        let number = recipient
+            .domain()
+            .strip_prefix('d')
+            .and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         match number {
-            Some(number) if number < self.hanging => &self.hanging_ones[number % self.hanging_ones.len()],
+            Some(number) if number < self.hanging => {
+                &self.hanging_ones[number % self.hanging_ones.len()]
+            }
             _ => &self.healthy_one,
         }
     }
@@ -232,7 +271,10 @@ impl Sender for ToServers {
     }
 
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
-        let attempt = Attempt { recipient: self.there(&attempt.recipient).clone(), ..attempt.clone() };
+        let attempt = Attempt {
+            recipient: self.there(&attempt.recipient).clone(),
+            ..attempt.clone()
+        };
         self.sender.send_traced(&attempt).await
     }
 }

@@ -35,7 +35,9 @@ pub(crate) async fn post(api: &str, bounces: String) -> Result<Answers> {
     for line in text.lines() {
         let answer: Value = serde_json::from_str(line).context("an answer is not JSON")?;
         let word = answer["answer"].as_str().unwrap_or("problem").to_owned();
-        if answers.refusal.is_none() && !matches!(word.as_str(), "scheduled" | "joined" | "duplicate") {
+        if answers.refusal.is_none()
+            && !matches!(word.as_str(), "scheduled" | "joined" | "duplicate")
+        {
             answers.refusal = Some(line.to_owned());
         }
         *answers.counts.entry(word).or_default() += 1;
@@ -66,8 +68,17 @@ impl Answers {
 
 impl fmt::Display for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts: Vec<_> = self.counts.iter().map(|(word, n)| format!("{} {word}", thousands(*n as u64))).collect();
-        write!(f, "Posted {} bounces: {}.", thousands(self.posted() as u64), counts.join(", "))?;
+        let counts: Vec<_> = self
+            .counts
+            .iter()
+            .map(|(word, n)| format!("{} {word}", thousands(*n as u64)))
+            .collect();
+        write!(
+            f,
+            "Posted {} bounces: {}.",
+            thousands(self.posted() as u64),
+            counts.join(", ")
+        )?;
         match &self.refusal {
             Some(line) => write!(f, "\nThe first of the others: {line}"),
             None => Ok(()),

@@ -1,6 +1,7 @@
-//! The cast of the demo: SMTP servers on loopback, each with its own trouble, that `redeliver demo` plays against.
-//! The listeners and their SMTP are real and share no parser with the client that calls them. What a member answers
-//! depends on the recipient and on the virtual time since the opening alone; it must not know of jobs or policy.
+//! The cast of the demo: SMTP servers on loopback, each with its own trouble, that `redeliver demo`
+//! plays against. The listeners and their SMTP are real and share no parser with the client that
+//! calls them. What a member answers depends on the recipient and on the virtual time since the
+//! opening alone; it must not know of jobs or policy.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,7 +31,8 @@ struct Role {
     route: &'static str,
     domain: &'static str,
     story: &'static str,
-    /// The reply to `RCPT` for this local part, so long after the opening; `None` where the mail is welcome.
+    /// The reply to `RCPT` for this local part, so long after the opening; `None` where the mail is
+    /// welcome.
     refusal: fn(&str, Duration) -> Option<&'static str>,
 }
 
@@ -39,13 +41,17 @@ static ROLES: [Role; 6] = [
         route: "full",
         domain: "full.example",
         story: "mail system full for 5 days",
-        refusal: |_, elapsed| (elapsed < 5 * DAY).then_some("452 4.3.1 Insufficient system storage"),
+        refusal: |_, elapsed| {
+            (elapsed < 5 * DAY).then_some("452 4.3.1 Insufficient system storage")
+        },
     },
     Role {
         route: "maintenance",
         domain: "maintenance.example",
         story: "closed for maintenance for 10 hours",
-        refusal: |_, elapsed| (elapsed < 10 * HOUR).then_some("451 4.3.2 System not accepting network messages"),
+        refusal: |_, elapsed| {
+            (elapsed < 10 * HOUR).then_some("451 4.3.2 System not accepting network messages")
+        },
     },
     Role {
         route: "silent",
@@ -76,13 +82,15 @@ static ROLES: [Role; 6] = [
     },
 ];
 
-/// How long after the opening a mailbox of `disabled.example` stays disabled; `None` is for good. The same local part
-/// has the same fate in every run.
+/// How long after the opening a mailbox of `disabled.example` stays disabled; `None` is for good.
+/// The same local part has the same fate in every run.
 fn disabled_for(local: &str) -> Option<Duration> {
     // FNV-1a, because the standard hasher's values may change between releases of Rust.
     let hash = local
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, octet| (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3));
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, octet| {
+            (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
     [Some(2 * DAY), Some(6 * DAY), None][(hash % 3) as usize]
 }
 
@@ -94,7 +102,8 @@ pub(crate) struct Cast {
 }
 
 impl Cast {
-    /// Starts every member on a free port of 127.0.0.1; `clock` tells how long after `opening` it is.
+    /// Starts every member on a free port of 127.0.0.1; `clock` tells how long after `opening` it
+    /// is.
     pub(crate) async fn start(clock: Arc<dyn Clock>, opening: Timestamp) -> io::Result<Self> {
         let mut members = Vec::new();
         let mut stage = JoinSet::new();
@@ -103,9 +112,18 @@ impl Cast {
             let address = listener.local_addr()?;
             let server = Arc::new(Server::new(role, Arc::clone(&clock), opening));
             stage.spawn(receive(listener, Arc::clone(&server)));
-            members.push(Member { route: role.route, domain: role.domain, story: role.story, address, server });
+            members.push(Member {
+                route: role.route,
+                domain: role.domain,
+                story: role.story,
+                address,
+                server,
+            });
         }
-        Ok(Self { members, _stage: stage })
+        Ok(Self {
+            members,
+            _stage: stage,
+        })
     }
 
     /// The members, in the order in which the report names them.
@@ -134,15 +152,20 @@ impl Member {
         self.server.connections.load(Ordering::Relaxed)
     }
 
-    /// How many `RCPT` commands it has refused so far, for its own trouble or for a fault of the client's.
+    /// How many `RCPT` commands it has refused so far, for its own trouble or for a fault of the
+    /// client's.
     pub(crate) fn refusals(&self) -> u64 {
         self.server.refusals.load(Ordering::Relaxed)
     }
 
-    /// Every message that it has taken so far, in the order of arrival, one entry per recipient: what arrived twice is
-    /// in here twice.
+    /// Every message that it has taken so far, in the order of arrival, one entry per recipient:
+    /// what arrived twice is in here twice.
     pub(crate) fn taken(&self) -> Vec<Taken> {
-        self.server.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.server
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -151,7 +174,8 @@ impl Member {
 pub(crate) struct Taken {
     /// The recipient, as it stood in `RCPT`.
     pub(crate) recipient: String,
-    /// The value of the header field `Message-ID`, in its angle brackets; empty where there was none.
+    /// The value of the header field `Message-ID`, in its angle brackets; empty where there was
+    /// none.
     pub(crate) message_id: String,
 }
 
@@ -187,13 +211,23 @@ async fn receive(listener: TcpListener, server: Arc<Server>) {
 impl Server {
     fn new(role: &'static Role, clock: Arc<dyn Clock>, opening: Timestamp) -> Self {
         let (connections, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { role, clock, opening, connections, refusals, taken: Mutex::new(Vec::new()) }
+        Self {
+            role,
+            clock,
+            opening,
+            connections,
+            refusals,
+            taken: Mutex::new(Vec::new()),
+        }
     }
 
     /// The recipient that `RCPT` names, or the reply that refuses it.
     fn admit(&self, transaction: &Transaction, argument: &str) -> Result<String, &'static str> {
-        let (recipient, parameters) = path(argument, "TO:").ok_or("501 5.5.4 Syntax: RCPT TO:<address>")?;
-        let (local, domain) = recipient.rsplit_once('@').ok_or("553 5.1.3 Recipient has no domain")?;
+        let (recipient, parameters) =
+            path(argument, "TO:").ok_or("501 5.5.4 Syntax: RCPT TO:<address>")?;
+        let (local, domain) = recipient
+            .rsplit_once('@')
+            .ok_or("553 5.1.3 Recipient has no domain")?;
         if !parameters.trim().is_empty() {
             return Err("555 5.5.4 Parameter not recognized");
         }
@@ -215,8 +249,14 @@ impl Server {
     /// Notes a message as taken for each of its recipients.
     fn take(&self, recipients: &[String], content: &[u8]) -> String {
         let message_id = message_id(content);
-        let taken = recipients.iter().cloned().map(|recipient| Taken { recipient, message_id: message_id.clone() });
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(taken);
+        let taken = recipients.iter().cloned().map(|recipient| Taken {
+            recipient,
+            message_id: message_id.clone(),
+        });
+        self.taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(taken);
         format!("250 2.0.0 OK, {} octets taken", content.len())
     }
 }
@@ -224,9 +264,14 @@ impl Server {
 /// The value of a message's header field `Message-ID`, or nothing.
 fn message_id(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(content);
-    let mut fields = text.split("\r\n").take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(':'));
+    let mut fields = text
+        .split("\r\n")
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(':'));
     let field = fields.find(|(name, _)| name.eq_ignore_ascii_case("Message-ID"));
-    field.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+    field
+        .map(|(_, value)| value.trim().to_owned())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -245,11 +290,19 @@ mod tests {
 
     async fn cast() -> (Cast, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::new(OPENING));
-        (Cast::start(Arc::clone(&clock) as Arc<dyn Clock>, OPENING).await.unwrap(), clock)
+        (
+            Cast::start(Arc::clone(&clock) as Arc<dyn Clock>, OPENING)
+                .await
+                .unwrap(),
+            clock,
+        )
     }
 
     fn member<'a>(cast: &'a Cast, route: &str) -> &'a Member {
-        cast.members().iter().find(|member| member.route == route).unwrap()
+        cast.members()
+            .iter()
+            .find(|member| member.route == route)
+            .unwrap()
     }
 
     /// A client that says what it is told and hands back the replies' last lines.
@@ -258,11 +311,23 @@ mod tests {
     impl Client {
         /// Connects and, after a false start, says who it is.
         async fn meet(member: &Member) -> Self {
-            let (input, output) = TcpStream::connect(member.address).await.unwrap().into_split();
+            let (input, output) = TcpStream::connect(member.address)
+                .await
+                .unwrap()
+                .into_split();
             let mut client = Self(BufReader::new(input), output);
-            assert_eq!(client.reply().await, format!("220 mx.{} ESMTP", member.domain));
-            assert_eq!(client.say("MAIL FROM:<>\r\n").await, "503 5.5.1 EHLO comes first");
-            assert_eq!(client.say("EHLO client.example.org\r\n").await, "250 SIZE 1048576");
+            assert_eq!(
+                client.reply().await,
+                format!("220 mx.{} ESMTP", member.domain)
+            );
+            assert_eq!(
+                client.say("MAIL FROM:<>\r\n").await,
+                "503 5.5.1 EHLO comes first"
+            );
+            assert_eq!(
+                client.say("EHLO client.example.org\r\n").await,
+                "250 SIZE 1048576"
+            );
             client
         }
 
@@ -273,7 +338,10 @@ mod tests {
         async fn reply(&mut self) -> String {
             loop {
                 let mut line = String::new();
-                timeout(Duration::from_secs(10), self.0.read_line(&mut line)).await.unwrap().unwrap();
+                timeout(Duration::from_secs(10), self.0.read_line(&mut line))
+                    .await
+                    .unwrap()
+                    .unwrap();
                 if line.as_bytes().get(3) != Some(&b'-') {
                     return line.trim_end().to_owned();
                 }
@@ -295,11 +363,23 @@ mod tests {
         let unknown = Some("550 5.1.1 No such user here");
         let cases = [
             ("full", "ada@full.example", 5 * DAY, full, None),
-            ("maintenance", "ada@maintenance.example", 10 * HOUR, closed, None),
+            (
+                "maintenance",
+                "ada@maintenance.example",
+                10 * HOUR,
+                closed,
+                None,
+            ),
             ("silent", "ada@gone.example", 400 * DAY, closed, closed),
             ("disabled", "alma@disabled.example", 2 * DAY, disabled, None),
             ("disabled", "mats@disabled.example", 6 * DAY, disabled, None),
-            ("disabled", "hugo@disabled.example", 400 * DAY, disabled, disabled),
+            (
+                "disabled",
+                "hugo@disabled.example",
+                400 * DAY,
+                disabled,
+                disabled,
+            ),
             ("unknown", "ada@moved.example", DAY, unknown, unknown),
             ("healthy", "ada@healthy.example", DAY, None, None),
         ];
@@ -309,9 +389,17 @@ mod tests {
             assert_eq!(client.say("MAIL FROM:<>\r\n").await, "250 2.1.0 OK");
             clock.advance(turn - Duration::from_millis(1));
             let rcpt = format!("RCPT TO:<{recipient}>\r\n");
-            assert_eq!(client.say(&rcpt).await, before.unwrap_or("250 2.1.5 OK"), "{recipient} before");
+            assert_eq!(
+                client.say(&rcpt).await,
+                before.unwrap_or("250 2.1.5 OK"),
+                "{recipient} before"
+            );
             clock.advance(Duration::from_millis(1));
-            assert_eq!(client.say(&rcpt).await, after.unwrap_or("250 2.1.5 OK"), "{recipient} after");
+            assert_eq!(
+                client.say(&rcpt).await,
+                after.unwrap_or("250 2.1.5 OK"),
+                "{recipient} after"
+            );
             let refused = before.iter().chain(&after).count() as u64;
             assert_eq!(member(&cast, route).refusals(), refused, "{recipient}");
         }
@@ -319,7 +407,9 @@ mod tests {
 
     #[test]
     fn a_third_of_the_mailboxes_shares_each_fate() {
-        let fates: Vec<_> = (0..3000).map(|n| disabled_for(&format!("mailbox.{n}"))).collect();
+        let fates: Vec<_> = (0..3000)
+            .map(|n| disabled_for(&format!("mailbox.{n}")))
+            .collect();
         for fate in [Some(2 * DAY), Some(6 * DAY), None] {
             let share = fates.iter().filter(|found| **found == fate).count();
             assert!((900..1100).contains(&share), "{fate:?}: {share} of 3000");
@@ -334,19 +424,32 @@ mod tests {
         let recipients = ["jürgen@healthy.example", r#""a> b@c"@healthy.example"#];
         for (n, recipient) in recipients.into_iter().enumerate() {
             let mail = "MAIL FROM:<bounce@news.example.org> BODY=8BITMIME SMTPUTF8 SIZE=99";
-            client.send(&format!("{mail}\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")).await;
-            for expected in ["250 2.1.0 OK", "250 2.1.5 OK", "354 End data with <CR><LF>.<CR><LF>"] {
+            client
+                .send(&format!("{mail}\r\nRCPT TO:<{recipient}>\r\nDATA\r\n"))
+                .await;
+            for expected in [
+                "250 2.1.0 OK",
+                "250 2.1.5 OK",
+                "354 End data with <CR><LF>.<CR><LF>",
+            ] {
                 assert_eq!(client.reply().await, expected);
             }
             // The dots: "..stuffed" and "..", of which one octet each goes.
-            let content = format!("Subject: x\r\nmessage-id: <{n}@example.org>\r\n\r\n..stuffed\r\n..\r\n.\r\n");
+            let content = format!(
+                "Subject: x\r\nmessage-id: <{n}@example.org>\r\n\r\n..stuffed\r\n..\r\n.\r\n"
+            );
             let octets = content.len() - 2 - ".\r\n".len();
-            assert_eq!(client.say(&content).await, format!("250 2.0.0 OK, {octets} octets taken"));
+            assert_eq!(
+                client.say(&content).await,
+                format!("250 2.0.0 OK, {octets} octets taken")
+            );
         }
         assert_eq!(client.say("QUIT\r\n").await, "221 2.0.0 Bye");
         assert_eq!(client.reply().await, "", "the connection is closed");
-        let expected =
-            [0, 1].map(|n| Taken { recipient: recipients[n].into(), message_id: format!("<{n}@example.org>") });
+        let expected = [0, 1].map(|n| Taken {
+            recipient: recipients[n].into(),
+            message_id: format!("<{n}@example.org>"),
+        });
         assert_eq!(healthy.taken(), expected);
         assert_eq!((healthy.connections(), healthy.refusals()), (1, 0));
     }
@@ -372,7 +475,10 @@ mod tests {
             ("MAIL FROM:<>\r\n", "250"),
             ("RCPT TO:<ada@healthy.example>\r\n", "250"),
             ("DATA\r\n", "354"),
-            (&format!("{}.\r\n", "filler line\r\n".repeat(MESSAGE_MAX / 10)), "552"),
+            (
+                &format!("{}.\r\n", "filler line\r\n".repeat(MESSAGE_MAX / 10)),
+                "552",
+            ),
             ("NOOP\r\n", "250"),
         ] {
             let reply = client.say(said).await;

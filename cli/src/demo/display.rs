@@ -1,4 +1,5 @@
-//! The schedule at work: a line per status, redrawn in place on a terminal, and a line now and then elsewhere.
+//! The schedule at work: a line per status, redrawn in place on a terminal, and a line now and then
+//! elsewhere.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,7 +39,10 @@ struct Counts {
 impl Display {
     /// A display for so many messages.
     pub(crate) fn new(terminal: bool, messages: u64) -> Self {
-        Self { lines: terminal.then(|| Lines::new(messages)), last_line: Instant::now() }
+        Self {
+            lines: terminal.then(|| Lines::new(messages)),
+            last_line: Instant::now(),
+        }
     }
 
     /// Shows the score. `leased` are the jobs in flight, `elapsed` is in the demo's time.
@@ -48,11 +52,16 @@ impl Display {
         let attempts = thousands(score.attempts());
         if let Some(lines) = &mut self.lines {
             lines.overview.set_position(score.ended() as u64);
-            lines.overview.set_message(format!("{time}   {attempts} attempts"));
+            lines
+                .overview
+                .set_message(format!("{time}   {attempts} attempts"));
             lines.show_rows(score, leased);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let (ended, open) = (thousands(score.ended() as u64), thousands(score.open() as u64));
+            let (ended, open) = (
+                thousands(score.ended() as u64),
+                thousands(score.open() as u64),
+            );
             eprintln!(
                 "{time}: {ended} messages ended, {open} wait, {} jobs in flight, {attempts} attempts",
                 leased.len()
@@ -70,13 +79,22 @@ impl Display {
 
 impl Lines {
     fn new(messages: u64) -> Self {
-        let style = |template: &str| ProgressStyle::with_template(template).expect("the template is a constant");
+        let style = |template: &str| {
+            ProgressStyle::with_template(template).expect("the template is a constant")
+        };
         let all = MultiProgress::new();
         let overview = all.add(ProgressBar::new(messages));
-        overview.set_style(style("  {bar:40.green/dim} {human_pos}/{human_len} messages ended   {msg}"));
+        overview.set_style(style(
+            "  {bar:40.green/dim} {human_pos}/{human_len} messages ended   {msg}",
+        ));
         let head = all.add(ProgressBar::new_spinner());
         head.set_style(style("{msg:.dim}"));
-        Self { all, overview, head, rows: HashMap::new() }
+        Self {
+            all,
+            overview,
+            head,
+            rows: HashMap::new(),
+        }
     }
 
     fn show_rows(&mut self, score: &Score, leased: &[String]) {
@@ -89,7 +107,10 @@ impl Lines {
             "status", "policy row", "waiting", "in flight", "delivered", "retired", "given up"
         ));
         for (label, stories) in score.by_label() {
-            let mut counts = Counts { in_flight: in_flight.get(label).copied().unwrap_or(0), ..Counts::default() };
+            let mut counts = Counts {
+                in_flight: in_flight.get(label).copied().unwrap_or(0),
+                ..Counts::default()
+            };
             for story in stories {
                 match (story.over, story.retired, story.delivered_at) {
                     (false, ..) => counts.waiting += 1,
@@ -101,7 +122,9 @@ impl Lines {
             counts.waiting = counts.waiting.saturating_sub(counts.in_flight);
             let row = self.rows.entry(label.clone()).or_insert_with(|| {
                 let row = self.all.add(ProgressBar::new_spinner());
-                row.set_style(ProgressStyle::with_template("{msg}").expect("the template is a constant"));
+                row.set_style(
+                    ProgressStyle::with_template("{msg}").expect("the template is a constant"),
+                );
                 row
             });
             row.set_message(format!(

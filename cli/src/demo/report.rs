@@ -1,5 +1,5 @@
-//! The report at the end of the demo. Every figure comes from the journal, but for one check against the cast: what the
-//! journal calls delivered must have arrived.
+//! The report at the end of the demo. Every figure comes from the journal, but for one check
+//! against the cast: what the journal calls delivered must have arrived.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -13,7 +13,8 @@ use super::cast::Member;
 use super::score::{Score, Story};
 use crate::figures::thousands;
 
-/// From here on, in the demo's time, lateness changes the story: a retry comes when the trouble is over.
+/// From here on, in the demo's time, lateness changes the story: a retry comes when the trouble is
+/// over.
 const LATE_MS: i64 = 3 * 3_600_000;
 
 /// Tries beyond this share a column.
@@ -31,9 +32,17 @@ pub(crate) fn write(
     write_statuses(&mut text, score);
     let days = (took * speed).as_secs_f64() / 86_400.0;
     let _ = writeln!(text, "\n{days:.1} days in {:.1} s.", took.as_secs_f64());
-    let checks = [ended_once(score, answers), never_early(score), arrived(score, members)];
+    let checks = [
+        ended_once(score, answers),
+        never_early(score),
+        arrived(score, members),
+    ];
     for (holds, said) in &checks {
-        let (mark, color) = if *holds { ("ok  ", AnsiColor::Green) } else { ("FAIL", AnsiColor::Red) };
+        let (mark, color) = if *holds {
+            ("ok  ", AnsiColor::Green)
+        } else {
+            ("FAIL", AnsiColor::Red)
+        };
         let style = Style::new().bold().fg_color(Some(color.into()));
         let _ = writeln!(text, "{style}{mark}{style:#} {said}");
     }
@@ -42,8 +51,15 @@ pub(crate) fn write(
 
 fn write_statuses(text: &mut String, score: &Score) {
     let bold = Style::new().bold();
-    let _ = writeln!(text, "{bold}What became of the addresses, by the status that they first bounced with{bold:#}\n");
-    let _ = writeln!(text, "{:38}{:-^24} {:-^21}", "", " delivered at try ", " retired ");
+    let _ = writeln!(
+        text,
+        "{bold}What became of the addresses, by the status that they first bounced with{bold:#}\n"
+    );
+    let _ = writeln!(
+        text,
+        "{:38}{:-^24} {:-^21}",
+        "", " delivered at try ", " retired "
+    );
     let _ = writeln!(
         text,
         "{:<8}{:<24}{:>6}{:>6}{:>6}{:>6}{:>6} {:>12}{:>9}{:>9}{:>10}{:>10}",
@@ -66,16 +82,23 @@ fn write_statuses(text: &mut String, score: &Score) {
     }
     let all: Vec<&Story> = score.stories().filter(|story| story.scheduled).collect();
     write_row(text, "all", "", &all);
-    let _ =
-        writeln!(text, "\nearliest: how long after its due time the earliest attempt was claimed, in the demo's time");
+    let _ = writeln!(
+        text,
+        "\nearliest: how long after its due time the earliest attempt was claimed, in the demo's time"
+    );
 }
 
 fn write_row(text: &mut String, status: &str, policy: &str, stories: &[&Story]) {
-    let count = |keep: &dyn Fn(&Story) -> bool| thousands(stories.iter().filter(|story| keep(story)).count() as u64);
+    let count = |keep: &dyn Fn(&Story) -> bool| {
+        thousands(stories.iter().filter(|story| keep(story)).count() as u64)
+    };
     let at_try = |n: u32| count(&|story| story.retired.is_none() && story.delivered_at == Some(n));
-    let later = count(&|story| story.retired.is_none() && story.delivered_at.is_some_and(|n| n >= TRIES_SHOWN));
+    let later = count(&|story| {
+        story.retired.is_none() && story.delivered_at.is_some_and(|n| n >= TRIES_SHOWN)
+    });
     let retired = |standing| count(&|story| story.retired == Some(standing));
-    let given_up = count(&|story| story.over && story.retired.is_none() && story.delivered_at.is_none());
+    let given_up =
+        count(&|story| story.over && story.retired.is_none() && story.delivered_at.is_none());
     let tries: u32 = stories.iter().map(|story| story.attempts).sum();
     let _ = writeln!(
         text,
@@ -92,7 +115,11 @@ fn write_row(text: &mut String, status: &str, policy: &str, stories: &[&Story]) 
 }
 
 fn earliest(stories: &[&Story]) -> Option<i64> {
-    stories.iter().flat_map(|story| &story.late_ms).min().copied()
+    stories
+        .iter()
+        .flat_map(|story| &story.late_ms)
+        .min()
+        .copied()
 }
 
 /// How long after (or, with a minus, before) its due time, in the demo's time.
@@ -130,12 +157,22 @@ fn ended_once(score: &Score, answers: &Answers) -> (bool, String) {
 
 fn never_early(score: &Score) -> (bool, String) {
     let stories: Vec<&Story> = score.stories().collect();
-    let early = stories.iter().flat_map(|story| &story.late_ms).filter(|late_ms| **late_ms < 0).count();
-    let latest = stories.iter().flat_map(|story| &story.late_ms).max().copied().unwrap_or_default();
+    let early = stories
+        .iter()
+        .flat_map(|story| &story.late_ms)
+        .filter(|late_ms| **late_ms < 0)
+        .count();
+    let latest = stories
+        .iter()
+        .flat_map(|story| &story.late_ms)
+        .max()
+        .copied()
+        .unwrap_or_default();
     let first = earliest(&stories).map_or_else(|| "no attempt".to_owned(), after_due);
     let attempts = thousands(score.attempts());
-    let mut said =
-        format!("no attempt before it was due: {attempts} attempts, {early} early, the earliest {first} after");
+    let mut said = format!(
+        "no attempt before it was due: {attempts} attempts, {early} early, the earliest {first} after"
+    );
     if latest > LATE_MS {
         let _ = write!(
             said,
@@ -148,7 +185,10 @@ fn never_early(score: &Score) -> (bool, String) {
 }
 
 fn arrived(score: &Score, members: &[Member]) -> (bool, String) {
-    let delivered: u64 = score.messages().map(|ending| u64::from(ending.delivered)).sum();
+    let delivered: u64 = score
+        .messages()
+        .map(|ending| u64::from(ending.delivered))
+        .sum();
     let taken: Vec<_> = members.iter().flat_map(Member::taken).collect();
     let distinct = taken.iter().collect::<HashSet<_>>().len();
     let connections: u64 = members.iter().map(Member::connections).sum();
@@ -162,7 +202,10 @@ fn arrived(score: &Score, members: &[Member]) -> (bool, String) {
         thousands(refusals),
         thousands(connections),
     );
-    (taken.len() as u64 == delivered && distinct == taken.len(), said)
+    (
+        taken.len() as u64 == delivered && distinct == taken.len(),
+        said,
+    )
 }
 
 #[cfg(test)]
@@ -171,6 +214,9 @@ mod tests {
 
     #[test]
     fn an_attempt_before_its_due_time_shows_a_minus() {
-        assert_eq!([0, -1_500, 90_000, 7_200_000].map(after_due), ["+0.0 s", "-1.5 s", "+1.5 min", "+2.0 h"]);
+        assert_eq!(
+            [0, -1_500, 90_000, 7_200_000].map(after_due),
+            ["+0.0 s", "-1.5 s", "+1.5 min", "+2.0 h"]
+        );
     }
 }

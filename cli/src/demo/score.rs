@@ -1,5 +1,5 @@
-//! What the journal tells: the story of each job and each message, event by event. Display and report are made of it and
-//! of nothing else.
+//! What the journal tells: the story of each job and each message, event by event. Display and
+//! report are made of it and of nothing else.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -71,7 +71,10 @@ impl Score {
             EventKind::JobScheduled => {
                 let code = event.reply.unwrap_or_default().chars().take(3).collect();
                 let status = event.status.map_or(code, |status| status.to_string());
-                story.label = Label { status, policy: event.policy.unwrap_or_default() };
+                story.label = Label {
+                    status,
+                    policy: event.policy.unwrap_or_default(),
+                };
                 story.scheduled = true;
                 ending.waited = true;
             }
@@ -103,7 +106,12 @@ impl Score {
 
     /// Whether all of so many messages have ended, and all jobs with them.
     pub(crate) fn all_ended(&self, messages: usize) -> bool {
-        self.ended >= messages && self.open() == 0 && self.jobs.values().all(|story| story.over || !story.scheduled)
+        self.ended >= messages
+            && self.open() == 0
+            && self
+                .jobs
+                .values()
+                .all(|story| story.over || !story.scheduled)
     }
 
     /// How many messages have ended.
@@ -118,7 +126,10 @@ impl Score {
 
     /// How many attempts there were.
     pub(crate) fn attempts(&self) -> u64 {
-        self.jobs.values().map(|story| u64::from(story.attempts)).sum()
+        self.jobs
+            .values()
+            .map(|story| u64::from(story.attempts))
+            .sum()
     }
 
     /// One job's story.
@@ -128,7 +139,9 @@ impl Score {
 
     /// All messages.
     pub(crate) fn messages(&self) -> impl Iterator<Item = Ending> {
-        self.jobs.values().flat_map(|story| story.messages.values().copied())
+        self.jobs
+            .values()
+            .flat_map(|story| story.messages.values().copied())
     }
 
     /// All stories.

@@ -12,11 +12,15 @@ use crate::page::Page;
 
 /// Prints a page of the list.
 pub(super) async fn run(page: &Page) -> Result<()> {
-    page.print("destinations", |answer| describe(answer, SystemClock.now())).await
+    page.print("destinations", |answer| describe(answer, SystemClock.now()))
+        .await
 }
 
 fn describe(answer: &Value, now: Timestamp) -> String {
-    let listed = answer["destinations"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let listed = answer["destinations"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let mut lines = match listed {
         [] if !answer["next"].is_null() => String::new(),
         [] => "no destination is in trouble or has work\n".to_owned(),
@@ -30,7 +34,13 @@ fn describe(answer: &Value, now: Timestamp) -> String {
         };
         let waiting = thousands(one["waiting"].as_u64().unwrap_or_default());
         let in_flight = format!("{}/{}", text(&one["in_flight"]), text(&one["window"]));
-        lines.push_str(&row([&text(&one["destination"]), &waiting, &next_due, &in_flight, &trouble(one)]));
+        lines.push_str(&row([
+            &text(&one["destination"]),
+            &waiting,
+            &next_due,
+            &in_flight,
+            &trouble(one),
+        ]));
     }
     if let Some(next) = answer["next"].as_str() {
         lines.push_str(&format!("there may be more: --after '{next}'\n"));
@@ -50,7 +60,11 @@ fn trouble(one: &Value) -> String {
         Some(_) => Some(format!("breaker {}", breaker(&one["breaker"]))),
     };
     let all: Vec<String> = breaker.into_iter().chain(hold).collect();
-    if all.is_empty() { "-".to_owned() } else { all.join("; ") }
+    if all.is_empty() {
+        "-".to_owned()
+    } else {
+        all.join("; ")
+    }
 }
 
 #[cfg(test)]
@@ -78,8 +92,14 @@ mod tests {
             "there may be more: --after 'work/7/one.example'",
         ];
         assert_eq!(describe(&answer, now).lines().collect::<Vec<_>>(), wanted);
-        assert!(describe(&answer, now.plus(std::time::Duration::from_secs(200_000))).contains("  now  "));
+        assert!(
+            describe(&answer, now.plus(std::time::Duration::from_secs(200_000)))
+                .contains("  now  ")
+        );
         let nothing = json!({"destinations": [], "next": null});
-        assert_eq!(describe(&nothing, now), "no destination is in trouble or has work\n");
+        assert_eq!(
+            describe(&nothing, now),
+            "no destination is in trouble or has work\n"
+        );
     }
 }

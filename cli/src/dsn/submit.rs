@@ -1,5 +1,5 @@
-//! `redeliver dsn --submit`: hands reports to a scheduler, as a mail server's pipe wants it: what cannot be had now is to be
-//! tried again, and only that (exit statuses of `sysexits.h`).
+//! `redeliver dsn --submit`: hands reports to a scheduler, as a mail server's pipe wants it: what
+//! cannot be had now is to be tried again, and only that (exit statuses of `sysexits.h`).
 
 use std::process::ExitCode;
 
@@ -35,8 +35,8 @@ pub(crate) struct Submission {
     api: Api,
 }
 
-/// Hands in messages one by one, and prints what became of each. Ends with the worst that was met: a message that is to be
-/// tried again goes before one that was refused.
+/// Hands in messages one by one, and prints what became of each. Ends with the worst that was met:
+/// a message that is to be tried again goes before one that was refused.
 pub(super) async fn run(submission: &Submission, messages: &[&[u8]]) -> Result<ExitCode> {
     let mut worst = 0;
     for message in messages {
@@ -56,20 +56,26 @@ pub(super) async fn run(submission: &Submission, messages: &[&[u8]]) -> Result<E
 }
 
 async fn hand_in(submission: &Submission, message: &[u8]) -> Result<(StatusCode, Value)> {
-    let Submission { to, account, api, .. } = submission;
+    let Submission {
+        to, account, api, ..
+    } = submission;
     let query: Vec<(&str, String)> = [("to", to), ("account", account)]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.clone()?)))
         .collect();
-    let response = api.post("dsn", &query, "message/rfc822", message.to_vec()).await?;
+    let response = api
+        .post("dsn", &query, "message/rfc822", message.to_vec())
+        .await?;
     let status = response.status();
-    let answer =
-        response.json().await.map_err(|_| anyhow!("the answer is not a scheduler's; is --api the right one?"))?;
+    let answer = response
+        .json()
+        .await
+        .map_err(|_| anyhow!("the answer is not a scheduler's; is --api the right one?"))?;
     Ok((status, answer))
 }
 
-/// What a mail server is told. Whoever may not come in, or calls at the wrong door, is set up wrongly: its reports wait
-/// until that is put right.
+/// What a mail server is told. Whoever may not come in, or calls at the wrong door, is set up
+/// wrongly: its reports wait until that is put right.
 fn exit_status(status: StatusCode) -> u8 {
     match status {
         status if status.is_success() => 0,
@@ -100,7 +106,11 @@ mod tests {
             (500, 75),
             (503, 75),
         ] {
-            assert_eq!(exit_status(StatusCode::from_u16(status).unwrap()), code, "{status}");
+            assert_eq!(
+                exit_status(StatusCode::from_u16(status).unwrap()),
+                code,
+                "{status}"
+            );
         }
     }
 }

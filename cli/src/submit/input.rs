@@ -1,4 +1,5 @@
-//! What is submitted: the lines of a file or of standard input, read in pieces and gathered into batches.
+//! What is submitted: the lines of a file or of standard input, read in pieces and gathered into
+//! batches.
 
 use std::io::{self, Read};
 use std::mem;
@@ -53,7 +54,15 @@ pub(super) struct Input<R> {
 
 impl<R: Read> Input<R> {
     pub(super) fn new(source: R, reader: Option<Box<dyn LogReader>>, done: u64) -> Self {
-        Self { source, reader, lines: Lines::new(LINE_MAX), done, found: Vec::new(), read: 0, ended: false }
+        Self {
+            source,
+            reader,
+            lines: Lines::new(LINE_MAX),
+            done,
+            found: Vec::new(),
+            read: 0,
+            ended: false,
+        }
     }
 
     /// The next batch; none at the end. One that has no item still tells how far it came.
@@ -74,7 +83,8 @@ impl<R: Read> Input<R> {
                 self.lines.finish(|line| self.found.push(line));
             } else {
                 self.read += size as u64;
-                self.lines.push(&chunk[..size], |line| self.found.push(line));
+                self.lines
+                    .push(&chunk[..size], |line| self.found.push(line));
             }
             for (number, line) in mem::take(&mut self.found) {
                 let size = line.size();
@@ -99,7 +109,11 @@ impl<R: Read> Input<R> {
             Line::Whole(bytes) => bytes.to_vec(),
             Line::TooLong => {
                 let reason = format!("the line is longer than {LINE_MAX} bytes");
-                return vec![Item { line, raw: Vec::new(), bounce: Err(reason) }];
+                return vec![Item {
+                    line,
+                    raw: Vec::new(),
+                    bounce: Err(reason),
+                }];
             }
         };
         let Some(reader) = &mut self.reader else {
@@ -109,9 +123,17 @@ impl<R: Read> Input<R> {
         match reader.bounces(String::from_utf8_lossy(&raw).trim_end_matches('\r')) {
             Ok(bounces) => bounces
                 .into_iter()
-                .map(|bounce| Item { line, raw: raw.clone(), bounce: Ok(bounce.to_string().into_bytes()) })
+                .map(|bounce| Item {
+                    line,
+                    raw: raw.clone(),
+                    bounce: Ok(bounce.to_string().into_bytes()),
+                })
                 .collect(),
-            Err(reason) => vec![Item { line, raw, bounce: Err(reason) }],
+            Err(reason) => vec![Item {
+                line,
+                raw,
+                bounce: Err(reason),
+            }],
         }
     }
 }
@@ -126,7 +148,10 @@ mod tests {
         while let Some(batch) = input.next().unwrap() {
             assert!(batch.items.len() <= BATCH + text.len());
             found.extend(
-                batch.items.into_iter().map(|item| (item.line, String::from_utf8(item.bounce.unwrap()).unwrap())),
+                batch
+                    .items
+                    .into_iter()
+                    .map(|item| (item.line, String::from_utf8(item.bounce.unwrap()).unwrap())),
             );
         }
         found
@@ -135,7 +160,11 @@ mod tests {
     #[test]
     fn lines_keep_their_numbers_and_those_that_are_done_are_left_out() {
         let text = "one\n\ntwo\r\nthree";
-        let all = [(1, "one".to_owned()), (3, "two".to_owned()), (4, "three".to_owned())];
+        let all = [
+            (1, "one".to_owned()),
+            (3, "two".to_owned()),
+            (4, "three".to_owned()),
+        ];
         assert_eq!(lines_of(text, 0), all);
         assert_eq!(lines_of(text, 3), all[2..]);
         assert_eq!(lines_of(text, 4), []);

@@ -1,5 +1,5 @@
-//! Posting a batch until it is answered. A scheduler that is away or has too much to do is asked again: to repeat a bounce
-//! does no harm.
+//! Posting a batch until it is answered. A scheduler that is away or has too much to do is asked
+//! again: to repeat a bounce does no harm.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ enum Try {
     Again(Option<Duration>, anyhow::Error),
 }
 
-/// Posts bounces, one per line, and returns the answer to each. Tries again for as long as `patience`.
+/// Posts bounces, one per line, and returns the answer to each. Tries again for as long as
+/// `patience`.
 ///
 /// # Errors
 /// Where the scheduler says no for good, or did not answer for all that time.
@@ -43,7 +44,11 @@ pub(super) async fn post(api: &Api, bounces: &[&[u8]], patience: Duration) -> Re
         let why = match try_once(api, body.clone()).await? {
             Try::Answered(answers) if answers.len() == bounces.len() => return Ok(answers),
             Try::Answered(answers) => {
-                bail!("{} bounces were sent and {} answers came; is --api the right one?", bounces.len(), answers.len())
+                bail!(
+                    "{} bounces were sent and {} answers came; is --api the right one?",
+                    bounces.len(),
+                    answers.len()
+                )
             }
             Try::Again(named, why) => {
                 pause = named.unwrap_or(pause);
@@ -65,21 +70,45 @@ async fn try_once(api: &Api, body: Vec<u8>) -> Result<Try> {
         Err(err) => return Ok(Try::Again(None, err)),
     };
     let status = response.status();
-    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     if content_type.is_some_and(|kind| kind.starts_with(NDJSON)) {
         return match response.text().await {
-            Ok(text) => Ok(Try::Answered(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)),
+            Ok(text) => Ok(Try::Answered(
+                text.lines()
+                    .map(serde_json::from_str)
+                    .collect::<Result<_, _>>()?,
+            )),
             Err(err) => Ok(Try::Again(None, err.into())),
         };
     }
     let again = AGAIN.contains(&status);
     let named = retry_after(&response);
-    let detail = response.json::<Value>().await.ok().and_then(|problem| Some(problem["detail"].as_str()?.to_owned()));
-    let why = anyhow!("the scheduler answers {status}: {}", detail.unwrap_or_else(|| "it does not say why".to_owned()));
-    if again { Ok(Try::Again(named, why)) } else { Err(why) }
+    let detail = response
+        .json::<Value>()
+        .await
+        .ok()
+        .and_then(|problem| Some(problem["detail"].as_str()?.to_owned()));
+    let why = anyhow!(
+        "the scheduler answers {status}: {}",
+        detail.unwrap_or_else(|| "it does not say why".to_owned())
+    );
+    if again {
+        Ok(Try::Again(named, why))
+    } else {
+        Err(why)
+    }
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    let seconds = response
+        .headers()
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds).min(PAUSE_MAX))
 }

@@ -47,28 +47,44 @@ impl ProgressFile {
     /// Where a submission of `input` starts: at its beginning, or where an earlier one ended.
     ///
     /// # Errors
-    /// Where an earlier one was cut short and nobody said what to do, or the input is another one by now.
+    /// Where an earlier one was cut short and nobody said what to do, or the input is another one
+    /// by now.
     pub(super) fn start(&self, input: &Path, resume: bool) -> Result<Done> {
         let head = head_of(input).with_context(|| format!("cannot read {}", input.display()))?;
         let path = self.path.display();
         let kept = match fs::read_to_string(&self.path) {
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Done { head, ..Done::default() }),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                return Ok(Done {
+                    head,
+                    ..Done::default()
+                });
+            }
             kept => kept.with_context(|| format!("cannot read {path}"))?,
         };
         if !resume {
-            bail!("an earlier run was cut short: go on with --resume, or remove {path} to start anew");
+            bail!(
+                "an earlier run was cut short: go on with --resume, or remove {path} to start anew"
+            );
         }
-        let done: Done = serde_json::from_str(&kept)
-            .with_context(|| format!("{path} is not understood; remove it to start anew, which does no harm"))?;
+        let done: Done = serde_json::from_str(&kept).with_context(|| {
+            format!("{path} is not understood; remove it to start anew, which does no harm")
+        })?;
         if done.head != head {
-            bail!("{} starts otherwise than it did; remove {path} to start anew", input.display());
+            bail!(
+                "{} starts otherwise than it did; remove {path} to start anew",
+                input.display()
+            );
         }
         Ok(done)
     }
 
     /// Keeps it, at once or not at all.
     pub(super) fn keep(&self, done: &Done) -> Result<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = self
+            .path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let write = || -> io::Result<()> {
             let mut file = NamedTempFile::new_in(folder)?;
             file.write_all(&serde_json::to_vec(done)?)?;
@@ -88,8 +104,14 @@ fn head_of(input: &Path) -> io::Result<String> {
     let mut head = Vec::new();
     fs::File::open(input)?.take(HEAD).read_to_end(&mut head)?;
     // A file that is still written to may have grown beyond the head since.
-    let line = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |end| end + 1);
-    Ok(format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&head[..line])))
+    let line = head
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(head.len(), |end| end + 1);
+    Ok(format!(
+        "{:016x}",
+        xxhash_rust::xxh3::xxh3_64(&head[..line])
+    ))
 }
 
 #[cfg(test)]
@@ -103,17 +125,31 @@ mod tests {
         fs::write(&input, "one\ntwo\n").unwrap();
         let file = ProgressFile::beside(&input);
         let mut done = file.start(&input, false).unwrap();
-        assert_eq!((done.line, file.start(&input, true).unwrap()), (0, done.clone()), "there is nothing to go on with");
+        assert_eq!(
+            (done.line, file.start(&input, true).unwrap()),
+            (0, done.clone()),
+            "there is nothing to go on with"
+        );
 
         done.line = 2;
         done.count("scheduled");
         file.keep(&done).unwrap();
-        assert!(file.start(&input, false).unwrap_err().to_string().contains("--resume"));
+        assert!(
+            file.start(&input, false)
+                .unwrap_err()
+                .to_string()
+                .contains("--resume")
+        );
         assert_eq!(file.start(&input, true).unwrap(), done);
         fs::write(&input, "one\ntwo\nthree\n").unwrap();
         assert_eq!(file.start(&input, true).unwrap(), done, "it has grown");
         fs::write(&input, "1\n2\n").unwrap();
-        assert!(file.start(&input, true).unwrap_err().to_string().contains("starts otherwise"));
+        assert!(
+            file.start(&input, true)
+                .unwrap_err()
+                .to_string()
+                .contains("starts otherwise")
+        );
         file.remove();
         assert_eq!(file.start(&input, false).unwrap().line, 0);
     }

@@ -1,5 +1,6 @@
-//! No parser takes more than linear time, whatever comes in: for each piece of text that could make one go back and forth, a
-//! long run of it must cost about as many times as much as a short one as it is longer.
+//! No parser takes more than linear time, whatever comes in: for each piece of text that could make
+//! one go back and forth, a long run of it must cost about as many times as much as a short one as
+//! it is longer.
 
 use std::time::Duration;
 
@@ -74,7 +75,8 @@ const ADDRESSES: &[Run] = &[
     ("jo@", "ü.", "com"),
 ];
 
-const DELIVERY_STATUS: &str = "Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; a@b.example\n";
+const DELIVERY_STATUS: &str =
+    "Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; a@b.example\n";
 
 const MAILS: &[Run] = &[
     ("", "a: b\n", ""),
@@ -97,7 +99,11 @@ const MAILS: &[Run] = &[
     ("Content-Type: ", "(", "\n\n"),
     ("Content-Type: text/plain", "; a=\"", "\n\n"),
     ("Content-Type: multipart/mixed; boundary=b\n\n", "--b\n", ""),
-    ("Content-Type: multipart/mixed; boundary=b\n\n", "--b\n\nx\n", ""),
+    (
+        "Content-Type: multipart/mixed; boundary=b\n\n",
+        "--b\n\nx\n",
+        "",
+    ),
     ("Content-Type: multipart/mixed; boundary=-\n\n", "-", ""),
     ("", "Content-Type: multipart/mixed; boundary=b\n\n--b\n", ""),
     ("Content-Type: text/html\n\n", "<", ""),
@@ -110,15 +116,39 @@ const MAILS: &[Run] = &[
     ("Content-Transfer-Encoding: quoted-printable\n\n", "=", ""),
     ("Content-Transfer-Encoding: base64\n\n", "=", ""),
     ("Content-Type: text/plain; charset=utf-7\n\n", "+", "é"),
-    ("Content-Type: text/plain; charset=iso-2022-jp\n\n", "\x1b$B", "\u{fffd}"),
-    (DELIVERY_STATUS, "Final-Recipient: rfc822; a@b.example\n", ""),
+    (
+        "Content-Type: text/plain; charset=iso-2022-jp\n\n",
+        "\x1b$B",
+        "\u{fffd}",
+    ),
+    (
+        DELIVERY_STATUS,
+        "Final-Recipient: rfc822; a@b.example\n",
+        "",
+    ),
     (DELIVERY_STATUS, "\nStatus: 5\n", ""),
     (DELIVERY_STATUS, "a: b\n\n", ""),
     (DELIVERY_STATUS, "action:\n\nstatus: 5\n\n", ""),
-    (DELIVERY_STATUS, "\nFinal-Recipient: a@b\nStatus: 5.0.0\n\n", ""),
-    ("Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; ", "\\x{", "\n"),
-    ("Content-Type: message/delivery-status\n\n", "Original-Recipient: a\nfinal-recipient: b\n", ""),
-    ("Content-Type: message/feedback-report\n\n", "Original-Rcpt-To: a@b.example\n", ""),
+    (
+        DELIVERY_STATUS,
+        "\nFinal-Recipient: a@b\nStatus: 5.0.0\n\n",
+        "",
+    ),
+    (
+        "Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; ",
+        "\\x{",
+        "\n",
+    ),
+    (
+        "Content-Type: message/delivery-status\n\n",
+        "Original-Recipient: a\nfinal-recipient: b\n",
+        "",
+    ),
+    (
+        "Content-Type: message/feedback-report\n\n",
+        "Original-Rcpt-To: a@b.example\n",
+        "",
+    ),
     ("From: mailer-daemon@b.example\n\n", "a@b.example\n", ""),
     ("From: mailer-daemon@b.example\n\n", "<a@b.example>:\n", ""),
     ("From: mailer-daemon@b.example\n\n", "a@", ""),
@@ -145,18 +175,38 @@ const DOCUMENTS: &[Run] = &[
     ("[", "1e9,", "1]"),
     ("{", "\"a\":1,", "\"b\":2}"),
     ("", "{}\n", ""),
-    ("{\"type\":\"Bounce\",\"recipient\":[", "\"a@b.example\",", "\"c\"]}"),
+    (
+        "{\"type\":\"Bounce\",\"recipient\":[",
+        "\"a@b.example\",",
+        "\"c\"]}",
+    ),
     ("", "--x\r\n", ""),
     ("", "a=1&", ""),
     ("", "%", ""),
     ("--x\r\nname=\"", "a\r\n", ""),
     ("{\"Message\":\"", "[", "\"}"),
-    ("{\"recipient\":\"jo@example.com\",\"reply\":\"", "550 ", "\"}"),
+    (
+        "{\"recipient\":\"jo@example.com\",\"reply\":\"",
+        "550 ",
+        "\"}",
+    ),
     ("{\"event-data\":{\"recipient\":\"", "<", ">\"}}"),
-    ("{\"recipient\":\"jo@example.com\",\"reply\":\"450 x\",\"metadata\":{\"a\":\"", "x", "\"}}"),
+    (
+        "{\"recipient\":\"jo@example.com\",\"reply\":\"450 x\",\"metadata\":{\"a\":\"",
+        "x",
+        "\"}}",
+    ),
     ("Jan  1 10:00:02 o postfix/smtp[3]: ABCDE: to=<", "a", ">"),
-    ("Jan  1 10:00:02 o postfix/smtp[3]: ABCDE: to=<a>, ", "relay=,", ""),
-    ("Jan  1 10:00:02 o postfix/smtp[3]: ABCDE: to=<a>, relay=, ", "dsn=4.0.0, status=bounced (", ""),
+    (
+        "Jan  1 10:00:02 o postfix/smtp[3]: ABCDE: to=<a>, ",
+        "relay=,",
+        "",
+    ),
+    (
+        "Jan  1 10:00:02 o postfix/smtp[3]: ABCDE: to=<a>, relay=, ",
+        "dsn=4.0.0, status=bounced (",
+        "",
+    ),
     ("Jan  1 10:00:02 o ", "a/", ""),
     (
         "Jan  1 10:00:02 o postfix/smtp[3]: ABCDE: to=<a@b.example>, relay=, dsn=4.0.0, status=bounced (",
@@ -167,12 +217,20 @@ const DOCUMENTS: &[Run] = &[
 
 /// A run of about this many bytes.
 fn run_of((before, piece, after): Run, bytes: usize) -> Vec<u8> {
-    [before, &piece.repeat(bytes / piece.len()), after].concat().into_bytes()
+    [before, &piece.repeat(bytes / piece.len()), after]
+        .concat()
+        .into_bytes()
 }
 
 /// How much time of this thread's own the reading of these bytes takes.
 fn cost(read: &dyn Fn(&[u8]), bytes: &[u8]) -> Duration {
-    let now = || Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("every thread has a clock"));
+    let now = || {
+        Duration::from(
+            ClockId::CLOCK_THREAD_CPUTIME_ID
+                .now()
+                .expect("every thread has a clock"),
+        )
+    };
     let before = now();
     read(bytes);
     now() - before
@@ -199,7 +257,12 @@ fn stays_linear(name: &str, runs: &[Run], bytes: usize, read: &dyn Fn(&[u8])) {
 
 #[test]
 fn replies_take_linear_time() {
-    stays_linear("replies within the bound", REPLIES, 2 << 10, &reply::hold_of);
+    stays_linear(
+        "replies within the bound",
+        REPLIES,
+        2 << 10,
+        &reply::hold_of,
+    );
     stays_linear("fingerprints", REPLIES, 8 << 10, &reply::hold_of);
 }
 
@@ -219,15 +282,29 @@ fn mails_take_linear_time() {
 fn lines_take_linear_time() {
     stays_linear("lines", DOCUMENTS, 8 << 10, &ndjson::hold_of_line);
     let in_small_pieces = |bytes: &[u8]| ndjson::hold_of(&[b"\x07", bytes].concat());
-    stays_linear("lines in small pieces", DOCUMENTS, 8 << 10, &in_small_pieces);
+    stays_linear(
+        "lines in small pieces",
+        DOCUMENTS,
+        8 << 10,
+        &in_small_pieces,
+    );
 }
 
 #[test]
 fn webhooks_take_linear_time() {
     let [json, form, multipart] = webhook::CONTENT_TYPES;
     let forms = [(Service::Mailgun, form), (Service::Mailgun, multipart)];
-    for (service, content_type) in Service::ALL.map(|service| (service, json)).into_iter().chain(forms) {
+    for (service, content_type) in Service::ALL
+        .map(|service| (service, json))
+        .into_iter()
+        .chain(forms)
+    {
         let read = |body: &[u8]| webhook::hold_of_body(service, content_type, body);
-        stays_linear(&format!("{} as {content_type}", service.as_str()), DOCUMENTS, 8 << 10, &read);
+        stays_linear(
+            &format!("{} as {content_type}", service.as_str()),
+            DOCUMENTS,
+            8 << 10,
+            &read,
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Makes inputs that are nearly right: words that the parsers know, in any order; and documents with some damage.
+//! Makes inputs that are nearly right: words that the parsers know, in any order; and documents
+//! with some damage.
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -10,16 +11,23 @@ const CASES: u32 = 500;
 
 /// Tries a property, which panics where it does not hold.
 pub(super) fn try_all(inputs: &impl Strategy<Value = Vec<u8>>, hold_of: impl Fn(&[u8])) {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    };
     // The same inputs in every run: what is found by chance is for the fuzz targets.
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let mut runner =
+        TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let tried = runner.run(inputs, |bytes| {
         hold_of(&bytes);
         Ok(())
     });
     match tried {
         Ok(()) => {}
-        Err(TestError::Fail(why, bytes)) => panic!("{why}, given {:?}", String::from_utf8_lossy(&bytes)),
+        Err(TestError::Fail(why, bytes)) => {
+            panic!("{why}, given {:?}", String::from_utf8_lossy(&bytes))
+        }
         Err(TestError::Abort(why)) => panic!("{why}"),
     }
 }
@@ -31,7 +39,12 @@ pub(super) fn anything() -> impl Strategy<Value = Vec<u8>> {
 
 /// Up to `most` of these words one after the other, with something else among them.
 pub(super) fn words(known: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<u8>> {
-    let noise = prop_oneof![any::<char>().prop_map(String::from), "[ -~]{0,8}", "[0-9.]{1,12}", Just(" ".repeat(70))];
+    let noise = prop_oneof![
+        any::<char>().prop_map(String::from),
+        "[ -~]{0,8}",
+        "[0-9.]{1,12}",
+        Just(" ".repeat(70))
+    ];
     let word = prop_oneof![9 => select(known).prop_map(str::to_owned), 1 => noise];
     vec(word, 0..most).prop_map(|words| words.concat().into_bytes())
 }

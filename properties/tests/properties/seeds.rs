@@ -26,7 +26,11 @@ fn repository() -> PathBuf {
 /// The files of a folder, in an order that is the same everywhere.
 fn files(folder: &str) -> Vec<Vec<u8>> {
     let folder = repository().join(folder);
-    let read = || fs::read_dir(&folder)?.map(|entry| fs::read(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let read = || {
+        fs::read_dir(&folder)?
+            .map(|entry| fs::read(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()
+    };
     let mut files = read().unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
     files.sort_unstable();
     files
@@ -63,9 +67,13 @@ fn the_properties_hold_of_any_bytes() {
 
 #[test]
 fn every_fuzz_target_has_seeds_and_is_built() {
-    let manifest = fs::read_to_string(repository().join("fuzz/Cargo.toml")).expect("the manifest is there");
+    let manifest =
+        fs::read_to_string(repository().join("fuzz/Cargo.toml")).expect("the manifest is there");
     for (name, _) in TARGETS {
         assert!(!seeds(name).is_empty(), "{name}");
-        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        assert!(
+            manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),
+            "{name}"
+        );
     }
 }

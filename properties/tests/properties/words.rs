@@ -264,7 +264,8 @@ fn the_properties_hold_of_nearly_addresses() {
 #[test]
 fn the_properties_hold_of_nearly_mails() {
     try_all(&words(MAIL, 40), dsn::hold_of);
-    let reports = words(MAIL, 30).prop_map(|rest| [b"Subject: failure notice\n".as_slice(), &rest].concat());
+    let reports =
+        words(MAIL, 30).prop_map(|rest| [b"Subject: failure notice\n".as_slice(), &rest].concat());
     try_all(&reports, dsn::hold_of);
 }
 
@@ -283,7 +284,9 @@ fn the_properties_hold_of_nearly_webhooks() {
                 "[" => [opening.as_bytes(), &body, closing.as_bytes()].concat(),
                 _ => body,
             });
-            try_all(&bodies, |body| webhook::hold_of_body(service, content_type, body));
+            try_all(&bodies, |body| {
+                webhook::hold_of_body(service, content_type, body);
+            });
         }
     }
 }

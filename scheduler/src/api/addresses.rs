@@ -45,19 +45,26 @@ pub async fn get(
     let id = read_id(address, query)?;
     let report = api.store.address(&id).await?;
     let mut wire = describe(&id, report.standing.as_ref(), &api);
-    wire["job"] = report.job.map_or(Value::Null, |job| describe_job(&job, api.accept.table()));
+    wire["job"] = report
+        .job
+        .map_or(Value::Null, |job| describe_job(&job, api.accept.table()));
     Ok(Json(wire))
 }
 
-/// `POST /v1/addresses/check`: which of these addresses are not active, so that a campaign can leave them out.
+/// `POST /v1/addresses/check`: which of these addresses are not active, so that a campaign can
+/// leave them out.
 pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Problem> {
     let Object(fields) = body?;
     let read = Check::deserialize(Value::Object(fields));
     // Its own text speaks of our types.
-    let wrong = "the body has not the fields that are documented: account, and addresses, a list of texts";
+    let wrong =
+        "the body has not the fields that are documented: account, and addresses, a list of texts";
     let Check { account, addresses } = read.map_err(|_| Problem::bad_request(wrong))?;
     if addresses.len() > CHECK_MAX {
-        let detail = format!("{} addresses; one request takes at most {CHECK_MAX}", addresses.len());
+        let detail = format!(
+            "{} addresses; one request takes at most {CHECK_MAX}",
+            addresses.len()
+        );
         return Err(Problem::too_large(detail));
     }
     let account = read_account(account.as_deref())?;
@@ -65,7 +72,13 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
     let mut refused = Vec::new();
     for address in &addresses {
         match Address::parse(address) {
-            Ok(recipient) => ids.push((address, JobId { account: account.clone(), recipient })),
+            Ok(recipient) => ids.push((
+                address,
+                JobId {
+                    account: account.clone(),
+                    recipient,
+                },
+            )),
             Err(why) => refused.push(json!({"address": address, "reason": why.to_string()})),
         }
     }
@@ -76,14 +89,18 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
         .iter()
         .zip(&standings)
         .filter_map(|((address, id), record)| {
-            let record = record.as_ref().filter(|record| record.at(now) != Standing::Active)?;
+            let record = record
+                .as_ref()
+                .filter(|record| record.at(now) != Standing::Active)?;
             let mut wire = describe(id, Some(record), &api);
             // As the platform wrote it, so that it finds it again.
             wire["address"] = address.as_str().into();
             Some(wire)
         })
         .collect();
-    Ok(Json(json!({"checked": ids.len(), "not_active": not_active, "refused": refused})))
+    Ok(Json(
+        json!({"checked": ids.len(), "not_active": not_active, "refused": refused}),
+    ))
 }
 
 /// `POST /v1/addresses/{address}/suppress`: it gets no more mail, and what waits for it is dropped.
@@ -117,8 +134,12 @@ pub(super) fn read_id(
 ) -> Result<JobId, Problem> {
     let Path(address) = address?;
     let Query(Of { account }) = query?;
-    let recipient = Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
-    Ok(JobId { account: read_account(account.as_deref())?, recipient })
+    let recipient =
+        Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
+    Ok(JobId {
+        account: read_account(account.as_deref())?,
+        recipient,
+    })
 }
 
 /// The account that a request names, or the default one.
@@ -130,8 +151,11 @@ fn read_account(account: Option<&str>) -> Result<Account, Problem> {
 }
 
 fn describe(id: &JobId, record: Option<&StandingRecord>, api: &Api) -> Value {
-    let standing = record.map_or(Standing::Active, |record| record.at(api.store.clock().now()));
-    let mut wire = json!({"address": id.recipient.as_str(), "account": id.account, "standing": standing});
+    let standing = record.map_or(Standing::Active, |record| {
+        record.at(api.store.clock().now())
+    });
+    let mut wire =
+        json!({"address": id.recipient.as_str(), "account": id.account, "standing": standing});
     if let Some(record) = record.filter(|_| standing != Standing::Active) {
         wire["since"] = json!(record.since);
         wire["until"] = json!(record.until);

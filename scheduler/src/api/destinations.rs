@@ -1,5 +1,6 @@
-//! Destinations, for operators: how one fares, holding it, letting it go, and giving it other limits. A destination is
-//! named as it is placed (`google`); somebody who names a domain (`gmail.com`) means the place where that one is.
+//! Destinations, for operators: how one fares, holding it, letting it go, and giving it other
+//! limits. A destination is named as it is placed (`google`); somebody who names a domain
+//! (`gmail.com`) means the place where that one is.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -34,14 +35,18 @@ pub async fn get(State(api): State<Api>, name: Name) -> Result<Json<Value>, Prob
     describe(&api, &found).await
 }
 
-/// `PUT /v1/destinations/{name}/hold`: no attempt goes out until an instant, or until it is released.
+/// `PUT /v1/destinations/{name}/hold`: no attempt goes out until an instant, or until it is
+/// released.
 pub async fn hold(State(api): State<Api>, name: Name, body: Body) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     let fields = Fields::read(body, &["reason", "until"])?;
     let until = fields.instant_after("until", api.store.clock().now())?;
-    let reason = fields
-        .line("reason", REASON_CHARS_MAX)?
-        .ok_or_else(|| Problem::bad_field("reason", "every hold needs one, for those who find it later"))?;
+    let reason = fields.line("reason", REASON_CHARS_MAX)?.ok_or_else(|| {
+        Problem::bad_field(
+            "reason",
+            "every hold needs one, for those who find it later",
+        )
+    })?;
     api.store.hold(&found.destination, until, &reason).await?;
     describe(&api, &found).await
 }
@@ -50,19 +55,28 @@ pub async fn hold(State(api): State<Api>, name: Name, body: Body) -> Result<Json
 pub async fn release(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     if !api.store.unhold(&found.destination).await? {
-        return Err(Problem::not_found(format!("{} is not held; there is nothing to release", found.destination)));
+        return Err(Problem::not_found(format!(
+            "{} is not held; there is nothing to release",
+            found.destination
+        )));
     }
     describe(&api, &found).await
 }
 
-/// `PUT /v1/destinations/{name}/limits`: these win over the configuration. What is left out is as it is there.
+/// `PUT /v1/destinations/{name}/limits`: these win over the configuration. What is left out is as
+/// it is there.
 pub async fn limit(State(api): State<Api>, name: Name, body: Body) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
     let fields = Fields::read(body, &["rate", "burst", "window"])?;
     if fields.is_empty() {
-        return Err(Problem::bad_request("name at least one of rate, burst and window; DELETE takes them all back"));
+        return Err(Problem::bad_request(
+            "name at least one of rate, burst and window; DELETE takes them all back",
+        ));
     }
-    let (rate, burst) = (fields.number("rate", RATE_ALLOWED)?, fields.number("burst", BURST_ALLOWED)?);
+    let (rate, burst) = (
+        fields.number("rate", RATE_ALLOWED)?,
+        fields.number("burst", BURST_ALLOWED)?,
+    );
     let window = fields.whole("window", WINDOW_ALLOWED)?;
     let pace = api.store.pace(&found.destination).await?;
     let (configured, _) = api.store.limits_without_override(&found.destination, &pace);
@@ -71,35 +85,55 @@ pub async fn limit(State(api): State<Api>, name: Name, body: Body) -> Result<Jso
         burst: burst.unwrap_or(configured.burst),
         window: window.unwrap_or(configured.window),
     };
-    api.store.override_limits(&found.destination, Some(limits)).await?;
+    api.store
+        .override_limits(&found.destination, Some(limits))
+        .await?;
     describe(&api, &found).await
 }
 
 /// `DELETE /v1/destinations/{name}/limits`: those of the configuration hold again.
 pub async fn unlimit(State(api): State<Api>, name: Name) -> Result<Json<Value>, Problem> {
     let found = find(&api, name).await?;
-    if api.store.pace(&found.destination).await?.override_limits.is_none() {
-        let detail = format!("{} has no limits of an operator; there is nothing to take back", found.destination);
+    if api
+        .store
+        .pace(&found.destination)
+        .await?
+        .override_limits
+        .is_none()
+    {
+        let detail = format!(
+            "{} has no limits of an operator; there is nothing to take back",
+            found.destination
+        );
         return Err(Problem::not_found(detail));
     }
     api.store.override_limits(&found.destination, None).await?;
     describe(&api, &found).await
 }
 
-/// The destination of a name: a domain's is where it is placed, any other must be one that there is. A misspelt provider
-/// is not taken for a host without a dot, because a hold of that one would hold nobody.
+/// The destination of a name: a domain's is where it is placed, any other must be one that there
+/// is. A misspelt provider is not taken for a host without a dot, because a hold of that one would
+/// hold nobody.
 async fn find(api: &Api, name: Name) -> Result<Found, Problem> {
     let Path(asked) = name?;
-    let found = |destination| Found { asked: asked.clone(), destination };
+    let found = |destination| Found {
+        asked: asked.clone(),
+        destination,
+    };
     let named = Destination::named(asked.to_lowercase());
     let domain = Address::parse(&format!("postmaster@{asked}"));
     if let Ok(address) = &domain {
         let own = Destination::own(address);
         let is_a_domain = own.as_str() == address.domain();
         if is_a_domain || named == own {
-            return Ok(found(api.store.destinations(&[address.domain()]).await?.remove(0)));
+            return Ok(found(
+                api.store.destinations(&[address.domain()]).await?.remove(0),
+            ));
         }
-        if !is_a_provider(api, &named) && !api.store.knows(&named).await? && api.store.knows(&own).await? {
+        if !is_a_provider(api, &named)
+            && !api.store.knows(&named).await?
+            && api.store.knows(&own).await?
+        {
             return Ok(found(own));
         }
     }
@@ -111,14 +145,19 @@ async fn find(api: &Api, name: Name) -> Result<Found, Problem> {
             "there is neither a provider nor a destination \"{asked}\"; name one as addresses' jobs have it, google say, \
              or a domain, gmail.com say"
         ))),
-        Err(why) => {
-            Err(Problem::bad_field("name", format!("\"{asked}\" is neither a destination nor a domain: {why}")))
-        }
+        Err(why) => Err(Problem::bad_field(
+            "name",
+            format!("\"{asked}\" is neither a destination nor a domain: {why}"),
+        )),
     }
 }
 
 fn is_a_provider(api: &Api, destination: &Destination) -> bool {
-    api.store.providers().list().iter().any(|provider| provider.name == destination.as_str())
+    api.store
+        .providers()
+        .list()
+        .iter()
+        .any(|provider| provider.name == destination.as_str())
 }
 
 async fn describe(api: &Api, found: &Found) -> Result<Json<Value>, Problem> {
@@ -128,8 +167,7 @@ async fn describe(api: &Api, found: &Found) -> Result<Json<Value>, Problem> {
     let (limits, from) = api.store.limits_in_force(destination, &pace);
     let mut wire = in_short(api, destination, &pace, waiting);
     wire["asked"] = json!(asked);
-    wire["limits"] =
-        json!({"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()});
+    wire["limits"] = json!({"rate": limits.rate, "burst": limits.burst, "window": limits.window, "from": from.as_str()});
     wire["tokens"] = json!(pace.tokens_at(limits, api.store.clock().now()));
     wire["delivered"] = json!(pace.delivered);
     Ok(Json(wire))
@@ -149,7 +187,9 @@ fn in_short(api: &Api, destination: &Destination, pace: &PaceReport, waiting: Wa
 fn describe_breaker(breaker: BreakerState) -> Value {
     match breaker {
         BreakerState::Closed => json!({"state": "closed"}),
-        BreakerState::Open { until, times } => json!({"state": "open", "until": until, "times": times}),
+        BreakerState::Open { until, times } => {
+            json!({"state": "open", "until": until, "times": times})
+        }
         BreakerState::HalfOpen { times } => json!({"state": "half_open", "times": times}),
     }
 }

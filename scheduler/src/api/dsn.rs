@@ -33,18 +33,45 @@ pub async fn post(
     request: Request,
 ) -> Result<Response, Problem> {
     let Query(asked) = asked?;
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let essence = content_type
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if !TYPES.contains(&essence.as_str()) {
-        return Err(Problem::unsupported(format!("content type \"{essence}\"; send the mail as {}", TYPES[0])));
+        return Err(Problem::unsupported(format!(
+            "content type \"{essence}\"; send the mail as {}",
+            TYPES[0]
+        )));
     }
     let account = asked.account.as_deref().map(Account::parse).transpose();
-    let account = account.map_err(|why| Problem::bad_field("account", why.to_string()))?.unwrap_or_default();
+    let account = account
+        .map_err(|why| Problem::bad_field("account", why.to_string()))?
+        .unwrap_or_default();
     let message = collect(&api, request.into_body()).await?;
     if message.is_empty() {
         return Err(Problem::bad_request("the body holds no mail"));
     }
-    let taken = api.reports.take(api.reports.read(message).await, &Origin { account, return_path: asked.to }).await?;
-    let status = if taken.refusal().is_some() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::ACCEPTED };
+    let taken = api
+        .reports
+        .take(
+            api.reports.read(message).await,
+            &Origin {
+                account,
+                return_path: asked.to,
+            },
+        )
+        .await?;
+    let status = if taken.refusal().is_some() {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::ACCEPTED
+    };
     Ok((status, Json(taken.to_wire())).into_response())
 }

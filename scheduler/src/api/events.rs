@@ -1,5 +1,6 @@
-//! `GET /v1/events`: the journal as server-sent events. A client that comes back with the last id that it saw misses
-//! nothing that the journal still holds, and gets nothing twice. If what it saw last is gone, it is told so.
+//! `GET /v1/events`: the journal as server-sent events. A client that comes back with the last id
+//! that it saw misses nothing that the journal still holds, and gets nothing twice. If what it saw
+//! last is gone, it is told so.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -32,7 +33,8 @@ const READ_COUNT: usize = 8;
 /// How long to wait before a journal without news is read again.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The type of what tells a client that something is missing. It is in no journal, and goes to this client alone.
+/// The type of what tells a client that something is missing. It is in no journal, and goes to this
+/// client alone.
 const EVENTS_MISSING: &str = "EventsMissing";
 
 /// What is sent to a client, with its kind if it is an event of the journal.
@@ -63,7 +65,11 @@ struct Place {
 impl Place {
     /// The entry behind which to read on.
     fn after(self) -> EntryId {
-        if self.seen.is_some() { self.entry.before() } else { self.entry }
+        if self.seen.is_some() {
+            self.entry.before()
+        } else {
+            self.entry
+        }
     }
 }
 
@@ -76,9 +82,17 @@ pub async fn get(
     let Query(Wanted { types, after }) = query?;
     let kinds = read_kinds(types.as_deref())?;
     let shards = usize::from(api.store.shards());
-    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-    let field = if last_seen.is_some() { "Last-Event-ID" } else { "after" };
-    // How many incidents there were when it was last sure that the journal has what the client has seen.
+    let last_seen = headers
+        .get("last-event-id")
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| !id.is_empty());
+    let field = if last_seen.is_some() {
+        "Last-Event-ID"
+    } else {
+        "after"
+    };
+    // How many incidents there were when it was last sure that the journal has what the client has
+    // seen.
     let mut looked_at = None;
     let cursor = match last_seen.or(after.as_deref()) {
         None => {
@@ -95,27 +109,30 @@ pub async fn get(
         })?,
     };
     let stop = api.stop.clone();
-    let events = stream::unfold((api, cursor, VecDeque::new(), looked_at), |state| async move {
-        let (api, mut cursor, mut entries, mut looked_at) = state;
-        let mut batch = Vec::new();
-        while entries.is_empty() && batch.is_empty() {
-            let incidents = api.store.incidents();
-            if looked_at == Some(incidents) {
-                match next_entries(&api, &cursor, incidents).await {
-                    Some(next) => entries = next,
-                    None => looked_at = None,
+    let events = stream::unfold(
+        (api, cursor, VecDeque::new(), looked_at),
+        |state| async move {
+            let (api, mut cursor, mut entries, mut looked_at) = state;
+            let mut batch = Vec::new();
+            while entries.is_empty() && batch.is_empty() {
+                let incidents = api.store.incidents();
+                if looked_at == Some(incidents) {
+                    match next_entries(&api, &cursor, incidents).await {
+                        Some(next) => entries = next,
+                        None => looked_at = None,
+                    }
+                } else if let Some(missing) = missing_events(&api, &mut cursor).await {
+                    (batch, looked_at) = (missing, Some(incidents));
                 }
-            } else if let Some(missing) = missing_events(&api, &mut cursor).await {
-                (batch, looked_at) = (missing, Some(incidents));
             }
-        }
-        if let Some((shard, entry)) = entries.pop_front() {
-            batch = wire_events(shard, &entry, &mut cursor);
-        }
-        // A long journal is read to many; between its entries it is others' turn.
-        tokio::task::yield_now().await;
-        Some((stream::iter(batch), (api, cursor, entries, looked_at)))
-    })
+            if let Some((shard, entry)) = entries.pop_front() {
+                batch = wire_events(shard, &entry, &mut cursor);
+            }
+            // A long journal is read to many; between its entries it is others' turn.
+            tokio::task::yield_now().await;
+            Some((stream::iter(batch), (api, cursor, entries, looked_at)))
+        },
+    )
     .flatten()
     .filter(move |(kind, _)| {
         // All clients are told that something is missing.
@@ -128,12 +145,22 @@ pub async fn get(
 }
 
 fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
-    let names = types.unwrap_or_default().split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names = types
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
     names
         .map(|name| {
             EventKind::parse(name).ok_or_else(|| {
-                let known: Vec<String> = EventKind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
-                Problem::bad_field("types", format!("there is no event {name}; there are {}", known.join(", ")))
+                let known: Vec<String> = EventKind::ALL
+                    .iter()
+                    .map(|kind| kind.name().to_owned())
+                    .collect();
+                Problem::bad_field(
+                    "types",
+                    format!("there is no event {name}; there are {}", known.join(", ")),
+                )
             })
         })
         .collect()
@@ -142,7 +169,11 @@ fn read_kinds(types: Option<&str>) -> Result<Vec<EventKind>, Problem> {
 /// Returns the entries after the cursor, with their shards. Waits until there are some, also while
 /// the store cannot be reached. Returns `None` if Redis has lost, or may have lost, entries that
 /// the client has seen.
-async fn next_entries(api: &Api, cursor: &Cursor, incidents: u64) -> Option<VecDeque<(usize, Entry)>> {
+async fn next_entries(
+    api: &Api,
+    cursor: &Cursor,
+    incidents: u64,
+) -> Option<VecDeque<(usize, Entry)>> {
     let after: Vec<EntryId> = cursor.0.iter().map(|place| place.after()).collect();
     while api.store.incidents() == incidents {
         match read_on(api, cursor, &after).await {
@@ -159,34 +190,51 @@ async fn next_entries(api: &Api, cursor: &Cursor, incidents: u64) -> Option<VecD
 /// Reads the entries after the cursor, in the order of time. Returns `None` if a shard has new
 /// entries, but has lost the entry that the client has seen last. This is often found before the
 /// look for lost writes finds it.
-async fn read_on(api: &Api, cursor: &Cursor, after: &[EntryId]) -> Result<Option<Vec<(usize, Entry)>>, StoreError> {
+async fn read_on(
+    api: &Api,
+    cursor: &Cursor,
+    after: &[EntryId],
+) -> Result<Option<Vec<(usize, Entry)>>, StoreError> {
     let journals = api.store.read_journal(after, READ_COUNT).await?;
     let has_news = journals.iter().any(|journal| !journal.is_empty());
     if has_news && has_lost_place(api, cursor, &journals).await? {
         return Ok(None);
     }
     let journals = journals.into_iter().enumerate();
-    let mut entries: Vec<(usize, Entry)> =
-        journals.flat_map(|(shard, journal)| journal.into_iter().map(move |entry| (shard, entry))).collect();
+    let mut entries: Vec<(usize, Entry)> = journals
+        .flat_map(|(shard, journal)| journal.into_iter().map(move |entry| (shard, entry)))
+        .collect();
     entries.sort_by_key(|(_, entry)| entry.id);
     Ok(Some(entries))
 }
 
 /// Whether a shard with new entries has lost the entry that the client has seen last. A trimmed
 /// entry does not count as lost: a client that reads all the time has missed nothing by it.
-async fn has_lost_place(api: &Api, cursor: &Cursor, journals: &[Vec<Entry>]) -> Result<bool, StoreError> {
+async fn has_lost_place(
+    api: &Api,
+    cursor: &Cursor,
+    journals: &[Vec<Entry>],
+) -> Result<bool, StoreError> {
     let places = cursor.0.iter().zip(journals);
     let seen: Vec<Option<EntryId>> = places
-        .map(|(place, journal)| (place.entry != EntryId::default() && !journal.is_empty()).then_some(place.entry))
+        .map(|(place, journal)| {
+            (place.entry != EntryId::default() && !journal.is_empty()).then_some(place.entry)
+        })
         .collect();
     let is_there = api.store.journal_has(&seen).await?;
     if !is_there.contains(&Some(false)) {
         return Ok(false);
     }
-    let absent = seen.into_iter().zip(is_there).map(|(id, is_there)| id.filter(|_| is_there == Some(false)));
+    let absent = seen
+        .into_iter()
+        .zip(is_there)
+        .map(|(id, is_there)| id.filter(|_| is_there == Some(false)));
     let absent: Vec<EntryId> = absent.map(Option::unwrap_or_default).collect();
     let gaps = api.store.journal_gaps(&absent).await?;
-    Ok(gaps.into_iter().flatten().any(|gap| gap.state == EntryState::Lost))
+    Ok(gaps
+        .into_iter()
+        .flatten()
+        .any(|gap| gap.state == EntryState::Lost))
 }
 
 /// Returns an `EventsMissing` for each shard in which the entry at the cursor is gone. Moves the
@@ -197,7 +245,10 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
     let gaps = match api.store.journal_gaps(&seen).await {
         Ok(gaps) => gaps,
         Err(StoreError::Refused(why)) => {
-            tracing::error!(why, "a stream of events cannot tell whether something is missing in it");
+            tracing::error!(
+                why,
+                "a stream of events cannot tell whether something is missing in it"
+            );
             vec![None; seen.len()]
         }
         Err(err) => {
@@ -208,11 +259,26 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
     };
     let mut missing = Vec::new();
     for (shard, gap) in gaps.into_iter().enumerate() {
-        let Some(Gap { state, after, first }) = gap else { continue };
-        cursor.0[shard] = Place { entry: after, seen: None };
-        let time = |id: EntryId| Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX)).to_string();
+        let Some(Gap {
+            state,
+            after,
+            first,
+        }) = gap
+        else {
+            continue;
+        };
+        cursor.0[shard] = Place {
+            entry: after,
+            seen: None,
+        };
+        let time =
+            |id: EntryId| Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX)).to_string();
         let (reason, from, until) = match state {
-            EntryState::Lost => ("lost", Some(after).filter(|id| id.ms > 0), Some(seen[shard])),
+            EntryState::Lost => (
+                "lost",
+                Some(after).filter(|id| id.ms > 0),
+                Some(seen[shard]),
+            ),
             _ => ("trimmed", Some(seen[shard]), first),
         };
         let wire = json!({
@@ -223,25 +289,42 @@ async fn missing_events(api: &Api, cursor: &mut Cursor) -> Option<Vec<Wired>> {
             "from": from.map(time),
             "until": until.map(time),
         });
-        let sent = sse::Event::default().id(cursor.to_string()).event(EVENTS_MISSING).data(wire.to_string());
+        let sent = sse::Event::default()
+            .id(cursor.to_string())
+            .event(EVENTS_MISSING)
+            .data(wire.to_string());
         missing.push((None, sent));
     }
     Some(missing)
 }
 
-/// The events of an entry that the client has not seen. Afterwards it has seen the whole entry, whatever was in it.
+/// The events of an entry that the client has not seen. Afterwards it has seen the whole entry,
+/// whatever was in it.
 fn wire_events(shard: usize, entry: &Entry, cursor: &mut Cursor) -> Vec<Wired> {
     let place = cursor.0[shard];
-    let seen = if place.entry == entry.id { place.seen.unwrap_or(0) } else { 0 };
+    let seen = if place.entry == entry.id {
+        place.seen.unwrap_or(0)
+    } else {
+        0
+    };
     let count = entry.events.len();
     let mut wired = Vec::with_capacity(count.saturating_sub(seen));
     for (n, event) in entry.events.iter().enumerate().skip(seen) {
-        cursor.0[shard] = Place { entry: entry.id, seen: Some(n + 1).filter(|seen| *seen < count) };
+        cursor.0[shard] = Place {
+            entry: entry.id,
+            seen: Some(n + 1).filter(|seen| *seen < count),
+        };
         let wire = event.to_wire(&format!("{shard}:{}:{n}", entry.id), entry.time);
-        let sent = sse::Event::default().id(cursor.to_string()).event(event.kind.name()).data(wire.to_string());
+        let sent = sse::Event::default()
+            .id(cursor.to_string())
+            .event(event.kind.name())
+            .data(wire.to_string());
         wired.push((Some(event.kind), sent));
     }
-    cursor.0[shard] = Place { entry: entry.id, seen: None };
+    cursor.0[shard] = Place {
+        entry: entry.id,
+        seen: None,
+    };
     wired
 }
 
@@ -263,11 +346,19 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let place = |part: &str| {
-            let (entry, seen) = part.split_once('~').map_or((part, None), |(entry, seen)| (entry, Some(seen)));
+            let (entry, seen) = part
+                .split_once('~')
+                .map_or((part, None), |(entry, seen)| (entry, Some(seen)));
             let seen = seen.map(|seen| seen.parse().map_err(|_| ())).transpose()?;
-            Ok(Place { entry: entry.parse().map_err(|_| ())?, seen })
+            Ok(Place {
+                entry: entry.parse().map_err(|_| ())?,
+                seen,
+            })
         };
-        text.split(',').map(place).collect::<Result<_, ()>>().map(Self)
+        text.split(',')
+            .map(place)
+            .collect::<Result<_, ()>>()
+            .map(Self)
     }
 }
 

@@ -27,7 +27,10 @@ impl Item for Fact {
         read(item)
     }
 
-    async fn take_in(api: &Api, facts: Vec<Self>) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
+    async fn take_in(
+        api: &Api,
+        facts: Vec<Self>,
+    ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
         api.accept.tell_without_waiting(facts).await
     }
 }

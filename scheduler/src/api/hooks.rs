@@ -1,5 +1,5 @@
-//! `POST /v1/hooks/{service}`: the events of a mail service, which proves itself in its own way. `GET /v1/hooks`: what came in
-//! by them.
+//! `POST /v1/hooks/{service}`: the events of a mail service, which proves itself in its own way.
+//! `GET /v1/hooks`: what came in by them.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -23,26 +23,47 @@ pub async fn post(
     let Path(name) = service?;
     let Some(service) = Service::parse(&name) else {
         let known = Service::ALL.map(Service::as_str).join(", ");
-        return Err(Problem::not_found(format!("there is no hook of this name; there are {known}")));
+        return Err(Problem::not_found(format!(
+            "there is no hook of this name; there are {known}"
+        )));
     };
     let Some(hook) = api.webhooks.hook(service) else {
-        let detail = format!("the hook of {} is not configured; set {}", service.as_str(), service.key());
+        let detail = format!(
+            "the hook of {} is not configured; set {}",
+            service.as_str(),
+            service.key()
+        );
         return Err(Problem::not_found(detail));
     };
     let (head, body) = request.into_parts();
     let body = collect(&api, body).await?;
-    let delivery = Delivery { headers: &head.headers, body: &body };
+    let delivery = Delivery {
+        headers: &head.headers,
+        body: &body,
+    };
     match api.webhooks.take(service, hook, &delivery).await? {
         Ok(mut heard) => {
-            let status = if heard.is_unknown() { StatusCode::ACCEPTED } else { StatusCode::OK };
+            let status = if heard.is_unknown() {
+                StatusCode::ACCEPTED
+            } else {
+                StatusCode::OK
+            };
             Ok((status, Json(heard.to_wire())).into_response())
         }
         Err(Denied::Unproven(why)) => Err(Problem::unauthorized(why, challenge(service))),
         Err(Denied::Unreadable(why)) => Err(Problem::bad_request(why)),
-        Err(Denied::UnderWay) => Err(Problem::unavailable("this very request is being taken in; try again later")),
+        Err(Denied::UnderWay) => Err(Problem::unavailable(
+            "this very request is being taken in; try again later",
+        )),
         Err(Denied::Undecided(why)) => {
-            tracing::warn!(service = service.as_str(), why, "a webhook could not be verified for now");
-            Err(Problem::unavailable("it could not be verified for now; try again later"))
+            tracing::warn!(
+                service = service.as_str(),
+                why,
+                "a webhook could not be verified for now"
+            );
+            Err(Problem::unavailable(
+                "it could not be verified for now; try again later",
+            ))
         }
     }
 }
@@ -54,7 +75,12 @@ pub async fn list(State(api): State<Api>) -> Json<Value> {
         wire["configured"] = json!(api.webhooks.hook(service).is_some());
         (service.as_str().to_owned(), wire)
     };
-    Json(Value::Object(Service::ALL.into_iter().map(describe).collect::<Map<_, _>>()))
+    Json(Value::Object(
+        Service::ALL
+            .into_iter()
+            .map(describe)
+            .collect::<Map<_, _>>(),
+    ))
 }
 
 /// How a service could prove itself (RFC 9110, section 11.6.1).
@@ -62,6 +88,8 @@ fn challenge(service: Service) -> &'static str {
     match service {
         Service::Postmark | Service::SparkPost => "Basic realm=\"redeliver hooks\"",
         Service::KumoMta => "Bearer realm=\"redeliver hooks\"",
-        Service::Ses | Service::SendGrid | Service::Mailgun => "Signature realm=\"redeliver hooks\"",
+        Service::Ses | Service::SendGrid | Service::Mailgun => {
+            "Signature realm=\"redeliver hooks\""
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What comes in one by one or many at once: one object, an array, or NDJSON of any length. Each item gets its own answer,
-//! in the form and order in which it came.
+//! What comes in one by one or many at once: one object, an array, or NDJSON of any length. Each
+//! item gets its own answer, in the form and order in which it came.
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::Request;
@@ -43,8 +43,8 @@ pub(super) trait Item: Sized + Send + 'static {
         Self::read(api, Parsed::read(text)?)
     }
 
-    /// Takes in a batch, and answers each in the order given. What workers still send to is waited for when all of the
-    /// request is in, so that nothing else waits for it.
+    /// Takes in a batch, and answers each in the order given. What workers still send to is waited
+    /// for when all of the request is in, so that nothing else waits for it.
     fn take_in(
         api: &Api,
         batch: Vec<Self>,
@@ -62,7 +62,11 @@ struct Tally {
 pub(super) async fn take_in<I: Item>(api: &Api, request: Request) -> Result<Response, Problem> {
     let is_document = is_document(request.headers())?;
     let body = request.into_body();
-    if is_document { document::take_in::<I>(api, body).await } else { lines::take_in::<I>(api, body).await }
+    if is_document {
+        document::take_in::<I>(api, body).await
+    } else {
+        lines::take_in::<I>(api, body).await
+    }
 }
 
 /// The whole of a body, within `scheduler.body_max`.
@@ -72,7 +76,9 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = next_chunk(api, &mut chunks).await? {
         if bytes.len() + chunk.len() > limit {
-            return Err(Problem::too_large(format!("a document may have {limit} bytes (scheduler.body_max)")));
+            return Err(Problem::too_large(format!(
+                "a document may have {limit} bytes (scheduler.body_max)"
+            )));
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -81,8 +87,16 @@ pub(super) async fn collect(api: &Api, body: Body) -> Result<Vec<u8>, Problem> {
 
 /// The content type without its parameters, in lower case.
 pub(super) fn essence(headers: &HeaderMap) -> String {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 fn is_document(headers: &HeaderMap) -> Result<bool, Problem> {
@@ -95,13 +109,17 @@ fn is_document(headers: &HeaderMap) -> Result<bool, Problem> {
     }
 }
 
-/// The next piece of a body; `None` at its end. A client that stands still is not waited for without end.
+/// The next piece of a body; `None` at its end. A client that stands still is not waited for
+/// without end.
 async fn next_chunk(api: &Api, chunks: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
     match timeout(api.limits.idle, chunks.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
         Ok(Some(Err(err))) => Err(Problem::bad_request(format!("the body broke off: {err}"))),
-        Err(_) => Err(Problem::timed_out(format!("nothing of the body came for {:?}", api.limits.idle))),
+        Err(_) => Err(Problem::timed_out(format!(
+            "nothing of the body came for {:?}",
+            api.limits.idle
+        ))),
     }
 }
 
@@ -112,7 +130,10 @@ async fn answer<I: Item>(
     mut each: impl FnMut(&mut Vec<u8>),
     answers: &mut Vec<u8>,
 ) -> Result<(Tally, SentTo), StoreError> {
-    let mut tally = Tally { read: items.len(), refused: 0 };
+    let mut tally = Tally {
+        read: items.len(),
+        refused: 0,
+    };
     let mut batch = Vec::with_capacity(items.len());
     let mut refusals = Vec::new();
     for (place, item) in items.into_iter().enumerate() {
@@ -128,7 +149,10 @@ async fn answer<I: Item>(
     for place in 0..tally.read {
         match refusals.next_if(|(refused, _)| *refused == place) {
             Some((_, refusal)) => write_json(answers, &refusal.to_wire()),
-            None => write_json(answers, &answered.next().expect("there is one answer per item")),
+            None => write_json(
+                answers,
+                &answered.next().expect("there is one answer per item"),
+            ),
         }
         each(answers);
     }
@@ -136,7 +160,8 @@ async fn answer<I: Item>(
 }
 
 fn write_json(bytes: &mut Vec<u8>, value: &impl Serialize) {
-    serde_json::to_writer(bytes, value).expect("answers are texts and instants, which always serialize");
+    serde_json::to_writer(bytes, value)
+        .expect("answers are texts and instants, which always serialize");
 }
 
 impl Tally {
@@ -146,6 +171,10 @@ impl Tally {
     }
 
     fn status(&self) -> StatusCode {
-        if self.refused == self.read { StatusCode::BAD_REQUEST } else { StatusCode::ACCEPTED }
+        if self.refused == self.read {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::ACCEPTED
+        }
     }
 }

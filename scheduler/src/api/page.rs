@@ -24,9 +24,25 @@ pub(super) fn read<P>(
     read_place: impl FnOnce(&str) -> Option<P>,
 ) -> Result<(usize, Option<P>), Problem> {
     let Query(Page { limit, after }) = query?;
-    let no_limit = || Problem::bad_field("limit", format!("must be a whole number from 1 to {BATCH_MAX}"));
-    let no_place = || Problem::bad_field("after", "this is no place in the list; use the next of an answer");
-    let limit = limit.map_or(Some(PAGE), |text| text.parse().ok().filter(|limit| (1..=BATCH_MAX).contains(limit)));
-    let after = after.map(|text| read_place(&text).ok_or_else(no_place)).transpose()?;
+    let no_limit = || {
+        Problem::bad_field(
+            "limit",
+            format!("must be a whole number from 1 to {BATCH_MAX}"),
+        )
+    };
+    let no_place = || {
+        Problem::bad_field(
+            "after",
+            "this is no place in the list; use the next of an answer",
+        )
+    };
+    let limit = limit.map_or(Some(PAGE), |text| {
+        text.parse()
+            .ok()
+            .filter(|limit| (1..=BATCH_MAX).contains(limit))
+    });
+    let after = after
+        .map(|text| read_place(&text).ok_or_else(no_place))
+        .transpose()?;
     Ok((limit.ok_or_else(no_limit)?, after))
 }

@@ -34,77 +34,129 @@ impl Problem {
     /// The request is wrong; `detail` says what is and what is allowed.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         let (status, detail) = (StatusCode::BAD_REQUEST, detail.into());
-        Self { status, detail, field: None, answer: None, challenge: None, retry_after_s: None }
+        Self {
+            status,
+            detail,
+            field: None,
+            answer: None,
+            challenge: None,
+            retry_after_s: None,
+        }
     }
 
     /// One field or parameter is wrong.
     pub fn bad_field(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::bad_request(detail) }
+        Self {
+            field: Some(field.into()),
+            ..Self::bad_request(detail)
+        }
     }
 
-    /// The one item that was sent is none. Its answer is in the document, for whoever reads answers of items.
+    /// The one item that was sent is none. Its answer is in the document, for whoever reads answers
+    /// of items.
     pub(crate) fn refused(refusal: &Refusal) -> Self {
-        Self { answer: Some(Box::new(refusal.to_wire())), ..Self::bad_request(refusal.reason.clone()) }
+        Self {
+            answer: Some(Box::new(refusal.to_wire())),
+            ..Self::bad_request(refusal.reason.clone())
+        }
     }
 
     /// The body as a whole is not what it has to be.
     pub(crate) fn wrong_body(refusal: &Refusal) -> Self {
         let field = refusal.field.clone().map(Cow::Owned);
-        Self { field, ..Self::bad_request(refusal.reason.clone()) }
+        Self {
+            field,
+            ..Self::bad_request(refusal.reason.clone())
+        }
     }
 
     /// The body is too large.
     pub fn too_large(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            ..Self::bad_request(detail)
+        }
     }
 
     /// The answers to a request of many lines could not be kept. All lines up to `taken_in` are in.
     pub(crate) fn insufficient_storage(detail: impl Into<String>, taken_in: u64) -> Self {
         let answer = Some(Box::new(json!({"taken_in": taken_in})));
-        Self { status: StatusCode::INSUFFICIENT_STORAGE, answer, ..Self::unavailable(detail) }
+        Self {
+            status: StatusCode::INSUFFICIENT_STORAGE,
+            answer,
+            ..Self::unavailable(detail)
+        }
     }
 
     /// The body is of a kind that nobody here reads.
     pub fn unsupported(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ..Self::bad_request(detail)
+        }
     }
 
     /// The client stood still for too long.
     pub fn timed_out(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::REQUEST_TIMEOUT, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT,
+            ..Self::bad_request(detail)
+        }
     }
 
-    /// It is not known who asks; `challenge` says how that could be proven (RFC 9110, section 11.6.1).
+    /// It is not known who asks; `challenge` says how that could be proven (RFC 9110, section
+    /// 11.6.1).
     pub fn unauthorized(detail: impl Into<String>, challenge: &'static str) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, challenge: Some(challenge), ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            challenge: Some(challenge),
+            ..Self::bad_request(detail)
+        }
     }
 
     /// Whoever asks may not have it.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::FORBIDDEN, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::FORBIDDEN,
+            ..Self::bad_request(detail)
+        }
     }
 
     /// Too many requests; the next one may come after `wait` (RFC 6585, section 4).
     pub fn too_many(detail: impl Into<String>, wait: Duration) -> Self {
         let retry_after_s = Some(wait.as_secs_f64().ceil().max(1.0) as u64);
-        Self { status: StatusCode::TOO_MANY_REQUESTS, retry_after_s, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after_s,
+            ..Self::bad_request(detail)
+        }
     }
 
     /// It cannot be done now, and may be later.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let retry_after_s = Some(RETRY_AFTER_S);
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, retry_after_s, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            retry_after_s,
+            ..Self::bad_request(detail)
+        }
     }
 
     /// There is nothing here.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            ..Self::bad_request(detail)
+        }
     }
 
     /// The path takes other methods.
     pub fn method_not_allowed() -> Self {
         let detail = "this path takes another method; the Allow header says which";
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::bad_request(detail) }
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            ..Self::bad_request(detail)
+        }
     }
 }
 
@@ -122,12 +174,17 @@ impl From<StoreError> for Problem {
                     Some(named) => format!("the store answers {named}"),
                     None => "the store does not answer".to_owned(),
                 };
-                Self::unavailable(format!("{answer}; try again later, nothing of this request is lost by repeating it"))
+                Self::unavailable(format!(
+                    "{answer}; try again later, nothing of this request is lost by repeating it"
+                ))
             }
             err => {
                 tracing::error!(%err, "a request failed");
                 let detail = "the store answered something unexpected; the log says more";
-                Self { status: StatusCode::INTERNAL_SERVER_ERROR, ..Self::bad_request(detail) }
+                Self {
+                    status: StatusCode::INTERNAL_SERVER_ERROR,
+                    ..Self::bad_request(detail)
+                }
             }
         }
     }
@@ -163,12 +220,18 @@ impl IntoResponse for Problem {
         }
         let mut response = (self.status, Json(document)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(challenge) = self.challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(challenge),
+            );
         }
         response
     }

@@ -14,7 +14,10 @@ use super::page::{self, Page};
 use super::problem::Problem;
 
 /// `GET /v1/quarantine`: the jobs that are in it, those first that have been there longest.
-pub async fn list(State(api): State<Api>, query: Result<Query<Page>, QueryRejection>) -> Result<Json<Value>, Problem> {
+pub async fn list(
+    State(api): State<Api>,
+    query: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
     let (limit, after) = page::read(query, read_place)?;
     let found = api.store.quarantine(after.as_ref(), limit).await?;
     let domains: Vec<&str> = found.iter().map(|one| one.job.recipient.domain()).collect();
@@ -26,11 +29,15 @@ pub async fn list(State(api): State<Api>, query: Result<Query<Page>, QueryReject
             json!({"job": one.job.key(), "destination": destination, "since": one.since, "lapses": one.lapses})
         })
         .collect();
-    let next = found.last().filter(|_| found.len() == limit).map(write_place);
+    let next = found
+        .last()
+        .filter(|_| found.len() == limit)
+        .map(write_place);
     Ok(Json(json!({"jobs": jobs, "next": next})))
 }
 
-/// `POST /v1/quarantine/{address}/release`: the address's job is due now, and may lapse as often as any other.
+/// `POST /v1/quarantine/{address}/release`: the address's job is due now, and may lapse as often as
+/// any other.
 pub async fn release(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
@@ -45,7 +52,9 @@ pub async fn release(
     let job = api.store.address(&id).await?.job;
     let destination = job.as_ref().map(|job| &job.job.head.destination);
     let due = job.as_ref().and_then(|job| job.due);
-    Ok(Json(json!({"job": id.key(), "destination": destination, "due": due})))
+    Ok(Json(
+        json!({"job": id.key(), "destination": destination, "due": due}),
+    ))
 }
 
 /// A place in the list: the instant and the id of the last job seen.
@@ -56,5 +65,9 @@ fn write_place(last: &Quarantined) -> String {
 fn read_place(text: &str) -> Option<Quarantined> {
     let (since, job) = text.split_once('/')?;
     let since = Timestamp::from_ms(since.parse().ok()?);
-    Some(Quarantined { job: JobId::from_key(job).ok()?, since, lapses: None })
+    Some(Quarantined {
+        job: JobId::from_key(job).ok()?,
+        since,
+        lapses: None,
+    })
 }

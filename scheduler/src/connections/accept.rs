@@ -32,7 +32,11 @@ pub struct Acceptor {
 impl Acceptor {
     /// Accepts on this socket.
     pub fn new(listener: TcpListener, kind: &'static str) -> Self {
-        Self { listener, kind, failed_at: None }
+        Self {
+            listener,
+            kind,
+            failed_at: None,
+        }
     }
 
     /// The next connection. It can be given up.

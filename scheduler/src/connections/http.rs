@@ -55,7 +55,12 @@ pub struct Served {
 }
 
 /// Serves until `stop` is cancelled, and then until the requests under way have been answered.
-pub async fn serve(listener: TcpListener, gate: Arc<Gate>, served: Served, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    served: Served,
+    stop: CancellationToken,
+) {
     let mut acceptor = Acceptor::new(listener, "HTTP");
     let (connections, served) = (TaskTracker::new(), Arc::new(served));
     while let Some((stream, address)) = stop.run_until_cancelled(acceptor.next(&gate)).await {
@@ -68,8 +73,17 @@ pub async fn serve(listener: TcpListener, gate: Arc<Gate>, served: Served, stop:
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, seat: Arc<Seat>, served: Arc<Served>, stop: CancellationToken) {
-    let patience = if seat.is_reserve() { served.patience.of_the_reserve() } else { served.patience };
+async fn connection(
+    stream: TcpStream,
+    seat: Arc<Seat>,
+    served: Arc<Served>,
+    stop: CancellationToken,
+) {
+    let patience = if seat.is_reserve() {
+        served.patience.of_the_reserve()
+    } else {
+        served.patience
+    };
     let has_begun = tokio::select! {
         readable = timeout(patience.keep_alive, stream.readable()) => matches!(readable, Ok(Ok(()))),
         () = seat.has_to_leave() => false,
@@ -87,11 +101,25 @@ async fn requests(
     patience: Patience,
     stop: CancellationToken,
 ) {
-    let router = if seat.is_reserve() { &served.reserve } else { &served.router };
-    let requests = Requests { router: TowerToHyperService::new(router.clone()), seat: seat.clone() };
-    let stream = TokioIo::new(Patient::new(stream, seat.clone(), patience.head, patience.write));
+    let router = if seat.is_reserve() {
+        &served.reserve
+    } else {
+        &served.router
+    };
+    let requests = Requests {
+        router: TowerToHyperService::new(router.clone()),
+        seat: seat.clone(),
+    };
+    let stream = TokioIo::new(Patient::new(
+        stream,
+        seat.clone(),
+        patience.head,
+        patience.write,
+    ));
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(patience.keep_alive).max_buf_size(BUFFER_MAX);
+    http.timer(TokioTimer::new())
+        .header_read_timeout(patience.keep_alive)
+        .max_buf_size(BUFFER_MAX);
     http.keep_alive(!seat.is_reserve());
     let mut connection = pin!(http.serve_connection(stream, requests));
     let mut is_stopping = false;
@@ -111,12 +139,24 @@ async fn requests(
 impl Patience {
     /// That of a scheduler.
     pub fn from_config(settings: &config::Scheduler) -> Self {
-        let config::Connections { header_timeout: head, keep_alive, .. } = settings.connections;
-        Self { head, keep_alive, write: settings.idle_max }
+        let config::Connections {
+            header_timeout: head,
+            keep_alive,
+            ..
+        } = settings.connections;
+        Self {
+            head,
+            keep_alive,
+            write: settings.idle_max,
+        }
     }
 
     fn of_the_reserve(self) -> Self {
-        Self { head: RESERVE_HEAD, keep_alive: RESERVE_HEAD, ..self }
+        Self {
+            head: RESERVE_HEAD,
+            keep_alive: RESERVE_HEAD,
+            ..self
+        }
     }
 }
 
@@ -134,7 +174,14 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let under_way = self.seat.begin();
         let answer = self.router.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Answer { body, _under_way: under_way }))) })
+        Box::pin(async move {
+            Ok(answer.await?.map(|body| {
+                Body::new(Answer {
+                    body,
+                    _under_way: under_way,
+                })
+            }))
+        })
     }
 }
 
@@ -148,7 +195,10 @@ impl hyper::body::Body for Answer {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

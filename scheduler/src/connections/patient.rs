@@ -37,13 +37,23 @@ struct Limit {
 impl Patient {
     /// Waits for the rest of a head for at most `head`, and for room to write for at most `write`.
     pub(super) fn new(stream: TcpStream, seat: Arc<Seat>, head: Duration, write: Duration) -> Self {
-        Self { stream, seat, head: Limit::new(head), write: Limit::new(write), running_for: 0 }
+        Self {
+            stream,
+            seat,
+            head: Limit::new(head),
+            write: Limit::new(write),
+            running_for: 0,
+        }
     }
 }
 
 impl Limit {
     fn new(span: Duration) -> Self {
-        Self { span, sleep: None, is_running: false }
+        Self {
+            span,
+            sleep: None,
+            is_running: false,
+        }
     }
 
     /// Starts it, if it is not running. Ready when it is over.
@@ -58,7 +68,11 @@ impl Limit {
     }
 
     /// What is written, or the end of the time for it.
-    fn bound<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn bound<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.is_running = false;
             return written;
@@ -68,7 +82,11 @@ impl Limit {
 }
 
 impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
@@ -90,7 +108,11 @@ impl AsyncRead for Patient {
 }
 
 impl AsyncWrite for Patient {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.write.bound(cx, written)
     }

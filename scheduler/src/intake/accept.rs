@@ -50,13 +50,22 @@ pub struct Answered {
 impl Accept {
     /// The door to this store, under this policy, with domains placed so.
     pub fn new(store: Store, table: Arc<Table>, placer: Placer) -> Self {
-        Self { store, table, placer, suppress_timeout: SUPPRESS_TIMEOUT }
+        Self {
+            store,
+            table,
+            placer,
+            suppress_timeout: SUPPRESS_TIMEOUT,
+        }
     }
 
-    /// The same, which waits so long for workers to stop where an address is suppressed under their hands.
+    /// The same, which waits so long for workers to stop where an address is suppressed under their
+    /// hands.
     #[must_use]
     pub fn with_suppress_timeout(self, suppress_timeout: Duration) -> Self {
-        Self { suppress_timeout, ..self }
+        Self {
+            suppress_timeout,
+            ..self
+        }
     }
 
     /// The policy in force.
@@ -67,17 +76,24 @@ impl Accept {
     /// Takes in bounces and answers each, in the order given. When it returns, Redis has them.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again, and what had been taken in is then a duplicate.
+    /// Those of the store; the call may be made again, and what had been taken in is then a
+    /// duplicate.
     pub async fn accept(&self, bounces: Vec<Bounce>) -> Result<Vec<Answered>, StoreError> {
-        let domains: Vec<&str> = bounces.iter().map(|bounce| bounce.recipient.domain()).collect();
+        let domains: Vec<&str> = bounces
+            .iter()
+            .map(|bounce| bounce.recipient.domain())
+            .collect();
         let destinations = self.placer.place(&domains).await?;
         let now = self.store.clock().now();
         let mut rulings = Rulings::new(&self.table);
         let placed = bounces.into_iter().zip(destinations);
-        let arrivals: Vec<Arrival> =
-            placed.map(|(bounce, destination)| judge(bounce, destination, &mut rulings, now)).collect();
+        let arrivals: Vec<Arrival> = placed
+            .map(|(bounce, destination)| judge(bounce, destination, &mut rulings, now))
+            .collect();
         drop(rulings);
-        let answers = self.refute(&arrivals, self.store.schedule(&arrivals).await?).await?;
+        let answers = self
+            .refute(&arrivals, self.store.schedule(&arrivals).await?)
+            .await?;
         let answered = |(arrival, answer): (Arrival, Answer)| Answered {
             answer,
             job: arrival.job.key(),
@@ -88,8 +104,19 @@ impl Accept {
 }
 
 /// A bounce is the outcome of attempt 0, and is judged like any other.
-fn judge(bounce: Bounce, destination: Destination, rulings: &mut Rulings<'_>, now: Timestamp) -> Arrival {
-    let Bounce { account, recipient, reply, occurred_at, message } = bounce;
+fn judge(
+    bounce: Bounce,
+    destination: Destination,
+    rulings: &mut Rulings<'_>,
+    now: Timestamp,
+) -> Arrival {
+    let Bounce {
+        account,
+        recipient,
+        reply,
+        occurred_at,
+        message,
+    } = bounce;
     let job = JobId { account, recipient };
     let id = job.key();
     let case = Case {
@@ -106,10 +133,19 @@ fn judge(bounce: Bounce, destination: Destination, rulings: &mut Rulings<'_>, no
     let purpose = match verdict {
         Verdict::RetryAfter(delay) | Verdict::Hold(delay) => Purpose::Retry(delay),
         Verdict::Retire { standing, .. } => Purpose::Retire(standing),
-        Verdict::DropMessage | Verdict::DropAll | Verdict::Close | Verdict::Confirm(_) => Purpose::Drop,
+        Verdict::DropMessage | Verdict::DropAll | Verdict::Close | Verdict::Confirm(_) => {
+            Purpose::Drop
+        }
     };
     let head = Head::new(destination, &row.name, &reply, message.bounced_at, now);
-    Arrival { job, head, message, occurred_at, purpose, reply }
+    Arrival {
+        job,
+        head,
+        message,
+        occurred_at,
+        purpose,
+        reply,
+    }
 }
 
 impl Answered {
@@ -138,8 +174,16 @@ impl Serialize for Answered {
         wire.serialize_entry("job", &self.job)?;
         match &self.answer {
             Answer::Scheduled { due } => wire.serialize_entry("due", due)?,
-            Answer::Joined { due } | Answer::Deferred { due } => wire.serialize_entry("due", due)?,
-            Answer::Retired(StandingRecord { standing, since, until, reason, .. }) => {
+            Answer::Joined { due } | Answer::Deferred { due } => {
+                wire.serialize_entry("due", due)?;
+            }
+            Answer::Retired(StandingRecord {
+                standing,
+                since,
+                until,
+                reason,
+                ..
+            }) => {
                 wire.serialize_entry("standing", standing)?;
                 wire.serialize_entry("since", since)?;
                 wire.serialize_entry("until", until)?;

@@ -1,5 +1,5 @@
-//! The JSON adapter of facts: one object of the wire format is one fact. Whatever is wrong is refused with the field's name,
-//! its value, and what is allowed there.
+//! The JSON adapter of facts: one object of the wire format is one fact. Whatever is wrong is
+//! refused with the field's name, its value, and what is allowed there.
 
 use domain::account::Account;
 use domain::fact::{Fact, FactKind};
@@ -48,10 +48,18 @@ pub fn read(item: Value) -> Result<Fact, Refusal> {
         let reason = "every fact needs one: messages are known by their address, and not by their id alone";
         Refusal::of("recipient", None, reason)
     })?;
-    let account = Field::new("account", draft.account.as_ref()).parse(Account::parse)?.unwrap_or_default();
+    let account = Field::new("account", draft.account.as_ref())
+        .parse(Account::parse)?
+        .unwrap_or_default();
     let occurred_at = Field::new("occurred_at", draft.occurred_at.as_ref()).instant()?;
     let message_id = Field::new("message_id", draft.message_id.as_ref()).message_id()?;
-    Ok(Fact { account, recipient, kind, occurred_at, message_id })
+    Ok(Fact {
+        account,
+        recipient,
+        kind,
+        occurred_at,
+        message_id,
+    })
 }
 
 #[cfg(test)]
@@ -68,11 +76,19 @@ mod tests {
             "occurred_at": "2026-11-21T09:30:00Z", "message_id": "<c42.9@news.example.org>",
         }))
         .unwrap();
-        assert_eq!((fact.job_id().key().as_str(), fact.kind), ("acme/jo@example.com", FactKind::Delivered));
+        assert_eq!(
+            (fact.job_id().key().as_str(), fact.kind),
+            ("acme/jo@example.com", FactKind::Delivered)
+        );
         assert_eq!(fact.occurred_at, Timestamp::parse("2026-11-21T09:30:00Z"));
         assert_eq!(fact.message_id.as_deref(), Some("<c42.9@news.example.org>"));
-        let least = read(json!({"type": "unsubscribe", "recipient": "jo@example.com", "message_id": null})).unwrap();
-        assert_eq!((least.account, least.message_id), (Account::default(), None));
+        let least =
+            read(json!({"type": "unsubscribe", "recipient": "jo@example.com", "message_id": null}))
+                .unwrap();
+        assert_eq!(
+            (least.account, least.message_id),
+            (Account::default(), None)
+        );
     }
 
     #[test]
@@ -80,16 +96,44 @@ mod tests {
         for (item, field) in [
             (json!([]), None),
             (json!({"recipient": "jo@example.com"}), Some("type")),
-            (json!({"type": "bounce", "recipient": "jo@example.com"}), Some("type")),
-            (json!({"type": "delivered", "message_id": "m1"}), Some("recipient")),
-            (json!({"type": "delivered", "recipient": "jo@@example.com"}), Some("recipient")),
-            (json!({"type": "delivered", "recipient": "jo@example.com", "account": "a/b"}), Some("account")),
-            (json!({"type": "delivered", "recipient": "jo@example.com", "occurred_at": 7}), Some("occurred_at")),
-            (json!({"type": "delivered", "recipient": "jo@example.com", "message_id": ""}), Some("message_id")),
-            (json!({"type": "delivered", "recipient": "jo@example.com", "message_id": "a\nb"}), Some("message_id")),
-            (json!({"type": "delivered", "recipient": "jo@example.com", "reply": "250 ok"}), Some("reply")),
+            (
+                json!({"type": "bounce", "recipient": "jo@example.com"}),
+                Some("type"),
+            ),
+            (
+                json!({"type": "delivered", "message_id": "m1"}),
+                Some("recipient"),
+            ),
+            (
+                json!({"type": "delivered", "recipient": "jo@@example.com"}),
+                Some("recipient"),
+            ),
+            (
+                json!({"type": "delivered", "recipient": "jo@example.com", "account": "a/b"}),
+                Some("account"),
+            ),
+            (
+                json!({"type": "delivered", "recipient": "jo@example.com", "occurred_at": 7}),
+                Some("occurred_at"),
+            ),
+            (
+                json!({"type": "delivered", "recipient": "jo@example.com", "message_id": ""}),
+                Some("message_id"),
+            ),
+            (
+                json!({"type": "delivered", "recipient": "jo@example.com", "message_id": "a\nb"}),
+                Some("message_id"),
+            ),
+            (
+                json!({"type": "delivered", "recipient": "jo@example.com", "reply": "250 ok"}),
+                Some("reply"),
+            ),
         ] {
-            assert_eq!(read(item.clone()).unwrap_err().field.as_deref(), field, "{item}");
+            assert_eq!(
+                read(item.clone()).unwrap_err().field.as_deref(),
+                field,
+                "{item}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The JSON adapter: one object of the wire format is one bounce. Whatever is wrong is refused with the field's name,
-//! its value, and what is allowed there.
+//! The JSON adapter: one object of the wire format is one bounce. Whatever is wrong is refused with
+//! the field's name, its value, and what is allowed there.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -26,7 +26,8 @@ use unique::Parsed;
 /// Bytes of a bounce's metadata, as JSON.
 const METADATA_MAX: usize = 4 << 10;
 
-/// How deep a bounce's metadata may be nested. Within events it stands deeper, and JSON is read to a depth of 127 only.
+/// How deep a bounce's metadata may be nested. Within events it stands deeper, and JSON is read to
+/// a depth of 127 only.
 pub(super) const METADATA_DEPTH_MAX: usize = 32;
 
 /// Every field that a bounce can have.
@@ -47,14 +48,16 @@ const FIELDS: [(&str, Kind); 14] = [
     ("metadata", Kind::Object),
 ];
 
-/// Reads bounces as a scheduler takes them: with inline content of a bounded size, and with routes that there are.
+/// Reads bounces as a scheduler takes them: with inline content of a bounded size, and with routes
+/// that there are.
 #[derive(Clone, Debug)]
 pub struct Reader {
     inline_max: usize,
     routes: Arc<[String]>,
 }
 
-/// A bounce as it came: its fields are of the right kind, and what is in them has not been looked at.
+/// A bounce as it came: its fields are of the right kind, and what is in them has not been looked
+/// at.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Draft<'i> {
@@ -102,8 +105,8 @@ impl Reader {
         self.on_a_route(read(item, now, self.inline_max)?)
     }
 
-    /// The same for the text of one. Nearly all are bounces, so it is read at once into what a bounce is made of, and looked
-    /// at piece by piece only where that fails.
+    /// The same for the text of one. Nearly all are bounces, so it is read at once into what a
+    /// bounce is made of, and looked at piece by piece only where that fails.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -120,16 +123,23 @@ impl Reader {
     fn on_a_route(&self, bounce: Bounce) -> Result<Bounce, Refusal> {
         match &bounce.message.route {
             Some(route) if !self.routes.contains(route) => {
-                let reason = format!("there is no such route; configured are: {}", self.routes.join(", "));
-                Err(Refusal::of("route", Some(&Value::from(route.as_str())), reason))
+                let reason = format!(
+                    "there is no such route; configured are: {}",
+                    self.routes.join(", ")
+                );
+                Err(Refusal::of(
+                    "route",
+                    Some(&Value::from(route.as_str())),
+                    reason,
+                ))
             }
             _ => Ok(bounce),
         }
     }
 }
 
-/// Reads one bounce, whatever its route. `now` stands for the time of a bounce that does not tell its own; `inline_max`
-/// bounds inline content in bytes.
+/// Reads one bounce, whatever its route. `now` stands for the time of a bounce that does not tell
+/// its own; `inline_max` bounds inline content in bytes.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -143,9 +153,16 @@ impl Draft<'_> {
     fn bounce(self, now: Timestamp, inline_max: usize) -> Result<Bounce, Refusal> {
         let content = content(self.content, inline_max)?;
         let recipient = Field::new("recipient", self.recipient.as_ref());
-        let recipient = recipient.address()?.ok_or_else(|| recipient.refuse("every bounce needs one"))?;
-        let account = Field::new("account", self.account.as_ref()).parse(Account::parse)?.unwrap_or_default();
-        let reply = reply(Field::new("reply", self.reply.as_ref()), Field::new("status", self.status.as_ref()))?;
+        let recipient = recipient
+            .address()?
+            .ok_or_else(|| recipient.refuse("every bounce needs one"))?;
+        let account = Field::new("account", self.account.as_ref())
+            .parse(Account::parse)?
+            .unwrap_or_default();
+        let reply = reply(
+            Field::new("reply", self.reply.as_ref()),
+            Field::new("status", self.status.as_ref()),
+        )?;
         let occurred_at = Field::new("occurred_at", self.occurred_at.as_ref()).instant()?;
         let envelope_from = Field::new("envelope_from", self.envelope_from.as_ref());
         let envelope_from = match envelope_from.text()? {
@@ -157,7 +174,9 @@ impl Draft<'_> {
             Some(id) => id,
             None => {
                 let inline = match &content {
-                    Some(ContentRef::Inline(text) | ContentRef::File(text) | ContentRef::Url(text)) => text,
+                    Some(
+                        ContentRef::Inline(text) | ContentRef::File(text) | ContentRef::Url(text),
+                    ) => text,
                     None => "",
                 };
                 let occurred = occurred_at.map(|at| at.to_string()).unwrap_or_default();
@@ -171,47 +190,68 @@ impl Draft<'_> {
             envelope_from,
             route: Field::new("route", self.route.as_ref()).owned()?,
             stream: Field::new("stream", self.stream.as_ref()).owned()?,
-            expires_at: Field::new("expires_at", self.expires_at.as_ref()).instant()?.map(ExpiresAt),
+            expires_at: Field::new("expires_at", self.expires_at.as_ref())
+                .instant()?
+                .map(ExpiresAt),
             content,
             remote_mta: Field::new("remote_mta", self.remote_mta.as_ref()).owned()?,
             traceparent: Field::new("traceparent", self.traceparent.as_ref()).traceparent()?,
             metadata,
         };
-        Ok(Bounce { account, recipient, reply, occurred_at, message })
+        Ok(Bounce {
+            account,
+            recipient,
+            reply,
+            occurred_at,
+            message,
+        })
     }
 }
 
-/// The reply, with the status where one is given beside it. A reply may be of many lines, so it is not a plain text.
+/// The reply, with the status where one is given beside it. A reply may be of many lines, so it is
+/// not a plain text.
 fn reply(reply: Field<'_>, status: Field<'_>) -> Result<Reply, Refusal> {
     let given = status.parse(str::parse::<EnhancedStatus>)?;
     let mut read = match (reply.raw(), given) {
-        (None, None) => return Err(reply.refuse("every bounce needs a reply, or at least a status")),
+        (None, None) => {
+            return Err(reply.refuse("every bounce needs a reply, or at least a status"));
+        }
         (Some(raw), None) if raw.trim().is_empty() => {
             return Err(reply.refuse("is empty; say what the mail system said, or give a status"));
         }
         (raw, _) => Reply::parse(raw.unwrap_or_default()),
     };
     if given.is_some() {
-        // The platform's word goes before a code that says success; with both, nobody could tell what happened.
+        // The platform's word goes before a code that says success; with both, nobody could tell
+        // what happened.
         read.status = given;
         read.code = read.code.filter(|code| *code >= 400);
     }
     if read.says_nothing() {
-        return Err(reply.refuse("has neither a code, nor a status, nor a word; say what the mail system said"));
+        return Err(reply.refuse(
+            "has neither a code, nor a status, nor a word; say what the mail system said",
+        ));
     }
     if read.class() == Some(StatusClass::Success) {
         let said = if given.is_some() { status } else { reply };
-        return Err(said.refuse("says that the mail got through; a bounce is a failure, 4xx or 5xx"));
+        return Err(
+            said.refuse("says that the mail got through; a bounce is a failure, 4xx or 5xx")
+        );
     }
     Ok(read)
 }
 
 fn metadata(map: Option<Map<String, Value>>) -> Result<Map<String, Value>, Refusal> {
-    let Some(map) = map else { return Ok(Map::new()) };
+    let Some(map) = map else {
+        return Ok(Map::new());
+    };
     let mut room = Room { left: METADATA_MAX };
     let reason = if serde_json::to_writer(&mut room, &map).is_err() {
         format!("is longer than {METADATA_MAX} bytes of JSON")
-    } else if map.values().any(|value| is_deeper(value, METADATA_DEPTH_MAX - 1)) {
+    } else if map
+        .values()
+        .any(|value| is_deeper(value, METADATA_DEPTH_MAX - 1))
+    {
         format!("is nested more than {METADATA_DEPTH_MAX} deep")
     } else {
         return Ok(map);
@@ -236,7 +276,10 @@ struct Room {
 
 impl Write for Room {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.left = self.left.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+        self.left = self
+            .left
+            .checked_sub(bytes.len())
+            .ok_or(io::ErrorKind::StorageFull)?;
         Ok(bytes.len())
     }
 
@@ -275,7 +318,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(bounce.job_id().key(), "acme/jo@example.com");
-        assert_eq!(bounce.reply.to_string(), "452 4.3.1 Insufficient system storage");
+        assert_eq!(
+            bounce.reply.to_string(),
+            "452 4.3.1 Insufficient system storage"
+        );
         assert_eq!(bounce.message.route.as_deref(), Some("relay"));
         assert_eq!(bounce.message.metadata["campaign"], "c42");
     }
@@ -290,7 +336,11 @@ mod tests {
             let bounce = read(item.clone(), NOW, 16).unwrap();
             assert_eq!(bounce.account, Account::default());
             assert_eq!(bounce.message.bounced_at, NOW);
-            assert_eq!(bounce.message.id, read(item, NOW, 16).unwrap().message.id, "a repeated bounce has the same id");
+            assert_eq!(
+                bounce.message.id,
+                read(item, NOW, 16).unwrap().message.id,
+                "a repeated bounce has the same id"
+            );
         }
     }
 
@@ -307,7 +357,10 @@ mod tests {
             (json!({"reply": "452 full"}), "recipient"),
             (json!({"recipient": "jo@example.com"}), "reply"),
             (ok("recipient", json!("jo@@example.com")), "recipient"),
-            (ok("recipient", json!("jo@example.com\r\nRCPT TO:<x@y>")), "recipient"),
+            (
+                ok("recipient", json!("jo@example.com\r\nRCPT TO:<x@y>")),
+                "recipient",
+            ),
             (ok("recipient", json!(7)), "recipient"),
             (ok("reply", json!("250 2.0.0 ok")), "reply"),
             (ok("reply", json!(" ")), "reply"),
@@ -322,15 +375,24 @@ mod tests {
             (ok("account", json!("a/b")), "account"),
             (ok("envelope_from", json!("nobody")), "envelope_from"),
             (ok("content", json!("text")), "content"),
-            (ok("content", json!({"inline": "x".repeat(17)})), "content.inline"),
+            (
+                ok("content", json!({"inline": "x".repeat(17)})),
+                "content.inline",
+            ),
             (ok("content", json!({"file": "relative"})), "content.file"),
             (ok("content", json!({"url": "s3:///key"})), "content.url"),
-            (ok("content", json!({"url": "https://example.com/a?token=x"})), "content.url"),
+            (
+                ok("content", json!({"url": "https://example.com/a?token=x"})),
+                "content.url",
+            ),
             (ok("content", json!({"url": 1})), "content.url"),
             (ok("traceparent", json!("00-1-2-3")), "traceparent"),
             (ok("metadata", json!([1])), "metadata"),
             (ok("metadata", json!({"k": "x".repeat(5_000)})), "metadata"),
-            (ok("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})), "metadata"),
+            (
+                ok("metadata", json!({"k": nested(METADATA_DEPTH_MAX)})),
+                "metadata",
+            ),
             (ok("recipent", json!("jo@example.com")), "recipent"),
         ] {
             let (named, reason) = refused(item.clone());
@@ -342,13 +404,21 @@ mod tests {
     fn a_reply_of_words_alone_will_do_in_whatever_language() {
         for reply in ["no", "не доставлено", "配送不能", "550", "5.1.1"] {
             let item = json!({"recipient": "jo@example.com", "reply": reply});
-            assert_eq!(read(item, NOW, 0).map(|bounce| bounce.reply.to_string()), Ok(reply.to_owned()));
+            assert_eq!(
+                read(item, NOW, 0).map(|bounce| bounce.reply.to_string()),
+                Ok(reply.to_owned())
+            );
         }
     }
 
     #[test]
     fn a_refusal_gives_the_value_back_shortened() {
-        let refusal = read(json!({"recipient": "é".repeat(500), "reply": "452 x"}), NOW, 16).unwrap_err();
+        let refusal = read(
+            json!({"recipient": "é".repeat(500), "reply": "452 x"}),
+            NOW,
+            16,
+        )
+        .unwrap_err();
         assert_eq!(refusal.value.unwrap().chars().count(), VALUE_CHARS);
     }
 
@@ -359,11 +429,19 @@ mod tests {
 
     #[test]
     fn a_status_goes_before_a_code_that_says_success() {
-        for (reply, expected) in
-            [("226 full", "4.2.2 full"), ("354 go on", "4.2.2 go on"), ("450 full", "450 4.2.2 full")]
-        {
+        for (reply, expected) in [
+            ("226 full", "4.2.2 full"),
+            ("354 go on", "4.2.2 go on"),
+            ("450 full", "450 4.2.2 full"),
+        ] {
             let item = json!({"recipient": "jo@example.com", "reply": reply, "status": "4.2.2"});
-            assert_eq!(read(item, Timestamp::from_ms(0), 0).unwrap().reply.to_string(), expected);
+            assert_eq!(
+                read(item, Timestamp::from_ms(0), 0)
+                    .unwrap()
+                    .reply
+                    .to_string(),
+                expected
+            );
         }
     }
 
@@ -371,7 +449,15 @@ mod tests {
     fn metadata_may_be_as_deep_as_the_bound() {
         let metadata = json!({"k": nested(METADATA_DEPTH_MAX - 1)});
         let item = json!({"recipient": "jo@example.com", "reply": "450", "metadata": metadata});
-        assert_eq!(Value::Object(read(item, Timestamp::from_ms(0), 0).unwrap().message.metadata), metadata);
+        assert_eq!(
+            Value::Object(
+                read(item, Timestamp::from_ms(0), 0)
+                    .unwrap()
+                    .message
+                    .metadata
+            ),
+            metadata
+        );
     }
 
     #[test]
@@ -404,14 +490,20 @@ mod tests {
         for (fields, repeated) in [
             ("\"recipient\":\"sam@example.com\"", "recipient"),
             ("\"route\":null,\"route\":null", "route"),
-            ("\"content\":{\"file\":\"/a\",\"file\":\"/b\"}", "content.file"),
+            (
+                "\"content\":{\"file\":\"/a\",\"file\":\"/b\"}",
+                "content.file",
+            ),
             ("\"metadata\":{\"c\":[{\"d\":1,\"d\":1}]}", "metadata.c.d"),
         ] {
             let refusal = read(&format!("{full},{fields}}}")).unwrap_err();
             assert_eq!(refusal.field.as_deref(), Some(repeated), "{fields}");
         }
         for broken in ["{", "", "{}{}", "{\"recipient\":\"\\ud800@example.com\"}"] {
-            assert!(read(broken).unwrap_err().reason.contains("not JSON"), "{broken}");
+            assert!(
+                read(broken).unwrap_err().reason.contains("not JSON"),
+                "{broken}"
+            );
         }
     }
 }

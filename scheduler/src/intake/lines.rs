@@ -1,4 +1,5 @@
-//! Splits a stream of bytes into lines, in constant memory: of a line that is too long only the fact is kept.
+//! Splits a stream of bytes into lines, in constant memory: of a line that is too long only the
+//! fact is kept.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -36,7 +37,12 @@ pub struct Lines {
 impl Lines {
     /// Lines of at most `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { held: BytesMut::new(), max, skipping: false, number: 0 }
+        Self {
+            held: BytesMut::new(),
+            max,
+            skipping: false,
+            number: 0,
+        }
     }
 
     /// Adds bytes, and gives each line that they complete to `line`.
@@ -87,7 +93,13 @@ mod tests {
             let whole = |text: &'static [u8]| Line::Whole(Bytes::from_static(text));
             assert_eq!(
                 found,
-                [(1, whole(b"one\r")), (4, Line::TooLong), (5, Line::TooLong), (6, whole(b"two")), (7, whole(b"last"))],
+                [
+                    (1, whole(b"one\r")),
+                    (4, Line::TooLong),
+                    (5, Line::TooLong),
+                    (6, whole(b"two")),
+                    (7, whole(b"last"))
+                ],
                 "in chunks of {size}"
             );
             assert!(lines.held.capacity() < 64, "what was skipped is not kept");

@@ -1,5 +1,6 @@
-//! The LMTP listener (RFC 2033): the mail server of the return path's domain delivers reports here. It says yes to a
-//! message only when Redis has what it reports, so that the mail server keeps it where the store is away.
+//! The LMTP listener (RFC 2033): the mail server of the return path's domain delivers reports here.
+//! It says yes to a message only when Redis has what it reports, so that the mail server keeps it
+//! where the store is away.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -50,16 +51,43 @@ struct Settings {
 impl Listener {
     /// Listens on this socket, and hands what comes to `reports`.
     pub fn new(listener: TcpListener, reports: Reports, config: &Lmtp) -> Self {
-        let Lmtp { host, account, message_max, recipients_max, idle_max, .. } = config.clone();
-        let settings = Settings { reports, host, account, message_max, recipients_max, idle_max };
+        let Lmtp {
+            host,
+            account,
+            message_max,
+            recipients_max,
+            idle_max,
+            ..
+        } = config.clone();
+        let settings = Settings {
+            reports,
+            host,
+            account,
+            message_max,
+            recipients_max,
+            idle_max,
+        };
         let (max, per_peer) = (config.connections, config.connections_per_peer);
-        let gate = Gate::new(Places { max, per_peer, reserve: 0, trusted: Vec::new() });
-        Self { listener, gate, settings: Arc::new(settings) }
+        let gate = Gate::new(Places {
+            max,
+            per_peer,
+            reserve: 0,
+            trusted: Vec::new(),
+        });
+        Self {
+            listener,
+            gate,
+            settings: Arc::new(settings),
+        }
     }
 
     /// Serves until `stop` is cancelled, and then until the messages under way have been answered.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, gate, settings } = self;
+        let Self {
+            listener,
+            gate,
+            settings,
+        } = self;
         let mut acceptor = Acceptor::new(listener, "LMTP");
         let sessions = TaskTracker::new();
         while let Some((stream, address)) = stop.run_until_cancelled(acceptor.next(&gate)).await {

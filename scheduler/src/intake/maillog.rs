@@ -1,5 +1,5 @@
-//! The logs of mail systems as a source of bounces: each adapter reads one line at a time and gives bounces in the wire
-//! format. They know nothing of files or of the store.
+//! The logs of mail systems as a source of bounces: each adapter reads one line at a time and gives
+//! bounces in the wire format. They know nothing of files or of the store.
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! The stream adapter: takes in what mail systems add to the intake stream. An entry leaves the stream only when the store
-//! has its bounce, or when it was put aside because it holds none.
+//! The stream adapter: takes in what mail systems add to the intake stream. An entry leaves the
+//! stream only when the store has its bounce, or when it was put aside because it holds none.
 
 use std::time::Duration;
 
@@ -17,14 +17,15 @@ use super::accept::Accept;
 use super::json::unique::{Parsed, repeated};
 use super::json::{Reader, Refusal};
 
-/// How long to wait for an entry. Shorter than an answer of Redis may take, and than anybody waits for us to stop.
+/// How long to wait for an entry. Shorter than an answer of Redis may take, and than anybody waits
+/// for us to stop.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// How long a reader may have an entry before another takes it over.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often an entry is handed out before it counts as what kills its readers. Tries that failed because the store was away
-/// are not among them.
+/// How often an entry is handed out before it counts as what kills its readers. Tries that failed
+/// because the store was away are not among them.
 const HANDED_OUT_MAX: usize = 5;
 
 /// How long to wait before a store that did not answer is asked again.
@@ -44,7 +45,14 @@ pub struct StreamReader {
 impl StreamReader {
     /// One with a name of its own, which reads at most `batch` entries at a time.
     pub fn new(store: Store, accept: Accept, reader: Reader, batch: usize) -> Self {
-        Self { store, accept, reader, name: Uuid::now_v7().to_string(), batch, idle: IDLE }
+        Self {
+            store,
+            accept,
+            reader,
+            name: Uuid::now_v7().to_string(),
+            batch,
+            idle: IDLE,
+        }
     }
 
     /// The same reader, which takes over what others have had for so long.
@@ -84,12 +92,24 @@ impl StreamReader {
             if looked.is_ok() {
                 stop.run_until_cancelled(sleep(self.idle / 3)).await;
             }
-            self.pause_after("taken over from readers that are gone", looked, &mut told, stop).await;
+            self.pause_after(
+                "taken over from readers that are gone",
+                looked,
+                &mut told,
+                stop,
+            )
+            .await;
         }
     }
 
     /// Says once that something does not work for now, and waits before it is tried again.
-    async fn pause_after(&self, what: &str, ended: Result<(), StoreError>, told: &mut bool, stop: &CancellationToken) {
+    async fn pause_after(
+        &self,
+        what: &str,
+        ended: Result<(), StoreError>,
+        told: &mut bool,
+        stop: &CancellationToken,
+    ) {
         let Err(err) = ended else {
             *told = false;
             return;
@@ -100,9 +120,10 @@ impl StreamReader {
         stop.run_until_cancelled(sleep(PAUSE)).await;
     }
 
-    /// What a reader left that died, or this one when the store was away. What may have killed a reader is handed out alone, the
-    /// least suspicious first, so that nothing else dies with it. Ends early once `stop` is cancelled: a reader leaves many
-    /// entries, and what is not taken over stays pending.
+    /// What a reader left that died, or this one when the store was away. What may have killed a
+    /// reader is handed out alone, the least suspicious first, so that nothing else dies with it.
+    /// Ends early once `stop` is cancelled: a reader leaves many entries, and what is not taken
+    /// over stays pending.
     async fn take_over(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         self.store.open_intake().await?;
         self.store.forget_readers().await?;
@@ -112,8 +133,13 @@ impl StreamReader {
                 return Ok(());
             }
             left.sort_by_key(|entry| entry.times);
-            let (excused, suspicious) = left.split_at(left.partition_point(|entry| entry.times == 0));
-            for together in [excused].into_iter().filter(|excused| !excused.is_empty()).chain(suspicious.chunks(1)) {
+            let (excused, suspicious) =
+                left.split_at(left.partition_point(|entry| entry.times == 0));
+            for together in [excused]
+                .into_iter()
+                .filter(|excused| !excused.is_empty())
+                .chain(suspicious.chunks(1))
+            {
                 if stop.is_cancelled() {
                     return Ok(());
                 }
@@ -125,21 +151,29 @@ impl StreamReader {
     /// Entries that were all handed out equally often.
     async fn take_over_together(&self, left: &[LeftEntry]) -> Result<(), StoreError> {
         let ids: Vec<&str> = left.iter().map(|entry| entry.id.as_str()).collect();
-        let entries = self.store.take_over_intake(&self.name, &ids, self.idle).await?;
+        let entries = self
+            .store
+            .take_over_intake(&self.name, &ids, self.idle)
+            .await?;
         self.deal_with(entries, left[0].times).await
     }
 
-    /// Deals with entries that had been handed out `times` times before. Where the store is away this time does not count: it
-    /// says nothing of the entries.
+    /// Deals with entries that had been handed out `times` times before. Where the store is away
+    /// this time does not count: it says nothing of the entries.
     async fn deal_with(&self, entries: Vec<IntakeEntry>, times: usize) -> Result<(), StoreError> {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
         let dealt_with = if times < HANDED_OUT_MAX {
             self.take_in(entries).await
         } else {
-            self.put_aside_all(&entries, &format!("it was handed out {times} times and never dealt with")).await
+            self.put_aside_all(
+                &entries,
+                &format!("it was handed out {times} times and never dealt with"),
+            )
+            .await
         };
         if dealt_with.as_ref().is_err_and(StoreError::may_pass) && !ids.is_empty() {
-            // Where the stream cannot be reached either, nobody else counts meanwhile: this is one time too many at most.
+            // Where the stream cannot be reached either, nobody else counts meanwhile: this is one
+            // time too many at most.
             let _ = self.store.excuse_intake(&self.name, &ids, times).await;
         }
         dealt_with
@@ -164,18 +198,29 @@ impl StreamReader {
                 }
                 Ok(())
             }
-            Err(err) if !err.may_pass() && taken.len() == 1 => self.put_aside(&taken[0], &err.to_string()).await,
+            Err(err) if !err.may_pass() && taken.len() == 1 => {
+                self.put_aside(&taken[0], &err.to_string()).await
+            }
             Err(err) => Err(err),
-            Ok(_) => self.store.finish_intake(&taken.into_iter().map(|entry| entry.id).collect::<Vec<_>>()).await,
+            Ok(_) => {
+                self.store
+                    .finish_intake(&taken.into_iter().map(|entry| entry.id).collect::<Vec<_>>())
+                    .await
+            }
         }
     }
 
-    /// The bounce of an entry: its field `bounce` as JSON, or else its fields, as far as they are no text as JSON.
+    /// The bounce of an entry: its field `bounce` as JSON, or else its fields, as far as they are
+    /// no text as JSON.
     fn bounce(&self, entry: &IntakeEntry) -> Result<Bounce, Refusal> {
         let now = self.store.clock().now();
         let mut whole = entry.fields.iter().filter(|(field, _)| field == b"bounce");
         if let Some((_, json)) = whole.next() {
-            return if whole.next().is_none() { self.reader.read_text(json, now) } else { Err(repeated("bounce")) };
+            return if whole.next().is_none() {
+                self.reader.read_text(json, now)
+            } else {
+                Err(repeated("bounce"))
+            };
         }
         let value = |field: &str, text: &[u8]| {
             match (field, std::str::from_utf8(text)) {
@@ -208,7 +253,11 @@ impl StreamReader {
     async fn put_aside(&self, entry: &IntakeEntry, reason: &str) -> Result<(), StoreError> {
         let event = Event::intake_refused(format!("entry {}: {reason}", entry.id));
         match self.store.put_aside(entry, reason, &event).await {
-            Ok(()) => tracing::warn!(entry = entry.id, reason, "an entry of the intake stream was put aside"),
+            Ok(()) => tracing::warn!(
+                entry = entry.id,
+                reason,
+                "an entry of the intake stream was put aside"
+            ),
             // It stays in the stream, and is tried again when it has been idle; the others of its
             // batch go on.
             Err(err) if !err.may_pass() => {
@@ -217,6 +266,8 @@ impl StreamReader {
             }
             Err(err) => return Err(err),
         }
-        self.store.finish_intake(std::slice::from_ref(&entry.id)).await
+        self.store
+            .finish_intake(std::slice::from_ref(&entry.id))
+            .await
     }
 }

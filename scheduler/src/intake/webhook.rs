@@ -1,6 +1,6 @@
-//! Webhooks of mail services. Each service has a file: how its requests prove where they come from, and what its events mean
-//! as bounces and facts in the wire format of the JSON adapters, which check every field once more. What is told twice is
-//! recognised by its id.
+//! Webhooks of mail services. Each service has a file: how its requests prove where they come from,
+//! and what its events mean as bounces and facts in the wire format of the JSON adapters, which
+//! check every field once more. What is told twice is recognised by its id.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -55,13 +55,15 @@ pub struct Delivery<'r> {
 /// Why a request is not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// It does not prove where it comes from; the text says what is missing, and nothing of what is expected.
+    /// It does not prove where it comes from; the text says what is missing, and nothing of what is
+    /// expected.
     Unproven(&'static str),
     /// It is what nobody can read.
     Unreadable(String),
     /// It could not be decided now; worth another try.
     Undecided(String),
-    /// It is good for one time, and is being taken in at this moment; worth another try, in case that fails.
+    /// It is good for one time, and is being taken in at this moment; worth another try, in case
+    /// that fails.
     UnderWay,
 }
 
@@ -102,7 +104,8 @@ pub struct Heard {
 
 /// What a proven request holds.
 enum Proven {
-    /// Events, as the service's own adapter reads them; and what tells the whole request from all others, if anything.
+    /// Events, as the service's own adapter reads them; and what tells the whole request from all
+    /// others, if anything.
     Body(Vec<u8>, Option<String>),
     /// Nothing; what there was to do is done.
     Done(&'static str),
@@ -125,11 +128,27 @@ pub struct Webhooks {
 
 impl Webhooks {
     /// The hooks that are configured. What SNS has to be asked for goes through `fetch`.
-    pub fn new(hooks: Hooks, store: Store, accept: Accept, fetch: Arc<dyn Fetch>, bounds: (usize, usize)) -> Self {
+    pub fn new(
+        hooks: Hooks,
+        store: Store,
+        accept: Accept,
+        fetch: Arc<dyn Fetch>,
+        bounds: (usize, usize),
+    ) -> Self {
         let (batch, events_max) = bounds;
         let sns = Arc::new(Sns::new(fetch));
         let (hooks, counts, room) = (Arc::new(hooks), Arc::default(), Room::default());
-        Self { hooks, store, accept, sns, counts, batch, events_max, inline_max: 0, room }
+        Self {
+            hooks,
+            store,
+            accept,
+            sns,
+            counts,
+            batch,
+            events_max,
+            inline_max: 0,
+            room,
+        }
     }
 
     /// The settings of a service's hook, where it is configured.
@@ -142,8 +161,8 @@ impl Webhooks {
         &self.counts
     }
 
-    /// Takes a request of a configured service. What is proven is taken in to its end, even where whoever brought it is gone
-    /// before.
+    /// Takes a request of a configured service. What is proven is taken in to its end, even where
+    /// whoever brought it is gone before.
     ///
     /// # Errors
     /// [`Denied`] where nothing was taken; those of the store, where the request may be made again.
@@ -167,7 +186,12 @@ impl Webhooks {
         let mut heard = Heard::default();
         let mut events = events.into_iter().peekable();
         while events.peek().is_some() {
-            self.take_batch(service, events.by_ref().take(self.batch).collect(), &mut heard).await?;
+            self.take_batch(
+                service,
+                events.by_ref().take(self.batch).collect(),
+                &mut heard,
+            )
+            .await?;
         }
         Ok(heard)
     }
@@ -180,17 +204,33 @@ impl Webhooks {
         delivery: &Delivery<'_>,
     ) -> Result<(Vec<Event>, Option<String>), Denied> {
         let (body, whole) = match self.prove(service, hook, delivery).await? {
-            Proven::Done(what) => return Ok((vec![Event { id: None, said: Said::Ignored(what) }], None)),
+            Proven::Done(what) => {
+                return Ok((
+                    vec![Event {
+                        id: None,
+                        said: Said::Ignored(what),
+                    }],
+                    None,
+                ));
+            }
             Proven::Body(body, whole) => (body, whole),
         };
         let events = read(service, hook, delivery.headers, &body).map_err(Denied::Unreadable)?;
         if events.len() > self.events_max {
-            return Err(Denied::Unreadable(format!("a request may have {} events", self.events_max)));
+            return Err(Denied::Unreadable(format!(
+                "a request may have {} events",
+                self.events_max
+            )));
         }
         Ok((events, whole))
     }
 
-    async fn prove(&self, service: Service, hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Denied> {
+    async fn prove(
+        &self,
+        service: Service,
+        hook: &Hook,
+        delivery: &Delivery<'_>,
+    ) -> Result<Proven, Denied> {
         let now = self.store.clock().now();
         match service {
             Service::Ses => self.sns.prove(hook, delivery, now).await,
@@ -201,7 +241,12 @@ impl Webhooks {
         }
     }
 
-    async fn take_batch(&self, service: Service, events: Vec<Event>, heard: &mut Heard) -> Result<(), StoreError> {
+    async fn take_batch(
+        &self,
+        service: Service,
+        events: Vec<Event>,
+        heard: &mut Heard,
+    ) -> Result<(), StoreError> {
         let id = |event: &Event| event.remembered_id().map(|id| name(service, id));
         let ids: Vec<String> = events.iter().filter_map(id).collect();
         let mut known = self.store.heard(&ids).await?.into_iter();
@@ -228,13 +273,15 @@ impl Webhooks {
         let mut bounced = bounced.iter().map(Answered::to_wire);
         let (told, sent_to) = self.accept.tell_without_waiting(told).await?;
         let mut told = told.iter().map(FactAnswered::to_wire);
-        heard.answers.extend(places.into_iter().filter_map(|place| match place {
-            Ok(true) => bounced.next(),
-            Ok(false) => told.next(),
-            Err(refusal) => Some(refusal.to_wire()),
-        }));
-        // Before workers are waited for: a bounce that is repeated because a complaint beside it took too long starts nothing
-        // anew.
+        heard
+            .answers
+            .extend(places.into_iter().filter_map(|place| match place {
+                Ok(true) => bounced.next(),
+                Ok(false) => told.next(),
+                Err(refusal) => Some(refusal.to_wire()),
+            }));
+        // Before workers are waited for: a bounce that is repeated because a complaint beside it
+        // took too long starts nothing anew.
         self.store.hear(&ids).await?;
         self.accept.wait_for_workers(sent_to).await
     }
@@ -245,8 +292,9 @@ impl Webhooks {
 }
 
 impl Event {
-    /// Its id, where to hear of it twice would do harm: a bounce would start a job anew, a complaint undo what an operator took
-    /// back. Signs of life tell the same each time, and are too many to remember.
+    /// Its id, where to hear of it twice would do harm: a bounce would start a job anew, a
+    /// complaint undo what an operator took back. Signs of life tell the same each time, and are
+    /// too many to remember.
     fn remembered_id(&self) -> Option<&str> {
         let id = self.id.as_deref()?;
         match &self.said {
@@ -279,7 +327,12 @@ impl Heard {
 ///
 /// # Errors
 /// Where nobody can; the text says why.
-pub fn read(service: Service, hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Vec<Event>, String> {
+pub fn read(
+    service: Service,
+    hook: &Hook,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Vec<Event>, String> {
     match service {
         Service::Ses => ses::read(hook, body),
         Service::SendGrid => sendgrid::read(hook, body),
@@ -295,8 +348,8 @@ fn name(service: Service, id: &str) -> String {
     format!("{}/{id}", service.as_str())
 }
 
-/// Whether what was signed at `signed` may still be taken at `now`: neither too old nor from the future, but for clocks that
-/// differ.
+/// Whether what was signed at `signed` may still be taken at `now`: neither too old nor from the
+/// future, but for clocks that differ.
 fn is_fresh(signed: Timestamp, now: Timestamp, hook: &Hook) -> bool {
     const CLOCKS_DIFFER: std::time::Duration = std::time::Duration::from_secs(300);
     now.since(signed) <= hook.window && signed.since(now) <= CLOCKS_DIFFER

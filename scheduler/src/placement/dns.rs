@@ -1,5 +1,5 @@
-//! Asks the DNS where a domain's mail goes. Bounded in time and in number, and left alone for a while where it does not
-//! answer at all: ingest must not wait for it.
+//! Asks the DNS where a domain's mail goes. Bounded in time and in number, and left alone for a
+//! while where it does not answer at all: ingest must not wait for it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,11 +20,12 @@ const SILENT_MAX: u32 = 16;
 /// How long that is, in timeouts: ingest then waits at most a small part of its time.
 const REST_TIMEOUTS: u32 = 10;
 
-/// How long a domain waits for its turn to be asked for, in timeouts. Where the DNS is silent nobody waits that long, for
-/// then it is left alone.
+/// How long a domain waits for its turn to be asked for, in timeouts. Where the DNS is silent
+/// nobody waits that long, for then it is left alone.
 const QUEUE_TIMEOUTS: u32 = 5;
 
-/// Answers that are kept: a placement is kept for good, so a domain is asked for once in a process's life or twice.
+/// Answers that are kept: a placement is kept for good, so a domain is asked for once in a
+/// process's life or twice.
 const KEPT_MAX: u64 = 8_192;
 
 /// The DNS, as far as it is asked for mail hosts.
@@ -44,10 +45,21 @@ impl Dns {
     /// # Errors
     /// Where the system's servers are to be asked and are not known; the text says what to set.
     pub fn new(settings: &Placement) -> Result<Self, String> {
-        let Placement { nameservers, timeout, lookups_max, .. } = settings;
-        let asked = dns::Settings { nameservers, timeout: *timeout, kept_max: KEPT_MAX, at_once_max: *lookups_max };
-        let dns = dns::Dns::new(asked)
-            .map_err(|why| format!("{why}; name some in placement.nameservers, or set placement.mx = false"))?;
+        let Placement {
+            nameservers,
+            timeout,
+            lookups_max,
+            ..
+        } = settings;
+        let asked = dns::Settings {
+            nameservers,
+            timeout: *timeout,
+            kept_max: KEPT_MAX,
+            at_once_max: *lookups_max,
+        };
+        let dns = dns::Dns::new(asked).map_err(|why| {
+            format!("{why}; name some in placement.nameservers, or set placement.mx = false")
+        })?;
         let permits = Semaphore::new(settings.lookups_max);
         Ok(Self {
             dns,
@@ -59,8 +71,8 @@ impl Dns {
         })
     }
 
-    /// What the DNS says of domains, in the order given. Each has one timeout from when it is asked for, and a few in which to
-    /// be asked for at all.
+    /// What the DNS says of domains, in the order given. Each has one timeout from when it is asked
+    /// for, and a few in which to be asked for at all.
     pub async fn mail_hosts(&self, domains: &[&str]) -> Vec<MailHosts> {
         if domains.is_empty() || self.rests() {
             return vec![MailHosts::Unanswered; domains.len()];
@@ -74,13 +86,19 @@ impl Dns {
             return MailHosts::NotAsked;
         }
         // That our own queue is long says nothing of the DNS.
-        let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else { return MailHosts::Unanswered };
+        let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else {
+            return MailHosts::Unanswered;
+        };
         if self.rests() {
             return MailHosts::Unanswered;
         }
         let hosts = match timeout(self.timeout, self.dns.mail_hosts(domain)).await {
-            Ok(Ok(hosts)) => MailHosts::from_records(hosts.into_iter().map(|host| (host.preference, host.name))),
-            Ok(Err(DnsError::NoName | DnsError::NoRecords)) => MailHosts::Answered(Default::default()),
+            Ok(Ok(hosts)) => {
+                MailHosts::from_records(hosts.into_iter().map(|host| (host.preference, host.name)))
+            }
+            Ok(Err(DnsError::NoName | DnsError::NoRecords)) => {
+                MailHosts::Answered(Default::default())
+            }
             Ok(Err(DnsError::Failed(fault))) if fault.side == Side::Theirs => {
                 tracing::debug!(domain, %fault, "the DNS cannot say where mail goes");
                 MailHosts::Unanswered
@@ -105,7 +123,10 @@ impl Dns {
 
     /// Logs trouble with the resolver when it begins and when it is over.
     fn log(&self, fault: Option<&Fault>) {
-        for news in self.troubles.note("dns", fault.map(|fault| fault.name), StdInstant::now()) {
+        for news in self
+            .troubles
+            .note("dns", fault.map(|fault| fault.name), StdInstant::now())
+        {
             match (news, fault) {
                 (News::Begun, Some(fault)) => tracing::warn!(
                     %fault,
@@ -113,7 +134,11 @@ impl Dns {
                 ),
                 (News::Begun, None) => {}
                 (News::Over { lasted, times }, _) => {
-                    tracing::info!(lasted_s = lasted.as_secs(), times, "a trouble with the DNS is over");
+                    tracing::info!(
+                        lasted_s = lasted.as_secs(),
+                        times,
+                        "a trouble with the DNS is over"
+                    );
                 }
             }
         }
@@ -130,12 +155,19 @@ impl Dns {
             ?rest,
             "the DNS does not answer and is left alone; domains that are new meanwhile are placed by their own names"
         );
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
+        *self
+            .rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
     }
 
-    /// Whether the DNS is left alone. After its rest it has to stay silent as often as before to get another.
+    /// Whether the DNS is left alone. After its rest it has to stay silent as often as before to
+    /// get another.
     fn rests(&self) -> bool {
-        let mut until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut until = self
+            .rests_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let rests = until.is_some_and(|until| Instant::now() < until);
         if until.is_some() && !rests {
             *until = None;

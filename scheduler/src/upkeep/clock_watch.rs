@@ -1,5 +1,6 @@
-//! Notices that the clock of a Redis server was set, or that another server with another clock has taken over: then what was
-//! computed by the old clock has to be looked at now, and not when the clock has caught up.
+//! Notices that the clock of a Redis server was set, or that another server with another clock has
+//! taken over: then what was computed by the old clock has to be looked at now, and not when the
+//! clock has caught up.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ pub(super) const WATCH: Duration = Duration::from_secs(5);
 /// By how much a clock may be off without having been set.
 const TOLERANCE_MS: i64 = 1_000;
 
-/// By how much the server of each shard was ahead of this process's running time when it was last asked.
+/// By how much the server of each shard was ahead of this process's running time when it was last
+/// asked.
 #[derive(Debug, Default)]
 pub(super) struct ClockWatch(Vec<Option<Lead>>);
 
@@ -25,7 +27,8 @@ struct Lead {
 }
 
 impl ClockWatch {
-    /// Asks each shard's server. Tells by how many ms a clock was set since the last time, if one was: the largest such step.
+    /// Asks each shard's server. Tells by how many ms a clock was set since the last time, if one
+    /// was: the largest such step.
     ///
     /// # Errors
     /// If a server did not answer and no clock of the others was set.
@@ -48,7 +51,10 @@ impl ClockWatch {
             match answer {
                 Ok(lead) => {
                     let step = known.replace(lead).and_then(|known| known.step_to(lead));
-                    largest = largest.into_iter().chain(step).max_by_key(|step| step.abs());
+                    largest = largest
+                        .into_iter()
+                        .chain(step)
+                        .max_by_key(|step| step.abs());
                 }
                 Err(err) => failed = Some(err),
             }
@@ -63,7 +69,10 @@ impl ClockWatch {
 impl Lead {
     fn new(now: Timestamp, before: Duration, after: Duration) -> Self {
         let ms = |running: Duration| i64::try_from(running.as_millis()).unwrap_or(i64::MAX);
-        Self { least: now.ms().saturating_sub(ms(after)), most: now.ms().saturating_sub(ms(before)) }
+        Self {
+            least: now.ms().saturating_sub(ms(after)),
+            most: now.ms().saturating_sub(ms(before)),
+        }
     }
 
     /// By how much the clock was set at least to get from here to there.
@@ -84,8 +93,13 @@ mod tests {
     #[test]
     fn a_step_is_told_from_an_answer_that_takes_long() {
         let second = Duration::from_secs(1);
-        let lead =
-            |now_ms, before_s, after_s| Lead::new(Timestamp::from_ms(now_ms), before_s * second, after_s * second);
+        let lead = |now_ms, before_s, after_s| {
+            Lead::new(
+                Timestamp::from_ms(now_ms),
+                before_s * second,
+                after_s * second,
+            )
+        };
         let start = lead(1_000_000, 10, 10);
         for (later, step) in [
             (lead(1_005_000, 15, 15), None),
@@ -102,13 +116,29 @@ mod tests {
 
     #[test]
     fn a_step_is_told_although_other_shards_do_not_answer() {
-        let at = |now_ms| Ok(Lead::new(Timestamp::from_ms(now_ms), Duration::ZERO, Duration::ZERO));
+        let at = |now_ms| {
+            Ok(Lead::new(
+                Timestamp::from_ms(now_ms),
+                Duration::ZERO,
+                Duration::ZERO,
+            ))
+        };
         let away = || Err(StoreError::Unavailable("no connection".to_owned()));
         let mut watch = ClockWatch::default();
         assert_eq!(watch.note(vec![at(0), at(0), at(0)]).unwrap(), None);
-        assert_eq!(watch.note(vec![away(), at(5_000), away()]).unwrap(), Some(5_000));
-        assert!(watch.note(vec![away(), at(5_000), at(0)]).is_err(), "no step was found");
+        assert_eq!(
+            watch.note(vec![away(), at(5_000), away()]).unwrap(),
+            Some(5_000)
+        );
+        assert!(
+            watch.note(vec![away(), at(5_000), at(0)]).is_err(),
+            "no step was found"
+        );
         let steps = watch.note(vec![at(-9_000), at(5_000), at(2_000)]).unwrap();
-        assert_eq!(steps, Some(-9_000), "the largest, also of a shard that was away");
+        assert_eq!(
+            steps,
+            Some(-9_000),
+            "the largest, also of a shard that was away"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Puts right what should never be wrong, and says so: lost jobs, destinations that nobody would visit, counts of attempts
-//! under way. Beside that it forgets what is over, and lets destinations follow the configured rules.
+//! Puts right what should never be wrong, and says so: lost jobs, destinations that nobody would
+//! visit, counts of attempts under way. Beside that it forgets what is over, and lets destinations
+//! follow the configured rules.
 
 use async_trait::async_trait;
 use store::error::StoreError;
@@ -39,12 +40,26 @@ async fn repair(store: &Store, shard: u16) -> Result<u64, StoreError> {
     Ok(count(&repaired) + store.trim_marks(shard).await? + store.trim_trouble(shard).await?)
 }
 
-fn count(Repaired { recovered, woken, recounted, swept }: &Repaired) -> u64 {
+fn count(
+    Repaired {
+        recovered,
+        woken,
+        recounted,
+        swept,
+    }: &Repaired,
+) -> u64 {
     recovered.values().sum::<u64>() + (woken.len() + recounted.len()) as u64 + swept
 }
 
 /// None of this can happen by what we know, so somebody has to look at it. No address is named.
-fn alert(Repaired { recovered, woken, recounted, swept }: &Repaired) {
+fn alert(
+    Repaired {
+        recovered,
+        woken,
+        recounted,
+        swept,
+    }: &Repaired,
+) {
     for (destination, jobs) in recovered.iter().take(NAMED_MAX) {
         tracing::error!(%destination, jobs, "jobs were lost, and are due again; this is a fault, please report it");
     }
@@ -61,9 +76,17 @@ fn alert(Repaired { recovered, woken, recounted, swept }: &Repaired) {
             "leases had jobs and no end, and are removed; this is a fault, please report it"
         );
     }
-    for (what, found) in [("lost jobs", recovered.len()), ("no agenda", woken.len()), ("miscounted", recounted.len())] {
+    for (what, found) in [
+        ("lost jobs", recovered.len()),
+        ("no agenda", woken.len()),
+        ("miscounted", recounted.len()),
+    ] {
         if found > NAMED_MAX {
-            tracing::error!(what, destinations = found - NAMED_MAX, "and at more destinations, which are not named");
+            tracing::error!(
+                what,
+                destinations = found - NAMED_MAX,
+                "and at more destinations, which are not named"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Forgets deliveries that no bounce can be older than: their use is to recognise bounces that come late.
+//! Forgets deliveries that no bounce can be older than: their use is to recognise bounces that come
+//! late.
 
 use async_trait::async_trait;
 use store::error::StoreError;
@@ -6,7 +7,8 @@ use store::handle::Store;
 
 use super::Task;
 
-/// The task. A delivery is remembered for a week at least; a bounce that is told later counts as news.
+/// The task. A delivery is remembered for a week at least; a bounce that is told later counts as
+/// news.
 #[derive(Debug)]
 pub struct TrimDelivered;
 

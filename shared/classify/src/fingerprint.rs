@@ -1,9 +1,11 @@
-//! The fingerprint of a reply: its text without what differs from one mail to the next, so that replies which say the same
-//! group under one text. It is for counting: what a reply means is read from the reply itself.
+//! The fingerprint of a reply: its text without what differs from one mail to the next, so that
+//! replies which say the same group under one text. It is for counting: what a reply means is read
+//! from the reply itself.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The letters of the longest word that varies with nothing in it that [`may_vary`] looks for: one less than a UUID's.
+/// The letters of the longest word that varies with nothing in it that [`may_vary`] looks for: one
+/// less than a UUID's.
 const PLAIN_MAX: usize = 31;
 
 /// The digits of the longest number that says something, a status say.
@@ -12,7 +14,8 @@ const SHORT_NUMBER_MAX: usize = 6;
 /// How many letters and digits make an id at least.
 const ID_MIN: usize = 8;
 
-/// How often an id goes from letters to digits or back at least; product names and error codes (`OFR006_102`) do it less.
+/// How often an id goes from letters to digits or back at least; product names and error codes
+/// (`OFR006_102`) do it less.
 const ID_TURNS_MIN: usize = 3;
 
 /// How many digits make a number that means nothing without the mail it is about.
@@ -23,14 +26,15 @@ const DEPTH_MAX: u8 = 3;
 
 /// Units of time by their words. A number before one of them is a span.
 const UNITS: [&str; 22] = [
-    "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h", "hr", "hrs", "hour",
-    "hours", "d", "day", "days", "week", "weeks", "month", "year",
+    "s", "sec", "secs", "second", "seconds", "m", "min", "mins", "minute", "minutes", "h", "hr",
+    "hrs", "hour", "hours", "d", "day", "days", "week", "weeks", "month", "year",
 ];
 
-/// `text`, its words parted by one space each, with addresses, IP addresses, hosts with numbers in their names, ids, times
-/// and spans of time replaced by `{email}`, `{ipaddr}`, `{host}`, `{uuid}`, `{base64}`, `{hash}`, `{number}`, `{timestamp}`
-/// and `{duration}`. What stands around a replaced word goes with it; of links the place stays and what varies in them
-/// goes. Takes time linear in the text.
+/// `text`, its words parted by one space each, with addresses, IP addresses, hosts with numbers in
+/// their names, ids, times and spans of time replaced by `{email}`, `{ipaddr}`, `{host}`, `{uuid}`,
+/// `{base64}`, `{hash}`, `{number}`, `{timestamp}` and `{duration}`. What stands around a replaced
+/// word goes with it; of links the place stays and what varies in them goes. Takes time linear in
+/// the text.
 pub fn fingerprint(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut words = text.split_ascii_whitespace().peekable();
@@ -39,7 +43,11 @@ pub fn fingerprint(text: &str) -> String {
             result.push(' ');
         }
         let number = word.bytes().all(|b| b.is_ascii_digit());
-        if number && words.peek().is_some_and(|next| is_unit(next.trim_end_matches(is_around))) {
+        if number
+            && words
+                .peek()
+                .is_some_and(|next| is_unit(next.trim_end_matches(is_around)))
+        {
             words.next();
             result.push_str("{duration}");
         } else {
@@ -52,7 +60,10 @@ pub fn fingerprint(text: &str) -> String {
 /// Appends `word`, or what stands for it.
 fn push_word(result: &mut String, word: &str, depth: u8) {
     // Words of letters alone are what most texts consist of, and vary with nothing.
-    if word.bytes().all(|b| b.is_ascii_alphabetic() || !b.is_ascii()) {
+    if word
+        .bytes()
+        .all(|b| b.is_ascii_alphabetic() || !b.is_ascii())
+    {
         return result.push_str(word);
     }
     let bare = word.trim_matches(is_around);
@@ -60,25 +71,37 @@ fn push_word(result: &mut String, word: &str, depth: u8) {
     let colons = word.as_bytes().windows(2).any(|pair| pair == b"::");
     if !colons && !may_vary(bare) {
         result.push_str(word);
-    } else if let Some(token) = token(bare).or_else(|| (bare.len() < word.len()).then(|| token(word)).flatten()) {
+    } else if let Some(token) =
+        token(bare).or_else(|| (bare.len() < word.len()).then(|| token(word)).flatten())
+    {
         result.push_str(token);
     } else if word.contains("://") {
         push_parts(result, word, &['/', '?', '&', '#'], depth);
     } else if let Some((host, rest)) = host_and_ip(bare) {
-        result.push_str(if is_numbered_host(host) { "{host}" } else { host });
+        result.push_str(if is_numbered_host(host) {
+            "{host}"
+        } else {
+            host
+        });
         result.push_str(rest);
     } else if let Some((name, value)) = word.split_once('=').filter(|_| depth < DEPTH_MAX) {
         result.push_str(name);
         result.push('=');
         push_word(result, value, depth + 1);
     } else if bare.contains(['/', '[', '<', '|', ',']) && depth < DEPTH_MAX {
-        push_parts(result, word, &['/', '[', ']', '<', '>', '|', ',', '(', ')'], depth + 1);
+        push_parts(
+            result,
+            word,
+            &['/', '[', ']', '<', '>', '|', ',', '(', ')'],
+            depth + 1,
+        );
     } else {
         result.push_str(word);
     }
 }
 
-/// Appends the parts of `word` between `marks`, each replaced where it varies, and the marks as they are.
+/// Appends the parts of `word` between `marks`, each replaced where it varies, and the marks as
+/// they are.
 fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
     for part in word.split_inclusive(marks) {
         let value = part.trim_end_matches(marks);
@@ -97,11 +120,28 @@ fn push_parts(result: &mut String, word: &str, marks: &[char], depth: u8) {
 
 /// What may stand around a part that varies, and goes with it: `<jo@example.com>:`, `[192.0.2.1].`
 fn is_around(c: char) -> bool {
-    matches!(c, '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' | '"' | '\'' | '`' | ',' | ';' | ':' | '.' | '!')
+    matches!(
+        c,
+        '<' | '>'
+            | '('
+            | ')'
+            | '['
+            | ']'
+            | '{'
+            | '}'
+            | '"'
+            | '\''
+            | '`'
+            | ','
+            | ';'
+            | ':'
+            | '.'
+            | '!'
+    )
 }
 
-/// Whether a word can be, or have in it, anything that varies. All kinds have a digit, `@`, `:` or `=`, or are long; codes
-/// and statuses are short numbers.
+/// Whether a word can be, or have in it, anything that varies. All kinds have a digit, `@`, `:` or
+/// `=`, or are long; codes and statuses are short numbers.
 fn may_vary(word: &str) -> bool {
     if word.len() > PLAIN_MAX {
         return true;
@@ -133,12 +173,19 @@ fn token(word: &str) -> Option<&'static str> {
         ("{hash}", is_id),
         ("{number}", is_long_number),
     ];
-    kinds.into_iter().find(|(_, is)| is(word)).map(|(token, _)| token)
+    kinds
+        .into_iter()
+        .find(|(_, is)| is(word))
+        .map(|(token, _)| token)
 }
 
 fn is_email(word: &str) -> bool {
-    let Some((local, domain)) = word.rsplit_once('@') else { return false };
-    let host = domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_') || !b.is_ascii());
+    let Some((local, domain)) = word.rsplit_once('@') else {
+        return false;
+    };
+    let host = domain
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_') || !b.is_ascii());
     !local.is_empty() && !domain.is_empty() && host && !local.contains("://")
 }
 
@@ -149,7 +196,11 @@ fn is_uuid(word: &str) -> bool {
         32 => &[],
         _ => return false,
     };
-    let found = word.bytes().enumerate().filter(|(_, b)| *b == b'-').map(|(at, _)| at);
+    let found = word
+        .bytes()
+        .enumerate()
+        .filter(|(_, b)| *b == b'-')
+        .map(|(at, _)| at);
     found.eq(hyphens.iter().copied()) && word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
@@ -162,27 +213,39 @@ fn is_ip(word: &str) -> bool {
     let (address, more) = word.split_once(']').map_or_else(
         || match word.split_once(['/', '#']) {
             Some(parts) => parts,
-            None => word.split_once(':').filter(|(v4, _)| v4.contains('.')).unwrap_or((word, "")),
+            None => word
+                .split_once(':')
+                .filter(|(v4, _)| v4.contains('.'))
+                .unwrap_or((word, "")),
         },
         |(address, more)| (address, more.trim_start_matches(':')),
     );
     let address = address.trim_start_matches('[');
-    let is =
-        if address.contains(':') { address.parse::<IpAddr>().is_ok() } else { address.parse::<Ipv4Addr>().is_ok() };
+    let is = if address.contains(':') {
+        address.parse::<IpAddr>().is_ok()
+    } else {
+        address.parse::<Ipv4Addr>().is_ok()
+    };
     is && more.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// A date as in RFC 3339, with or without the time of day, or the time of day alone.
 fn is_timestamp(word: &str) -> bool {
     let bytes = word.as_bytes();
-    let digits = |from: usize, to: usize| bytes.get(from..to).is_some_and(|part| part.iter().all(u8::is_ascii_digit));
+    let digits = |from: usize, to: usize| {
+        bytes
+            .get(from..to)
+            .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
+    };
     let at = |at: usize, mark: u8| bytes.get(at) == Some(&mark);
     let time_of_day = |from: usize| {
         let rest = word.get(from..).unwrap_or_default();
         digits(from, from + 2)
             && at(from + 2, b':')
             && digits(from + 3, from + 5)
-            && rest.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.' | b'+' | b'-' | b'Z' | b'z'))
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.' | b'+' | b'-' | b'Z' | b'z'))
     };
     let dated = digits(0, 4) && at(4, b'-') && digits(5, 7) && at(7, b'-') && digits(8, 10);
     match bytes.len() {
@@ -201,7 +264,9 @@ fn is_duration(word: &str) -> bool {
         for b in parts.bytes() {
             match b {
                 b'0'..=b'9' | b'.' => (counted, unit_last) = (true, false),
-                b'Y' | b'M' | b'W' | b'D' | b'H' | b'S' if counted => (counted, unit_last) = (false, true),
+                b'Y' | b'M' | b'W' | b'D' | b'H' | b'S' if counted => {
+                    (counted, unit_last) = (false, true);
+                }
                 b'T' if !counted => {}
                 _ => return false,
             }
@@ -211,7 +276,9 @@ fn is_duration(word: &str) -> bool {
     let mut rest = word;
     while !rest.is_empty() {
         let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let end = unit
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(unit.len());
         if unit.len() == rest.len() || !is_unit(&unit[..end]) {
             return false;
         }
@@ -222,7 +289,9 @@ fn is_duration(word: &str) -> bool {
 
 fn is_unit(word: &str) -> bool {
     let plural = word.strip_suffix('s').unwrap_or(word);
-    UNITS.iter().any(|unit| word.eq_ignore_ascii_case(unit) || plural.eq_ignore_ascii_case(unit))
+    UNITS
+        .iter()
+        .any(|unit| word.eq_ignore_ascii_case(unit) || plural.eq_ignore_ascii_case(unit))
         || matches!(word, "ms" | "us" | "ns")
 }
 
@@ -238,7 +307,10 @@ fn is_base64(word: &str) -> bool {
         return false;
     }
     let bytes = body.as_bytes();
-    let ups = bytes.windows(2).filter(|pair| !pair[0].is_ascii_uppercase() && pair[1].is_ascii_uppercase()).count();
+    let ups = bytes
+        .windows(2)
+        .filter(|pair| !pair[0].is_ascii_uppercase() && pair[1].is_ascii_uppercase())
+        .count();
     let mixed = bytes.iter().any(u8::is_ascii_lowercase) && bytes.iter().any(u8::is_ascii_digit);
     padding > 0 || (mixed && ups >= 2)
 }
@@ -250,7 +322,9 @@ fn is_numbered_host(word: &str) -> bool {
     top.len() >= 2
         && top.bytes().all(|b| b.is_ascii_alphabetic())
         && word.bytes().filter(|b| *b == b'.').count() >= 2
-        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && word
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         && labels.any(|label| label.bytes().any(|b| b.is_ascii_digit()))
 }
 
@@ -260,7 +334,8 @@ fn host_and_ip(word: &str) -> Option<(&str, &'static str)> {
     (!host.is_empty() && is_ip(ip.trim_end_matches(']'))).then_some((host, "[{ipaddr}]"))
 }
 
-/// Letters and digits in turns, with `.`, `-` and `_` between them: ids of queues, sessions and transactions.
+/// Letters and digits in turns, with `.`, `-` and `_` between them: ids of queues, sessions and
+/// transactions.
 fn is_id(word: &str) -> bool {
     let (mut letters, mut digits, mut turns) = (0, 0, 0);
     let mut last = None;
@@ -291,25 +366,55 @@ mod tests {
     #[test]
     fn what_varies_is_replaced_and_the_rest_stays() {
         for (text, expected) in [
-            ("550 5.1.1 <jo@example.com>: no such user", "550 5.1.1 {email} no such user"),
-            ("blocked: 192.0.2.1:25, [2001:db8::1] and ::1", "blocked: {ipaddr} {ipaddr} and {ipaddr}"),
-            ("host mx7.mail.example.com[192.0.2.1] said", "host {host}[{ipaddr}] said"),
-            ("host mx.example.com[192.0.2.1]:25: refused", "host mx.example.com[{ipaddr}] refused"),
+            (
+                "550 5.1.1 <jo@example.com>: no such user",
+                "550 5.1.1 {email} no such user",
+            ),
+            (
+                "blocked: 192.0.2.1:25, [2001:db8::1] and ::1",
+                "blocked: {ipaddr} {ipaddr} and {ipaddr}",
+            ),
+            (
+                "host mx7.mail.example.com[192.0.2.1] said",
+                "host {host}[{ipaddr}] said",
+            ),
+            (
+                "host mx.example.com[192.0.2.1]:25: refused",
+                "host mx.example.com[{ipaddr}] refused",
+            ),
             ("by mta1061.mail.ne1.example.com today", "by {host} today"),
             ("at 2026-11-21T09:30:00.123Z", "at {timestamp}"),
             ("on 2026-11-21 09:30:00", "on {timestamp} {timestamp}"),
             ("try again in 300 seconds.", "try again in {duration}"),
-            ("retry after 1h30m or 3days or P1DT2H", "retry after {duration} or {duration} or {duration}"),
+            (
+                "retry after 1h30m or 3days or P1DT2H",
+                "retry after {duration} or {duration} or {duration}",
+            ),
             ("id=10aa5da5-3f3b-4176-beb9-32875830f0aa", "id={uuid}"),
             ("session [c2FtcGxlIHRleHQ=]", "session {base64}"),
-            ("queued as 4XyzB71qZ2m y3si675602plr.1 - gsmtp", "queued as {hash} {hash} - gsmtp"),
+            (
+                "queued as 4XyzB71qZ2m y3si675602plr.1 - gsmtp",
+                "queued as {hash} {hash} - gsmtp",
+            ),
             ("size=10485760 (10485760)", "size={number} {number}"),
-            ("see https://example.com/bl?ip=192.0.2.1&c=hi now", "see https://example.com/bl?ip={ipaddr}&c=hi now"),
-            ("see https://example.com/query/192.0.2.1", "see https://example.com/query/{ipaddr}"),
+            (
+                "see https://example.com/bl?ip=192.0.2.1&c=hi now",
+                "see https://example.com/bl?ip={ipaddr}&c=hi now",
+            ),
+            (
+                "see https://example.com/query/192.0.2.1",
+                "see https://example.com/query/{ipaddr}",
+            ),
             ("too  many   spaces", "too many spaces"),
             // Codes that say why stay.
-            ("OFR006_102 [102] S3140 TSS04 4.7.650 P2 5xx", "OFR006_102 [102] S3140 TSS04 4.7.650 P2 5xx"),
-            ("AUP#CDRBL 2yearhello Exchange2003 IPv4", "AUP#CDRBL 2yearhello Exchange2003 IPv4"),
+            (
+                "OFR006_102 [102] S3140 TSS04 4.7.650 P2 5xx",
+                "OFR006_102 [102] S3140 TSS04 4.7.650 P2 5xx",
+            ),
+            (
+                "AUP#CDRBL 2yearhello Exchange2003 IPv4",
+                "AUP#CDRBL 2yearhello Exchange2003 IPv4",
+            ),
             ("Grüße: voll", "Grüße: voll"),
             ("", ""),
         ] {

@@ -1,11 +1,13 @@
-//! Retry hints: "try again in 300 seconds". Receiving servers say in the reply's text how long to stay away.
+//! Retry hints: "try again in 300 seconds". Receiving servers say in the reply's text how long to
+//! stay away.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use regex::Regex;
 
-/// A word that asks to stay away, then the span: "300 seconds", or hours, minutes and seconds as milter-greylist has them.
+/// A word that asks to stay away, then the span: "300 seconds", or hours, minutes and seconds as
+/// milter-greylist has them.
 static HINT: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(
         r"(?i)\b(?:again|retry|try|wait|gr[ae]ylist\w*|delay(?:ed)?|deferred|come back|resend|back)\b[^0-9]{0,32}?(?:(\d{1,6})\s*(s|m|h|d|secs?|mins?|hrs?|seconds?|minutes?|hours?|days?)\b|(\d{1,3}):(\d\d):(\d\d)\b)",
@@ -20,8 +22,15 @@ pub fn hint(text: &str) -> Option<Duration> {
         return None;
     }
     let found = HINT.captures(text)?;
-    let number = |group: usize| found.get(group).and_then(|digits| digits.as_str().parse::<u64>().ok());
-    let seconds = match found.get(2).map(|unit| unit.as_str().as_bytes()[0].to_ascii_lowercase()) {
+    let number = |group: usize| {
+        found
+            .get(group)
+            .and_then(|digits| digits.as_str().parse::<u64>().ok())
+    };
+    let seconds = match found
+        .get(2)
+        .map(|unit| unit.as_str().as_bytes()[0].to_ascii_lowercase())
+    {
         Some(b's') => number(1)?,
         Some(b'm') => number(1)? * 60,
         Some(b'h') => number(1)? * 3_600,
@@ -31,14 +40,15 @@ pub fn hint(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// What stands before a span that the peer asked for in so many words, where it can say so apart from the reply.
+/// What stands before a span that the peer asked for in so many words, where it can say so apart
+/// from the reply.
 const ASKED: &str = "retry-after: ";
 
 /// The most that can be asked for, in seconds; policy's bounds are far below.
 const ASKED_MAX_S: u64 = 999_999;
 
-/// A reply's text with the span that the peer asked for beside it, in seconds. It stands first, because a text may name other
-/// times; [`hint`] finds it too.
+/// A reply's text with the span that the peer asked for beside it, in seconds. It stands first,
+/// because a text may name other times; [`hint`] finds it too.
 pub fn asking(text: &str, retry_after_s: Option<u64>) -> String {
     match retry_after_s {
         Some(seconds) => format!("{ASKED}{}s; {text}", seconds.min(ASKED_MAX_S)),
@@ -68,7 +78,10 @@ mod tests {
             ("retry in 1 d", Some(86_400)),
             ("wait 45 min", Some(2_700)),
             ("delayed, wait at least 10 min.", Some(600)),
-            ("Greylisting in action, please come back in 00:04:30", Some(270)),
+            (
+                "Greylisting in action, please come back in 00:04:30",
+                Some(270),
+            ),
             ("mailbox full", None),
             ("message expired: unable to deliver in 840 minutes", None),
             ("still undelivered after 4 hours", None),
@@ -82,9 +95,20 @@ mod tests {
     #[test]
     fn what_was_asked_for_beside_the_text_is_told_from_what_the_text_says() {
         let both = asking("try again in 5 minutes", Some(90));
-        assert_eq!((asked(&both), hint(&both)), (Some(Duration::from_secs(90)), Some(Duration::from_secs(90))));
-        assert_eq!(asked(&asking("", Some(u64::MAX))), Some(Duration::from_secs(ASKED_MAX_S)));
-        for text in ["try again in 5 minutes", "please retry-after: 90s; ok", "retry-after: soon; ok", ""] {
+        assert_eq!(
+            (asked(&both), hint(&both)),
+            (Some(Duration::from_secs(90)), Some(Duration::from_secs(90)))
+        );
+        assert_eq!(
+            asked(&asking("", Some(u64::MAX))),
+            Some(Duration::from_secs(ASKED_MAX_S))
+        );
+        for text in [
+            "try again in 5 minutes",
+            "please retry-after: 90s; ok",
+            "retry-after: soon; ok",
+            "",
+        ] {
             assert_eq!(asked(&asking(text, None)), None, "{text}");
         }
     }

@@ -1,5 +1,6 @@
-//! Why mail failed, read from a reply's text, code and status. One ordered table, `reasons.toml`, in which the first row
-//! that matches wins; what is done about a reason is the policy table's business. Knows neither.
+//! Why mail failed, read from a reply's text, code and status. One ordered table, `reasons.toml`,
+//! in which the first row that matches wins; what is done about a reason is the policy table's
+//! business. Knows neither.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,8 +20,9 @@ mod texts;
 /// The rows, in order, each with an example that the tests check.
 const ROWS: &str = include_str!("reasons.toml");
 
-static TABLE: LazyLock<Reasons> =
-    LazyLock::new(|| load::reasons(ROWS).expect("the tests load the table of reasons, which ships with the program"));
+static TABLE: LazyLock<Reasons> = LazyLock::new(|| {
+    load::reasons(ROWS).expect("the tests load the table of reasons, which ships with the program")
+});
 
 /// Declares [`Reason`] and the words for it side by side, so that neither can be forgotten.
 macro_rules! reasons {
@@ -122,14 +124,19 @@ impl Serialize for Reason {
     }
 }
 
-/// Why the mail failed, if the reply says so. Pure, and linear in the text, of which a reply has at most 1 KiB.
+/// Why the mail failed, if the reply says so. Pure, and linear in the text, of which a reply has at
+/// most 1 KiB.
 pub fn of(reply: &Reply) -> Option<Reason> {
     Some(TABLE.of(reply)?.in_reply_to(reply))
 }
 
-/// The replies that the table gives as examples of its rows, one after the other: for measuring, and for tests.
+/// The replies that the table gives as examples of its rows, one after the other: for measuring,
+/// and for tests.
 pub fn examples() -> Vec<String> {
-    load::examples(ROWS).into_iter().map(|(_, example)| example).collect()
+    load::examples(ROWS)
+        .into_iter()
+        .map(|(_, example)| example)
+        .collect()
 }
 
 /// The rows of the table, in their order.
@@ -159,10 +166,22 @@ struct Row {
 
 impl Reasons {
     fn new(texts: Texts, rows: Vec<Row>) -> Self {
-        let row_of = rows.iter().enumerate().flat_map(|(n, row)| row.texts.clone().map(move |_| n)).collect();
-        let textless = rows.iter().enumerate().filter(|(_, row)| row.texts.is_empty());
+        let row_of = rows
+            .iter()
+            .enumerate()
+            .flat_map(|(n, row)| row.texts.clone().map(move |_| n))
+            .collect();
+        let textless = rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.texts.is_empty());
         let textless = textless.fold(0, |bits, (n, _)| bits | 1 << n);
-        Self { texts, rows, row_of, textless }
+        Self {
+            texts,
+            rows,
+            row_of,
+            textless,
+        }
     }
 
     fn of(&self, reply: &Reply) -> Option<&Row> {
@@ -177,8 +196,10 @@ impl Reasons {
         while rows != 0 {
             let row = &self.rows[rows.trailing_zeros() as usize];
             rows &= rows - 1;
-            let by_status = row.status.is_empty() || row.status.iter().any(|status| status.matches(reply));
-            if by_status && (row.texts.is_empty() || self.texts.any(&row.texts, &candidates, text)) {
+            let by_status =
+                row.status.is_empty() || row.status.iter().any(|status| status.matches(reply));
+            if by_status && (row.texts.is_empty() || self.texts.any(&row.texts, &candidates, text))
+            {
                 return Some(row);
             }
         }
@@ -187,14 +208,21 @@ impl Reasons {
 }
 
 impl Row {
-    /// Its reason in a reply that notes what it answered. A name that is unknown in answer to the sender is the sender's. In
-    /// answer to the content it is a filter's word, since the recipient had been accepted before, unless the row knows better.
+    /// Its reason in a reply that notes what it answered. A name that is unknown in answer to the
+    /// sender is the sender's. In answer to the content it is a filter's word, since the recipient
+    /// had been accepted before, unless the row knows better.
     fn in_reply_to(&self, reply: &Reply) -> Reason {
         use Reason::{
-            Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting, SenderRejected, UserUnknown,
+            Filtered, HostUnknown, MailboxAbandoned, MailboxDisabled, Moved, NotAccepting,
+            SenderRejected, UserUnknown,
         };
         let in_use = matches!(self.reason, MailboxAbandoned | MailboxDisabled);
-        if !in_use && !matches!(self.reason, Filtered | HostUnknown | Moved | NotAccepting | UserUnknown) {
+        if !in_use
+            && !matches!(
+                self.reason,
+                Filtered | HostUnknown | Moved | NotAccepting | UserUnknown
+            )
+        {
             return self.reason;
         }
         match reply.answers() {
@@ -226,20 +254,56 @@ mod tests {
             ("550 5.1.1 sorry", "MAIL FROM", "sender_rejected"),
             ("550 host unknown", "MAIL FROM", "sender_rejected"),
             ("550 account closed", "MAIL FROM", "sender_rejected"),
-            ("452 Insufficient system storage", "MAIL FROM", "system_full"),
-            ("554 Client host [192.0.2.1] blocked", "MAIL FROM", "blocked"),
+            (
+                "452 Insufficient system storage",
+                "MAIL FROM",
+                "system_full",
+            ),
+            (
+                "554 Client host [192.0.2.1] blocked",
+                "MAIL FROM",
+                "blocked",
+            ),
             ("550 user unknown", "RCPT TO", "user_unknown"),
             ("550 user unknown", "end of DATA", "filtered"),
             ("550 account closed", "end of DATA", "filtered"),
-            ("550 not collected for 40 days", "end of DATA", "mailbox_abandoned"),
-            ("554 this user doesn't have an example.com account", "end of DATA", "user_unknown"),
-            ("554 authenticated user jo@example.com does not have an account", "end of DATA", "filtered"),
-            ("554 this customer does not have an SMTP account", "end of DATA", "filtered"),
-            ("554 this user doesn't have an example.com account", "MAIL FROM", "sender_rejected"),
-            ("451 service unavailable", "end of DATA", "system_not_accepting"),
+            (
+                "550 not collected for 40 days",
+                "end of DATA",
+                "mailbox_abandoned",
+            ),
+            (
+                "554 this user doesn't have an example.com account",
+                "end of DATA",
+                "user_unknown",
+            ),
+            (
+                "554 authenticated user jo@example.com does not have an account",
+                "end of DATA",
+                "filtered",
+            ),
+            (
+                "554 this customer does not have an SMTP account",
+                "end of DATA",
+                "filtered",
+            ),
+            (
+                "554 this user doesn't have an example.com account",
+                "MAIL FROM",
+                "sender_rejected",
+            ),
+            (
+                "451 service unavailable",
+                "end of DATA",
+                "system_not_accepting",
+            ),
         ] {
             let raw = format!("{raw} (in reply to {in_reply_to} command)");
-            assert_eq!(of(&Reply::parse(&raw)).map(Reason::as_str), Some(reason), "{raw}");
+            assert_eq!(
+                of(&Reply::parse(&raw)).map(Reason::as_str),
+                Some(reason),
+                "{raw}"
+            );
         }
     }
 
@@ -259,7 +323,14 @@ mod tests {
 
     #[test]
     fn a_reply_that_says_nothing_has_no_reason() {
-        for raw in ["", "550", "550 5.0.0 no", "451 4.0.0 hm", "250 2.0.0 Ok", "Grüße"] {
+        for raw in [
+            "",
+            "550",
+            "550 5.0.0 no",
+            "451 4.0.0 hm",
+            "250 2.0.0 Ok",
+            "Grüße",
+        ] {
             assert_eq!(of(&Reply::parse(raw)), None, "{raw:?}");
         }
     }

@@ -22,12 +22,17 @@ pub struct Access {
 impl Access {
     pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         set(&mut self.open, section.switch("open"));
-        set(&mut self.tokens_file, section.text("tokens_file").map(|path| Some(path.into())));
+        set(
+            &mut self.tokens_file,
+            section.text("tokens_file").map(|path| Some(path.into())),
+        );
         if section.has("tokens") {
             let text = section.texts("tokens").join("\n");
             match Grant::parse_all(&text) {
                 Ok(grants) => self.tokens = grants,
-                Err(faults) => faults.into_iter().for_each(|why| section.fault("tokens", why)),
+                Err(faults) => faults
+                    .into_iter()
+                    .for_each(|why| section.fault("tokens", why)),
             }
         }
         if let Some(rate) = section.fraction("rate", 0.0..=1_000_000.0) {

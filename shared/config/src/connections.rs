@@ -39,14 +39,27 @@ impl Connections {
     /// What a peer may have of so many.
     pub fn per_peer_of(&self, max: usize) -> usize {
         const SHARE: usize = 4;
-        if self.per_peer > 0 { self.per_peer } else { (max / SHARE).max(1) }
+        if self.per_peer > 0 {
+            self.per_peer
+        } else {
+            (max / SHARE).max(1)
+        }
     }
 
     pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         set_number(&mut self.max, section.number("connections", 0..=1_000_000));
-        set_number(&mut self.per_peer, section.number("connections_per_peer", 0..=1_000_000));
-        set(&mut self.header_timeout, section.duration("header_timeout", SECOND..=HOUR));
-        set(&mut self.keep_alive, section.duration("keep_alive", SECOND..=HOUR));
+        set_number(
+            &mut self.per_peer,
+            section.number("connections_per_peer", 0..=1_000_000),
+        );
+        set(
+            &mut self.header_timeout,
+            section.duration("header_timeout", SECOND..=HOUR),
+        );
+        set(
+            &mut self.keep_alive,
+            section.duration("keep_alive", SECOND..=HOUR),
+        );
         let texts = section.texts("trusted_proxies");
         if section.has("trusted_proxies") {
             self.trusted_proxies.clear();
@@ -65,7 +78,9 @@ impl Connections {
 
 /// A network, or one address.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 #[cfg(test)]
@@ -82,7 +97,11 @@ mod tests {
             (3, 0, 1_024, (3, 1)),
             (0, 50, 1_024, (512, 50)),
         ] {
-            let settings = Connections { max, per_peer, ..Connections::default() };
+            let settings = Connections {
+                max,
+                per_peer,
+                ..Connections::default()
+            };
             let max = settings.max_for(descriptors);
             assert_eq!((max, settings.per_peer_of(max)), places);
         }
@@ -90,9 +109,13 @@ mod tests {
 
     #[test]
     fn a_network_is_one_or_an_address() {
-        for (text, is_one) in
-            [("10.0.0.0/8", true), ("2001:db8::/32", true), ("192.0.2.1", true), ("10/8", false), ("proxy", false)]
-        {
+        for (text, is_one) in [
+            ("10.0.0.0/8", true),
+            ("2001:db8::/32", true),
+            ("192.0.2.1", true),
+            ("10/8", false),
+            ("proxy", false),
+        ] {
             assert_eq!(network(text).is_some(), is_one, "{text}");
         }
     }

@@ -32,9 +32,19 @@ pub struct Content {
 impl Content {
     pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         if section.has("roots") {
-            self.roots = section.texts("roots").into_iter().map(PathBuf::from).collect();
+            self.roots = section
+                .texts("roots")
+                .into_iter()
+                .map(PathBuf::from)
+                .collect();
             for root in self.roots.iter().filter(|root| !root.is_absolute()) {
-                section.fault("roots", format!("{:?} is no absolute path like \"/srv/mail\"", root.display()));
+                section.fault(
+                    "roots",
+                    format!(
+                        "{:?} is no absolute path like \"/srv/mail\"",
+                        root.display()
+                    ),
+                );
             }
         }
         if section.has("stores") {
@@ -64,9 +74,18 @@ impl Content {
         // While content is read it may be there three times: as it came, and as it goes out.
         let least = self.cache.saturating_add(self.max.saturating_mul(3));
         if self.memory < least {
-            section.fault("memory", format!("has to be at least cache and 3 times max, which are {least} bytes"));
+            section.fault(
+                "memory",
+                format!("has to be at least cache and 3 times max, which are {least} bytes"),
+            );
         }
-        set(&mut self.cache_for, section.duration("cache_for", SECOND..=86_400 * SECOND));
-        set(&mut self.timeout, section.duration("timeout", SECOND / 10..=3_600 * SECOND));
+        set(
+            &mut self.cache_for,
+            section.duration("cache_for", SECOND..=86_400 * SECOND),
+        );
+        set(
+            &mut self.timeout,
+            section.duration("timeout", SECOND / 10..=3_600 * SECOND),
+        );
     }
 }

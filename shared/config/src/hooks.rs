@@ -1,4 +1,5 @@
-//! `[intake.hooks.<service>]`: which mail services may post their events, and what each proves itself with.
+//! `[intake.hooks.<service>]`: which mail services may post their events, and what each proves
+//! itself with.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use typed_toml::set::{SECOND, set};
 
 use crate::names::read_plain;
 
-/// For how long after it was signed a request is taken where nobody says; some services try again for eight hours.
+/// For how long after it was signed a request is taken where nobody says; some services try again
+/// for eight hours.
 const WINDOW: Duration = Duration::from_secs(12 * 3_600);
 
 /// The longest window: what was told is remembered for at least as long.
@@ -45,7 +47,8 @@ pub struct Hook {
     pub topics: Vec<String>,
     /// Postmark, SparkPost: the user of basic authentication.
     pub user: Option<String>,
-    /// What the service signs or proves itself with: a public key, a signing key, a password or a token.
+    /// What the service signs or proves itself with: a public key, a signing key, a password or a
+    /// token.
     pub secret: Option<Secret>,
     /// SES, SendGrid, Mailgun: for how long after it was signed a request is taken.
     pub window: Duration,
@@ -57,8 +60,14 @@ pub struct Hooks(BTreeMap<Service, Hook>);
 
 impl Service {
     /// Every service.
-    pub const ALL: [Self; 6] =
-        [Self::Ses, Self::SendGrid, Self::Mailgun, Self::Postmark, Self::SparkPost, Self::KumoMta];
+    pub const ALL: [Self; 6] = [
+        Self::Ses,
+        Self::SendGrid,
+        Self::Mailgun,
+        Self::Postmark,
+        Self::SparkPost,
+        Self::KumoMta,
+    ];
 
     /// Its name in paths, keys and documents.
     pub const fn as_str(self) -> &'static str {
@@ -74,7 +83,9 @@ impl Service {
 
     /// Reads a name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|service| service.as_str() == name)
+        Self::ALL
+            .into_iter()
+            .find(|service| service.as_str() == name)
     }
 
     /// The key that has to be set before its requests are taken, with its section.
@@ -137,7 +148,10 @@ impl Hooks {
     pub(crate) fn read(&mut self, hooks: &mut Section<'_, '_>) {
         for service in Service::ALL {
             let mut hook = self.0.get(&service).cloned().unwrap_or_default();
-            if hooks.within(service.as_str(), |section| hook.read(service, section)).is_some() {
+            if hooks
+                .within(service.as_str(), |section| hook.read(service, section))
+                .is_some()
+            {
                 self.0.insert(service, hook);
             }
         }
@@ -151,9 +165,19 @@ impl Hooks {
                 service => hook.secret.is_none() || (service.has_user() && hook.user.is_none()),
             };
             if lacks {
-                let user = if service.has_user() { "; it and user are both needed" } else { "" };
-                let text = format!("is not set, so that nobody could tell its requests from forged ones{user}");
-                faults.push(SettingsFault { file: "all files".to_owned(), key: service.key().to_owned(), text });
+                let user = if service.has_user() {
+                    "; it and user are both needed"
+                } else {
+                    ""
+                };
+                let text = format!(
+                    "is not set, so that nobody could tell its requests from forged ones{user}"
+                );
+                faults.push(SettingsFault {
+                    file: "all files".to_owned(),
+                    key: service.key().to_owned(),
+                    text,
+                });
             }
         }
     }
@@ -169,9 +193,15 @@ impl Hook {
         }
         set(&mut self.deferrals, section.switch("deferrals"));
         if service == Service::Ses {
-            let topics: Vec<String> = section.texts("topics").into_iter().map(str::to_owned).collect();
+            let topics: Vec<String> = section
+                .texts("topics")
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
             for topic in topics.iter().filter(|topic| !is_topic(topic)) {
-                let text = format!("{topic:?} is no topic like \"arn:aws:sns:eu-west-1:123456789012:bounces\"");
+                let text = format!(
+                    "{topic:?} is no topic like \"arn:aws:sns:eu-west-1:123456789012:bounces\""
+                );
                 section.fault("topics", text);
             }
             if section.has("topics") {
@@ -181,14 +211,22 @@ impl Hook {
         if service.has_user() {
             let user = read_plain(section, "user");
             if user.is_some_and(|user| user.contains(':')) {
-                section.fault("user", "cannot hold a colon, which ends the user in basic authentication");
+                section.fault(
+                    "user",
+                    "cannot hold a colon, which ends the user in basic authentication",
+                );
             }
             set(&mut self.user, user.map(|user| Some(user.to_owned())));
         }
         if service.is_signed() {
-            set(&mut self.window, section.duration("window", 60 * SECOND..=WINDOW_MAX));
+            set(
+                &mut self.window,
+                section.duration("window", 60 * SECOND..=WINDOW_MAX),
+            );
         }
-        let secret = service.secret_keys().and_then(|keys| Secret::read(section, keys));
+        let secret = service
+            .secret_keys()
+            .and_then(|keys| Secret::read(section, keys));
         if let Some((key, secret)) = secret {
             if secret.reveal().trim_ascii().is_empty() {
                 section.fault(key, "is empty");
@@ -201,7 +239,10 @@ impl Hook {
 /// Whether a text can be the name of a topic, or begin one that ends with a star.
 fn is_topic(text: &str) -> bool {
     let name = text.strip_suffix('*').unwrap_or(text);
-    name.starts_with("arn:") && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*')
+    name.starts_with("arn:")
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'*')
 }
 
 #[cfg(test)]
@@ -212,8 +253,14 @@ mod tests {
     use typed_toml::fault::SettingsFaults;
 
     fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {
-        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables)
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        Config::from_layers(
+            &[("default.toml", DEFAULT), ("mine.toml", file)],
+            &variables,
+        )
     }
 
     #[test]
@@ -225,32 +272,71 @@ mod tests {
             "[intake.hooks.mailgun]\naccount = \"acme\"\nsigning_key_file = \"{}\"\n[intake.hooks.postmark]\nuser = \"pm\"",
             file.display()
         );
-        let config = read(&text, &[("REDELIVER_INTAKE__HOOKS__POSTMARK__PASSWORD", "wachsam")]).unwrap();
+        let config = read(
+            &text,
+            &[("REDELIVER_INTAKE__HOOKS__POSTMARK__PASSWORD", "wachsam")],
+        )
+        .unwrap();
         let mailgun = config.hooks.of(Service::Mailgun).unwrap();
-        assert_eq!((mailgun.account.as_str(), &*mailgun.secret.as_ref().unwrap().reveal_text()), ("acme", "geheim"));
+        assert_eq!(
+            (
+                mailgun.account.as_str(),
+                &*mailgun.secret.as_ref().unwrap().reveal_text()
+            ),
+            ("acme", "geheim")
+        );
         let postmark = config.hooks.of(Service::Postmark).unwrap();
         assert_eq!(
-            (postmark.user.as_deref(), &*postmark.secret.as_ref().unwrap().reveal_text()),
+            (
+                postmark.user.as_deref(),
+                &*postmark.secret.as_ref().unwrap().reveal_text()
+            ),
             (Some("pm"), "wachsam")
         );
         assert!(config.hooks.of(Service::Ses).is_none());
-        assert!(!format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam"));
+        assert!(
+            !format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam")
+        );
     }
 
     #[test]
     fn a_hook_that_anybody_could_forge_is_a_fault() {
         for (text, key) in [
             ("[intake.hooks.ses]\ntopics = []", "intake.hooks.ses.topics"),
-            ("[intake.hooks.mailgun]\naccount = \"acme\"", "intake.hooks.mailgun.signing_key_file"),
-            ("[intake.hooks.mailgun]\nsigning_key = \" \"", "intake.hooks.mailgun.signing_key"),
-            ("[intake.hooks.postmark]\npassword = \"x\"", "intake.hooks.postmark.password_file"),
-            ("[intake.hooks.kumomta]\ntoken = \"x\"\ntoken_file = \"/dev/null\"", "intake.hooks.kumomta.token_file"),
-            ("[intake.hooks.kumomta]\nuser = \"x\"", "intake.hooks.kumomta.user"),
-            ("[intake.hooks.mailgun]\nsigning_key = \"x\"\nwindow = \"30d\"", "intake.hooks.mailgun.window"),
-            ("[intake.hooks.mailjet]\ntoken = \"x\"", "intake.hooks.mailjet"),
+            (
+                "[intake.hooks.mailgun]\naccount = \"acme\"",
+                "intake.hooks.mailgun.signing_key_file",
+            ),
+            (
+                "[intake.hooks.mailgun]\nsigning_key = \" \"",
+                "intake.hooks.mailgun.signing_key",
+            ),
+            (
+                "[intake.hooks.postmark]\npassword = \"x\"",
+                "intake.hooks.postmark.password_file",
+            ),
+            (
+                "[intake.hooks.kumomta]\ntoken = \"x\"\ntoken_file = \"/dev/null\"",
+                "intake.hooks.kumomta.token_file",
+            ),
+            (
+                "[intake.hooks.kumomta]\nuser = \"x\"",
+                "intake.hooks.kumomta.user",
+            ),
+            (
+                "[intake.hooks.mailgun]\nsigning_key = \"x\"\nwindow = \"30d\"",
+                "intake.hooks.mailgun.window",
+            ),
+            (
+                "[intake.hooks.mailjet]\ntoken = \"x\"",
+                "intake.hooks.mailjet",
+            ),
         ] {
             let faults = read(text, &[]).unwrap_err();
-            assert!(faults.0.iter().any(|fault| fault.key == key), "{text}: {faults}");
+            assert!(
+                faults.0.iter().any(|fault| fault.key == key),
+                "{text}: {faults}"
+            );
         }
     }
 }

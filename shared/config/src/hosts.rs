@@ -6,8 +6,8 @@ use std::str::FromStr;
 use typed_toml::section::Section;
 use url::Host;
 
-/// `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below that one, which does not cover itself. As names are
-/// in the DNS: lower case, and beyond ASCII in Punycode.
+/// `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below that one, which does not
+/// cover itself. As names are in the DNS: lower case, and beyond ASCII in Punycode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     host: String,
@@ -25,7 +25,9 @@ impl HostRule {
         if !self.below {
             return host == self.host;
         }
-        host.strip_suffix(&self.host).and_then(|below| below.strip_suffix('.')).is_some_and(|name| !name.is_empty())
+        host.strip_suffix(&self.host)
+            .and_then(|below| below.strip_suffix('.'))
+            .is_some_and(|name| !name.is_empty())
     }
 
     /// Reads the rules of a list, with a fault for each that is none.
@@ -45,11 +47,18 @@ impl FromStr for HostRule {
     type Err = NotAHostRule;
 
     fn from_str(text: &str) -> Result<Self, NotAHostRule> {
-        let (name, below) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
+        let (name, below) = text
+            .strip_prefix("*.")
+            .map_or((text, false), |name| (name, true));
         match Host::parse(name).map_err(|_| NotAHostRule)? {
-            Host::Domain(name) if name.contains('*') || name.split('.').any(str::is_empty) => Err(NotAHostRule),
+            Host::Domain(name) if name.contains('*') || name.split('.').any(str::is_empty) => {
+                Err(NotAHostRule)
+            }
             Host::Ipv4(_) | Host::Ipv6(_) if below => Err(NotAHostRule),
-            host => Ok(Self { host: host.to_string(), below }),
+            host => Ok(Self {
+                host: host.to_string(),
+                below,
+            }),
         }
     }
 }
@@ -80,7 +89,11 @@ mod tests {
             ("[2001:db8::1]", "[2001:db8::1]", true),
             ("localhost", "localhost", true),
         ] {
-            assert_eq!(rule.parse::<HostRule>().unwrap().covers(host), covered, "{rule} {host}");
+            assert_eq!(
+                rule.parse::<HostRule>().unwrap().covers(host),
+                covered,
+                "{rule} {host}"
+            );
         }
     }
 

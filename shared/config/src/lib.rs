@@ -1,5 +1,5 @@
-//! The configuration: every key of `redeliver.toml`, read from the defaults, a file and the environment, in
-//! this order. All faults are reported at once.
+//! The configuration: every key of `redeliver.toml`, read from the defaults, a file and the
+//! environment, in this order. All faults are reported at once.
 
 mod access;
 mod connections;
@@ -30,6 +30,8 @@ pub use redis::Redis;
 pub use returned::{Lmtp, Returned};
 pub use route::{Route, SenderSettings};
 pub use senders::{CommandSettings, HttpSettings, PLACEHOLDERS};
-pub use smtp::{AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
+pub use smtp::{
+    AfterDot, MxSettings, Notify, SessionSettings, SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode,
+};
 pub use stream::Stream;
 pub use typed_toml::secret::Secret;

@@ -1,5 +1,5 @@
-//! The configuration: every key, read from the defaults, a file, and the environment, in this order. All faults are
-//! reported at once.
+//! The configuration: every key, read from the defaults, a file, and the environment, in this
+//! order. All faults are reported at once.
 
 use std::env;
 use std::mem;
@@ -25,19 +25,27 @@ impl Config {
         Self::from_layers(&[("default.toml", DEFAULT)], &[]).expect("the tests read the defaults")
     }
 
-    /// The defaults, then the file where one is named, then the environment's `REDELIVER_SECTION__KEY` variables.
+    /// The defaults, then the file where one is named, then the environment's
+    /// `REDELIVER_SECTION__KEY` variables.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingsFaults> {
         // Of the others' variables, some may be no text at all.
         let variables: Vec<(String, String)> = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let Some(path) = file else { return Self::from_layers(&[("default.toml", DEFAULT)], &variables) };
+        let Some(path) = file else {
+            return Self::from_layers(&[("default.toml", DEFAULT)], &variables);
+        };
         let name = path.display().to_string();
         let text = typed_toml::files::read_text(path).map_err(|why| {
             let text = format!("{why}; name another file with --config or REDELIVER_CONFIG");
-            SettingsFaults(vec![SettingsFault { file: name.clone(), key: "file".to_owned(), text }])
+            SettingsFaults(vec![SettingsFault {
+                file: name.clone(),
+                key: "file".to_owned(),
+                text,
+            }])
         })?;
-        let mut config = Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)?;
+        let mut config =
+            Self::from_layers(&[("default.toml", DEFAULT), (&name, &text)], &variables)?;
         // A path in a file is meant from where the file is.
         if let (Some(policy), Some(folder)) = (&mut config.policy_file, path.parent()) {
             *policy = folder.join(&*policy);
@@ -50,10 +58,16 @@ impl Config {
 
     /// The policy table in force: the default one, with the rows of `policy.file` over it.
     pub fn policy(&self) -> Result<std::sync::Arc<PolicyTable>, SettingsFaults> {
-        let Some(path) = &self.policy_file else { return Ok(PolicyTable::embedded()) };
+        let Some(path) = &self.policy_file else {
+            return Ok(PolicyTable::embedded());
+        };
         let name = path.display().to_string();
         let text = typed_toml::files::read_text(path).map_err(|text| {
-            SettingsFaults(vec![SettingsFault { file: name.clone(), key: "policy.file".to_owned(), text }])
+            SettingsFaults(vec![SettingsFault {
+                file: name.clone(),
+                key: "policy.file".to_owned(),
+                text,
+            }])
         })?;
         PolicyTable::with_file(&name, &text).map(Into::into)
     }
@@ -71,9 +85,15 @@ impl Config {
         }
     }
 
-    pub(crate) fn from_layers(files: &[(&str, &str)], variables: &[(String, String)]) -> Result<Self, SettingsFaults> {
+    pub(crate) fn from_layers(
+        files: &[(&str, &str)],
+        variables: &[(String, String)],
+    ) -> Result<Self, SettingsFaults> {
         let mut faults = Vec::new();
-        let mut config = Self { providers: Providers::embedded(), ..Self::default() };
+        let mut config = Self {
+            providers: Providers::embedded(),
+            ..Self::default()
+        };
         let mut built_in = Vec::new();
         for (n, (file, text)) in files.iter().enumerate() {
             match toml::from_str(text) {
@@ -85,9 +105,11 @@ impl Config {
             }
         }
         config.read(ENVIRONMENT, &from_variables(variables), &mut faults);
-        // The route that ships only logs mail: where another one is the default, no message is to get there by its name.
+        // The route that ships only logs mail: where another one is the default, no message is to
+        // get there by its name.
         let is_wanted = |route: &Route| {
-            route.name == config.worker.route && !config.routes.iter().any(|known| known.name == route.name)
+            route.name == config.worker.route
+                && !config.routes.iter().any(|known| known.name == route.name)
         };
         built_in.retain(is_wanted);
         config.routes.splice(0..0, built_in);
@@ -98,18 +120,48 @@ impl Config {
             check_http_hosts(&config.worker.http_hosts, &config.routes, &mut faults);
         }
         if let Some((key, text)) = config.verp.fault().filter(|_| faults.is_empty()) {
-            faults.push(SettingsFault { file: "all files".to_owned(), key: key.to_owned(), text: text.to_owned() });
+            faults.push(SettingsFault {
+                file: "all files".to_owned(),
+                key: key.to_owned(),
+                text: text.to_owned(),
+            });
         }
         if faults.is_empty() && config.job.inline_max > config.job.record_max {
-            let text = "is larger than job.record_max, so that no job could hold such a message".to_owned();
-            faults.push(SettingsFault { file: "all files".to_owned(), key: "job.inline_max".to_owned(), text });
+            let text = "is larger than job.record_max, so that no job could hold such a message"
+                .to_owned();
+            faults.push(SettingsFault {
+                file: "all files".to_owned(),
+                key: "job.inline_max".to_owned(),
+                text,
+            });
         }
-        if faults.is_empty() && !config.routes.iter().any(|route| route.name == config.worker.route) {
-            let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
-            let text = format!("\"{}\" is not a route; there are: {}", config.worker.route, names.join(", "));
-            faults.push(SettingsFault { file: "all files".to_owned(), key: "worker.route".to_owned(), text });
+        if faults.is_empty()
+            && !config
+                .routes
+                .iter()
+                .any(|route| route.name == config.worker.route)
+        {
+            let names: Vec<_> = config
+                .routes
+                .iter()
+                .map(|route| route.name.as_str())
+                .collect();
+            let text = format!(
+                "\"{}\" is not a route; there are: {}",
+                config.worker.route,
+                names.join(", ")
+            );
+            faults.push(SettingsFault {
+                file: "all files".to_owned(),
+                key: "worker.route".to_owned(),
+                text,
+            });
         }
-        if faults.is_empty() { Ok(config) } else { Err(SettingsFaults(faults)) }
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(SettingsFaults(faults))
+        }
     }
 }
 

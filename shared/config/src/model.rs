@@ -173,6 +173,9 @@ pub struct Placement {
 impl Placement {
     /// The bounds that the store keeps.
     pub fn bounds(&self) -> PlaceBounds {
-        PlaceBounds { kept_max: self.kept_max, cached_max: self.cached_max }
+        PlaceBounds {
+            kept_max: self.kept_max,
+            cached_max: self.cached_max,
+        }
     }
 }

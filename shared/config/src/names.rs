@@ -1,5 +1,5 @@
-//! What names in the configuration may look like. They get into keys of Redis, headers, URLs, paths and logs, so they have
-//! no character that could mean something there.
+//! What names in the configuration may look like. They get into keys of Redis, headers, URLs, paths
+//! and logs, so they have no character that could mean something there.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,7 +23,10 @@ pub(crate) fn read_name<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
     if (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(is_allowed) {
         return Some(name);
     }
-    section.fault(key, format!("{name:?} is no name: a name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"));
+    section.fault(
+        key,
+        format!("{name:?} is no name: a name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"),
+    );
     None
 }
 
@@ -34,7 +37,12 @@ pub(crate) fn read_prefix<'a>(section: &mut Section<'a, '_>, key: &'static str) 
     if (1..=HOST_MAX).contains(&prefix.len()) && prefix.bytes().all(is_allowed) {
         return Some(prefix);
     }
-    section.fault(key, format!("{prefix:?} is no prefix: it has 1 to {HOST_MAX} characters of A-Z a-z 0-9 . _ : -"));
+    section.fault(
+        key,
+        format!(
+            "{prefix:?} is no prefix: it has 1 to {HOST_MAX} characters of A-Z a-z 0-9 . _ : -"
+        ),
+    );
     None
 }
 
@@ -44,7 +52,10 @@ pub(crate) fn read_plain<'a>(section: &mut Section<'a, '_>, key: &'static str) -
     if !text.is_empty() && !text.chars().any(char::is_control) {
         return Some(text);
     }
-    section.fault(key, format!("{text:?} must be text without control characters such as CR and LF"));
+    section.fault(
+        key,
+        format!("{text:?} must be text without control characters such as CR and LF"),
+    );
     None
 }
 
@@ -56,7 +67,10 @@ pub(crate) fn read_host<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
     if is_name || host.parse::<IpAddr>().is_ok() {
         return Some(host);
     }
-    section.fault(key, format!("{host:?} is no host: write a name like \"relay.example.com\" or an IP address"));
+    section.fault(
+        key,
+        format!("{host:?} is no host: write a name like \"relay.example.com\" or an IP address"),
+    );
     None
 }
 
@@ -67,14 +81,18 @@ pub(crate) fn read_cron<'a>(section: &mut Section<'a, '_>, key: &'static str) ->
         Err(_) => section.fault(key, why_no_cron(expression)),
         Ok(schedule) => {
             let now = chrono::Utc::now();
-            let fires = schedule
-                .after(&now)
-                .next()
-                .is_some_and(|next| next - now <= chrono::Duration::from_std(SECOND * YEAR).unwrap_or_default());
+            let fires = schedule.after(&now).next().is_some_and(|next| {
+                next - now <= chrono::Duration::from_std(SECOND * YEAR).unwrap_or_default()
+            });
             if fires {
                 return Some(expression);
             }
-            section.fault(key, format!("{expression:?} does not fire within a year; the task has to run now and then"));
+            section.fault(
+                key,
+                format!(
+                    "{expression:?} does not fire within a year; the task has to run now and then"
+                ),
+            );
         }
     }
     None
@@ -97,7 +115,8 @@ fn why_no_cron(expression: &str) -> String {
     )
 }
 
-/// Reads a URL. Control characters and white space, which a URL loses without a word as it is read, are faults.
+/// Reads a URL. Control characters and white space, which a URL loses without a word as it is read,
+/// are faults.
 pub(crate) fn parse_url(text: &str) -> Option<Url> {
     let is_plain = !text.chars().any(|c| c.is_control() || c.is_whitespace());
     Url::parse(text).ok().filter(|_| is_plain)
@@ -116,5 +135,9 @@ pub(crate) fn is_this_machine(url: &Url) -> bool {
 /// An address with its port, which is that of the DNS where none is named.
 pub(crate) fn nameserver(text: &str) -> Option<SocketAddr> {
     const DNS_PORT: u16 = 53;
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, DNS_PORT)))
+    text.parse().ok().or_else(|| {
+        text.parse::<IpAddr>()
+            .ok()
+            .map(|ip| SocketAddr::new(ip, DNS_PORT))
+    })
 }

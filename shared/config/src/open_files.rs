@@ -1,4 +1,5 @@
-//! Fits what opens files into the limit that the process has, so that a worker does less at once and never runs out.
+//! Fits what opens files into the limit that the process has, so that a worker does less at once
+//! and never runs out.
 
 use crate::model::Config;
 use crate::route::SenderSettings;
@@ -10,9 +11,9 @@ const RESERVED: usize = 32;
 const LOOKUP_SOCKETS: usize = 2;
 
 impl Config {
-    /// Lowers what opens files at once, if it does not fit into this limit: half of what Redis leaves is for attempts, five
-    /// eighths for SMTP connections with those that are idle, and two eighths for lookups. Returns whether `worker.concurrency`
-    /// was lowered.
+    /// Lowers what opens files at once, if it does not fit into this limit: half of what Redis
+    /// leaves is for attempts, five eighths for SMTP connections with those that are idle, and two
+    /// eighths for lookups. Returns whether `worker.concurrency` was lowered.
     pub fn fit_open_files(&mut self, limit: usize) -> bool {
         let left = limit.saturating_sub(RESERVED + self.redis.pool_max).max(8);
         let lookups = (left / 4 / LOOKUP_SOCKETS).max(1);
@@ -48,13 +49,20 @@ mod tests {
             config.worker.concurrency = concurrency;
             let lowered = config.fit_open_files(limit);
             let worker = &config.worker;
-            let fitted = (worker.concurrency, worker.connections_max, config.placement.lookups_max);
+            let fitted = (
+                worker.concurrency,
+                worker.connections_max,
+                config.placement.lookups_max,
+            );
             assert_eq!(fitted, (attempts, connections, lookups), "{limit}");
             assert_eq!(lowered, attempts < concurrency, "{limit}");
         }
         let mut config = Config::embedded();
         config.worker.connections_max = 100;
         config.fit_open_files(1_024);
-        assert_eq!(config.worker.connections_max, 100, "what is configured is kept if it fits");
+        assert_eq!(
+            config.worker.connections_max, 100,
+            "what is configured is kept if it fits"
+        );
     }
 }

@@ -45,7 +45,10 @@ impl Config {
         let providers = top.tables("provider");
         let destinations = top.tables("destination");
         top.finish();
-        for (name, table) in sections.into_iter().filter_map(|(name, table)| Some((name, table?))) {
+        for (name, table) in sections
+            .into_iter()
+            .filter_map(|(name, table)| Some((name, table?)))
+        {
             let mut section = Section::new(file, name, table, faults);
             match name {
                 "redis" => self.redis.read(&mut section),
@@ -65,26 +68,51 @@ impl Config {
                 "placement" => self.placement.read(&mut section),
                 "verp" => self.verp.read(&mut section),
                 "content" => self.content.read(&mut section),
-                "policy" => set(&mut self.policy_file, section.text("file").map(|file| Some(file.into()))),
-                _ => set(&mut self.journal_keep, section.duration("keep", 60 * SECOND..=3_660 * DAY)),
+                "policy" => set(
+                    &mut self.policy_file,
+                    section.text("file").map(|file| Some(file.into())),
+                ),
+                _ => set(
+                    &mut self.journal_keep,
+                    section.duration("keep", 60 * SECOND..=3_660 * DAY),
+                ),
             }
             section.finish();
         }
         let mut named = Vec::new();
         for table in destinations {
-            pace::read_destination(&mut self.destinations, &self.pace, file, table, faults, &mut named);
+            pace::read_destination(
+                &mut self.destinations,
+                &self.pace,
+                file,
+                table,
+                faults,
+                &mut named,
+            );
         }
         self.providers.read(file, &providers, faults);
         let mut named = Vec::new();
         for (n, table) in routes.into_iter().enumerate() {
-            let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
+            let label = table
+                .get("name")
+                .and_then(Value::as_str)
+                .map_or(format!("#{}", n + 1), str::to_owned);
             let mut section = Section::new(file, format!("route.{label}"), table, faults);
             if named.contains(&label) {
-                section.fault("name", "another [[route]] of this file has this name; keep one of them");
+                section.fault(
+                    "name",
+                    "another [[route]] of this file has this name; keep one of them",
+                );
             }
             named.push(label);
-            let Some(route) = read_route(section) else { continue };
-            match self.routes.iter_mut().find(|known| known.name == route.name) {
+            let Some(route) = read_route(section) else {
+                continue;
+            };
+            match self
+                .routes
+                .iter_mut()
+                .find(|known| known.name == route.name)
+            {
                 Some(known) => *known = route,
                 None => self.routes.push(route),
             }
@@ -98,46 +126,118 @@ impl Scheduler {
         if let Some(text) = section.text("listen") {
             match SocketAddr::from_str(text) {
                 Ok(address) => self.listen = Some(address),
-                Err(_) => section.fault("listen", format!("\"{text}\" is not an address like \"127.0.0.1:8025\"")),
+                Err(_) => section.fault(
+                    "listen",
+                    format!("\"{text}\" is not an address like \"127.0.0.1:8025\""),
+                ),
             }
         }
-        set(&mut self.body_max, section.size("body_max", 1 << 10..=1 << 30));
-        set(&mut self.line_max, section.size("line_max", 1 << 10..=1 << 30));
+        set(
+            &mut self.body_max,
+            section.size("body_max", 1 << 10..=1 << 30),
+        );
+        set(
+            &mut self.line_max,
+            section.size("line_max", 1 << 10..=1 << 30),
+        );
         set_number(&mut self.batch, section.number("batch", 1..=10_000));
         set_number(&mut self.batches, section.number("batches", 1..=1_000));
-        set(&mut self.answers_in_memory, section.size("answers_in_memory", 1 << 10..=1 << 30));
-        set(&mut self.answers_max, section.size("answers_max", 1 << 10..=1 << 40));
-        set_number(&mut self.items_max, section.number("items_max", 1..=1_000_000));
-        set(&mut self.idle_max, section.duration("idle_max", SECOND..=DAY));
-        set(&mut self.suppress_timeout, section.duration("suppress_timeout", Duration::from_millis(1)..=DAY));
-        set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
+        set(
+            &mut self.answers_in_memory,
+            section.size("answers_in_memory", 1 << 10..=1 << 30),
+        );
+        set(
+            &mut self.answers_max,
+            section.size("answers_max", 1 << 10..=1 << 40),
+        );
+        set_number(
+            &mut self.items_max,
+            section.number("items_max", 1..=1_000_000),
+        );
+        set(
+            &mut self.idle_max,
+            section.duration("idle_max", SECOND..=DAY),
+        );
+        set(
+            &mut self.suppress_timeout,
+            section.duration("suppress_timeout", Duration::from_millis(1)..=DAY),
+        );
+        set(
+            &mut self.grace,
+            section.duration("grace", Duration::ZERO..=DAY),
+        );
         self.connections.read(section);
     }
 }
 
 impl Job {
     fn read(&mut self, section: &mut Section<'_, '_>) {
-        set_number(&mut self.max_messages, section.number("max_messages", 1..=1_000));
-        set(&mut self.record_max, section.size("record_max", 16 << 10..=16 << 20));
-        set(&mut self.inline_max, section.size("inline_max", 1..=16 << 20));
-        set_number(&mut self.max_lapses, section.number("max_lapses", 1..=1_000));
+        set_number(
+            &mut self.max_messages,
+            section.number("max_messages", 1..=1_000),
+        );
+        set(
+            &mut self.record_max,
+            section.size("record_max", 16 << 10..=16 << 20),
+        );
+        set(
+            &mut self.inline_max,
+            section.size("inline_max", 1..=16 << 20),
+        );
+        set_number(
+            &mut self.max_lapses,
+            section.number("max_lapses", 1..=1_000),
+        );
     }
 }
 
 impl Worker {
     fn read(&mut self, section: &mut Section<'_, '_>) {
-        set_number(&mut self.concurrency, section.number("concurrency", 1..=100_000));
-        set_number(&mut self.connections_max, section.number("connections_max", 1..=1_000_000));
-        set_number(&mut self.batch, section.number("batch", 1..=store::batch::BATCH_MAX as u64));
-        set_number(&mut self.share, section.number("share", 1..=store::batch::BATCH_MAX as u64));
+        set_number(
+            &mut self.concurrency,
+            section.number("concurrency", 1..=100_000),
+        );
+        set_number(
+            &mut self.connections_max,
+            section.number("connections_max", 1..=1_000_000),
+        );
+        set_number(
+            &mut self.batch,
+            section.number("batch", 1..=store::batch::BATCH_MAX as u64),
+        );
+        set_number(
+            &mut self.share,
+            section.number("share", 1..=store::batch::BATCH_MAX as u64),
+        );
         set(&mut self.lease, section.duration("lease", SECOND..=DAY));
-        set(&mut self.poll_max, section.duration("poll_max", SECOND / 1_000..=60 * SECOND));
-        set(&mut self.heartbeat, section.duration("heartbeat", SECOND / 100..=60 * SECOND));
-        set(&mut self.settle_linger, section.duration("settle_linger", Duration::ZERO..=SECOND));
-        set(&mut self.unproven_share, section.fraction("unproven_share", 0.01..=1.0));
-        set(&mut self.patience, section.duration("patience", SECOND / 10..=600 * SECOND));
-        set(&mut self.attempt_max, section.duration("attempt_max", SECOND..=7 * DAY));
-        set(&mut self.grace, section.duration("grace", Duration::ZERO..=DAY));
+        set(
+            &mut self.poll_max,
+            section.duration("poll_max", SECOND / 1_000..=60 * SECOND),
+        );
+        set(
+            &mut self.heartbeat,
+            section.duration("heartbeat", SECOND / 100..=60 * SECOND),
+        );
+        set(
+            &mut self.settle_linger,
+            section.duration("settle_linger", Duration::ZERO..=SECOND),
+        );
+        set(
+            &mut self.unproven_share,
+            section.fraction("unproven_share", 0.01..=1.0),
+        );
+        set(
+            &mut self.patience,
+            section.duration("patience", SECOND / 10..=600 * SECOND),
+        );
+        set(
+            &mut self.attempt_max,
+            section.duration("attempt_max", SECOND..=7 * DAY),
+        );
+        set(
+            &mut self.grace,
+            section.duration("grace", Duration::ZERO..=DAY),
+        );
         set(&mut self.route, section.text("route").map(str::to_owned));
         if section.has("http_hosts") {
             self.http_hosts = HostRule::read_all(section, "http_hosts");
@@ -147,17 +247,35 @@ impl Worker {
 
 impl Upkeep {
     fn read(&mut self, section: &mut Section<'_, '_>) {
-        set(&mut self.reinstate, read_cron(section, "reinstate").map(str::to_owned));
-        set(&mut self.trim_journal, read_cron(section, "trim_journal").map(str::to_owned));
-        set(&mut self.trim_delivered, read_cron(section, "trim_delivered").map(str::to_owned));
-        set(&mut self.check_servers, read_cron(section, "check_servers").map(str::to_owned));
-        set(&mut self.repair, read_cron(section, "repair").map(str::to_owned));
+        set(
+            &mut self.reinstate,
+            read_cron(section, "reinstate").map(str::to_owned),
+        );
+        set(
+            &mut self.trim_journal,
+            read_cron(section, "trim_journal").map(str::to_owned),
+        );
+        set(
+            &mut self.trim_delivered,
+            read_cron(section, "trim_delivered").map(str::to_owned),
+        );
+        set(
+            &mut self.check_servers,
+            read_cron(section, "check_servers").map(str::to_owned),
+        );
+        set(
+            &mut self.repair,
+            read_cron(section, "repair").map(str::to_owned),
+        );
     }
 }
 
 /// Reads `[log]`.
 fn read_log(log: &mut Log, section: &mut Section<'_, '_>) {
-    set(&mut log.json, section.choice("format", &[("text", false), ("json", true)]));
+    set(
+        &mut log.json,
+        section.choice("format", &[("text", false), ("json", true)]),
+    );
     set(&mut log.filter, section.text("filter").map(str::to_owned));
 }
 
@@ -174,15 +292,29 @@ impl Placement {
                 None => {
                     section.fault(
                         "nameservers",
-                        format!("\"{text}\" is no address like \"192.0.2.53\" or \"127.0.0.1:5353\""),
+                        format!(
+                            "\"{text}\" is no address like \"192.0.2.53\" or \"127.0.0.1:5353\""
+                        ),
                     );
                 }
             }
         }
-        set(&mut self.timeout, section.duration("timeout", SECOND / 100..=60 * SECOND));
-        set_number(&mut self.lookups_max, section.number("lookups_max", 1..=10_000));
-        set_number(&mut self.kept_max, section.number("kept_max", 0..=1_000_000_000));
-        set_number(&mut self.cached_max, section.number("cached_max", 1..=10_000_000));
+        set(
+            &mut self.timeout,
+            section.duration("timeout", SECOND / 100..=60 * SECOND),
+        );
+        set_number(
+            &mut self.lookups_max,
+            section.number("lookups_max", 1..=10_000),
+        );
+        set_number(
+            &mut self.kept_max,
+            section.number("kept_max", 0..=1_000_000_000),
+        );
+        set_number(
+            &mut self.cached_max,
+            section.number("cached_max", 1..=10_000_000),
+        );
     }
 }
 
@@ -211,27 +343,45 @@ fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
     }
     let kind = section.choice("sender", &SENDERS);
     if kind.is_none() && !section.has("sender") {
-        section.fault("sender", format!("every route needs a sender: {}", SENDERS.map(|(name, _)| name).join(", ")));
+        section.fault(
+            "sender",
+            format!(
+                "every route needs a sender: {}",
+                SENDERS.map(|(name, _)| name).join(", ")
+            ),
+        );
     }
-    let confirm = section.duration("confirm", Duration::ZERO..=30 * DAY).unwrap_or_default();
+    let confirm = section
+        .duration("confirm", Duration::ZERO..=30 * DAY)
+        .unwrap_or_default();
     let sender = match kind {
         Some(SenderKind::Smtp) => smtp::read_smtp(&mut section).map(SenderSettings::Smtp),
         Some(SenderKind::Mx) => Some(SenderSettings::Mx(smtp::read_mx(&mut section))),
-        Some(SenderKind::Http) => read_http(&mut section).map(|settings| SenderSettings::Http(Box::new(settings))),
+        Some(SenderKind::Http) => {
+            read_http(&mut section).map(|settings| SenderSettings::Http(Box::new(settings)))
+        }
         Some(SenderKind::Command) => read_command(&mut section).map(SenderSettings::Command),
         Some(SenderKind::Log) | None => Some(SenderSettings::Log),
     };
     section.finish();
     kind?;
-    Some(Route { name: name?, sender: sender?, confirm })
+    Some(Route {
+        name: name?,
+        sender: sender?,
+        confirm,
+    })
 }
 
-/// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper sections. A value that reads as TOML is taken so, any other as text. Variables
-/// without a double underscore are not ours: Kubernetes sets some that start like them.
+/// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper
+/// sections. A value that reads as TOML is taken so, any other as text. Variables without a double
+/// underscore are not ours: Kubernetes sets some that start like them.
 pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
     let mut table = Table::new();
     for (name, value) in variables {
-        let Some((sections, key)) = name.strip_prefix("REDELIVER_").and_then(|rest| rest.rsplit_once("__")) else {
+        let Some((sections, key)) = name
+            .strip_prefix("REDELIVER_")
+            .and_then(|rest| rest.rsplit_once("__"))
+        else {
             continue;
         };
         let value = toml::from_str::<Table>(&format!("v = {value}"))
@@ -239,7 +389,9 @@ pub(crate) fn from_variables(variables: &[(String, String)]) -> Table {
             .and_then(|mut table| table.remove("v"))
             .unwrap_or_else(|| Value::String(value.clone()));
         let section = sections.split("__").try_fold(&mut table, |table, section| {
-            let inner = table.entry(section.to_lowercase()).or_insert_with(|| Value::Table(Table::new()));
+            let inner = table
+                .entry(section.to_lowercase())
+                .or_insert_with(|| Value::Table(Table::new()));
             inner.as_table_mut()
         });
         if let Some(section) = section {

@@ -55,7 +55,10 @@ impl Redis {
 
     /// The servers, with the users and passwords that belong to them.
     pub fn servers(&self) -> Servers {
-        self.servers.clone().with_login(&self.login).with_sentinel_login(&self.sentinel_login)
+        self.servers
+            .clone()
+            .with_login(&self.login)
+            .with_sentinel_login(&self.sentinel_login)
     }
 
     /// Takes a server of our own instead, which nobody else reaches and which promises what it can.
@@ -83,16 +86,38 @@ impl Redis {
 
     pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         self.read_place(section);
-        read_login(&mut self.login, section, "username", ["password", "password_file"]);
+        read_login(
+            &mut self.login,
+            section,
+            "username",
+            ["password", "password_file"],
+        );
         let sentinel = ["sentinel_password", "sentinel_password_file"];
-        read_login(&mut self.sentinel_login, section, "sentinel_username", sentinel);
+        read_login(
+            &mut self.sentinel_login,
+            section,
+            "sentinel_username",
+            sentinel,
+        );
         read_tls(&mut self.tls, section);
-        set(&mut self.prefix, read_prefix(section, "prefix").map(str::to_owned));
+        set(
+            &mut self.prefix,
+            read_prefix(section, "prefix").map(str::to_owned),
+        );
         set_number(&mut self.shards, section.number("shards", 1..=1_024));
         set_number(&mut self.pool_max, section.number("pool_max", 1..=1_024));
-        set(&mut self.connect_timeout, section.duration("connect_timeout", SECOND / 100..=600 * SECOND));
-        set(&mut self.response_timeout, section.duration("response_timeout", SECOND / 100..=600 * SECOND));
-        set(&mut self.durability_timeout, section.duration("durability_timeout", SECOND / 100..=60 * SECOND));
+        set(
+            &mut self.connect_timeout,
+            section.duration("connect_timeout", SECOND / 100..=600 * SECOND),
+        );
+        set(
+            &mut self.response_timeout,
+            section.duration("response_timeout", SECOND / 100..=600 * SECOND),
+        );
+        set(
+            &mut self.durability_timeout,
+            section.duration("durability_timeout", SECOND / 100..=60 * SECOND),
+        );
         set(&mut self.allow_eviction, section.switch("allow_eviction"));
         if let Some(text) = section.text("durability") {
             match text.parse() {
@@ -106,18 +131,32 @@ impl Redis {
     pub(crate) fn check(&self, faults: &mut Vec<SettingsFault>) {
         let mut fault = |key: &str, text: &str| {
             let (file, key) = ("all files".to_owned(), format!("redis.{key}"));
-            faults.push(SettingsFault { file, key, text: text.to_owned() });
+            faults.push(SettingsFault {
+                file,
+                key,
+                text: text.to_owned(),
+            });
         };
-        let has_login =
-            |node: &ConnectionInfo| node.redis_settings().username().or(node.redis_settings().password()).is_some();
+        let has_login = |node: &ConnectionInfo| {
+            node.redis_settings()
+                .username()
+                .or(node.redis_settings().password())
+                .is_some()
+        };
         let in_urls = self.servers.nodes().iter().any(has_login);
         let sentinel = matches!(self.servers, Servers::Sentinel(_));
         if !self.login.is_empty() && in_urls && !sentinel {
-            fault("password", "stands beside a URL that has a user or password of its own; keep one of them");
+            fault(
+                "password",
+                "stands beside a URL that has a user or password of its own; keep one of them",
+            );
         }
         if !self.sentinel_login.is_empty() {
             if !sentinel {
-                fault("sentinel_password", "there is no redis.sentinel that it could be for");
+                fault(
+                    "sentinel_password",
+                    "there is no redis.sentinel that it could be for",
+                );
             } else if in_urls {
                 fault(
                     "sentinel_password",
@@ -126,18 +165,28 @@ impl Redis {
             }
         }
         if !self.tls.is_empty() && !self.servers.has_tls() {
-            fault("tls_ca_file", "has no effect, for no URL starts with rediss://");
+            fault(
+                "tls_ca_file",
+                "has no effect, for no URL starts with rediss://",
+            );
         }
         if let Servers::Cluster(nodes) = &self.servers {
             let same = |a: &ConnectionInfo, b: &ConnectionInfo| {
                 let (x, y) = (a.redis_settings(), b.redis_settings());
-                is_tls(a) == is_tls(b) && (x.username(), x.password()) == (y.username(), y.password())
+                is_tls(a) == is_tls(b)
+                    && (x.username(), x.password()) == (y.username(), y.password())
             };
             if !nodes.windows(2).all(|pair| same(&pair[0], &pair[1])) {
-                fault("cluster", "the nodes differ in user, password or TLS; all nodes of a Cluster have the same");
+                fault(
+                    "cluster",
+                    "the nodes differ in user, password or TLS; all nodes of a Cluster have the same",
+                );
             }
             if nodes.iter().any(|node| node.redis_settings().db() != 0) {
-                fault("cluster", "a Cluster has database 0 only; leave the number out of the URLs");
+                fault(
+                    "cluster",
+                    "a Cluster has database 0 only; leave the number out of the URLs",
+                );
             }
         }
     }
@@ -145,7 +194,10 @@ impl Redis {
     fn read_place(&mut self, section: &mut Section<'_, '_>) {
         let named: Vec<&str> = PLACES.into_iter().filter(|key| section.has(key)).collect();
         if let [_, .., second] = named.as_slice() {
-            let text = format!("only one of {} says where Redis is; keep one of them", named.join(", "));
+            let text = format!(
+                "only one of {} says where Redis is; keep one of them",
+                named.join(", ")
+            );
             section.fault(second, text);
         }
         if let Some(url) = section.text("url") {
@@ -157,8 +209,14 @@ impl Redis {
         // Asked whether or not it is there, a key is known.
         if !section.texts("cluster").is_empty() || section.has("cluster") {
             let nodes = read_nodes(section, "cluster");
-            if nodes.iter().any(|node| matches!(node.addr(), deadpool_redis::redis::ConnectionAddr::Unix(_))) {
-                section.fault("cluster", "the nodes of a Cluster are not reached by a Unix socket");
+            if nodes
+                .iter()
+                .any(|node| matches!(node.addr(), deadpool_redis::redis::ConnectionAddr::Unix(_)))
+            {
+                section.fault(
+                    "cluster",
+                    "the nodes of a Cluster are not reached by a Unix socket",
+                );
             }
             self.servers = Servers::Cluster(nodes);
         }
@@ -178,17 +236,27 @@ impl Redis {
 fn read_sentinels(section: &mut Section<'_, '_>) -> Option<Sentinels> {
     let master = read_plain(section, "master").unwrap_or_default();
     if !section.has("master") {
-        section.fault("master", "the sentinels have to be asked for a master by its name");
+        section.fault(
+            "master",
+            "the sentinels have to be asked for a master by its name",
+        );
     }
     let nodes: Vec<ConnectionInfo> = read_nodes(section, "nodes");
-    let tls = section.switch("tls").unwrap_or_else(|| nodes.iter().any(is_tls));
+    let tls = section
+        .switch("tls")
+        .unwrap_or_else(|| nodes.iter().any(is_tls));
     let database = section.number("database", 0..=1_023).unwrap_or(0);
     let login = nodes.first()?.redis_settings().clone();
     // Of the sentinels' own settings only the protocol is the master's too.
     let login = RedisConnectionInfo::default()
         .set_protocol(login.protocol())
         .set_db(i64::try_from(database).unwrap_or_default());
-    Some(Sentinels { master: master.to_owned(), nodes, tls, login })
+    Some(Sentinels {
+        master: master.to_owned(),
+        nodes,
+        tls,
+        login,
+    })
 }
 
 fn read_nodes(section: &mut Section<'_, '_>, key: &'static str) -> Vec<ConnectionInfo> {
@@ -206,8 +274,16 @@ fn read_nodes(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Connectio
     nodes
 }
 
-fn read_login(login: &mut Login, section: &mut Section<'_, '_>, user: &'static str, password: [&'static str; 2]) {
-    set(&mut login.username, read_plain(section, user).map(|name| Some(name.to_owned())));
+fn read_login(
+    login: &mut Login,
+    section: &mut Section<'_, '_>,
+    user: &'static str,
+    password: [&'static str; 2],
+) {
+    set(
+        &mut login.username,
+        read_plain(section, user).map(|name| Some(name.to_owned())),
+    );
     if let Some((_, secret)) = Secret::read(section, password) {
         login.password = Some(secret.reveal_text().into_owned());
     }
@@ -220,16 +296,28 @@ mod tests {
     use typed_toml::fault::SettingsFaults;
 
     fn read(file: &str, variables: &[(&str, &str)]) -> Result<Config, SettingsFaults> {
-        let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables)
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect();
+        Config::from_layers(
+            &[("default.toml", DEFAULT), ("mine.toml", file)],
+            &variables,
+        )
     }
 
     #[test]
     fn each_shape_replaces_the_default_url() {
         let cluster = "[redis]\ncluster = [\"redis://h1\", \"redis://h2:7000\"]";
-        assert_eq!(read(cluster, &[]).unwrap().redis.place(), "the cluster of h1:6379, h2:7000");
+        assert_eq!(
+            read(cluster, &[]).unwrap().redis.place(),
+            "the cluster of h1:6379, h2:7000"
+        );
         let sentinel = "[redis]\nsentinel = { master = \"mail\", nodes = [\"redis://s1:26379\"] }";
-        assert_eq!(read(sentinel, &[]).unwrap().redis.place(), "mail of the sentinels s1:26379");
+        assert_eq!(
+            read(sentinel, &[]).unwrap().redis.place(),
+            "mail of the sentinels s1:26379"
+        );
         let url = ("REDELIVER_REDIS__URL", "rediss://h3:1");
         assert_eq!(read(cluster, &[url]).unwrap().redis.place(), "h3:1");
     }
@@ -238,28 +326,52 @@ mod tests {
     fn users_and_passwords_reach_whom_they_are_for_and_are_never_printed() {
         let file = "[redis]\nusername = \"ann\"\nsentinel_username = \"sue\"\n\
                     sentinel = { master = \"mail\", nodes = [\"redis://s1:26379\"] }";
-        let passwords = [("REDELIVER_REDIS__PASSWORD", "geheim"), ("REDELIVER_REDIS__SENTINEL_PASSWORD", "wachsam")];
+        let passwords = [
+            ("REDELIVER_REDIS__PASSWORD", "geheim"),
+            ("REDELIVER_REDIS__SENTINEL_PASSWORD", "wachsam"),
+        ];
         let config = read(file, &passwords).unwrap();
-        assert!(!format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam"));
-        let store::connection::servers::Servers::Sentinel(sentinels) = config.redis.servers() else { panic!() };
-        assert_eq!((sentinels.login.username(), sentinels.login.password()), (Some("ann"), Some("geheim")));
+        assert!(
+            !format!("{config:?}").contains("geheim") && !format!("{config:?}").contains("wachsam")
+        );
+        let store::connection::servers::Servers::Sentinel(sentinels) = config.redis.servers()
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (sentinels.login.username(), sentinels.login.password()),
+            (Some("ann"), Some("geheim"))
+        );
         let node = sentinels.nodes[0].redis_settings();
-        assert_eq!((node.username(), node.password()), (Some("sue"), Some("wachsam")));
+        assert_eq!(
+            (node.username(), node.password()),
+            (Some("sue"), Some("wachsam"))
+        );
     }
 
     #[test]
     fn a_password_is_what_was_written_and_only_a_file_s_line_end_is_not_of_it() {
         assert_eq!(
-            read("[redis]\npassword = \" open sesame \"", &[]).unwrap().redis.login.password.unwrap(),
+            read("[redis]\npassword = \" open sesame \"", &[])
+                .unwrap()
+                .redis
+                .login
+                .password
+                .unwrap(),
             " open sesame "
         );
         let file = std::env::temp_dir().join(format!("redeliver-password-{}", std::process::id()));
-        for (text, password) in
-            [(" open sesame \n", " open sesame "), ("sesame\r\n", "sesame"), ("sesame\n\n", "sesame\n")]
-        {
+        for (text, password) in [
+            (" open sesame \n", " open sesame "),
+            ("sesame\r\n", "sesame"),
+            ("sesame\n\n", "sesame\n"),
+        ] {
             std::fs::write(&file, text).unwrap();
             let named = format!("[redis]\npassword_file = \"{}\"", file.display());
-            assert_eq!(read(&named, &[]).unwrap().redis.login.password.unwrap(), password);
+            assert_eq!(
+                read(&named, &[]).unwrap().redis.login.password.unwrap(),
+                password
+            );
         }
         std::fs::remove_file(file).unwrap();
     }
@@ -267,32 +379,93 @@ mod tests {
     #[test]
     fn what_contradicts_itself_is_a_fault_that_says_so_and_shows_no_secret() {
         let cases = [
-            ("url = \"redis://h\"\ncluster = [\"redis://h\"]", "redis.cluster", "only one of url, cluster"),
+            (
+                "url = \"redis://h\"\ncluster = [\"redis://h\"]",
+                "redis.cluster",
+                "only one of url, cluster",
+            ),
             ("url = \"http://:secret@h\"", "redis.url", "is not a URL"),
-            ("url = \"rediss://h/#insecure\"", "redis.url", "is not a URL"),
+            (
+                "url = \"rediss://h/#insecure\"",
+                "redis.url",
+                "is not a URL",
+            ),
             ("cluster = []", "redis.cluster", "at least one"),
-            ("urll = \"redis://h\"", "redis.urll", "allowed here: allow_eviction, cluster, "),
-            ("cluster = [\"redis://h1\", \"redis://:secret@h2\"]", "redis.cluster", "differ"),
-            ("cluster = [\"redis://h1/3\"]", "redis.cluster", "database 0"),
-            ("sentinel = { nodes = [\"redis://h\"] }", "redis.sentinel.master", "by its name"),
-            ("sentinel = { master = \"m\", nodes = [\"h\"] }", "redis.sentinel.nodes", "number 1 is not a URL"),
+            (
+                "urll = \"redis://h\"",
+                "redis.urll",
+                "allowed here: allow_eviction, cluster, ",
+            ),
+            (
+                "cluster = [\"redis://h1\", \"redis://:secret@h2\"]",
+                "redis.cluster",
+                "differ",
+            ),
+            (
+                "cluster = [\"redis://h1/3\"]",
+                "redis.cluster",
+                "database 0",
+            ),
+            (
+                "sentinel = { nodes = [\"redis://h\"] }",
+                "redis.sentinel.master",
+                "by its name",
+            ),
+            (
+                "sentinel = { master = \"m\", nodes = [\"h\"] }",
+                "redis.sentinel.nodes",
+                "number 1 is not a URL",
+            ),
             (
                 "sentinel = { master = \"m\", nodes = [\"redis://h\"], secret = 1 }",
                 "redis.sentinel.secret",
                 "no such key",
             ),
-            ("password = \"secret\"\npassword_file = \"/dev/null\"", "redis.password_file", "keep one"),
-            ("url = \"redis://:secret@h\"\npassword = \"secret\"", "redis.password", "keep one"),
-            ("sentinel_password = \"secret\"", "redis.sentinel_password", "no redis.sentinel"),
-            ("durability = \"replicas\"", "redis.durability", "replicas:n"),
-            ("tls_ca_file = \"/dev/null\"", "redis.tls_ca_file", "a device"),
+            (
+                "password = \"secret\"\npassword_file = \"/dev/null\"",
+                "redis.password_file",
+                "keep one",
+            ),
+            (
+                "url = \"redis://:secret@h\"\npassword = \"secret\"",
+                "redis.password",
+                "keep one",
+            ),
+            (
+                "sentinel_password = \"secret\"",
+                "redis.sentinel_password",
+                "no redis.sentinel",
+            ),
+            (
+                "durability = \"replicas\"",
+                "redis.durability",
+                "replicas:n",
+            ),
+            (
+                "tls_ca_file = \"/dev/null\"",
+                "redis.tls_ca_file",
+                "a device",
+            ),
             ("tls_ca_file = \"Cargo.toml\"", "redis.tls_ca_file", "PEM"),
-            ("tls_cert_file = \"/dev/null\"", "redis.tls_cert_file", "belong together"),
+            (
+                "tls_cert_file = \"/dev/null\"",
+                "redis.tls_cert_file",
+                "belong together",
+            ),
         ];
         for (text, key, why) in cases {
             let faults = read(&format!("[redis]\n{text}"), &[]).unwrap_err();
-            assert!(faults.0.iter().any(|fault| fault.key == key && fault.text.contains(why)), "{text}: {faults}");
-            assert!(!faults.0.iter().any(|fault| fault.text.contains("secret")), "{faults}");
+            assert!(
+                faults
+                    .0
+                    .iter()
+                    .any(|fault| fault.key == key && fault.text.contains(why)),
+                "{text}: {faults}"
+            );
+            assert!(
+                !faults.0.iter().any(|fault| fault.text.contains("secret")),
+                "{faults}"
+            );
         }
     }
 }

@@ -52,33 +52,57 @@ pub struct Lmtp {
 impl Returned {
     /// What makes and checks return paths, where it is configured.
     pub fn verp(&self) -> Option<Verp> {
-        Some(Verp::new(self.domain.as_deref()?, self.key.reveal(), self.valid_for))
+        Some(Verp::new(
+            self.domain.as_deref()?,
+            self.key.reveal(),
+            self.valid_for,
+        ))
     }
 
     pub(crate) fn read(&mut self, section: &mut Section<'_, '_>) {
         if let Some(domain) = section.text("domain") {
             match Address::parse(&format!("x@{domain}")) {
                 Ok(address) => self.domain = Some(address.domain().to_owned()),
-                Err(_) => section.fault("domain", format!("\"{domain}\" is no domain like \"bounce.example.org\"")),
+                Err(_) => section.fault(
+                    "domain",
+                    format!("\"{domain}\" is no domain like \"bounce.example.org\""),
+                ),
             }
         }
         match Secret::read(section, ["key", "key_file"]) {
             Some((name, key)) if key.reveal().len() < KEY_MIN => {
-                section.fault(name, format!("is shorter than {KEY_MIN} octets; make one with: openssl rand -hex 32"));
+                section.fault(
+                    name,
+                    format!(
+                        "is shorter than {KEY_MIN} octets; make one with: openssl rand -hex 32"
+                    ),
+                );
             }
             Some((_, key)) => self.key = key,
             None => {}
         }
-        set(&mut self.valid_for, section.duration("valid_for", DAY..=3_660 * DAY));
+        set(
+            &mut self.valid_for,
+            section.duration("valid_for", DAY..=3_660 * DAY),
+        );
         set(&mut self.required, section.switch("required"));
     }
 
     /// What is wrong with the section as a whole.
     pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
         let fault = match (&self.domain, self.key.is_empty()) {
-            (Some(_), true) => ("verp.key_file", "a domain needs a key that signs its return paths: key_file or key"),
-            (None, false) => ("verp.domain", "a key needs the domain that return paths are at"),
-            (None, true) if self.required => ("verp.required", "return paths cannot be signed without domain and key"),
+            (Some(_), true) => (
+                "verp.key_file",
+                "a domain needs a key that signs its return paths: key_file or key",
+            ),
+            (None, false) => (
+                "verp.domain",
+                "a key needs the domain that return paths are at",
+            ),
+            (None, true) if self.required => (
+                "verp.required",
+                "return paths cannot be signed without domain and key",
+            ),
             _ => return None,
         };
         Some(fault)
@@ -90,7 +114,10 @@ impl Lmtp {
         if let Some(text) = section.text("listen") {
             match text.parse() {
                 Ok(address) => self.listen = Some(address),
-                Err(_) => section.fault("listen", format!("\"{text}\" is not an address like \"127.0.0.1:8026\"")),
+                Err(_) => section.fault(
+                    "listen",
+                    format!("\"{text}\" is not an address like \"127.0.0.1:8026\""),
+                ),
             }
         }
         if let Some(host) = section.text("host") {
@@ -105,10 +132,25 @@ impl Lmtp {
                 Err(why) => section.fault("account", why.to_string()),
             }
         }
-        set(&mut self.message_max, section.size("message_max", 1 << 10..=1 << 30));
-        set_number(&mut self.recipients_max, section.number("recipients_max", 1..=10_000));
-        set_number(&mut self.connections, section.number("connections", 1..=10_000));
-        set_number(&mut self.connections_per_peer, section.number("connections_per_peer", 1..=10_000));
-        set(&mut self.idle_max, section.duration("idle_max", SECOND..=DAY));
+        set(
+            &mut self.message_max,
+            section.size("message_max", 1 << 10..=1 << 30),
+        );
+        set_number(
+            &mut self.recipients_max,
+            section.number("recipients_max", 1..=10_000),
+        );
+        set_number(
+            &mut self.connections,
+            section.number("connections", 1..=10_000),
+        );
+        set_number(
+            &mut self.connections_per_peer,
+            section.number("connections_per_peer", 1..=10_000),
+        );
+        set(
+            &mut self.idle_max,
+            section.duration("idle_max", SECOND..=DAY),
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The settings of the senders that speak SMTP: `smtp`, which hands mail to a relay, and `mx`, which takes it to the
-//! recipients' own mail hosts.
+//! The settings of the senders that speak SMTP: `smtp`, which hands mail to a relay, and `mx`,
+//! which takes it to the recipients' own mail hosts.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,11 +29,13 @@ pub struct SmtpSettings {
 pub struct MxSettings {
     /// The port of mail hosts; anything but 25 is for tests.
     pub port: u16,
-    /// Whether connections are encrypted: [`TlsMode::None`], [`TlsMode::Opportunistic`] or [`TlsMode::Required`].
+    /// Whether connections are encrypted: [`TlsMode::None`], [`TlsMode::Opportunistic`] or
+    /// [`TlsMode::Required`].
     pub tls: TlsMode,
     /// The recipients' domains for which TLS is required whatever `tls` says.
     pub tls_required: Vec<HostRule>,
-    /// The addresses of our own that connections come from, taken in turn; none: the system chooses.
+    /// The addresses of our own that connections come from, taken in turn; none: the system
+    /// chooses.
     pub sources: Vec<IpAddr>,
     /// Addresses that one attempt tries at most.
     pub hosts_max: usize,
@@ -77,7 +79,8 @@ pub struct SessionSettings {
 pub enum TlsMode {
     /// Never.
     None,
-    /// Where the peer offers STARTTLS, whatever its certificate says (RFC 7435); in the clear where that fails.
+    /// Where the peer offers STARTTLS, whatever its certificate says (RFC 7435); in the clear where
+    /// that fails.
     Opportunistic,
     /// By STARTTLS, with a certificate that holds for the host; else nothing is sent.
     Required,
@@ -88,7 +91,8 @@ pub enum TlsMode {
 /// How long each phase of a conversation may take, whole replies included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SmtpTimeouts {
-    /// For one of the connections to become free, where all are in use. It is no phase: nobody is talked to yet.
+    /// For one of the connections to become free, where all are in use. It is no phase: nobody is
+    /// talked to yet.
     pub wait: Duration,
     /// The TCP connection, and the TLS handshake.
     pub connect: Duration,
@@ -100,7 +104,8 @@ pub struct SmtpTimeouts {
     pub rcpt: Duration,
     /// DATA, and then once more the sending of the content.
     pub data: Duration,
-    /// The answer to the final dot. Whoever is given up too early gets the message twice (RFC 5321, section 4.5.3.2.6).
+    /// The answer to the final dot. Whoever is given up too early gets the message twice (RFC 5321,
+    /// section 4.5.3.2.6).
     pub dot: Duration,
 }
 
@@ -113,7 +118,8 @@ pub enum AfterDot {
     AssumeDelivered,
 }
 
-/// What the peer is asked to report about a message, where it offers to (NOTIFY of RFC 3461, section 4.1).
+/// What the peer is asked to report about a message, where it offers to (NOTIFY of RFC 3461,
+/// section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notify {
     /// That it arrived.
@@ -138,7 +144,13 @@ pub struct SmtpLogin {
 impl SmtpSettings {
     /// A relay with the defaults: no TLS asked for, no login.
     pub fn new(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port, tls: TlsMode::Opportunistic, login: None, session: SessionSettings::default() }
+        Self {
+            host: host.into(),
+            port,
+            tls: TlsMode::Opportunistic,
+            login: None,
+            session: SessionSettings::default(),
+        }
     }
 }
 
@@ -169,7 +181,10 @@ impl Default for SessionSettings {
             idle_max: Duration::from_secs(15),
             timeouts: SmtpTimeouts::default(),
             after_dot: AfterDot::Resend,
-            notify: Notify { failure: true, ..Notify::default() },
+            notify: Notify {
+                failure: true,
+                ..Notify::default()
+            },
             certificates: TlsFiles::default(),
         }
     }
@@ -196,12 +211,21 @@ impl SmtpTimeouts {
 
     /// The same limit for every phase.
     pub const fn all(limit: Duration) -> Self {
-        Self { wait: Self::WAIT, connect: limit, greeting: limit, mail: limit, rcpt: limit, data: limit, dot: limit }
+        Self {
+            wait: Self::WAIT,
+            connect: limit,
+            greeting: limit,
+            mail: limit,
+            rcpt: limit,
+            data: limit,
+            dot: limit,
+        }
     }
 
     /// How long one conversation that carries one message may take at most, with STARTTLS and AUTH.
     pub fn whole(&self) -> Duration {
-        // Twice connect for the handshake; greeting, EHLO, STARTTLS, EHLO again and up to three steps of AUTH.
+        // Twice connect for the handshake; greeting, EHLO, STARTTLS, EHLO again and up to three
+        // steps of AUTH.
         self.connect * 2 + self.greeting * 7 + self.mail + self.rcpt + self.data * 2 + self.dot
     }
 }
@@ -212,14 +236,23 @@ impl Notify {
         if self.never {
             return Some("NEVER".to_owned());
         }
-        let asked = [(self.success, "SUCCESS"), (self.failure, "FAILURE"), (self.delay, "DELAY")];
-        let asked: Vec<_> = asked.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)).collect();
+        let asked = [
+            (self.success, "SUCCESS"),
+            (self.failure, "FAILURE"),
+            (self.delay, "DELAY"),
+        ];
+        let asked: Vec<_> = asked
+            .into_iter()
+            .filter_map(|(wanted, name)| wanted.then_some(name))
+            .collect();
         (!asked.is_empty()).then(|| asked.join(","))
     }
 }
 
 impl fmt::Debug for SmtpLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SmtpLogin").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("SmtpLogin")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }

@@ -14,11 +14,19 @@ pub(crate) fn read_tls(tls: &mut TlsFiles, section: &mut Section<'_, '_>) {
         }
         tls.authority = Some(pem);
     }
-    let (certificate, key) = (read_file(section, "tls_cert_file"), read_file(section, "tls_key_file"));
+    let (certificate, key) = (
+        read_file(section, "tls_cert_file"),
+        read_file(section, "tls_key_file"),
+    );
     if section.has("tls_cert_file") != section.has("tls_key_file") {
-        section.fault("tls_cert_file", "tls_cert_file and tls_key_file belong together; give both or none");
+        section.fault(
+            "tls_cert_file",
+            "tls_cert_file and tls_key_file belong together; give both or none",
+        );
     }
-    let (Some(certificate), Some(key)) = (certificate, key) else { return };
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        return;
+    };
     if !is_certificates(&certificate) {
         section.fault("tls_cert_file", "the file holds no certificate in PEM form");
     }

@@ -1,6 +1,6 @@
-//! A mailbox such as `jo@example.com` in the one canonical form that job ids, keys and standings are made of
-//! (RFC 5321, section 4.1.2; RFC 6531). Addresses are personal data: printing one shows it redacted, and only
-//! [`Address::as_str`] gives it whole.
+//! A mailbox such as `jo@example.com` in the one canonical form that job ids, keys and standings
+//! are made of (RFC 5321, section 4.1.2; RFC 6531). Addresses are personal data: printing one shows
+//! it redacted, and only [`Address::as_str`] gives it whole.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,11 +18,12 @@ mod characters;
 /// The longest local part, in octets (RFC 5321, section 4.5.3.1.1).
 pub const MAX_LOCAL: usize = 64;
 
-/// The longest address, in octets: a path has 256 with its angle brackets (RFC 5321, section 4.5.3.1.3). It is tighter
-/// than the 255 that section 4.5.3.1.2 allows a domain.
+/// The longest address, in octets: a path has 256 with its angle brackets (RFC 5321, section
+/// 4.5.3.1.3). It is tighter than the 255 that section 4.5.3.1.2 allows a domain.
 pub const MAX_ADDRESS: usize = 254;
 
-/// The longest text that is looked at. A domain written in Unicode takes more octets than its ASCII form.
+/// The longest text that is looked at. A domain written in Unicode takes more octets than its ASCII
+/// form.
 const MAX_INPUT: usize = 1024;
 
 /// A mailbox in canonical form. Two spellings of one mailbox are equal; cloning is cheap.
@@ -78,8 +79,10 @@ impl Address {
     /// Reads an address and brings it into canonical form:
     ///
     /// - spaces around it and one pair of angle brackets are dropped, and nothing else is repaired;
-    /// - the local part keeps its case (RFC 5321, section 2.4), goes to NFC, and has quotes only where it needs them;
-    /// - the domain goes to lower-case ASCII by UTS 46 without its trailing dot, or is an IP address in brackets.
+    /// - the local part keeps its case (RFC 5321, section 2.4), goes to NFC, and has quotes only
+    ///   where it needs them;
+    /// - the domain goes to lower-case ASCII by UTS 46 without its trailing dot, or is an IP
+    ///   address in brackets.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         if text.len() > MAX_INPUT {
             return Err(AddressError::TooLong);
@@ -88,7 +91,10 @@ impl Address {
             return Err(AddressError::ControlCharacter);
         }
         let text = text.trim_matches(' ');
-        let text = text.strip_prefix('<').and_then(|inner| inner.strip_suffix('>')).unwrap_or(text);
+        let text = text
+            .strip_prefix('<')
+            .and_then(|inner| inner.strip_suffix('>'))
+            .unwrap_or(text);
         if text.is_empty() {
             return Err(AddressError::Empty);
         }
@@ -96,7 +102,9 @@ impl Address {
         let (local, domain) = text.rsplit_once('@').ok_or(AddressError::NoAt)?;
         let local = canonical_local(local)?;
         let domain = match domain.strip_prefix('[') {
-            Some(literal) => canonical_literal(literal).ok_or(AddressError::Literal)?.into(),
+            Some(literal) => canonical_literal(literal)
+                .ok_or(AddressError::Literal)?
+                .into(),
             None if is_plain_host(domain) => Cow::Borrowed(domain),
             None => canonical_domain(domain).ok_or(AddressError::Domain)?.into(),
         };
@@ -104,17 +112,24 @@ impl Address {
         if text.len() > MAX_ADDRESS {
             return Err(AddressError::TooLong);
         }
-        Ok(Self { text: text.into(), at: local.len() })
+        Ok(Self {
+            text: text.into(),
+            at: local.len(),
+        })
     }
 
-    /// Reads an address that is in canonical form already, because this program wrote it: a small part of the work of
-    /// [`Self::parse`], and yet nothing that could break out of an SMTP command passes.
+    /// Reads an address that is in canonical form already, because this program wrote it: a small
+    /// part of the work of [`Self::parse`], and yet nothing that could break out of an SMTP command
+    /// passes.
     pub fn from_canonical(text: &str) -> Result<Self, AddressError> {
         if text.bytes().any(|b| b.is_ascii_control()) {
             return Err(AddressError::ControlCharacter);
         }
         let at = text.rfind('@').ok_or(AddressError::NoAt)?;
-        Ok(Self { text: text.into(), at })
+        Ok(Self {
+            text: text.into(),
+            at,
+        })
     }
 
     /// The whole address, `local@domain`: for SMTP and the store, never for logs.
@@ -138,17 +153,23 @@ impl Address {
     }
 }
 
-/// The local part as a dot-string where it can be one, else as a quoted string with no more escapes than needed.
+/// The local part as a dot-string where it can be one, else as a quoted string with no more escapes
+/// than needed.
 fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
     // Nearly all are so, and are as they are.
     if local.is_ascii() && is_dot_string(local) {
-        return if local.len() > MAX_LOCAL { Err(AddressError::LocalTooLong) } else { Ok(local.into()) };
+        return if local.len() > MAX_LOCAL {
+            Err(AddressError::LocalTooLong)
+        } else {
+            Ok(local.into())
+        };
     }
     let content = match local.strip_prefix('"') {
         Some(quoted) => Cow::Owned(unquote(quoted).ok_or(AddressError::Local)?),
         None => Cow::Borrowed(local),
     };
-    // NFC turns some characters into ASCII (U+037E into a semicolon), so what is allowed is asked after it.
+    // NFC turns some characters into ASCII (U+037E into a semicolon), so what is allowed is asked
+    // after it.
     let content = ComposingNormalizer::new_nfc().normalize(&content);
     if !characters::are_visible(&content) {
         return Err(AddressError::Character);
@@ -160,10 +181,15 @@ fn canonical_local(local: &str) -> Result<Cow<'_, str>, AddressError> {
     } else {
         return Err(AddressError::Local);
     };
-    if canonical.len() > MAX_LOCAL { Err(AddressError::LocalTooLong) } else { Ok(canonical.into()) }
+    if canonical.len() > MAX_LOCAL {
+        Err(AddressError::LocalTooLong)
+    } else {
+        Ok(canonical.into())
+    }
 }
 
-/// What a quoted string holds, given what follows its opening quote; `None` where it does not end with a closing one.
+/// What a quoted string holds, given what follows its opening quote; `None` where it does not end
+/// with a closing one.
 fn unquote(quoted: &str) -> Option<String> {
     let mut content = String::with_capacity(quoted.len());
     let mut chars = quoted.chars();
@@ -176,45 +202,63 @@ fn unquote(quoted: &str) -> Option<String> {
     }
 }
 
-/// Whether `local` is a Dot-string (RFC 5321, section 4.1.2, with the atext of RFC 6531, section 3.3).
+/// Whether `local` is a Dot-string (RFC 5321, section 4.1.2, with the atext of RFC 6531, section
+/// 3.3).
 fn is_dot_string(local: &str) -> bool {
-    let is_atext = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
-    local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
+    let is_atext =
+        |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+    local
+        .split('.')
+        .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
-/// Whether a domain is a host name that [`canonical_domain`] would leave as it is, as nearly all are: labels of lower-case
-/// letters, digits and inner hyphens, none of them in Punycode, and the last one not of digits alone.
+/// Whether a domain is a host name that [`canonical_domain`] would leave as it is, as nearly all
+/// are: labels of lower-case letters, digits and inner hyphens, none of them in Punycode, and the
+/// last one not of digits alone.
 fn is_plain_host(domain: &str) -> bool {
     let is_plain = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
             && !label.starts_with("xn--")
     };
-    let numeric = domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    let numeric = domain
+        .rsplit('.')
+        .next()
+        .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     domain.len() <= 253 && !numeric && domain.split('.').all(is_plain)
 }
 
 /// The host name in lower-case ASCII (UTS 46, non-transitional), without the dot of the root.
 fn canonical_domain(domain: &str) -> Option<String> {
     let ascii = Uts46::new()
-        .to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::VerifyAllowRootDot)
+        .to_ascii(
+            domain.as_bytes(),
+            AsciiDenyList::STD3,
+            Hyphens::CheckFirstLast,
+            DnsLength::VerifyAllowRootDot,
+        )
         .ok()?;
     let host = ascii.strip_suffix('.').unwrap_or(&ascii);
-    // Top-level domains are not numeric (RFC 1123, section 2.1): this is an IP address that lacks its brackets.
+    // Top-level domains are not numeric (RFC 1123, section 2.1): this is an IP address that lacks
+    // its brackets.
     let last = host.rsplit('.').next()?;
     (!last.bytes().all(|b| b.is_ascii_digit())).then(|| host.to_owned())
 }
 
-/// The address literal (RFC 5321, section 4.1.3) in the one spelling of its IP address, given what follows its bracket.
+/// The address literal (RFC 5321, section 4.1.3) in the one spelling of its IP address, given what
+/// follows its bracket.
 fn canonical_literal(literal: &str) -> Option<String> {
     const IPV6_TAG: &str = "IPv6:";
     let ip = literal.strip_suffix(']')?;
     match ip.split_at_checked(IPV6_TAG.len()) {
-        Some((tag, ip)) if tag.eq_ignore_ascii_case(IPV6_TAG) => {
-            ip.parse().ok().map(|ip: Ipv6Addr| format!("[{IPV6_TAG}{ip}]"))
-        }
+        Some((tag, ip)) if tag.eq_ignore_ascii_case(IPV6_TAG) => ip
+            .parse()
+            .ok()
+            .map(|ip: Ipv6Addr| format!("[{IPV6_TAG}{ip}]")),
         _ => ip.parse().ok().map(|ip: Ipv4Addr| format!("[{ip}]")),
     }
 }
@@ -222,7 +266,12 @@ fn canonical_literal(literal: &str) -> Option<String> {
 /// Redacted, as `j…@example.com`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = self.local().chars().find(|&c| c != '"').map(String::from).unwrap_or_default();
+        let first = self
+            .local()
+            .chars()
+            .find(|&c| c != '"')
+            .map(String::from)
+            .unwrap_or_default();
         write!(f, "{first}…@{}", self.domain())
     }
 }
@@ -239,7 +288,10 @@ pub mod canonical {
     use super::{Address, Deserialize, Deserializer, Serializer, de};
 
     /// Writes the address, if there is one.
-    pub fn serialize<S: Serializer>(address: &Option<Address>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(
+        address: &Option<Address>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match address {
             Some(address) => serializer.serialize_some(address.as_str()),
             None => serializer.serialize_none(),
@@ -247,9 +299,13 @@ pub mod canonical {
     }
 
     /// Reads the address, if there is one.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Address>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| Address::from_canonical(&text)).transpose().map_err(de::Error::custom)
+        text.map(|text| Address::from_canonical(&text))
+            .transpose()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -282,7 +338,10 @@ mod tests {
         for (text, canonical) in [
             ("jo@example.com", "jo@example.com"),
             ("  <Jo.Doe+tag@EXAMPLE.com.> ", "Jo.Doe+tag@example.com"),
-            ("o'neil!#$%&*/=?^_`{|}~-@a-b.example", "o'neil!#$%&*/=?^_`{|}~-@a-b.example"),
+            (
+                "o'neil!#$%&*/=?^_`{|}~-@a-b.example",
+                "o'neil!#$%&*/=?^_`{|}~-@a-b.example",
+            ),
             ("postmaster@localhost", "postmaster@localhost"),
             ("jo@xn--bcher-kva.example", "jo@xn--bcher-kva.example"),
             ("jo@BÜCHER.example", "jo@xn--bcher-kva.example"),
@@ -303,9 +362,16 @@ mod tests {
         ] {
             let address = Address::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(address.as_str(), canonical);
-            assert_eq!(format!("{}@{}", address.local(), address.domain()), canonical);
+            assert_eq!(
+                format!("{}@{}", address.local(), address.domain()),
+                canonical
+            );
             assert_eq!(address.is_ascii(), canonical.is_ascii());
-            assert_eq!(Address::parse(canonical), Ok(address.clone()), "{canonical} is not stable");
+            assert_eq!(
+                Address::parse(canonical),
+                Ok(address.clone()),
+                "{canonical} is not stable"
+            );
             let json = serde_json::to_string(&address).unwrap();
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), canonical);
             assert_eq!(serde_json::from_str::<Address>(&json).unwrap(), address);
@@ -319,7 +385,10 @@ mod tests {
             ("", Empty),
             (" <> ", Empty),
             ("jo", NoAt),
-            ("jo@example.com\r\nRCPT TO:<eve@example.com>", ControlCharacter),
+            (
+                "jo@example.com\r\nRCPT TO:<eve@example.com>",
+                ControlCharacter,
+            ),
             ("jo@example.com\n", ControlCharacter),
             ("j\0o@example.com", ControlCharacter),
             ("j\to@example.com", ControlCharacter),
@@ -373,13 +442,33 @@ mod tests {
         let domain = |len: usize| vec!["a".repeat(59); 4].join(".")[..len].to_owned();
         for (local, domain, error) in [
             ("a".repeat(64), domain(189), None),
-            ("a".repeat(65), "example.com".to_owned(), Some(AddressError::LocalTooLong)),
-            ("é".repeat(33), "example.com".to_owned(), Some(AddressError::LocalTooLong)),
+            (
+                "a".repeat(65),
+                "example.com".to_owned(),
+                Some(AddressError::LocalTooLong),
+            ),
+            (
+                "é".repeat(33),
+                "example.com".to_owned(),
+                Some(AddressError::LocalTooLong),
+            ),
             ("a".repeat(64), domain(190), Some(AddressError::TooLong)),
-            ("a".to_owned(), format!("{}.example", "a".repeat(64)), Some(AddressError::Domain)),
-            ("a".to_owned(), "é.".repeat(9_000), Some(AddressError::TooLong)),
+            (
+                "a".to_owned(),
+                format!("{}.example", "a".repeat(64)),
+                Some(AddressError::Domain),
+            ),
+            (
+                "a".to_owned(),
+                "é.".repeat(9_000),
+                Some(AddressError::TooLong),
+            ),
         ] {
-            assert_eq!(Address::parse(&format!("{local}@{domain}")).err(), error, "{local}@{domain}");
+            assert_eq!(
+                Address::parse(&format!("{local}@{domain}")).err(),
+                error,
+                "{local}@{domain}"
+            );
         }
     }
 
@@ -393,7 +482,10 @@ mod tests {
             ("jo@[192.0.2.1]", "j…@[192.0.2.1]"),
         ] {
             let address = Address::parse(text).unwrap();
-            assert_eq!(format!("{address} {address:?}"), format!("{redacted} {redacted}"));
+            assert_eq!(
+                format!("{address} {address:?}"),
+                format!("{redacted} {redacted}")
+            );
         }
         for text in ["secret", "secret@", "sec ret@example.com", "secret@[1]"] {
             let error = Address::parse(text).unwrap_err();

@@ -1,4 +1,5 @@
-//! A bounce: a fact from outside. This message to this recipient failed with this reply, at this time.
+//! A bounce: a fact from outside. This message to this recipient failed with this reply, at this
+//! time.
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -26,12 +27,16 @@ pub struct Bounce {
 impl Bounce {
     /// The id of the job that this bounce belongs to.
     pub fn job_id(&self) -> JobId {
-        JobId { account: self.account.clone(), recipient: self.recipient.clone() }
+        JobId {
+            account: self.account.clone(),
+            recipient: self.recipient.clone(),
+        }
     }
 }
 
-/// A message id for a bounce that came without one: the same bounce told twice gets the same id, so that a repeated
-/// request is recognised. `distinct` lists what tells two messages to one recipient apart.
+/// A message id for a bounce that came without one: the same bounce told twice gets the same id, so
+/// that a repeated request is recognised. `distinct` lists what tells two messages to one recipient
+/// apart.
 pub fn derived_message_id(distinct: &[&str]) -> String {
     format!("derived-{:032x}", xxh3_128(distinct.join("\0").as_bytes()))
 }
@@ -42,7 +47,13 @@ mod tests {
 
     #[test]
     fn a_repeated_bounce_without_message_id_gets_the_same_id() {
-        assert_eq!(derived_message_id(&["jo@example.com", "t"]), derived_message_id(&["jo@example.com", "t"]));
-        assert_ne!(derived_message_id(&["jo@example.com", "t"]), derived_message_id(&["jo@example.comt", ""]));
+        assert_eq!(
+            derived_message_id(&["jo@example.com", "t"]),
+            derived_message_id(&["jo@example.com", "t"])
+        );
+        assert_ne!(
+            derived_message_id(&["jo@example.com", "t"]),
+            derived_message_id(&["jo@example.comt", ""])
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Instants, and the trait for where "now" comes from. In production the clock of Redis decides. Tests
-//! and the demo pass their own instants in. The clocks of the machine are in the crate `system`.
+//! Instants, and the trait for where "now" comes from. In production the clock of Redis decides.
+//! Tests and the demo pass their own instants in. The clocks of the machine are in the crate
+//! `system`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -25,9 +26,9 @@ impl Timestamp {
         self.0
     }
 
-    /// Reads RFC 3339 text with any offset, to the millisecond; `None` if it is not such an instant. Second 60 is
-    /// allowed at the end of a month in UTC, the only place for a leap second (RFC 3339, appendix D), and counts as the
-    /// second after it.
+    /// Reads RFC 3339 text with any offset, to the millisecond; `None` if it is not such an
+    /// instant. Second 60 is allowed at the end of a month in UTC, the only place for a leap second
+    /// (RFC 3339, appendix D), and counts as the second after it.
     pub fn parse(text: &str) -> Option<Self> {
         let instant = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
         // `chrono` has it as second 59 with more than a second of nanoseconds.
@@ -46,7 +47,10 @@ impl Timestamp {
 
     /// This instant moved later by `span`.
     pub fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(span.as_millis().try_into().unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(span.as_millis().try_into().unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -95,8 +99,9 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// The instant to hand to the store's scripts, or `None` where Redis shall read its own clock.
     fn passed_in(&self) -> Option<Timestamp>;
 
-    /// How much time has passed on this clock since an instant of its own. It goes on while the machine is suspended, and
-    /// setting the clock back or ahead does not move it. Only the difference of two such times means anything.
+    /// How much time has passed on this clock since an instant of its own. It goes on while the
+    /// machine is suspended, and setting the clock back or ahead does not move it. Only the
+    /// difference of two such times means anything.
     fn running(&self) -> Duration;
 
     /// How much real time it takes until `span` has passed on this clock.
@@ -113,7 +118,10 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `now` until it is moved.
     pub fn new(now: Timestamp) -> Self {
-        Self { now_ms: AtomicI64::new(now.ms()), running_ms: AtomicU64::new(0) }
+        Self {
+            now_ms: AtomicI64::new(now.ms()),
+            running_ms: AtomicU64::new(0),
+        }
     }
 
     /// Moves the clock forward by `span`.
@@ -121,7 +129,8 @@ impl ManualClock {
         self.set(self.now().plus(span));
     }
 
-    /// Moves the clock to `now`. Time passes if that is later; if it is earlier the clock is set back.
+    /// Moves the clock to `now`. Time passes if that is later; if it is earlier the clock is set
+    /// back.
     pub fn set(&self, now: Timestamp) {
         let before = Timestamp::from_ms(self.now_ms.swap(now.ms(), Ordering::SeqCst));
         let passed = now.since(before).as_millis().try_into().unwrap_or(u64::MAX);
@@ -171,7 +180,13 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), printed);
         }
-        for text in ["", "yesterday", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21T09:30:00"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-11-21",
+            "2026-13-01T00:00:00Z",
+            "2026-11-21T09:30:00",
+        ] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
     }
@@ -181,8 +196,14 @@ mod tests {
         for (text, printed) in [
             ("2016-12-31T23:59:60Z", Some("2017-01-01T00:00:00.000Z")),
             ("2015-06-30T23:59:60.25Z", Some("2015-07-01T00:00:00.250Z")),
-            ("2017-01-01T00:59:60+01:00", Some("2017-01-01T00:00:00.000Z")),
-            ("2016-12-31T15:59:60-08:00", Some("2017-01-01T00:00:00.000Z")),
+            (
+                "2017-01-01T00:59:60+01:00",
+                Some("2017-01-01T00:00:00.000Z"),
+            ),
+            (
+                "2016-12-31T15:59:60-08:00",
+                Some("2017-01-01T00:00:00.000Z"),
+            ),
             ("2028-02-29T23:59:60Z", Some("2028-03-01T00:00:00.000Z")),
             ("2026-11-21T12:30:60Z", None),
             ("2026-11-21T23:59:60Z", None),
@@ -191,7 +212,13 @@ mod tests {
             ("2016-12-31T23:59:61Z", None),
             ("2016-12-31T23:60:00Z", None),
         ] {
-            assert_eq!(Timestamp::parse(text).map(|read| read.to_string()).as_deref(), printed, "{text}");
+            assert_eq!(
+                Timestamp::parse(text)
+                    .map(|read| read.to_string())
+                    .as_deref(),
+                printed,
+                "{text}"
+            );
         }
     }
 
@@ -199,7 +226,10 @@ mod tests {
     fn spans_never_go_below_zero_nor_overflow() {
         let noon = Timestamp::from_ms(1_000);
         assert_eq!(noon.since(Timestamp::from_ms(4_000)), Duration::ZERO);
-        assert_eq!(noon.since(Timestamp::from_ms(400)), Duration::from_millis(600));
+        assert_eq!(
+            noon.since(Timestamp::from_ms(400)),
+            Duration::from_millis(600)
+        );
         assert_eq!(noon.plus(Duration::MAX), Timestamp::from_ms(i64::MAX));
     }
 }

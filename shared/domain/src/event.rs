@@ -1,4 +1,5 @@
-//! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports are made of them.
+//! Events: what happened, in the past tense. The journal keeps them; streams, traces and reports
+//! are made of them.
 
 use std::mem;
 use std::sync::Arc;
@@ -22,9 +23,11 @@ pub enum EventKind {
     JobScheduled,
     /// A message joined a job that was there: message, status, reply.
     MessageJoined,
-    /// An attempt failed: attempt, message, status, policy, reply, late; due where another attempt follows.
+    /// An attempt failed: attempt, message, status, policy, reply, late; due where another attempt
+    /// follows.
     AttemptDeferred,
-    /// A relay took a message, and a bounce may still come: attempt, message, reply, late; due where the job waits for it.
+    /// A relay took a message, and a bounce may still come: attempt, message, reply, late; due
+    /// where the job waits for it.
     MessageAccepted,
     /// Final. A message got through: attempt, message, reply, late.
     MessageDelivered,
@@ -60,7 +63,8 @@ pub enum EventKind {
     DestinationHeld,
     /// An operator lets attempts through again.
     DestinationReleased,
-    /// An operator gave a destination other limits: limits; none where those of the configuration hold again.
+    /// An operator gave a destination other limits: limits; none where those of the configuration
+    /// hold again.
     DestinationLimited,
     /// A server is set in a way that weakens or breaks a promise: reason.
     ServerMisconfigured,
@@ -103,7 +107,10 @@ impl EventKind {
 
     /// Whether this ends a message's story. Each accepted message gets exactly one such event.
     pub const fn is_final(self) -> bool {
-        matches!(self, Self::MessageDelivered | Self::MessageDropped | Self::MessageExpired)
+        matches!(
+            self,
+            Self::MessageDelivered | Self::MessageDropped | Self::MessageExpired
+        )
     }
 
     /// The name used in JSON and documents.
@@ -143,7 +150,8 @@ impl EventKind {
     }
 }
 
-/// One event as the journal has it; instants are milliseconds there. Fields that a kind does not carry are absent.
+/// One event as the journal has it; instants are milliseconds there. Fields that a kind does not
+/// carry are absent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// What happened.
@@ -173,7 +181,8 @@ pub struct Event {
     /// What the wire showed of the attempt, where it was made over SMTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Box<Transcript>>,
-    /// By how much the attempt was claimed after it was due, in milliseconds; below zero would be too early.
+    /// By how much the attempt was claimed after it was due, in milliseconds; below zero would be
+    /// too early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_ms: Option<i64>,
     /// Where the address went.
@@ -191,10 +200,12 @@ pub struct Event {
     /// What a destination may get, as an operator said; written by the scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<PaceLimits>,
-    /// When the next attempt is due. The journal has `delay` in its place, for its entry has the instant.
+    /// When the next attempt is due. The journal has `delay` in its place, for its entry has the
+    /// instant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<i64>,
-    /// How long the job waits from when this was written, or from `occurred` where that is earlier, in milliseconds.
+    /// How long the job waits from when this was written, or from `occurred` where that is earlier,
+    /// in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<u64>,
     /// When the bounce happened that the delay counts from.
@@ -308,7 +319,11 @@ impl Event {
 
     /// An event about no job and no destination.
     fn about_none(kind: EventKind, reason: String) -> Self {
-        Self { destination: None, reason: Some(reason), ..Self::about(kind, "", &Destination::named("")) }
+        Self {
+            destination: None,
+            reason: Some(reason),
+            ..Self::about(kind, "", &Destination::named(""))
+        }
     }
 
     /// The same event about one message of the job.
@@ -327,15 +342,19 @@ impl Event {
     }
 
     fn write(&self, text: &mut Vec<u8>) {
-        serde_json::to_writer(text, self).expect("text, numbers and maps with text keys always serialize");
+        serde_json::to_writer(text, self)
+            .expect("text, numbers and maps with text keys always serialize");
     }
 
-    /// Puts the instant that the job is due in the place of what it is computed from, for an event that was written at
-    /// `time`.
+    /// Puts the instant that the job is due in the place of what it is computed from, for an event
+    /// that was written at `time`.
     #[must_use]
     pub fn with_due(mut self, time: Timestamp) -> Self {
         if let Some(delay) = self.delay.take() {
-            let from = self.occurred.take().map_or(time, |at| Timestamp::from_ms(at).min(time));
+            let from = self
+                .occurred
+                .take()
+                .map_or(time, |at| Timestamp::from_ms(at).min(time));
             self.due = Some(from.plus(Duration::from_millis(delay)).max(time).ms());
         }
         self
@@ -343,7 +362,8 @@ impl Event {
 
     /// The event as the API gives it, with its id and time, and every instant as RFC 3339 text.
     pub fn to_wire(&self, id: &str, time: Timestamp) -> Value {
-        let mut wire = serde_json::to_value(self).expect("text, numbers and maps with text keys always serialize");
+        let mut wire = serde_json::to_value(self)
+            .expect("text, numbers and maps with text keys always serialize");
         wire["id"] = id.into();
         wire["time"] = time.to_string().into();
         for (key, instant) in [("due", self.due), ("until", self.until)] {
@@ -363,7 +383,11 @@ mod tests {
     fn names_read_back() {
         for kind in EventKind::ALL {
             assert_eq!(EventKind::parse(kind.name()), Some(kind));
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name(), "JSON uses the same name");
+            assert_eq!(
+                serde_json::to_value(kind).unwrap(),
+                kind.name(),
+                "JSON uses the same name"
+            );
         }
     }
 

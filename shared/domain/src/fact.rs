@@ -1,5 +1,5 @@
-//! A fact: what a platform or a mail service knows of an address beside bounces. Mail got through, somebody read it, or
-//! somebody does not want any more of it.
+//! A fact: what a platform or a mail service knows of an address beside bounces. Mail got through,
+//! somebody read it, or somebody does not want any more of it.
 
 use crate::account::Account;
 use crate::address::Address;
@@ -37,13 +37,21 @@ pub enum FactKind {
 impl Fact {
     /// The id of the job that the address has, if it has one.
     pub fn job_id(&self) -> JobId {
-        JobId { account: self.account.clone(), recipient: self.recipient.clone() }
+        JobId {
+            account: self.account.clone(),
+            recipient: self.recipient.clone(),
+        }
     }
 }
 
 impl FactKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Delivered, Self::Engaged, Self::Complaint, Self::Unsubscribe];
+    pub const ALL: [Self; 4] = [
+        Self::Delivered,
+        Self::Engaged,
+        Self::Complaint,
+        Self::Unsubscribe,
+    ];
 
     /// The word used in JSON and documents.
     pub const fn as_str(self) -> &'static str {

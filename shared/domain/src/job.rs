@@ -1,7 +1,8 @@
-//! A job: the retrying of one address of one account, with the messages that wait in it, and the record that Redis
-//! keeps of it. The record is JSON lines: the head first, then one line per message, oldest first. A message that joins
-//! is one line more at the end, so the scripts never have to understand a record to add to it, and what joined during a
-//! lease is simply what stands behind the bytes that the worker saw.
+//! A job: the retrying of one address of one account, with the messages that wait in it, and the
+//! record that Redis keeps of it. The record is JSON lines: the head first, then one line per
+//! message, oldest first. A message that joins is one line more at the end, so the scripts never
+//! have to understand a record to add to it, and what joined during a lease is simply what stands
+//! behind the bytes that the worker saw.
 
 use std::fmt;
 
@@ -25,7 +26,8 @@ const HISTORY_MAX: usize = 12;
 /// How much of a reply a record remembers, in characters.
 const HISTORY_REPLY_CHARS: usize = 160;
 
-/// A job's id, `account/recipient`. It names a person: it goes into Redis and answers, not into logs and metrics.
+/// A job's id, `account/recipient`. It names a person: it goes into Redis and answers, not into
+/// logs and metrics.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId {
     /// The tenant.
@@ -128,17 +130,24 @@ pub struct Try {
 /// One mail that waits in a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its id, unique within the job. It stands first in the record's line, where the scripts look for duplicates.
+    /// Its id, unique within the job. It stands first in the record's line, where the scripts look
+    /// for duplicates.
     #[serde(rename = "i")]
     pub id: String,
     /// When its bounce happened.
     #[serde(rename = "b", with = "as_ms")]
     pub bounced_at: Timestamp,
-    /// That a relay has taken it and a bounce may still come. It stands behind the two before it, where the scripts look.
+    /// That a relay has taken it and a bounce may still come. It stands behind the two before it,
+    /// where the scripts look.
     #[serde(rename = "y", default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<Acceptance>,
     /// The envelope sender; none is the null reverse-path.
-    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none", with = "crate::address::canonical")]
+    #[serde(
+        rename = "f",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::address::canonical"
+    )]
     pub envelope_from: Option<Address>,
     /// The route that it leaves by; none is the default route.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
@@ -198,13 +207,16 @@ pub enum ContentRef {
     Url(String),
 }
 
-/// What the URL of content may begin with. Only workers that run for tests and in trusted networks read `http`.
+/// What the URL of content may begin with. Only workers that run for tests and in trusted networks
+/// read `http`.
 pub const CONTENT_SCHEMES: [&str; 5] = ["s3", "gs", "az", "https", "http"];
 
-/// Whether a text is a URL that content can be at: of one of [`CONTENT_SCHEMES`], with a host or bucket and a path, and with
-/// nothing secret in it.
+/// Whether a text is a URL that content can be at: of one of [`CONTENT_SCHEMES`], with a host or
+/// bucket and a path, and with nothing secret in it.
 pub fn is_content_url(text: &str) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
+    let Ok(url) = Url::parse(text) else {
+        return false;
+    };
     CONTENT_SCHEMES.contains(&url.scheme())
         && url.host_str().is_some_and(|host| !host.is_empty())
         && url.path().len() > 1
@@ -214,8 +226,8 @@ pub fn is_content_url(text: &str) -> bool {
         && url.fragment().is_none()
 }
 
-/// Whether content is empty: nothing, or only white space. Mail has a header section at least (RFC 5322, section 3.6), so
-/// intake refuses such content, and an attempt drops its message.
+/// Whether content is empty: nothing, or only white space. Mail has a header section at least (RFC
+/// 5322, section 3.6), so intake refuses such content, and an attempt drops its message.
 pub fn is_empty_content(content: &[u8]) -> bool {
     content.trim_ascii().is_empty()
 }
@@ -249,13 +261,21 @@ pub enum CorruptRecord {
         source: serde_json::Error,
     },
     /// A newer version wrote it.
-    #[error("the record has layout {0}, this version reads up to {RECORD_VERSION}; run the newer version")]
+    #[error(
+        "the record has layout {0}, this version reads up to {RECORD_VERSION}; run the newer version"
+    )]
     Version(u8),
 }
 
 impl Head {
     /// The head of a new job, whose attempt 0 failed with `reply`.
-    pub fn new(destination: Destination, policy: &str, reply: &Reply, bounced_at: Timestamp, now: Timestamp) -> Self {
+    pub fn new(
+        destination: Destination,
+        policy: &str,
+        reply: &Reply,
+        bounced_at: Timestamp,
+        now: Timestamp,
+    ) -> Self {
         let mut head = Self {
             version: RECORD_VERSION,
             destination,
@@ -270,21 +290,34 @@ impl Head {
         head
     }
 
-    /// The head under which messages go on that joined while the job ended: with all attempts before it.
+    /// The head under which messages go on that joined while the job ended: with all attempts
+    /// before it.
     #[must_use]
     pub fn renewed(self, now: Timestamp) -> Self {
-        Self { attempt: 0, created: now, held: false, ..self }
+        Self {
+            attempt: 0,
+            created: now,
+            held: false,
+            ..self
+        }
     }
 
-    /// Adds a failed try to the history, within its bounds. A try that did not count has the number of the next one, which
-    /// takes its place.
+    /// Adds a failed try to the history, within its bounds. A try that did not count has the number
+    /// of the next one, which takes its place.
     pub fn remember(&mut self, attempt: u32, reply: &str, at: Timestamp) {
         self.history.pop_if(|last| last.attempt == attempt);
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(0);
         }
-        let end = reply.char_indices().nth(HISTORY_REPLY_CHARS).map_or(reply.len(), |(end, _)| end);
-        self.history.push(Try { attempt, at, reply: reply[..end].to_owned() });
+        let end = reply
+            .char_indices()
+            .nth(HISTORY_REPLY_CHARS)
+            .map_or(reply.len(), |(end, _)| end);
+        self.history.push(Try {
+            attempt,
+            at,
+            reply: reply[..end].to_owned(),
+        });
     }
 
     /// The head's line of the record, without a line end.
@@ -305,7 +338,11 @@ impl Message {
             Some(ContentRef::Inline(content)) => content.len(),
             _ => 0,
         };
-        let metadata = if self.metadata.is_empty() { 0 } else { to_line(&self.metadata).len() };
+        let metadata = if self.metadata.is_empty() {
+            0
+        } else {
+            to_line(&self.metadata).len()
+        };
         512 + content + metadata
     }
 
@@ -333,14 +370,18 @@ impl Job {
         if head.version > RECORD_VERSION {
             return Err(CorruptRecord::Version(head.version));
         }
-        let messages = lines.enumerate().map(|(n, line)| from_line(n + 2, line)).collect::<Result<_, _>>()?;
+        let messages = lines
+            .enumerate()
+            .map(|(n, line)| from_line(n + 2, line))
+            .collect::<Result<_, _>>()?;
         Ok(Self { id, head, messages })
     }
 }
 
 /// The record of a job with one message.
 pub fn first_record(head: &Head, message: &Message) -> String {
-    let mut record = Vec::with_capacity(head.history.len() * HISTORY_REPLY_CHARS + message.content_len());
+    let mut record =
+        Vec::with_capacity(head.history.len() * HISTORY_REPLY_CHARS + message.content_len());
     write_line(&mut record, head);
     record.push(b'\n');
     write_line(&mut record, message);
@@ -348,7 +389,8 @@ pub fn first_record(head: &Head, message: &Message) -> String {
 }
 
 fn write_line<T: Serialize>(line: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(line, value).expect("text, numbers and maps with text keys always serialize");
+    serde_json::to_writer(line, value)
+        .expect("text, numbers and maps with text keys always serialize");
 }
 
 fn to_line<T: Serialize>(value: &T) -> String {
@@ -380,15 +422,29 @@ mod tests {
             traceparent: None,
             metadata: Map::new(),
         };
-        let head = Head::new(Destination::own(&id.recipient), "system-full", &reply, then, then);
-        Job { id, head, messages: vec![message("<c1@example.org>"), message("quote \" and \n line")] }
+        let head = Head::new(
+            Destination::own(&id.recipient),
+            "system-full",
+            &reply,
+            then,
+            then,
+        );
+        Job {
+            id,
+            head,
+            messages: vec![message("<c1@example.org>"), message("quote \" and \n line")],
+        }
     }
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let job = job();
         let record = job.record();
-        assert_eq!(record.lines().count(), 3, "one line each, whatever the texts hold");
+        assert_eq!(
+            record.lines().count(),
+            3,
+            "one line each, whatever the texts hold"
+        );
         assert_eq!(Job::from_record(job.id.clone(), &record).unwrap(), job);
     }
 
@@ -396,9 +452,15 @@ mod tests {
     fn a_record_of_a_newer_layout_or_a_broken_one_is_refused() {
         let job = job();
         let newer = job.record().replacen("\"v\":1", "\"v\":2", 1);
-        assert!(matches!(Job::from_record(job.id.clone(), &newer), Err(CorruptRecord::Version(2))));
+        assert!(matches!(
+            Job::from_record(job.id.clone(), &newer),
+            Err(CorruptRecord::Version(2))
+        ));
         let broken = format!("{}\nnot json", job.head.line());
-        assert!(matches!(Job::from_record(job.id, &broken), Err(CorruptRecord::Line { line: 2, .. })));
+        assert!(matches!(
+            Job::from_record(job.id, &broken),
+            Err(CorruptRecord::Line { line: 2, .. })
+        ));
     }
 
     #[test]
@@ -409,6 +471,9 @@ mod tests {
         }
         assert_eq!(head.history.len(), HISTORY_MAX);
         assert_eq!(head.history.last().unwrap().attempt, 99);
-        assert_eq!(head.history.last().unwrap().reply.chars().count(), HISTORY_REPLY_CHARS);
+        assert_eq!(
+            head.history.last().unwrap().reply.chars().count(),
+            HISTORY_REPLY_CHARS
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The words of the field: bounces and replies as they come in, jobs as they wait, and what came of them.
-//! All of it is pure: no I/O, no clock of the machine, no environment.
+//! The words of the field: bounces and replies as they come in, jobs as they wait, and what came of
+//! them. All of it is pure: no I/O, no clock of the machine, no environment.
 //!
 //! The modules are listed in reading order.
 

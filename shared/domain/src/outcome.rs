@@ -1,4 +1,5 @@
-//! What a sender saw when it tried: the end of one attempt for one message, before policy has judged it.
+//! What a sender saw when it tried: the end of one attempt for one message, before policy has
+//! judged it.
 
 use std::fmt;
 
@@ -66,17 +67,29 @@ pub enum Side {
 impl Fault {
     /// Trouble of our own.
     pub fn ours(kind: FaultKind, text: String) -> Self {
-        Self { kind, side: Side::Ours, name: None, text }
+        Self {
+            kind,
+            side: Side::Ours,
+            name: None,
+            text,
+        }
     }
 
     /// Trouble of the recipient's mail system.
     pub fn theirs(kind: FaultKind, text: String) -> Self {
-        Self { kind, side: Side::Theirs, name: None, text }
+        Self {
+            kind,
+            side: Side::Theirs,
+            name: None,
+            text,
+        }
     }
 
-    /// Whether this process, or this machine, may open no more files for now. That passes as others are closed.
+    /// Whether this process, or this machine, may open no more files for now. That passes as others
+    /// are closed.
     pub fn is_shortage(&self) -> bool {
-        self.name.is_some_and(|name| ["EMFILE", "ENFILE"].contains(&name))
+        self.name
+            .is_some_and(|name| ["EMFILE", "ENFILE"].contains(&name))
     }
 }
 

@@ -1,5 +1,6 @@
-//! Pace: how many attempts a destination gets at once and per second, and when its breaker keeps attempts from it. These
-//! are the settings; what a destination's pace is now is in Redis, where the whole fleet shares it.
+//! Pace: how many attempts a destination gets at once and per second, and when its breaker keeps
+//! attempts from it. These are the settings; what a destination's pace is now is in Redis, where
+//! the whole fleet shares it.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -68,21 +69,53 @@ impl Default for Pace {
     /// No limit but the window, which starts at 2 and soon is 20.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        let breaker =
-            Breaker { failures: 10, share: 0.5, samples: 20, over: minute, open: minute, open_max: 60 * minute };
-        let limits = PaceLimits { rate: 0.0, burst: 10.0, window: 200 };
-        Self { limits, window_new: 2, answered_within: 10 * minute, window: 20, window_min: 1, breaker }
+        let breaker = Breaker {
+            failures: 10,
+            share: 0.5,
+            samples: 20,
+            over: minute,
+            open: minute,
+            open_max: 60 * minute,
+        };
+        let limits = PaceLimits {
+            rate: 0.0,
+            burst: 10.0,
+            window: 200,
+        };
+        Self {
+            limits,
+            window_new: 2,
+            answered_within: 10 * minute,
+            window: 20,
+            window_min: 1,
+            breaker,
+        }
     }
 }
 
 impl Pace {
-    /// One that is kept like any other and never says no: for benches, and for tests of other things.
+    /// One that is kept like any other and never says no: for benches, and for tests of other
+    /// things.
     pub fn unbounded() -> Self {
         let most = 10_000_000;
         let pace = Self::default();
-        let breaker = Breaker { failures: most, samples: most, ..pace.breaker };
-        let limits = PaceLimits { window: most, ..pace.limits };
-        Self { limits, window_new: most, window: most, window_min: most, breaker, ..pace }
+        let breaker = Breaker {
+            failures: most,
+            samples: most,
+            ..pace.breaker
+        };
+        let limits = PaceLimits {
+            window: most,
+            ..pace.limits
+        };
+        Self {
+            limits,
+            window_new: most,
+            window: most,
+            window_min: most,
+            breaker,
+            ..pace
+        }
     }
 }
 
@@ -131,16 +164,23 @@ impl FromStr for PaceLimits {
 
     fn from_str(text: &str) -> Result<Self, NotPaceLimits> {
         let parts: Vec<&str> = text.split(' ').collect();
-        let [rate, burst, window] = parts.as_slice() else { return Err(NotPaceLimits) };
+        let [rate, burst, window] = parts.as_slice() else {
+            return Err(NotPaceLimits);
+        };
         let number = |text: &str| text.parse().map_err(|_| NotPaceLimits);
-        Ok(Self { rate: number(rate)?, burst: number(burst)?, window: window.parse().map_err(|_| NotPaceLimits)? })
+        Ok(Self {
+            rate: number(rate)?,
+            burst: number(burst)?,
+            window: window.parse().map_err(|_| NotPaceLimits)?,
+        })
     }
 }
 
 /// A `[[destination]]` section: limits for the destinations that a name or a pattern covers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DestinationRule {
-    /// A destination's name, `example.com` or `google`; or `*.example.com` for all domains below one; or `*`.
+    /// A destination's name, `example.com` or `google`; or `*.example.com` for all domains below
+    /// one; or `*`.
     pub name: String,
     /// What it may get at most.
     pub limits: PaceLimits,
@@ -156,10 +196,13 @@ impl DestinationRule {
     }
 }
 
-/// The limits of a destination: those of the rule that names it, else of the longest pattern that covers it.
+/// The limits of a destination: those of the rule that names it, else of the longest pattern that
+/// covers it.
 pub fn limits_for(rules: &[DestinationRule], destination: &str) -> Option<PaceLimits> {
     let covering = rules.iter().filter(|rule| rule.covers(destination));
-    covering.max_by_key(|rule| (!rule.name.starts_with('*'), rule.name.len())).map(|rule| rule.limits)
+    covering
+        .max_by_key(|rule| (!rule.name.starts_with('*'), rule.name.len()))
+        .map(|rule| rule.limits)
 }
 
 #[cfg(test)]
@@ -168,9 +211,18 @@ mod tests {
 
     #[test]
     fn limits_read_back_as_they_were_written() {
-        for limits in
-            [PaceLimits { rate: 0.0, burst: 10.0, window: 200 }, PaceLimits { rate: 0.25, burst: 1.5, window: 1 }]
-        {
+        for limits in [
+            PaceLimits {
+                rate: 0.0,
+                burst: 10.0,
+                window: 200,
+            },
+            PaceLimits {
+                rate: 0.25,
+                burst: 1.5,
+                window: 1,
+            },
+        ] {
             assert_eq!(limits.to_string().parse(), Ok(limits));
         }
         for text in ["", "1 2", "1 2 x", "1 2 3 4"] {
@@ -182,13 +234,30 @@ mod tests {
     fn the_most_specific_rule_counts() {
         let rule = |name: &str, window| DestinationRule {
             name: name.to_owned(),
-            limits: PaceLimits { rate: 0.0, burst: 1.0, window },
+            limits: PaceLimits {
+                rate: 0.0,
+                burst: 1.0,
+                window,
+            },
         };
-        let rules = [rule("*", 1), rule("*.example.com", 2), rule("mail.example.com", 3), rule("google", 4)];
-        for (destination, window) in
-            [("mail.example.com", 3), ("a.example.com", 2), ("example.com", 1), ("google", 4), ("other.org", 1)]
-        {
-            assert_eq!(limits_for(&rules, destination).map(|limits| limits.window), Some(window), "{destination}");
+        let rules = [
+            rule("*", 1),
+            rule("*.example.com", 2),
+            rule("mail.example.com", 3),
+            rule("google", 4),
+        ];
+        for (destination, window) in [
+            ("mail.example.com", 3),
+            ("a.example.com", 2),
+            ("example.com", 1),
+            ("google", 4),
+            ("other.org", 1),
+        ] {
+            assert_eq!(
+                limits_for(&rules, destination).map(|limits| limits.window),
+                Some(window),
+                "{destination}"
+            );
         }
         assert_eq!(limits_for(&rules[1..], "other.org"), None);
     }

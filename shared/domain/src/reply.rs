@@ -1,5 +1,6 @@
-//! An SMTP reply as it comes in bounces, logs and conversations: code, enhanced status and text (RFC 5321, section 4.2;
-//! RFC 2034). Reading one never fails, because bad mail is data. What a reply calls for is policy's business.
+//! An SMTP reply as it comes in bounces, logs and conversations: code, enhanced status and text
+//! (RFC 5321, section 4.2; RFC 2034). Reading one never fails, because bad mail is data. What a
+//! reply calls for is policy's business.
 
 use std::fmt;
 
@@ -21,14 +22,26 @@ const OPENERS: [char; 7] = ['#', '(', '[', '<', '\'', '"', ' '];
 /// What may part code, status and text from each other: `550-5.1.1`, `550 : no`, `(5.1.1) no`.
 const SEPARATORS: [char; 8] = [' ', '\n', '-', ':', ';', ',', ')', ']'];
 
-/// What mail systems write between their own words and the reply they quote: each ends in a colon or an angle bracket.
-const LEAD_INS: [&str; 9] =
-    [" said:", "talk to me:", " was:", "reason:", "connection:", "end of data:", "]:", ">:", "<<<"];
+/// What mail systems write between their own words and the reply they quote: each ends in a colon
+/// or an angle bracket.
+const LEAD_INS: [&str; 9] = [
+    " said:",
+    "talk to me:",
+    " was:",
+    "reason:",
+    "connection:",
+    "end of data:",
+    "]:",
+    ">:",
+    "<<<",
+];
 
-/// Answers a command that came out of turn, after the reply that mattered; so it says nothing about the address.
+/// Answers a command that came out of turn, after the reply that mattered; so it says nothing about
+/// the address.
 const BAD_SEQUENCE: u16 = 503;
 
-/// The highest detail in use for each subject 0 to 7: IANA's registry (RFC 5248), and what large providers add.
+/// The highest detail in use for each subject 0 to 7: IANA's registry (RFC 5248), and what large
+/// providers add.
 const LAST_DETAILS: [u16; 8] = [0, 10, 4, 6, 7, 6, 11, 40];
 
 /// What a mail system answered.
@@ -36,41 +49,62 @@ const LAST_DETAILS: [u16; 8] = [0, 10, 4, 6, 7, 6, 11, 40];
 pub struct Reply {
     /// The three-digit code, 200 to 599.
     pub code: Option<u16>,
-    /// The enhanced status, as written even where the code is of the other kind of failure (`550 4.2.1`): it is the
-    /// more specific word. Where one says success and the other does not, the code rules (RFC 5321, section 4.2) and
-    /// the status is left out.
+    /// The enhanced status, as written even where the code is of the other kind of failure (`550
+    /// 4.2.1`): it is the more specific word. Where one says success and the other does not, the
+    /// code rules (RFC 5321, section 4.2) and the status is left out.
     pub status: Option<EnhancedStatus>,
-    /// What is said to people: one line without the leading code and status, at most [`MAX_TEXT`] bytes. Where another mail
-    /// system that quotes the reply says what it answered, that stands behind it as Postfix has it.
+    /// What is said to people: one line without the leading code and status, at most [`MAX_TEXT`]
+    /// bytes. Where another mail system that quotes the reply says what it answered, that stands
+    /// behind it as Postfix has it.
     pub text: String,
 }
 
 impl Reply {
-    /// Reads a reply in whatever form it was handed on: bare, of several lines, with a diagnostic type
-    /// (`smtp; 550 …`, RFC 3464, section 2.3.6), or quoted by another mail system (`host mx said: 450 …`).
-    /// Takes time linear in its input, and reads no more than its first 16 KiB.
+    /// Reads a reply in whatever form it was handed on: bare, of several lines, with a diagnostic
+    /// type (`smtp; 550 …`, RFC 3464, section 2.3.6), or quoted by another mail system (`host mx
+    /// said: 450 …`). Takes time linear in its input, and reads no more than its first 16 KiB.
     pub fn parse(raw: &str) -> Self {
         let folded = fold(cut(raw, MAX_RAW));
         let whole = without_diagnostic_type(&folded).trim_start_matches(SEPARATORS);
         let quoted = || Head::after_lead_in(whole).or_else(|| Head::in_midst(whole));
         let (head, is_quoted) = match Head::at_start(whole) {
             Some(head) => (head, false),
-            None => quoted().map_or((Head { code: None, status: None, rest: whole }, false), |head| (head, true)),
+            None => quoted().map_or(
+                (
+                    Head {
+                        code: None,
+                        status: None,
+                        rest: whole,
+                    },
+                    false,
+                ),
+                |head| (head, true),
+            ),
         };
-        let status = head.status.or_else(|| status_in_midst(head.rest, head.code));
-        let mut reply = Self { code: head.code, status, text: human_text(head.rest, head.code, status) };
+        let status = head
+            .status
+            .or_else(|| status_in_midst(head.rest, head.code));
+        let mut reply = Self {
+            code: head.code,
+            status,
+            text: human_text(head.rest, head.code, status),
+        };
         if is_quoted {
             stage::note(&mut reply, &whole[..whole.len() - head.rest.len()]);
         }
         reply
     }
 
-    /// How the matter ended: by the status, else by the code's first digit; `None` where neither says.
+    /// How the matter ended: by the status, else by the code's first digit; `None` where neither
+    /// says.
     pub fn class(&self) -> Option<StatusClass> {
-        self.status.map(EnhancedStatus::class).or_else(|| self.code.and_then(class_of))
+        self.status
+            .map(EnhancedStatus::class)
+            .or_else(|| self.code.and_then(class_of))
     }
 
-    /// Whether there is nothing in it that could be understood: neither a code, nor a status, nor a word.
+    /// Whether there is nothing in it that could be understood: neither a code, nor a status, nor a
+    /// word.
     pub fn says_nothing(&self) -> bool {
         self.code.is_none() && self.status.is_none() && !self.text.contains(char::is_alphabetic)
     }
@@ -93,7 +127,11 @@ impl fmt::Display for Reply {
             write!(f, "{space}{status}")?;
             space = " ";
         }
-        if self.text.is_empty() { Ok(()) } else { write!(f, "{space}{}", self.text) }
+        if self.text.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "{space}{}", self.text)
+        }
     }
 }
 
@@ -111,18 +149,31 @@ impl<'a> Head<'a> {
         let text = opened(text);
         let Some((code, rest)) = code_at(text) else {
             let (status, rest) = status_at(text).filter(|(status, _)| is_in_use(*status))?;
-            return Some(Self { code: None, status: Some(status), rest: past_separators(rest) });
+            return Some(Self {
+                code: None,
+                status: Some(status),
+                rest: past_separators(rest),
+            });
         };
         let rest = past_separators(rest);
         match status_at(opened(rest.trim_start_matches(SEPARATORS))) {
             Some((status, rest)) if (status.class() == StatusClass::Success) == (code < 400) => {
-                Some(Self { code: Some(code), status: Some(status), rest: past_separators(rest) })
+                Some(Self {
+                    code: Some(code),
+                    status: Some(status),
+                    rest: past_separators(rest),
+                })
             }
-            _ => Some(Self { code: Some(code), status: None, rest }),
+            _ => Some(Self {
+                code: Some(code),
+                status: None,
+                rest,
+            }),
         }
     }
 
-    /// The first failure that another mail system quotes: `host mx.example.com[192.0.2.1] said: 450 busy`.
+    /// The first failure that another mail system quotes: `host mx.example.com[192.0.2.1] said: 450
+    /// busy`.
     fn after_lead_in(text: &'a str) -> Option<Self> {
         text.match_indices([':', '<'])
             .map(|(at, mark)| text.split_at(at + mark.len()))
@@ -132,7 +183,8 @@ impl<'a> Head<'a> {
             .find(|head| head.code.is_some_and(|code| code >= 400))
     }
 
-    /// The first failure whose code and status stand together in other words: `returned '550 5.1.1 no such user'`.
+    /// The first failure whose code and status stand together in other words: `returned '550 5.1.1
+    /// no such user'`.
     fn in_midst(text: &'a str) -> Option<Self> {
         statuses(text)
             .filter_map(|(at, _)| code_before(&text[..at]))
@@ -141,8 +193,9 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The first status within `text` that can be this reply's: in use, since versions and dates look alike; of the
-/// code's class; and not beside another code, which would make it the answer to another command.
+/// The first status within `text` that can be this reply's: in use, since versions and dates look
+/// alike; of the code's class; and not beside another code, which would make it the answer to
+/// another command.
 fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
     statuses(text)
         .filter(|(_, status)| is_in_use(*status))
@@ -158,7 +211,8 @@ fn status_in_midst(text: &str, code: Option<u16>) -> Option<EnhancedStatus> {
 fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
     text.match_indices(['2', '4', '5']).filter_map(|(at, _)| {
         let before = &text[..at];
-        let part_of_more = before.ends_with(|c| c == '.' || is_word(c)) && code_before(before).is_none();
+        let part_of_more =
+            before.ends_with(|c| c == '.' || is_word(c)) && code_before(before).is_none();
         if part_of_more || before.ends_with("version ") {
             None
         } else {
@@ -167,49 +221,63 @@ fn statuses(text: &str) -> impl Iterator<Item = (usize, EnhancedStatus)> {
     })
 }
 
-/// `text` past what opens a code or a status. It looks at few characters, so that a long run of them, met again from
-/// each of its places, costs no more than a short one.
+/// `text` past what opens a code or a status. It looks at few characters, so that a long run of
+/// them, met again from each of its places, costs no more than a short one.
 fn opened(text: &str) -> &str {
     (0..4).fold(text, |text, _| text.strip_prefix(OPENERS).unwrap_or(text))
 }
 
-/// `text` past what parts it from code and status. A colon that stands for itself is a part of the text: where
-/// `550 <jo@example.com>: user unknown` would be said and no address is named, it is all that tells. Two of them begin an
-/// IPv6 address.
+/// `text` past what parts it from code and status. A colon that stands for itself is a part of the
+/// text: where `550 <jo@example.com>: user unknown` would be said and no address is named, it is
+/// all that tells. Two of them begin an IPv6 address.
 fn past_separators(text: &str) -> &str {
     let past = text.trim_start_matches(SEPARATORS);
     let passed = &text[..text.len() - past.len()];
-    if passed.ends_with(" : ") || passed.ends_with("::") { &text[text.len() - past.len() - 2..] } else { past }
+    if passed.ends_with(" : ") || passed.ends_with("::") {
+        &text[text.len() - past.len() - 2..]
+    } else {
+        past
+    }
 }
 
 /// The status that `text` begins with, and what follows it.
 fn status_at(text: &str) -> Option<(EnhancedStatus, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let status = text[..end].trim_end_matches('.').parse().ok()?;
     let rest = &text[end..];
     (!rest.starts_with(is_word)).then_some((status, rest))
 }
 
-/// The code that `text` begins with, and what follows it. `203.0.113.9`, `500MB` and `512@example.com` are none.
+/// The code that `text` begins with, and what follows it. `203.0.113.9`, `500MB` and
+/// `512@example.com` are none.
 fn code_at(text: &str) -> Option<(u16, &str)> {
     let (digits, rest) = text.split_at_checked(3)?;
     let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
-    let code = digits.parse().ok().filter(|code| all_digits && (200..600).contains(code))?;
-    let more = rest.trim_start_matches('.').starts_with(|c| c != '-' && is_word(c));
+    let code = digits
+        .parse()
+        .ok()
+        .filter(|code| all_digits && (200..600).contains(code))?;
+    let more = rest
+        .trim_start_matches('.')
+        .starts_with(|c| c != '-' && is_word(c));
     (!more).then_some((code, rest))
 }
 
 /// The code that `before` ends with, and where it begins.
 fn code_before(before: &str) -> Option<(usize, u16)> {
-    let before = before.trim_end_matches(SEPARATORS).trim_end_matches(OPENERS);
+    let before = before
+        .trim_end_matches(SEPARATORS)
+        .trim_end_matches(OPENERS);
     let at = before.len().checked_sub(3)?;
     let (ahead, digits) = before.split_at_checked(at)?;
     let (code, _) = code_at(digits)?;
     (!ahead.ends_with(|c| c == '.' || is_word(c))).then_some((at, code))
 }
 
-/// Whether `c` carries on a word such as a number, a domain, a path or a version. Scripts that write without spaces
-/// put a status right beside their letters, so only ASCII's letters count.
+/// Whether `c` carries on a word such as a number, a domain, a path or a version. Scripts that
+/// write without spaces put a status right beside their letters, so only ASCII's letters count.
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '/' | '@' | '_' | '+' | '%')
 }
@@ -223,36 +291,51 @@ fn is_in_use(status: EnhancedStatus) -> bool {
 
 /// The class that a code's first digit says; `None` for 3xx.
 fn class_of(code: u16) -> Option<StatusClass> {
-    u8::try_from(code / 100).ok().and_then(StatusClass::from_digit)
+    u8::try_from(code / 100)
+        .ok()
+        .and_then(StatusClass::from_digit)
 }
 
 /// `text` without the diagnostic type of a DSN, as in `smtp; 550 …` or `X-Postfix; host …`.
 fn without_diagnostic_type(text: &str) -> &str {
     match text.split_once(';') {
-        Some((kind, rest)) if kind.eq_ignore_ascii_case("smtp") || kind.eq_ignore_ascii_case("lmtp") => rest,
+        Some((kind, rest))
+            if kind.eq_ignore_ascii_case("smtp") || kind.eq_ignore_ascii_case("lmtp") =>
+        {
+            rest
+        }
         Some((kind, rest)) if kind.starts_with(['x', 'X']) && !kind.contains([' ', '\n']) => rest,
         _ => text,
     }
 }
 
-/// What `rest` says to people, on one line: without the code and status that each line of a reply repeats (RFC 5321,
-/// section 4.2.1), be it at the start of a line or, where lines were joined on the way, amid it.
+/// What `rest` says to people, on one line: without the code and status that each line of a reply
+/// repeats (RFC 5321, section 4.2.1), be it at the start of a line or, where lines were joined on
+/// the way, amid it.
 fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> String {
     let again = code.filter(|code| {
-        let digits = [code / 100, code / 10 % 10, code % 10].map(|digit| b'0' + u8::try_from(digit).unwrap_or(0));
-        let is = |three: &[u8]| (three[0] == digits[0]) & (three[1] == digits[1]) & (three[2] == digits[2]);
-        rest.as_bytes().windows(3).fold(false, |again, three| again | is(three))
+        let digits = [code / 100, code / 10 % 10, code % 10]
+            .map(|digit| b'0' + u8::try_from(digit).unwrap_or(0));
+        let is = |three: &[u8]| {
+            (three[0] == digits[0]) & (three[1] == digits[1]) & (three[2] == digits[2])
+        };
+        rest.as_bytes()
+            .windows(3)
+            .fold(false, |again, three| again | is(three))
     });
     let replaced;
     let rest = match (again, status) {
         (Some(code), Some(status)) => {
-            replaced = rest.replace(&format!(" {code}-{status} "), "\n").replace(&format!(" {code} {status} "), "\n");
+            replaced = rest
+                .replace(&format!(" {code}-{status} "), "\n")
+                .replace(&format!(" {code} {status} "), "\n");
             &replaced
         }
         _ => rest,
     };
-    let repeats =
-        |head: &Head<'_>| head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status);
+    let repeats = |head: &Head<'_>| {
+        head.code.is_some() && head.code == code && (head.status.is_none() || head.status == status)
+    };
     let mut lines = rest.split('\n').map(|line| match Head::at_start(line) {
         Some(head) if repeats(&head) => head.rest,
         _ => line,
@@ -267,7 +350,10 @@ fn human_text(rest: &str, code: Option<u16>, status: Option<EnhancedStatus>) -> 
 
 /// `text` cut to at most `max` bytes, between characters.
 fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=max.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
     &text[..end]
 }
 
@@ -275,18 +361,24 @@ fn cut(text: &str, max: usize) -> &str {
 mod tests {
     use super::*;
 
-    /// Reads `raw` and gives what was found as `code status "text"`, with `-` for what is not there.
+    /// Reads `raw` and gives what was found as `code status "text"`, with `-` for what is not
+    /// there.
     fn read(raw: &str) -> String {
         let reply = Reply::parse(raw);
         let code = reply.code.map_or("-".to_owned(), |code| code.to_string());
-        let status = reply.status.map_or("-".to_owned(), |status| status.to_string());
+        let status = reply
+            .status
+            .map_or("-".to_owned(), |status| status.to_string());
         format!("{code} {status} {}", reply.text)
     }
 
     #[test]
     fn code_status_and_text_come_apart() {
         for (raw, expected) in [
-            ("452 4.3.1 Insufficient system storage", "452 4.3.1 Insufficient system storage"),
+            (
+                "452 4.3.1 Insufficient system storage",
+                "452 4.3.1 Insufficient system storage",
+            ),
             ("250 2.0.0 Ok", "250 2.0.0 Ok"),
             ("550", "550 - "),
             ("550 5.1.1", "550 5.1.1 "),
@@ -303,10 +395,19 @@ mod tests {
             ("451 later", "451 - later"),
             ("421 421 busy", "421 - busy"),
             ("Mailbox full", "- - Mailbox full"),
-            ("mailbox is disabled (5.2.1).", "- 5.2.1 mailbox is disabled (5.2.1)."),
-            ("メールボックスがいっぱいです", "- - メールボックスがいっぱいです"),
+            (
+                "mailbox is disabled (5.2.1).",
+                "- 5.2.1 mailbox is disabled (5.2.1).",
+            ),
+            (
+                "メールボックスがいっぱいです",
+                "- - メールボックスがいっぱいです",
+            ),
             ("宛先エラー5.1.1です", "- 5.1.1 宛先エラー5.1.1です"),
-            ("452 4.2.2 La boîte aux lettres est pleine", "452 4.2.2 La boîte aux lettres est pleine"),
+            (
+                "452 4.2.2 La boîte aux lettres est pleine",
+                "452 4.2.2 La boîte aux lettres est pleine",
+            ),
             ("", "- - "),
         ] {
             assert_eq!(read(raw), expected, "{raw:?}");
@@ -320,9 +421,18 @@ mod tests {
                 "550-Requested action not taken: 5.1.1 nobody here",
                 "550 5.1.1 Requested action not taken: 5.1.1 nobody here",
             ),
-            ("452 <jo@example.com>: 4.2.2 over quota", "452 4.2.2 <jo@example.com>: 4.2.2 over quota"),
-            ("550 no such user - 5.1.1.", "550 5.1.1 no such user - 5.1.1."),
-            ("550 host mx said: 550 5.7.1 blocked", "550 5.7.1 host mx said: blocked"),
+            (
+                "452 <jo@example.com>: 4.2.2 over quota",
+                "452 4.2.2 <jo@example.com>: 4.2.2 over quota",
+            ),
+            (
+                "550 no such user - 5.1.1.",
+                "550 5.1.1 no such user - 5.1.1.",
+            ),
+            (
+                "550 host mx said: 550 5.7.1 blocked",
+                "550 5.7.1 host mx said: blocked",
+            ),
         ] {
             assert_eq!(read(raw), expected, "{raw:?}");
         }
@@ -333,9 +443,15 @@ mod tests {
         for (raw, expected) in [
             ("smtp;550 5.1.1 nobody", "550 5.1.1 nobody"),
             ("SMTP; 421 busy", "421 - busy"),
-            ("x-local; host mx.example.com[192.0.2.1] said: 450 4.2.1 later", "450 4.2.1 later"),
+            (
+                "x-local; host mx.example.com[192.0.2.1] said: 450 4.2.1 later",
+                "450 4.2.1 later",
+            ),
             ("host mx.example.com [192.0.2.1]: 451 later", "451 - later"),
-            ("error after RCPT TO:<jo@example.com>:\n 550 nobody", "550 - nobody (in reply to RCPT TO command)"),
+            (
+                "error after RCPT TO:<jo@example.com>:\n 550 nobody",
+                "550 - nobody (in reply to RCPT TO command)",
+            ),
             (
                 "host mx[192.0.2.1]: 451 later, its neighbour said: 550 nobody",
                 "451 - later, its neighbour said: 550 nobody",
@@ -355,14 +471,32 @@ mod tests {
     #[test]
     fn lines_of_one_reply_become_one() {
         for (raw, expected) in [
-            ("451-4.3.2 first\r\n451 4.3.2 second\r\n", "451 4.3.2 first second"),
-            (r"451-4.3.2 first\r\n451 4.3.2 second", "451 4.3.2 first second"),
-            (r"451-4.3.2 first\n451 4.3.2 second", "451 4.3.2 first second"),
-            ("451-first\n451-second\n\n451 third", "451 - first second third"),
+            (
+                "451-4.3.2 first\r\n451 4.3.2 second\r\n",
+                "451 4.3.2 first second",
+            ),
+            (
+                r"451-4.3.2 first\r\n451 4.3.2 second",
+                "451 4.3.2 first second",
+            ),
+            (
+                r"451-4.3.2 first\n451 4.3.2 second",
+                "451 4.3.2 first second",
+            ),
+            (
+                "451-first\n451-second\n\n451 third",
+                "451 - first second third",
+            ),
             ("451-first\n451 4.3.2 second", "451 4.3.2 first second"),
             ("451-4.3.2 first\n451 second", "451 4.3.2 first second"),
-            ("451-4.3.2 first\n451 4.7.1 second", "451 4.3.2 first 451 4.7.1 second"),
-            ("550-5.1.1 first 550-5.1.1 second 550 5.1.1 third", "550 5.1.1 first second third"),
+            (
+                "451-4.3.2 first\n451 4.7.1 second",
+                "451 4.3.2 first 451 4.7.1 second",
+            ),
+            (
+                "550-5.1.1 first 550-5.1.1 second 550 5.1.1 third",
+                "550 5.1.1 first second third",
+            ),
             ("smtp; 550-first\n  550 second", "550 - first second"),
             ("550 see\n the folded line", "550 - see the folded line"),
         ] {
@@ -377,10 +511,26 @@ mod tests {
             ("550 client 5.1.1.2 is listed", Some(550), None),
             ("550 5.1.1.2 is listed", Some(550), None),
             ("450 v4.3.2.1 of 1.4.3.2", Some(450), None),
-            ("450 Exim 4.94.2 and version 4.2.1 and mta/4.2.1 and mta-4.2.1", Some(450), None),
-            ("450 since 04.05.2024 and 4.5.2024 and 4.5.24", Some(450), None),
-            ("450 <4.2.1@example.com> and jo@4.2.1 and 4.2.1.example", Some(450), None),
-            ("550 http://example.com/5.1.1 and a_5.1.1_b", Some(550), None),
+            (
+                "450 Exim 4.94.2 and version 4.2.1 and mta/4.2.1 and mta-4.2.1",
+                Some(450),
+                None,
+            ),
+            (
+                "450 since 04.05.2024 and 4.5.2024 and 4.5.24",
+                Some(450),
+                None,
+            ),
+            (
+                "450 <4.2.1@example.com> and jo@4.2.1 and 4.2.1.example",
+                Some(450),
+                None,
+            ),
+            (
+                "550 http://example.com/5.1.1 and a_5.1.1_b",
+                Some(550),
+                None,
+            ),
             ("550 2.0.0 is not what it seems", Some(550), None),
             ("550 2.0.0 but 5.1.1", Some(550), Some("5.1.1")),
             ("Postfix 2.7.1 is tired", None, None),
@@ -397,7 +547,11 @@ mod tests {
             ("４５０ no", None, None),
         ] {
             let reply = Reply::parse(raw);
-            assert_eq!((reply.code, reply.status), (code, status.map(|s| s.parse().unwrap())), "{raw:?}");
+            assert_eq!(
+                (reply.code, reply.status),
+                (code, status.map(|s| s.parse().unwrap())),
+                "{raw:?}"
+            );
         }
     }
 
@@ -416,21 +570,40 @@ mod tests {
             ("full", None),
         ] {
             assert_eq!(Reply::parse(raw).class(), class, "{raw:?}");
-            assert_eq!(Reply::parse(raw).is_success(), class == Some(Success), "{raw:?}");
+            assert_eq!(
+                Reply::parse(raw).is_success(),
+                class == Some(Success),
+                "{raw:?}"
+            );
         }
     }
 
     #[test]
     fn text_is_one_clean_line_of_bounded_length() {
-        assert_eq!(read("450\t4.2.1 \u{1b}[31mred\0 \u{3000} x\u{85}y "), "450 4.2.1 [31mred x y");
+        assert_eq!(
+            read("450\t4.2.1 \u{1b}[31mred\0 \u{3000} x\u{85}y "),
+            "450 4.2.1 [31mred x y"
+        );
         let long = Reply::parse(&format!("450 {}", "é".repeat(MAX_RAW)));
         assert_eq!(long.text, "é".repeat(MAX_TEXT / 2));
-        assert_eq!(Reply::parse(&format!("450 a{}", "é".repeat(MAX_RAW))).text.len(), MAX_TEXT - 1);
+        assert_eq!(
+            Reply::parse(&format!("450 a{}", "é".repeat(MAX_RAW)))
+                .text
+                .len(),
+            MAX_TEXT - 1
+        );
     }
 
     #[test]
     fn a_printed_reply_reads_the_same() {
-        for raw in ["452 4.3.1 full", "451 later", "4.3.1 full", "full", "550", "550 <jo@example.com>: 5.1.1 nobody"] {
+        for raw in [
+            "452 4.3.1 full",
+            "451 later",
+            "4.3.1 full",
+            "full",
+            "550",
+            "550 <jo@example.com>: 5.1.1 nobody",
+        ] {
             let reply = Reply::parse(raw);
             assert_eq!(Reply::parse(&reply.to_string()), reply, "{raw:?}");
         }

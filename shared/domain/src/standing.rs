@@ -1,4 +1,5 @@
-//! What is known of an address beyond its job: whether it may be mailed, and if not, until when and why.
+//! What is known of an address beyond its job: whether it may be mailed, and if not, until when and
+//! why.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +31,8 @@ impl Standing {
     }
 }
 
-/// An address's standing as Redis has it: a field of `rd:{n}:standing`, written by the scripts. No record means active.
+/// An address's standing as Redis has it: a field of `rd:{n}:standing`, written by the scripts. No
+/// record means active.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingRecord {
     /// The state.
@@ -40,7 +42,12 @@ pub struct StandingRecord {
     #[serde(rename = "t", with = "as_ms")]
     pub since: Timestamp,
     /// Until when, for `unavailable`.
-    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none", with = "optional_ms")]
+    #[serde(
+        rename = "u",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_ms"
+    )]
     pub until: Option<Timestamp>,
     /// Which policy row, or who, put it there.
     #[serde(rename = "r")]
@@ -61,7 +68,8 @@ impl StandingRecord {
         })
     }
 
-    /// The standing at `now`: an `unavailable` whose time is over counts as active even before upkeep has lifted it.
+    /// The standing at `now`: an `unavailable` whose time is over counts as active even before
+    /// upkeep has lifted it.
     pub fn at(&self, now: Timestamp) -> Standing {
         match (self.standing, self.until) {
             (Standing::Unavailable, Some(until)) if until <= now => Standing::Active,
@@ -75,14 +83,19 @@ mod optional_ms {
 
     use crate::clock::Timestamp;
 
-    pub(super) fn serialize<S: Serializer>(instant: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        instant: &Option<Timestamp>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match instant {
             Some(instant) => serializer.serialize_i64(instant.ms()),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
         Option::<i64>::deserialize(deserializer).map(|ms| ms.map(Timestamp::from_ms))
     }
 }
@@ -93,8 +106,10 @@ mod tests {
 
     #[test]
     fn unavailable_ends_at_its_instant() {
-        let record: StandingRecord =
-            serde_json::from_str(r#"{"s":"unavailable","t":1000,"u":5000,"r":"system-full","n":1}"#).unwrap();
+        let record: StandingRecord = serde_json::from_str(
+            r#"{"s":"unavailable","t":1000,"u":5000,"r":"system-full","n":1}"#,
+        )
+        .unwrap();
         assert_eq!(record.at(Timestamp::from_ms(4_999)), Standing::Unavailable);
         assert_eq!(record.at(Timestamp::from_ms(5_000)), Standing::Active);
     }
@@ -103,7 +118,8 @@ mod tests {
     fn inactive_and_suppressed_do_not_end_by_themselves() {
         for word in ["inactive", "suppressed"] {
             let record: StandingRecord =
-                serde_json::from_str(&format!(r#"{{"s":"{word}","t":1000,"r":"user-unknown"}}"#)).unwrap();
+                serde_json::from_str(&format!(r#"{{"s":"{word}","t":1000,"r":"user-unknown"}}"#))
+                    .unwrap();
             assert_eq!(record.at(Timestamp::from_ms(i64::MAX)).as_str(), word);
         }
     }

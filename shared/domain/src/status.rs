@@ -1,5 +1,5 @@
-//! The enhanced status code, `class.subject.detail`: the machine-readable half of an SMTP reply (RFC 3463, RFC 5248).
-//! What a status means for a job is policy's business.
+//! The enhanced status code, `class.subject.detail`: the machine-readable half of an SMTP reply
+//! (RFC 3463, RFC 5248). What a status means for a job is policy's business.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,8 @@ pub enum StatusClass {
 }
 
 impl StatusClass {
-    /// The class that `digit` stands for, which is also the first digit of an SMTP code; `None` but for 2, 4 and 5.
+    /// The class that `digit` stands for, which is also the first digit of an SMTP code; `None` but
+    /// for 2, 4 and 5.
     pub const fn from_digit(digit: u8) -> Option<Self> {
         match digit {
             2 => Some(Self::Success),
@@ -46,16 +47,25 @@ pub struct EnhancedStatus {
 }
 
 impl EnhancedStatus {
-    /// The highest subject and the highest detail there can be (RFC 3463, section 2: at most three digits).
+    /// The highest subject and the highest detail there can be (RFC 3463, section 2: at most three
+    /// digits).
     pub const MAX_NUMBER: u16 = 999;
 
-    /// The status `class.subject.detail`. It is for statuses known beforehand; text from outside is parsed.
+    /// The status `class.subject.detail`. It is for statuses known beforehand; text from outside is
+    /// parsed.
     ///
     /// # Panics
     /// Where subject or detail is above [`Self::MAX_NUMBER`]; in a constant that does not compile.
     pub const fn new(class: StatusClass, subject: u16, detail: u16) -> Self {
-        assert!(subject <= Self::MAX_NUMBER && detail <= Self::MAX_NUMBER, "subject and detail are 0 to 999");
-        Self { class, subject, detail }
+        assert!(
+            subject <= Self::MAX_NUMBER && detail <= Self::MAX_NUMBER,
+            "subject and detail are 0 to 999"
+        );
+        Self {
+            class,
+            subject,
+            detail,
+        }
     }
 
     /// How the matter ended.
@@ -63,7 +73,8 @@ impl EnhancedStatus {
         self.class
     }
 
-    /// What the status is about: 1 the address, 2 the mailbox, 3 the mail system, … (RFC 3463, section 3.1).
+    /// What the status is about: 1 the address, 2 the mailbox, 3 the mail system, … (RFC 3463,
+    /// section 3.1).
     pub const fn subject(self) -> u16 {
         self.subject
     }
@@ -91,8 +102,8 @@ pub struct StatusError;
 impl FromStr for EnhancedStatus {
     type Err = StatusError;
 
-    /// Reads exactly `class.subject.detail`. Leading zeros are refused: RFC 3463, section 2, forbids them, mail systems
-    /// do not write them, and what does have them (`4.05.24`) is a date.
+    /// Reads exactly `class.subject.detail`. Leading zeros are refused: RFC 3463, section 2,
+    /// forbids them, mail systems do not write them, and what does have them (`4.05.24`) is a date.
     fn from_str(text: &str) -> Result<Self, StatusError> {
         let mut parts = text.split('.').map(number);
         let (Some(Some(class)), Some(Some(subject)), Some(Some(detail)), None) =
@@ -100,8 +111,15 @@ impl FromStr for EnhancedStatus {
         else {
             return Err(StatusError);
         };
-        let class = u8::try_from(class).ok().and_then(StatusClass::from_digit).ok_or(StatusError)?;
-        Ok(Self { class, subject, detail })
+        let class = u8::try_from(class)
+            .ok()
+            .and_then(StatusClass::from_digit)
+            .ok_or(StatusError)?;
+        Ok(Self {
+            class,
+            subject,
+            detail,
+        })
     }
 }
 
@@ -109,7 +127,11 @@ impl FromStr for EnhancedStatus {
 fn number(digits: &str) -> Option<u16> {
     let plain = matches!(digits.len(), 1..=3) && digits.bytes().all(|b| b.is_ascii_digit());
     let padded = digits.len() > 1 && digits.starts_with('0');
-    if plain && !padded { digits.parse().ok() } else { None }
+    if plain && !padded {
+        digits.parse().ok()
+    } else {
+        None
+    }
 }
 
 impl Serialize for EnhancedStatus {
@@ -120,7 +142,9 @@ impl Serialize for EnhancedStatus {
 
 impl<'de> Deserialize<'de> for EnhancedStatus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -140,10 +164,19 @@ mod tests {
         ] {
             let status: EnhancedStatus = text.parse().unwrap();
             assert_eq!(status, EnhancedStatus::new(class, subject, detail));
-            assert_eq!((status.class(), status.subject(), status.detail()), (class, subject, detail));
+            assert_eq!(
+                (status.class(), status.subject(), status.detail()),
+                (class, subject, detail)
+            );
             assert_eq!(status.to_string(), text);
-            assert_eq!(serde_json::to_string(&status).unwrap(), format!("\"{text}\""));
-            assert_eq!(serde_json::from_str::<EnhancedStatus>(&format!("\"{text}\"")).unwrap(), status);
+            assert_eq!(
+                serde_json::to_string(&status).unwrap(),
+                format!("\"{text}\"")
+            );
+            assert_eq!(
+                serde_json::from_str::<EnhancedStatus>(&format!("\"{text}\"")).unwrap(),
+                status
+            );
         }
     }
 
@@ -199,7 +232,8 @@ mod tests {
 
     #[test]
     fn statuses_order_by_number_and_not_by_text() {
-        let [low, mid, high] = ["4.7.2", "4.7.28", "5.0.0"].map(|text| text.parse::<EnhancedStatus>().unwrap());
+        let [low, mid, high] =
+            ["4.7.2", "4.7.28", "5.0.0"].map(|text| text.parse::<EnhancedStatus>().unwrap());
         assert!(low < mid && mid < high);
     }
 }

@@ -1,5 +1,6 @@
-//! Tallies: what was tried at one destination on one day, counted by what mattered about each attempt. Settle counts an
-//! attempt in the same call that changes its job, so tallies and journal cannot disagree.
+//! Tallies: what was tried at one destination on one day, counted by what mattered about each
+//! attempt. Settle counts an attempt in the same call that changes its job, so tallies and journal
+//! cannot disagree.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::status::EnhancedStatus;
 
-/// How an attempt ended, as tallies tell it apart. Each attempt is counted once, by one of those up to [`Self::Unknown`];
-/// the two after it say what has become of one that was counted as [`Self::Accepted`].
+/// How an attempt ended, as tallies tell it apart. Each attempt is counted once, by one of those up
+/// to [`Self::Unknown`]; the two after it say what has become of one that was counted as
+/// [`Self::Accepted`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TallyResult {
     /// A message got through.
@@ -22,7 +24,8 @@ pub enum TallyResult {
     Retired,
     /// Nothing was left to try: messages were given up or had expired.
     Ended,
-    /// A message was sent whole and not answered for, so it may have been taken or not; whatever was made of that.
+    /// A message was sent whole and not answered for, so it may have been taken or not; whatever
+    /// was made of that.
     Unknown,
     /// No attempt: silence has delivered what a relay had accepted.
     Confirmed,
@@ -41,7 +44,8 @@ pub struct Tally {
     pub attempt: u32,
     /// The hour of the day, in UTC.
     pub hour: u8,
-    /// How long the job had been waiting in all: the smallest n with at most 2^n hours, at most [`BUCKET_MAX`].
+    /// How long the job had been waiting in all: the smallest n with at most 2^n hours, at most
+    /// [`BUCKET_MAX`].
     pub bucket: u8,
 }
 
@@ -89,13 +93,22 @@ impl Tally {
         created: Timestamp,
         now: Timestamp,
     ) -> Self {
-        let hour = u8::try_from(now.ms().rem_euclid(86_400_000) / 3_600_000).expect("a day has 24 hours");
-        Self { result, status, attempt, hour, bucket: bucket(now.since(created)) }
+        let hour =
+            u8::try_from(now.ms().rem_euclid(86_400_000) / 3_600_000).expect("a day has 24 hours");
+        Self {
+            result,
+            status,
+            attempt,
+            hour,
+            bucket: bucket(now.since(created)),
+        }
     }
 }
 
 fn bucket(waited: Duration) -> u8 {
-    (0..BUCKET_MAX).find(|n| waited <= Duration::from_secs(3_600 << n)).unwrap_or(BUCKET_MAX)
+    (0..BUCKET_MAX)
+        .find(|n| waited <= Duration::from_secs(3_600 << n))
+        .unwrap_or(BUCKET_MAX)
 }
 
 /// As Redis has it: `delivered 4.3.1 2 14 5`, with `-` where there is no status.
@@ -120,17 +133,30 @@ impl FromStr for Tally {
 
     fn from_str(text: &str) -> Result<Self, NotATally> {
         let parts: Vec<&str> = text.split(' ').collect();
-        let [result, status, attempt, hour, bucket] = parts.as_slice() else { return Err(NotATally) };
+        let [result, status, attempt, hour, bucket] = parts.as_slice() else {
+            return Err(NotATally);
+        };
         let status = match *status {
             "-" => None,
             status => Some(status.parse().map_err(|_| NotATally)?),
         };
         Ok(Self {
-            result: TallyResult::ALL.into_iter().find(|known| known.as_str() == *result).ok_or(NotATally)?,
+            result: TallyResult::ALL
+                .into_iter()
+                .find(|known| known.as_str() == *result)
+                .ok_or(NotATally)?,
             status,
             attempt: attempt.parse().map_err(|_| NotATally)?,
-            hour: hour.parse().ok().filter(|hour| *hour < 24).ok_or(NotATally)?,
-            bucket: bucket.parse().ok().filter(|bucket| *bucket <= BUCKET_MAX).ok_or(NotATally)?,
+            hour: hour
+                .parse()
+                .ok()
+                .filter(|hour| *hour < 24)
+                .ok_or(NotATally)?,
+            bucket: bucket
+                .parse()
+                .ok()
+                .filter(|bucket| *bucket <= BUCKET_MAX)
+                .ok_or(NotATally)?,
         })
     }
 }
@@ -143,8 +169,17 @@ mod tests {
     fn a_tally_reads_back_as_it_was_written() {
         let created = Timestamp::parse("2026-11-21T09:30:00Z").unwrap();
         let status = Some("4.3.1".parse().unwrap());
-        for (result, status) in TallyResult::ALL.into_iter().zip([status, None].into_iter().cycle()) {
-            let tally = Tally::new(result, status, 2, created, created.plus(Duration::from_secs(86_400)));
+        for (result, status) in TallyResult::ALL
+            .into_iter()
+            .zip([status, None].into_iter().cycle())
+        {
+            let tally = Tally::new(
+                result,
+                status,
+                2,
+                created,
+                created.plus(Duration::from_secs(86_400)),
+            );
             assert_eq!((tally.hour, tally.bucket), (9, 5));
             assert_eq!(tally.to_string().parse(), Ok(tally));
         }
@@ -153,7 +188,15 @@ mod tests {
     #[test]
     fn buckets_are_powers_of_two_hours() {
         let hours = |n: u64| Duration::from_secs(n * 3_600);
-        for (waited, expected) in [(0, 0), (1, 0), (2, 1), (3, 2), (24, 5), (1_024, 10), (100_000, 10)] {
+        for (waited, expected) in [
+            (0, 0),
+            (1, 0),
+            (2, 1),
+            (3, 2),
+            (24, 5),
+            (1_024, 10),
+            (100_000, 10),
+        ] {
             assert_eq!(bucket(hours(waited)), expected, "{waited} h");
         }
     }

@@ -1,5 +1,5 @@
-//! What the wire showed of one attempt: with whom, how far, and how long each phase took. Events and traces carry it
-//! beside the reply. It names hosts, and never an address of mail.
+//! What the wire showed of one attempt: with whom, how far, and how long each phase took. Events
+//! and traces carry it beside the reply. It names hosts, and never an address of mail.
 
 use std::fmt;
 use std::time::Duration;
@@ -49,11 +49,12 @@ pub struct Transcript {
     /// Whether the connection had carried a message before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reused: bool,
-    /// Whether the message was sent whole and not answered for: nobody knows whether the peer has it.
+    /// Whether the message was sent whole and not answered for: nobody knows whether the peer has
+    /// it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
-    /// The phases in their order, each with the milliseconds that it took. One that was gone through twice, on two
-    /// hosts say, is there twice.
+    /// The phases in their order, each with the milliseconds that it took. One that was gone
+    /// through twice, on two hosts say, is there twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub took_ms: Vec<(Phase, u64)>,
 }
@@ -104,13 +105,16 @@ impl Transcript {
     /// Notes that a phase took so long.
     pub fn took(&mut self, phase: Phase, span: Duration) {
         if self.took_ms.len() < Self::PHASES_MAX {
-            self.took_ms.push((phase, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+            self.took_ms
+                .push((phase, u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
         }
     }
 
     /// How long all of it took.
     pub fn whole_ms(&self) -> u64 {
-        self.took_ms.iter().fold(0, |sum, (_, ms)| sum.saturating_add(*ms))
+        self.took_ms
+            .iter()
+            .fold(0, |sum, (_, ms)| sum.saturating_add(*ms))
     }
 }
 
@@ -120,14 +124,23 @@ mod tests {
 
     #[test]
     fn a_transcript_is_short_json_and_reads_back() {
-        let mut transcript = Transcript { host: "mx1.example.com".to_owned(), ..Transcript::default() };
+        let mut transcript = Transcript {
+            host: "mx1.example.com".to_owned(),
+            ..Transcript::default()
+        };
         for phase in [Phase::Connect, Phase::Mail] {
             transcript.phase = phase;
             transcript.took(phase, Duration::from_millis(12));
         }
         let json = serde_json::to_string(&transcript).unwrap();
-        assert_eq!(json, r#"{"phase":"mail","host":"mx1.example.com","took_ms":[["connect",12],["mail",12]]}"#);
-        assert_eq!(serde_json::from_str::<Transcript>(&json).unwrap(), transcript);
+        assert_eq!(
+            json,
+            r#"{"phase":"mail","host":"mx1.example.com","took_ms":[["connect",12],["mail",12]]}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<Transcript>(&json).unwrap(),
+            transcript
+        );
         assert_eq!(transcript.whole_ms(), 24);
     }
 

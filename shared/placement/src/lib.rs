@@ -1,5 +1,6 @@
-//! Which destination an address belongs to: by the list of providers, or by the mail hosts of its domain.
-//! This is decided once per domain and then kept in the store. Only the scheduler asks the DNS.
+//! Which destination an address belongs to: by the list of providers, or by the mail hosts of its
+//! domain. This is decided once per domain and then kept in the store. Only the scheduler asks the
+//! DNS.
 
 pub mod load;
 pub mod propose;

@@ -18,7 +18,10 @@ static EMBEDDED: LazyLock<Providers> = LazyLock::new(|| {
     let table: Table = toml::from_str(DEFAULT).expect("the tests read the table that ships");
     let mut providers = Providers::default();
     providers.add(read_file("providers.toml", &table, &mut faults));
-    assert!(faults.is_empty(), "the table that ships has faults: {faults:?}");
+    assert!(
+        faults.is_empty(),
+        "the table that ships has faults: {faults:?}"
+    );
     providers
 });
 
@@ -28,8 +31,8 @@ impl Providers {
         EMBEDDED.clone()
     }
 
-    /// Takes over the `[[provider]]` sections of one layer of configuration: each replaces the provider of its name, and
-    /// has what it claims even where an earlier one claims it too.
+    /// Takes over the `[[provider]]` sections of one layer of configuration: each replaces the
+    /// provider of its name, and has what it claims even where an earlier one claims it too.
     pub fn read(&mut self, file: &str, sections: &[&Table], faults: &mut Vec<SettingsFault>) {
         self.add(read_sections(file, sections, faults));
     }
@@ -48,9 +51,14 @@ fn read_sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>)
     let mut providers: Vec<Provider> = Vec::new();
     let mut claimed: HashMap<(&str, String), String> = HashMap::new();
     for (n, table) in tables.iter().enumerate() {
-        let label = table.get("name").and_then(Value::as_str).map_or(format!("#{}", n + 1), str::to_owned);
+        let label = table
+            .get("name")
+            .and_then(Value::as_str)
+            .map_or(format!("#{}", n + 1), str::to_owned);
         let mut section = Section::new(file, format!("provider.{label}"), table, faults);
-        let Some(provider) = provider(&mut section) else { continue };
+        let Some(provider) = provider(&mut section) else {
+            continue;
+        };
         if providers.iter().any(|other| other.name == provider.name) {
             section.fault("name", "another provider of this file has this name");
         }
@@ -58,7 +66,12 @@ fn read_sections(file: &str, tables: &[&Table], faults: &mut Vec<SettingsFault>)
             for pattern in patterns {
                 let other = claimed.insert((key, pattern.clone()), provider.name.clone());
                 if let Some(other) = other.filter(|other| *other != provider.name) {
-                    section.fault(key, format!("\"{pattern}\" is claimed by provider {other} too; leave it to one"));
+                    section.fault(
+                        key,
+                        format!(
+                            "\"{pattern}\" is claimed by provider {other} too; leave it to one"
+                        ),
+                    );
                 }
             }
         }
@@ -80,11 +93,14 @@ fn provider(section: &mut Section<'_, '_>) -> Option<Provider> {
     let domains = patterns(section, "domains");
     let mx = patterns(section, "mx");
     if !section.has("domains") && !section.has("mx") {
-        let why =
-            "a provider needs domains or mx, \"example.com\" or \"*.example.com\" say; an empty list switches it off";
+        let why = "a provider needs domains or mx, \"example.com\" or \"*.example.com\" say; an empty list switches it off";
         section.fault("domains", why);
     }
-    Some(Provider { name: name?, domains, mx })
+    Some(Provider {
+        name: name?,
+        domains,
+        mx,
+    })
 }
 
 fn patterns(section: &mut Section<'_, '_>, key: &'static str) -> Vec<String> {
@@ -103,9 +119,12 @@ fn patterns(section: &mut Section<'_, '_>, key: &'static str) -> Vec<String> {
 
 /// The name as addresses have it, so that the two are compared byte by byte.
 fn pattern(text: &str) -> Option<String> {
-    let (star, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
+    let (star, name) = text
+        .strip_prefix("*.")
+        .map_or(("", text), |name| ("*.", name));
     let canonical = Address::parse(&format!("postmaster@{name}")).ok()?;
-    // An address ends behind its last @ and may be written in angle brackets: neither is part of a name.
+    // An address ends behind its last @ and may be written in angle brackets: neither is part of a
+    // name.
     let plain = !name.contains(['@', '>', '[', ' ']);
     plain.then(|| format!("{star}{}", canonical.domain()))
 }
@@ -117,8 +136,12 @@ mod tests {
 
     fn with(text: &str) -> (Providers, Vec<String>) {
         let table: Table = toml::from_str(text).unwrap();
-        let sections: Vec<&Table> =
-            table["provider"].as_array().unwrap().iter().map(|section| section.as_table().unwrap()).collect();
+        let sections: Vec<&Table> = table["provider"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|section| section.as_table().unwrap())
+            .collect();
         let (mut providers, mut faults) = (Providers::embedded(), Vec::new());
         providers.read("mine.toml", &sections, &mut faults);
         (providers, faults.iter().map(ToString::to_string).collect())
@@ -146,20 +169,31 @@ mod tests {
             ("gmail.com.example", None),
             ("google", None),
         ] {
-            assert_eq!(providers.of_domain(domain).map(Destination::as_str), provider, "{domain}");
+            assert_eq!(
+                providers.of_domain(domain).map(Destination::as_str),
+                provider,
+                "{domain}"
+            );
         }
         for (host, provider) in [
             ("aspmx.l.google.com", Some("google")),
             ("smtp.google.com", Some("google")),
             ("hotmail-com.olc.protection.outlook.com", Some("microsoft")),
-            ("contoso-com.mail.protection.outlook.com", Some("microsoft365")),
+            (
+                "contoso-com.mail.protection.outlook.com",
+                Some("microsoft365"),
+            ),
             ("mta5.am0.yahoodns.net", Some("yahoo")),
             ("mxbiz1.qq.com", Some("exmail")),
             ("mx1.qq.com", Some("qq")),
             ("protection.outlook.com", None),
             ("mx.example.net", None),
         ] {
-            assert_eq!(providers.of_host(host).map(Destination::as_str), provider, "{host}");
+            assert_eq!(
+                providers.of_host(host).map(Destination::as_str),
+                provider,
+                "{host}"
+            );
         }
     }
 
@@ -168,7 +202,8 @@ mod tests {
         for provider in Providers::embedded().list() {
             assert!(!provider.name.contains('.'), "{}", provider.name);
         }
-        // What two sections of one file claim is a fault, which the table that ships would not be read with.
+        // What two sections of one file claim is a fault, which the table that ships would not be
+        // read with.
         let providers = Providers::embedded();
         for provider in providers.list() {
             for pattern in &provider.domains {
@@ -206,7 +241,11 @@ mod tests {
             ("xn--bcher-kva.example", Some("acme")),
             ("icloud.com", None),
         ] {
-            assert_eq!(providers.of_domain(domain).map(Destination::as_str), provider, "{domain}");
+            assert_eq!(
+                providers.of_domain(domain).map(Destination::as_str),
+                provider,
+                "{domain}"
+            );
         }
         assert_eq!(providers.of_host("aspmx.l.google.com"), None);
     }
@@ -227,8 +266,16 @@ mod tests {
             "#,
         );
         assert_eq!(faults, [""; 0]);
-        for (domain, provider) in [("x.example", "wide"), ("b.sub.example", "narrow"), ("a.sub.example", "exact")] {
-            assert_eq!(providers.of_domain(domain).map(Destination::as_str), Some(provider), "{domain}");
+        for (domain, provider) in [
+            ("x.example", "wide"),
+            ("b.sub.example", "narrow"),
+            ("a.sub.example", "exact"),
+        ] {
+            assert_eq!(
+                providers.of_domain(domain).map(Destination::as_str),
+                Some(provider),
+                "{domain}"
+            );
         }
     }
 
@@ -259,7 +306,10 @@ mod tests {
             mx = ["mx.example"]
             "#,
         );
-        let keys: Vec<_> = faults.iter().map(|fault| fault.split(": ").nth(1).unwrap()).collect();
+        let keys: Vec<_> = faults
+            .iter()
+            .map(|fault| fault.split(": ").nth(1).unwrap())
+            .collect();
         assert_eq!(
             keys,
             [

@@ -1,5 +1,5 @@
-//! Where a domain would be placed, and why: by the provider that it belongs to, by its mail hosts, or by its own name.
-//! A proposal is all that can be said without the store, which may know better.
+//! Where a domain would be placed, and why: by the provider that it belongs to, by its mail hosts,
+//! or by its own name. A proposal is all that can be said without the store, which may know better.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,8 @@ pub enum MailHosts {
     NotAsked,
     /// It was asked and did not answer, or failed: it may say something else in a minute.
     Unanswered,
-    /// The most preferred mail hosts. None where the domain has none of its own: it does not exist, has no MX record, or
-    /// says that it takes no mail (RFC 7505).
+    /// The most preferred mail hosts. None where the domain has none of its own: it does not exist,
+    /// has no MX record, or says that it takes no mail (RFC 7505).
     Answered(BTreeSet<String>),
 }
 
@@ -50,15 +50,19 @@ pub struct Proposal {
 }
 
 impl MailHosts {
-    /// The hosts that MX records name, of those with the lowest preference (RFC 5321, section 5.1), in lower case and
-    /// without the root's dot.
+    /// The hosts that MX records name, of those with the lowest preference (RFC 5321, section 5.1),
+    /// in lower case and without the root's dot.
     pub fn from_records(records: impl IntoIterator<Item = (u16, String)>) -> Self {
         let mut best = u16::MAX;
         let mut hosts = BTreeSet::new();
         for (preference, host) in records {
             let host = host.trim_end_matches('.').to_ascii_lowercase();
-            // The DNS carries any byte. What is no host name takes no mail, and has no place in keys and reports.
-            let usable = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) && !host.is_empty();
+            // The DNS carries any byte. What is no host name takes no mail, and has no place in
+            // keys and reports.
+            let usable = host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+                && !host.is_empty();
             if !usable || preference > best {
                 continue;
             }
@@ -91,13 +95,19 @@ impl Proposal {
         let (destination, reason) = match (providers.of_domain(domain), hosts) {
             (Some(provider), _) => (provider.clone(), Reason::Provider),
             (None, MailHosts::Unanswered) => (own(), Reason::Unanswered),
-            (None, MailHosts::Answered(hosts)) if !hosts.is_empty() => match shared_provider(providers, hosts) {
-                Some(provider) => (provider, Reason::ProviderHosts),
-                None => (site(hosts), Reason::Site),
-            },
+            (None, MailHosts::Answered(hosts)) if !hosts.is_empty() => {
+                match shared_provider(providers, hosts) {
+                    Some(provider) => (provider, Reason::ProviderHosts),
+                    None => (site(hosts), Reason::Site),
+                }
+            }
             (None, _) => (own(), Reason::OwnName),
         };
-        Self { domain: domain.to_owned(), destination, reason }
+        Self {
+            domain: domain.to_owned(),
+            destination,
+            reason,
+        }
     }
 }
 
@@ -105,22 +115,32 @@ impl Proposal {
 fn shared_provider(providers: &Providers, hosts: &BTreeSet<String>) -> Option<Destination> {
     let mut owners = hosts.iter().map(|host| providers.of_host(host));
     let first = owners.next()??;
-    owners.all(|owner| owner == Some(first)).then(|| first.clone())
+    owners
+        .all(|owner| owner == Some(first))
+        .then(|| first.clone())
 }
 
-/// The name of a set of mail hosts: all of them, or where that gets too long the first and a hash of all.
+/// The name of a set of mail hosts: all of them, or where that gets too long the first and a hash
+/// of all.
 fn site(hosts: &BTreeSet<String>) -> Destination {
     let first = hosts.first().map(String::as_str).unwrap_or_default();
     if hosts.len() == 1 && first.len() <= SITE_MAX {
         return Destination::own_name(first);
     }
-    let all = hosts.iter().map(String::as_str).collect::<Vec<_>>().join("+");
+    let all = hosts
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("+");
     if all.len() <= SITE_MAX {
         return Destination::named(all);
     }
     let hash = xxh3_64(all.as_bytes());
     // Host names are ASCII, so this does not cut a character in two.
-    Destination::named(format!("{}+{hash:016x}.", &first[..first.len().min(SITE_MAX - 18)]))
+    Destination::named(format!(
+        "{}+{hash:016x}.",
+        &first[..first.len().min(SITE_MAX - 18)]
+    ))
 }
 
 #[cfg(test)]
@@ -128,7 +148,11 @@ mod tests {
     use super::*;
 
     fn hosts(records: &[(u16, &str)]) -> MailHosts {
-        MailHosts::from_records(records.iter().map(|(preference, host)| (*preference, (*host).to_owned())))
+        MailHosts::from_records(
+            records
+                .iter()
+                .map(|(preference, host)| (*preference, (*host).to_owned())),
+        )
     }
 
     #[test]
@@ -137,10 +161,30 @@ mod tests {
         let google = [(1, "aspmx.l.google.com."), (5, "alt1.aspmx.l.google.com.")];
         for (domain, hosts, destination, reason) in [
             ("gmail.com", MailHosts::NotAsked, "google", Reason::Provider),
-            ("gmail.com", MailHosts::Unanswered, "google", Reason::Provider),
-            ("gmail.com", hosts(&[(1, "mx.example.net")]), "google", Reason::Provider),
-            ("acme.example", hosts(&google), "google", Reason::ProviderHosts),
-            ("acme.example", hosts(&[(0, "ACME.mail.protection.Outlook.com.")]), "microsoft365", Reason::ProviderHosts),
+            (
+                "gmail.com",
+                MailHosts::Unanswered,
+                "google",
+                Reason::Provider,
+            ),
+            (
+                "gmail.com",
+                hosts(&[(1, "mx.example.net")]),
+                "google",
+                Reason::Provider,
+            ),
+            (
+                "acme.example",
+                hosts(&google),
+                "google",
+                Reason::ProviderHosts,
+            ),
+            (
+                "acme.example",
+                hosts(&[(0, "ACME.mail.protection.Outlook.com.")]),
+                "microsoft365",
+                Reason::ProviderHosts,
+            ),
             (
                 "acme.example",
                 hosts(&[(1, "smtp.google.com"), (1, "mx.acme.example")]),
@@ -155,7 +199,11 @@ mod tests {
             ),
             (
                 "acme.example",
-                hosts(&[(10, "MX2.example.net."), (10, "mx1.example.net"), (20, "backup.example")]),
+                hosts(&[
+                    (10, "MX2.example.net."),
+                    (10, "mx1.example.net"),
+                    (20, "backup.example"),
+                ]),
                 "mx1.example.net+mx2.example.net",
                 Reason::Site,
             ),
@@ -165,16 +213,45 @@ mod tests {
                 "mx1.example.net",
                 Reason::Site,
             ),
-            ("acme.example", hosts(&[(10, "mx"), (20, "mx.example")]), "mx.", Reason::Site),
-            ("acme.example", hosts(&[(10, "mx\n{1}.example"), (20, "mx.example")]), "mx.example", Reason::Site),
-            ("acme.example", hosts(&[(0, ".")]), "acme.example", Reason::OwnName),
+            (
+                "acme.example",
+                hosts(&[(10, "mx"), (20, "mx.example")]),
+                "mx.",
+                Reason::Site,
+            ),
+            (
+                "acme.example",
+                hosts(&[(10, "mx\n{1}.example"), (20, "mx.example")]),
+                "mx.example",
+                Reason::Site,
+            ),
+            (
+                "acme.example",
+                hosts(&[(0, ".")]),
+                "acme.example",
+                Reason::OwnName,
+            ),
             ("acme.example", hosts(&[]), "acme.example", Reason::OwnName),
-            ("acme.example", MailHosts::NotAsked, "acme.example", Reason::OwnName),
-            ("acme.example", MailHosts::Unanswered, "acme.example", Reason::Unanswered),
+            (
+                "acme.example",
+                MailHosts::NotAsked,
+                "acme.example",
+                Reason::OwnName,
+            ),
+            (
+                "acme.example",
+                MailHosts::Unanswered,
+                "acme.example",
+                Reason::Unanswered,
+            ),
             ("google", MailHosts::NotAsked, "google.", Reason::OwnName),
         ] {
             let proposal = Proposal::new(&providers, domain, &hosts);
-            assert_eq!((proposal.destination.as_str(), proposal.reason), (destination, reason), "{domain} {hosts:?}");
+            assert_eq!(
+                (proposal.destination.as_str(), proposal.reason),
+                (destination, reason),
+                "{domain} {hosts:?}"
+            );
         }
     }
 
@@ -193,8 +270,16 @@ mod tests {
         };
         let long = "a".repeat(60);
         let longest = format!("{long}.{long}.{long}.{long}.net");
-        let name = |hosts: &MailHosts| Proposal::new(&Providers::embedded(), "acme.example", hosts).destination;
-        for hosts in [many(4), many(5), many(50), hosts(&[(1, &longest)]), hosts(&[(1, &longest), (1, "b.example")])] {
+        let name = |hosts: &MailHosts| {
+            Proposal::new(&Providers::embedded(), "acme.example", hosts).destination
+        };
+        for hosts in [
+            many(4),
+            many(5),
+            many(50),
+            hosts(&[(1, &longest)]),
+            hosts(&[(1, &longest), (1, "b.example")]),
+        ] {
             let name = name(&hosts);
             assert!(name.as_str().len() <= SITE_MAX, "{name}");
             assert!(name.as_str().contains('.'), "{name} could be a provider's");

@@ -1,5 +1,5 @@
-//! The providers that are known by name, with their domains and mail hosts: `providers.toml`, and the `[[provider]]`
-//! sections of a configuration over it.
+//! The providers that are known by name, with their domains and mail hosts: `providers.toml`, and
+//! the `[[provider]]` sections of a configuration over it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,12 +30,16 @@ impl Providers {
         if providers.is_empty() {
             return;
         }
-        self.list.retain(|known| !providers.iter().any(|provider| provider.name == known.name));
+        self.list
+            .retain(|known| !providers.iter().any(|provider| provider.name == known.name));
         self.list.extend(providers);
         (self.domains, self.hosts) = (Index::default(), Index::default());
         for Provider { name, domains, mx } in &self.list {
-            domains.iter().for_each(|pattern| self.domains.insert(pattern, name));
-            mx.iter().for_each(|pattern| self.hosts.insert(pattern, name));
+            domains
+                .iter()
+                .for_each(|pattern| self.domains.insert(pattern, name));
+            mx.iter()
+                .for_each(|pattern| self.hosts.insert(pattern, name));
         }
     }
 
@@ -57,7 +61,9 @@ impl Providers {
 
 impl fmt::Debug for Providers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.list.iter().map(|provider| &provider.name)).finish()
+        f.debug_list()
+            .entries(self.list.iter().map(|provider| &provider.name))
+            .finish()
     }
 }
 
@@ -78,7 +84,12 @@ impl Index {
     }
 
     fn find(&self, name: &str) -> Option<&Destination> {
-        let parents = std::iter::successors(name.split_once('.'), |(_, parent)| parent.split_once('.'));
-        self.exact.get(name).or_else(|| parents.into_iter().find_map(|(_, parent)| self.below.get(parent)))
+        let parents =
+            std::iter::successors(name.split_once('.'), |(_, parent)| parent.split_once('.'));
+        self.exact.get(name).or_else(|| {
+            parents
+                .into_iter()
+                .find_map(|(_, parent)| self.below.get(parent))
+        })
     }
 }

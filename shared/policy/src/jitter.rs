@@ -1,5 +1,5 @@
-//! Jitter: spreads the jobs of one campaign, so that they do not come back as one wave. It depends on nothing but the
-//! job and the attempt, so policy stays pure and a simulation can be run again.
+//! Jitter: spreads the jobs of one campaign, so that they do not come back as one wave. It depends
+//! on nothing but the job and the attempt, so policy stays pure and a simulation can be run again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,10 @@ pub struct NotAJitter;
 impl Jitter {
     /// The same jitter, but never before the delay's own end.
     pub const fn never_early(self) -> Self {
-        Self { early: false, ..self }
+        Self {
+            early: false,
+            ..self
+        }
     }
 
     /// Moves `delay` by this job's and attempt's own share of the jitter.
@@ -31,7 +34,11 @@ impl Jitter {
         let hash = xxh3_64_with_seed(job.as_bytes(), u64::from(attempt)) >> 32;
         let uniform = hash as f64 / f64::from(u32::MAX);
         let share = f64::from(self.percent) / 100.0;
-        let factor = if self.early { 1.0 + share * (2.0 * uniform - 1.0) } else { 1.0 + share * uniform };
+        let factor = if self.early {
+            1.0 + share * (2.0 * uniform - 1.0)
+        } else {
+            1.0 + share * uniform
+        };
         let moved = delay.mul_f64(factor);
         Duration::from_millis(moved.as_millis().try_into().unwrap_or(u64::MAX))
     }
@@ -45,8 +52,15 @@ impl FromStr for Jitter {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
-        let digits = rest.strip_suffix('%').filter(|d| d.bytes().all(|b| b.is_ascii_digit())).ok_or(NotAJitter)?;
-        let percent = digits.parse().ok().filter(|percent| *percent <= 50).ok_or(NotAJitter)?;
+        let digits = rest
+            .strip_suffix('%')
+            .filter(|d| d.bytes().all(|b| b.is_ascii_digit()))
+            .ok_or(NotAJitter)?;
+        let percent = digits
+            .parse()
+            .ok()
+            .filter(|percent| *percent <= 50)
+            .ok_or(NotAJitter)?;
         if !text.starts_with(['±', '+']) && percent != 0 {
             return Err(NotAJitter);
         }
@@ -75,10 +89,18 @@ mod tests {
     fn jitter_stays_in_its_bounds_and_uses_them() {
         for (text, least, most) in [("±10%", 0.9, 1.1), ("+10%", 1.0, 1.1), ("0%", 1.0, 1.0)] {
             let jitter: Jitter = text.parse().unwrap();
-            let moved: Vec<_> = (0..2_000).map(|n| jitter.apply(HOUR, &format!("acme/{n}@example.com"), 1)).collect();
+            let moved: Vec<_> = (0..2_000)
+                .map(|n| jitter.apply(HOUR, &format!("acme/{n}@example.com"), 1))
+                .collect();
             let (min, max) = (*moved.iter().min().unwrap(), *moved.iter().max().unwrap());
-            assert!(min >= HOUR.mul_f64(least) && max <= HOUR.mul_f64(most), "{text}: {min:?} to {max:?}");
-            assert!(max - min >= HOUR.mul_f64((most - least) * 0.95), "{text} spreads over its whole width");
+            assert!(
+                min >= HOUR.mul_f64(least) && max <= HOUR.mul_f64(most),
+                "{text}: {min:?} to {max:?}"
+            );
+            assert!(
+                max - min >= HOUR.mul_f64((most - least) * 0.95),
+                "{text} spreads over its whole width"
+            );
             assert_eq!(jitter.to_string(), text);
         }
     }
@@ -86,8 +108,14 @@ mod tests {
     #[test]
     fn each_attempt_of_a_job_has_its_own_share() {
         let jitter: Jitter = "±10%".parse().unwrap();
-        assert_ne!(jitter.apply(HOUR, "acme/jo@example.com", 1), jitter.apply(HOUR, "acme/jo@example.com", 2));
-        assert_eq!(jitter.apply(HOUR, "acme/jo@example.com", 1), jitter.apply(HOUR, "acme/jo@example.com", 1));
+        assert_ne!(
+            jitter.apply(HOUR, "acme/jo@example.com", 1),
+            jitter.apply(HOUR, "acme/jo@example.com", 2)
+        );
+        assert_eq!(
+            jitter.apply(HOUR, "acme/jo@example.com", 1),
+            jitter.apply(HOUR, "acme/jo@example.com", 1)
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Reads policy tables from TOML: the default one, and a user's over it. Every fault is found, not just the first.
+//! Reads policy tables from TOML: the default one, and a user's over it. Every fault is found, not
+//! just the first.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -42,8 +43,9 @@ struct Defaults {
 /// The default table's text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-static DEFAULT_TABLE: LazyLock<Arc<Table>> =
-    LazyLock::new(|| Arc::new(table(&[("default.toml", DEFAULT)]).expect("the tests load the default table")));
+static DEFAULT_TABLE: LazyLock<Arc<Table>> = LazyLock::new(|| {
+    Arc::new(table(&[("default.toml", DEFAULT)]).expect("the tests load the default table"))
+});
 
 impl Table {
     /// The table that ships with this version.
@@ -51,8 +53,8 @@ impl Table {
         DEFAULT_TABLE.clone()
     }
 
-    /// The table that ships with this version, with the rows of a file over it. `text` is the file's content and
-    /// `name` what faults call it. Names every fault at once.
+    /// The table that ships with this version, with the rows of a file over it. `text` is the
+    /// file's content and `name` what faults call it. Names every fault at once.
     pub fn with_file(name: &str, text: &str) -> Result<Self, SettingsFaults> {
         table(&[("default.toml", DEFAULT), (name, text)])
     }
@@ -84,9 +86,14 @@ fn table(files: &[(&str, &str)]) -> Result<Table, SettingsFaults> {
         read_file(file, &toml, &mut defaults, &mut rows, &mut faults);
     }
     if !rows.iter().any(matches_everything) {
-        let text = "no row matches every reply; one needs status = \"*\" and no other condition".to_owned();
+        let text = "no row matches every reply; one needs status = \"*\" and no other condition"
+            .to_owned();
         let file = files.last().map_or("", |(file, _)| file).to_owned();
-        faults.push(SettingsFault { file, key: "row".to_owned(), text });
+        faults.push(SettingsFault {
+            file,
+            key: "row".to_owned(),
+            text,
+        });
     }
     if !faults.is_empty() {
         return Err(SettingsFaults(faults));
@@ -112,7 +119,13 @@ fn matches_everything(row: &Row) -> bool {
         && row.destination.is_none()
 }
 
-fn read_file(file: &str, toml: &Toml, defaults: &mut Defaults, rows: &mut Vec<Row>, faults: &mut Vec<SettingsFault>) {
+fn read_file(
+    file: &str,
+    toml: &Toml,
+    defaults: &mut Defaults,
+    rows: &mut Vec<Row>,
+    faults: &mut Vec<SettingsFault>,
+) {
     let mut top = Section::new(file, "", toml, faults);
     let (section, tables) = (top.table("defaults"), top.tables("row"));
     top.finish();
@@ -121,13 +134,18 @@ fn read_file(file: &str, toml: &Toml, defaults: &mut Defaults, rows: &mut Vec<Ro
     }
     let mut names = Vec::new();
     for (n, table) in tables.into_iter().enumerate() {
-        let label = table.get("name").and_then(|name| name.as_str()).map_or(format!("#{}", n + 1), str::to_owned);
+        let label = table
+            .get("name")
+            .and_then(|name| name.as_str())
+            .map_or(format!("#{}", n + 1), str::to_owned);
         let mut section = Section::new(file, format!("row.{label}"), table, faults);
         if names.contains(&label) {
             section.fault("name", "another row of this file has this name");
         }
         names.push(label);
-        let Some(row) = read_row(section, defaults) else { continue };
+        let Some(row) = read_row(section, defaults) else {
+            continue;
+        };
         match rows.iter_mut().find(|known| known.name == row.name) {
             Some(known) => *known = row,
             None => rows.push(row),
@@ -167,16 +185,25 @@ fn read_defaults(mut section: Section<'_, '_>, defaults: &mut Defaults) {
     section.finish();
 }
 
-/// Reads one row; `None` where it lacks something that a row cannot be without, which is then noted.
+/// Reads one row; `None` where it lacks something that a row cannot be without, which is then
+/// noted.
 fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let name = section.text("name");
-    if !name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')) {
-        section.fault("name", "every row needs a name, of letters, digits and hyphens");
+    if !name.is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    }) {
+        section.fault(
+            "name",
+            "every row needs a name, of letters, digits and hyphens",
+        );
     }
     let mut status = Vec::new();
     let patterns = section.texts("status");
     if patterns.is_empty() {
-        section.fault("status", "every row needs at least one status pattern, \"4.3.1\" or \"*\" say");
+        section.fault(
+            "status",
+            "every row needs at least one status pattern, \"4.3.1\" or \"*\" say",
+        );
     }
     for pattern in patterns {
         match pattern.parse() {
@@ -192,7 +219,10 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     let scope = section.choice("scope", &SCOPES);
     let delays = section.durations("delays", &(Duration::from_secs(1)..=366 * DAY));
     if delays.len() > DELAYS_MAX {
-        section.fault("delays", format!("{} delays; at most {DELAYS_MAX} are allowed", delays.len()));
+        section.fault(
+            "delays",
+            format!("{} delays; at most {DELAYS_MAX} are allowed", delays.len()),
+        );
     }
     let jitter = read_jitter(&mut section).unwrap_or(defaults.jitter);
     let hint = section.choice("hint", &HINTS).unwrap_or(defaults.hint);
@@ -209,9 +239,28 @@ fn read_row(mut section: Section<'_, '_>, defaults: &Defaults) -> Option<Row> {
     }
     section.finish();
     let (scope, end) = (scope?, end?);
-    let jitter = if scope == Scope::Host { jitter.never_early() } else { jitter };
+    let jitter = if scope == Scope::Host {
+        jitter.never_early()
+    } else {
+        jitter
+    };
     let name = name?.to_owned();
-    Some(Row { name, status, text, reason, account, stream, destination, scope, delays, jitter, hint, hold, end, says })
+    Some(Row {
+        name,
+        status,
+        text,
+        reason,
+        account,
+        stream,
+        destination,
+        scope,
+        delays,
+        jitter,
+        hint,
+        hold,
+        end,
+        says,
+    })
 }
 
 fn read_account(section: &mut Section<'_, '_>) -> Option<String> {
@@ -228,7 +277,10 @@ fn read_account(section: &mut Section<'_, '_>) -> Option<String> {
 fn read_stream(section: &mut Section<'_, '_>) -> Option<String> {
     let stream = section.text("stream")?;
     if stream.is_empty() || stream.chars().any(char::is_control) {
-        section.fault("stream", format!("{stream:?} is no stream: it must be text without control characters"));
+        section.fault(
+            "stream",
+            format!("{stream:?} is no stream: it must be text without control characters"),
+        );
     }
     Some(stream.to_owned())
 }
@@ -245,23 +297,38 @@ fn read_destination(section: &mut Section<'_, '_>) -> Option<String> {
 
 fn read_jitter(section: &mut Section<'_, '_>) -> Option<Jitter> {
     let text = section.text("jitter")?;
-    text.parse().map_err(|why| section.fault("jitter", format!("\"{text}\": {why}"))).ok()
+    text.parse()
+        .map_err(|why| section.fault("jitter", format!("\"{text}\": {why}")))
+        .ok()
 }
 
 fn read_reasons(section: &mut Section<'_, '_>) -> Vec<Reason> {
     let words = section.texts("reason");
-    let known = |word: &str| REASONS.iter().find(|(name, _)| *name == word).map(|(_, reason)| *reason);
+    let known = |word: &str| {
+        REASONS
+            .iter()
+            .find(|(name, _)| *name == word)
+            .map(|(_, reason)| *reason)
+    };
     if let Some(word) = words.iter().find(|word| known(word).is_none()) {
         let names: Vec<_> = REASONS.iter().map(|(name, _)| *name).collect();
-        section.fault("reason", format!("\"{word}\" is not one of {}", names.join(", ")));
+        section.fault(
+            "reason",
+            format!("\"{word}\" is not one of {}", names.join(", ")),
+        );
     }
     words.into_iter().filter_map(known).collect()
 }
 
 fn read_text(section: &mut Section<'_, '_>) -> Option<regex::Regex> {
     let text = section.text("text")?;
-    let built = RegexBuilder::new(text).case_insensitive(true).size_limit(TEXT_SIZE_MAX).build();
-    built.map_err(|why| section.fault("text", format!("is no regular expression: {why}"))).ok()
+    let built = RegexBuilder::new(text)
+        .case_insensitive(true)
+        .size_limit(TEXT_SIZE_MAX)
+        .build();
+    built
+        .map_err(|why| section.fault("text", format!("is no regular expression: {why}")))
+        .ok()
 }
 
 #[cfg(test)]
@@ -294,21 +361,33 @@ mod tests {
         )
         .unwrap();
         let full = Reply::parse("452 4.3.1 full");
-        assert_eq!(table.row(&full, "other", None, "example.com").delays, [Duration::from_secs(7_200)]);
-        assert_eq!(table.row(&full, "acme", None, "example.com").name, "acme-at-example", "conditions beat status");
+        assert_eq!(
+            table.row(&full, "other", None, "example.com").delays,
+            [Duration::from_secs(7_200)]
+        );
+        assert_eq!(
+            table.row(&full, "acme", None, "example.com").name,
+            "acme-at-example",
+            "conditions beat status"
+        );
         assert_eq!(table.rows().len(), Table::embedded().rows().len() + 1);
     }
 
     #[test]
     fn a_row_may_say_something_else_of_the_address_than_is_done_about_it() {
-        let row =
-            "[[row]]\nname = \"r\"\nstatus = \"5.9.9\"\nscope = \"mailbox\"\ndelays = []\nfinal = \"unavailable\"\n";
-        for (class, expected) in
-            [("", Class::Message), ("class = \"hard\"", Class::Hard), ("class = \"soft\"", Class::Soft)]
-        {
+        let row = "[[row]]\nname = \"r\"\nstatus = \"5.9.9\"\nscope = \"mailbox\"\ndelays = []\nfinal = \"unavailable\"\n";
+        for (class, expected) in [
+            ("", Class::Message),
+            ("class = \"hard\"", Class::Hard),
+            ("class = \"soft\"", Class::Soft),
+        ] {
             let table = Table::with_file("t", &format!("{row}{class}")).unwrap();
             let row = table.row(&Reply::parse("550 5.9.9 no"), "", None, "");
-            assert_eq!((row.class(), row.end), (expected, Final::Unavailable), "{class:?}");
+            assert_eq!(
+                (row.class(), row.end),
+                (expected, Final::Unavailable),
+                "{class:?}"
+            );
         }
     }
 
@@ -319,16 +398,32 @@ mod tests {
             ("account = \"\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
             ("account = \"*\"", "row.r.account", "A-Z a-z 0-9 . _ -"),
             ("destination = \"*\"", "row.r.destination", "leave it out"),
-            ("destination = \"*.example.com\"", "row.r.destination", "leave it out"),
+            (
+                "destination = \"*.example.com\"",
+                "row.r.destination",
+                "leave it out",
+            ),
             ("destination = \"\"", "row.r.destination", "leave it out"),
-            ("destination = \"jo@example.com\"", "row.r.destination", "leave it out"),
+            (
+                "destination = \"jo@example.com\"",
+                "row.r.destination",
+                "leave it out",
+            ),
             ("stream = \"\"", "row.r.stream", "control characters"),
-            ("stream = \"a\\r\\nb\"", "row.r.stream", "control characters"),
+            (
+                "stream = \"a\\r\\nb\"",
+                "row.r.stream",
+                "control characters",
+            ),
         ] {
-            let row = "[[row]]\nname = \"r\"\nstatus = \"*\"\nscope = \"host\"\nfinal = \"message\"";
+            let row =
+                "[[row]]\nname = \"r\"\nstatus = \"*\"\nscope = \"host\"\nfinal = \"message\"";
             let faults = Table::with_file("mine.toml", &format!("{row}\n{text}")).err();
             let faults = faults.unwrap_or_else(|| panic!("accepted: {text}"));
-            let said = faults.0.iter().any(|fault| fault.key == key && fault.text.contains(allowed));
+            let said = faults
+                .0
+                .iter()
+                .any(|fault| fault.key == key && fault.text.contains(allowed));
             assert!(said, "{text}: {faults}");
         }
     }
@@ -375,7 +470,10 @@ mod tests {
             "{faults}"
         );
         assert!(
-            Table::with_file("mine.toml", "[[row]\nname").unwrap_err().to_string().starts_with("mine.toml: syntax")
+            Table::with_file("mine.toml", "[[row]\nname")
+                .unwrap_err()
+                .to_string()
+                .starts_with("mine.toml: syntax")
         );
     }
 }

@@ -49,7 +49,8 @@ pub enum Class {
     Message,
 }
 
-/// What a hint in the reply does to the first delay; what a peer asks for beside its reply lengthens later ones unless ignored.
+/// What a hint in the reply does to the first delay; what a peer asks for beside its reply
+/// lengthens later ones unless ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HintUse {
     /// It may only make it longer.
@@ -103,19 +104,32 @@ pub const SCOPES: [(&str, Scope); 5] = [
 ];
 
 /// Finals by their words.
-pub const FINALS: [(&str, Final); 3] =
-    [("inactive", Final::Inactive), ("unavailable", Final::Unavailable), ("message", Final::Message)];
+pub const FINALS: [(&str, Final); 3] = [
+    ("inactive", Final::Inactive),
+    ("unavailable", Final::Unavailable),
+    ("message", Final::Message),
+];
 
 /// Classes by their words.
-pub const CLASSES: [(&str, Class); 3] = [("soft", Class::Soft), ("hard", Class::Hard), ("message", Class::Message)];
+pub const CLASSES: [(&str, Class); 3] = [
+    ("soft", Class::Soft),
+    ("hard", Class::Hard),
+    ("message", Class::Message),
+];
 
 /// Uses of a hint by their words.
-pub const HINTS: [(&str, HintUse); 3] =
-    [("lengthen", HintUse::Lengthen), ("replace", HintUse::Replace), ("ignore", HintUse::Ignore)];
+pub const HINTS: [(&str, HintUse); 3] = [
+    ("lengthen", HintUse::Lengthen),
+    ("replace", HintUse::Replace),
+    ("ignore", HintUse::Ignore),
+];
 
 /// The word for `value` in one of the lists of words above.
 fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    words.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
+    words
+        .iter()
+        .find(|(_, v)| *v == value)
+        .map_or("", |(word, _)| word)
 }
 
 impl Scope {
@@ -124,8 +138,8 @@ impl Scope {
         word(&SCOPES, self)
     }
 
-    /// What a failure of this scope says about its destination: a mail system that finds fault with a mailbox or a message
-    /// works.
+    /// What a failure of this scope says about its destination: a mail system that finds fault with
+    /// a mailbox or a message works.
     pub const fn feedback(self) -> Feedback {
         match self {
             Self::Host => Feedback::HostFailed,
@@ -167,7 +181,8 @@ impl Class {
 }
 
 impl Row {
-    /// What a failure that this row is for means. It decides nothing: what is done is in delays and end.
+    /// What a failure that this row is for means. It decides nothing: what is done is in delays and
+    /// end.
     pub fn class(&self) -> Class {
         let done = match (self.delays.is_empty(), self.end) {
             (false, _) => Class::Soft,
@@ -179,9 +194,20 @@ impl Row {
 
     /// Whether the row is for this reply, as far as neither status nor reason say.
     pub(crate) fn is_for(&self, reply: &Reply, whose: Whose<'_>) -> bool {
-        self.account.as_deref().is_none_or(|account| account == whose.account)
-            && self.stream.as_deref().is_none_or(|stream| Some(stream) == whose.stream)
-            && self.destination.as_deref().is_none_or(|destination| destination == whose.destination)
-            && self.text.as_ref().is_none_or(|text| text.is_match(&reply.text))
+        self.account
+            .as_deref()
+            .is_none_or(|account| account == whose.account)
+            && self
+                .stream
+                .as_deref()
+                .is_none_or(|stream| Some(stream) == whose.stream)
+            && self
+                .destination
+                .as_deref()
+                .is_none_or(|destination| destination == whose.destination)
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| text.is_match(&reply.text))
     }
 }

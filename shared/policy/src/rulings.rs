@@ -1,5 +1,5 @@
-//! What the table says of replies, remembered while a batch of bounces is judged: of a campaign most come back with the same
-//! few.
+//! What the table says of replies, remembered while a batch of bounces is judged: of a campaign
+//! most come back with the same few.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,8 @@ const REPLIES_MAX: usize = 512;
 /// A table, and what it has said.
 pub struct Rulings<'t> {
     table: &'t Table,
-    /// Whether some row is for one account, stream or destination alone, so that a reply does not tell its row.
+    /// Whether some row is for one account, stream or destination alone, so that a reply does not
+    /// tell its row.
     has_conditions: bool,
     known: HashMap<Reply, Ruling<'t>>,
 }
@@ -34,8 +35,13 @@ struct Ruling<'t> {
 impl<'t> Rulings<'t> {
     /// Nothing has been said yet.
     pub fn new(table: &'t Table) -> Self {
-        let has_condition = |row: &Row| row.account.is_some() || row.stream.is_some() || row.destination.is_some();
-        Self { table, has_conditions: table.rows().iter().any(has_condition), known: HashMap::new() }
+        let has_condition =
+            |row: &Row| row.account.is_some() || row.stream.is_some() || row.destination.is_some();
+        Self {
+            table,
+            has_conditions: table.rows().iter().any(has_condition),
+            known: HashMap::new(),
+        }
     }
 
     /// Judges a bounce with this reply as [`crate::decide()`] does, and tells the row that says so.
@@ -50,8 +56,14 @@ impl<'t> Rulings<'t> {
             return known;
         }
         let reason = known.map_or_else(|| reason::of(reply), |known| known.reason);
-        let row = self.table.row_for(reply, reason, case.account, case.stream, case.destination);
-        let hint = if row.hint == HintUse::Ignore { None } else { bounded_hint(reply, self.table) };
+        let row = self
+            .table
+            .row_for(reply, reason, case.account, case.stream, case.destination);
+        let hint = if row.hint == HintUse::Ignore {
+            None
+        } else {
+            bounded_hint(reply, self.table)
+        };
         let ruling = Ruling { reason, row, hint };
         if known.is_none() && self.known.len() < REPLIES_MAX {
             self.known.insert(reply.clone(), ruling);
@@ -81,11 +93,19 @@ final = "unavailable"
 "#;
         let replies = [
             reason::examples(),
-            ["451 4.7.1 Greylisted, try again in 300 seconds", "452 4.3.1 full, retry in 26 hours", "450", "what?"]
-                .map(str::to_owned)
-                .into(),
+            [
+                "451 4.7.1 Greylisted, try again in 300 seconds",
+                "452 4.3.1 full, retry in 26 hours",
+                "450",
+                "what?",
+            ]
+            .map(str::to_owned)
+            .into(),
         ];
-        for table in [Table::embedded(), Table::with_file("here", rows).unwrap().into()] {
+        for table in [
+            Table::embedded(),
+            Table::with_file("here", rows).unwrap().into(),
+        ] {
             let mut rulings = Rulings::new(&table);
             for reply in replies.concat().iter().map(|text| Reply::parse(text)) {
                 for account in ["default", "acme", "default"] {
@@ -101,7 +121,11 @@ final = "unavailable"
                     };
                     let decision = decide(&case, &Outcome::Deferred(reply.clone()), &table, T0);
                     let (verdict, row) = rulings.judge(&case, &reply, T0);
-                    assert_eq!((verdict, &row.name), (decision.verdict, &decision.row.unwrap().name), "{reply}");
+                    assert_eq!(
+                        (verdict, &row.name),
+                        (decision.verdict, &decision.row.unwrap().name),
+                        "{reply}"
+                    );
                 }
             }
             assert!(rulings.known.len() <= REPLIES_MAX);

@@ -32,9 +32,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// The most specific row for `reply`; the later one where two are equally so. Where code and status contradict each
-    /// other, the milder counts: to give up a live address is the worse mistake.
-    pub fn row(&self, reply: &Reply, account: &str, stream: Option<&str>, destination: &str) -> &Row {
+    /// The most specific row for `reply`; the later one where two are equally so. Where code and
+    /// status contradict each other, the milder counts: to give up a live address is the worse
+    /// mistake.
+    pub fn row(
+        &self,
+        reply: &Reply,
+        account: &str,
+        stream: Option<&str>,
+        destination: &str,
+    ) -> &Row {
         self.row_for(reply, reason::of(reply), account, stream, destination)
     }
 
@@ -49,13 +56,21 @@ impl Table {
     ) -> &Row {
         let milder = match (reply.code, reply.status) {
             (Some(400..=499), Some(status)) if status.class() == StatusClass::Permanent => {
-                let status = EnhancedStatus::new(StatusClass::Transient, status.subject(), status.detail());
-                Some(Reply { status: Some(status), ..reply.clone() })
+                let status =
+                    EnhancedStatus::new(StatusClass::Transient, status.subject(), status.detail());
+                Some(Reply {
+                    status: Some(status),
+                    ..reply.clone()
+                })
             }
             _ => None,
         };
         let reply = milder.as_ref().unwrap_or(reply);
-        let whose = Whose { account, stream, destination };
+        let whose = Whose {
+            account,
+            stream,
+            destination,
+        };
         self.ranking
             .first(&self.rows, reply, reason, whose)
             .map(|row| &self.rows[row])

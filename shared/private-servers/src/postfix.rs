@@ -1,5 +1,6 @@
-//! A Postfix of our own, for benches and tests: its configuration, queue and log are in a folder of its own, and it listens
-//! on loopback alone. The system's Postfix, if there is one, is not touched. It ends with the value that stands for it.
+//! A Postfix of our own, for benches and tests: its configuration, queue and log are in a folder of
+//! its own, and it listens on loopback alone. The system's Postfix, if there is one, is not
+//! touched. It ends with the value that stands for it.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,8 +36,9 @@ alias_database =
 local_recipient_maps =
 ";
 
-/// The services that all have (master(5)), none of them in a changed root. The queue manager looks around each second: what it
-/// meets while it is still being delivered waits in the incoming queue until then.
+/// The services that all have (master(5)), none of them in a changed root. The queue manager looks
+/// around each second: what it meets while it is still being delivered waits in the incoming queue
+/// until then.
 const SERVICES: &str = "\
 pickup   unix n - n 60 1 pickup
 cleanup  unix n - n - 0 cleanup
@@ -100,9 +102,13 @@ pub struct Queue {
 }
 
 impl PrivatePostfix {
-    /// Starts one that takes mail at `address`, with these lines of `main.cf` and `master.cf` beside those that all have,
-    /// and waits until it does.
-    pub async fn start(address: SocketAddr, main: &str, services: &str) -> Result<Self, PostfixError> {
+    /// Starts one that takes mail at `address`, with these lines of `main.cf` and `master.cf`
+    /// beside those that all have, and waits until it does.
+    pub async fn start(
+        address: SocketAddr,
+        main: &str,
+        services: &str,
+    ) -> Result<Self, PostfixError> {
         let folder = TempDir::with_prefix("redeliver-postfix-")?;
         // Its processes run as another user, who has to get there.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
@@ -113,18 +119,37 @@ impl PrivatePostfix {
         chown(folder.path().join("data"), owner, None).map_err(|_| PostfixError::NotRoot)?;
         let config = folder.path().join("config");
         write_main(folder.path(), main)?;
-        fs::write(config.join("master.cf"), format!("{address} inet n - n - - smtpd\n{SERVICES}{services}\n"))?;
+        fs::write(
+            config.join("master.cf"),
+            format!("{address} inet n - n - - smtpd\n{SERVICES}{services}\n"),
+        )?;
         // Makes the folders of the queue, with their owners.
         run(folder.path(), "postfix", &["check"]).await?;
-        let asked = tool("postconf").arg("-c").arg(&config).args(["-h", "daemon_directory"]).output().await?;
+        let asked = tool("postconf")
+            .arg("-c")
+            .arg(&config)
+            .args(["-h", "daemon_directory"])
+            .output()
+            .await?;
         let daemons = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
         let mut master = Command::new(daemons.join("master"));
         let log = log_file(folder.path())?;
-        let master = master.env("MAIL_CONFIG", &config).arg("-c").arg(&config).args(["-d", "-s"]);
-        let master = master.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let master = master
+            .env("MAIL_CONFIG", &config)
+            .arg("-c")
+            .arg(&config)
+            .args(["-d", "-s"]);
+        let master = master
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let master = master.process_group(0).kill_on_drop(true).spawn()?;
         let guard = end_with_this_process(&master, folder.path())?;
-        let postfix = Self { folder, _master: master, _guard: guard };
+        let postfix = Self {
+            folder,
+            _master: master,
+            _guard: guard,
+        };
         postfix.listens(address).await?;
         Ok(postfix)
     }
@@ -134,7 +159,8 @@ impl PrivatePostfix {
         log_of(self.folder.path())
     }
 
-    /// Its folder, which ends with it; what is put there can be read by its processes if it may be read by all.
+    /// Its folder, which ends with it; what is put there can be read by its processes if it may be
+    /// read by all.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -152,14 +178,20 @@ impl PrivatePostfix {
     /// How many messages are in its queue.
     pub fn queue(&self) -> Queue {
         let files = |name: &str| files(&self.folder.path().join("queue").join(name));
-        Queue { deferred: files("deferred"), rest: ["maildrop", "incoming", "active"].map(files).iter().sum() }
+        Queue {
+            deferred: files("deferred"),
+            rest: ["maildrop", "incoming", "active"].map(files).iter().sum(),
+        }
     }
 
     async fn listens(&self, address: SocketAddr) -> Result<(), PostfixError> {
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(address).await.is_err() {
             if Instant::now() > deadline {
-                return Err(PostfixError::Failed { what: format!("listening at {address}"), log: self.log() });
+                return Err(PostfixError::Failed {
+                    what: format!("listening at {address}"),
+                    log: self.log(),
+                });
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -171,16 +203,25 @@ impl PrivatePostfix {
 pub fn tool(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(name);
-    command.env("PATH", format!("{path}:{PATH}")).stdin(Stdio::null());
+    command
+        .env("PATH", format!("{path}:{PATH}"))
+        .stdin(Stdio::null());
     command
 }
 
 async fn run(folder: &Path, name: &str, arguments: &[&str]) -> Result<(), PostfixError> {
     let mut command = tool(name);
-    let command = command.arg("-c").arg(folder.join("config")).args(arguments).stderr(log_file(folder)?);
+    let command = command
+        .arg("-c")
+        .arg(folder.join("config"))
+        .args(arguments)
+        .stderr(log_file(folder)?);
     match command.status().await {
         Ok(ended) if ended.success() => Ok(()),
-        Ok(_) => Err(PostfixError::Failed { what: format!("{name} {}", arguments.join(" ")), log: log_of(folder) }),
+        Ok(_) => Err(PostfixError::Failed {
+            what: format!("{name} {}", arguments.join(" ")),
+            log: log_of(folder),
+        }),
         Err(_) => Err(PostfixError::NotInstalled),
     }
 }
@@ -188,29 +229,49 @@ async fn run(folder: &Path, name: &str, arguments: &[&str]) -> Result<(), Postfi
 /// The user that Postfix's own processes run as.
 async fn owner() -> Result<u32, PostfixError> {
     let id = tool("id").args(["-u", "postfix"]).output().await?;
-    String::from_utf8_lossy(&id.stdout).trim().parse().map_err(|_| PostfixError::NotInstalled)
+    String::from_utf8_lossy(&id.stdout)
+        .trim()
+        .parse()
+        .map_err(|_| PostfixError::NotInstalled)
 }
 
 fn write_main(folder: &Path, main: &str) -> io::Result<()> {
     let [queue, data] = ["queue", "data"].map(|name| folder.join(name));
-    let folders = format!("queue_directory = {}\ndata_directory = {}\n", queue.display(), data.display());
-    fs::write(folder.join("config/main.cf"), format!("{MAIN}{folders}{main}\n"))
+    let folders = format!(
+        "queue_directory = {}\ndata_directory = {}\n",
+        queue.display(),
+        data.display()
+    );
+    fs::write(
+        folder.join("config/main.cf"),
+        format!("{MAIN}{folders}{main}\n"),
+    )
 }
 
 fn log_file(folder: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).open(folder.join("log"))
+    File::options()
+        .append(true)
+        .create(true)
+        .open(folder.join("log"))
 }
 
 fn log_of(folder: &Path) -> String {
-    fs::read(folder.join("log")).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+    fs::read(folder.join("log"))
+        .map(|log| String::from_utf8_lossy(&log).into_owned())
+        .unwrap_or_default()
 }
 
-/// A shell that ends the master and all that it started when this process ends, however it does, or drops its end of the
-/// pipe.
+/// A shell that ends the master and all that it started when this process ends, however it does, or
+/// drops its end of the pipe.
 fn end_with_this_process(master: &Child, folder: &Path) -> io::Result<Child> {
     let group = master.id().map(|id| id.to_string()).unwrap_or_default();
     Command::new("sh")
-        .args(["-c", "trap '' INT TERM HUP; read _; kill -KILL -- \"-$1\"; rm -rf \"$2\"", "sh", &group])
+        .args([
+            "-c",
+            "trap '' INT TERM HUP; read _; kill -KILL -- \"-$1\"; rm -rf \"$2\"",
+            "sh",
+            &group,
+        ])
         .arg(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -1,5 +1,5 @@
-//! A Redis server of our own: for `redeliver dev`, the demo, benches and tests. It listens on a Unix socket that only
-//! its user can open, and ends with the value that stands for it.
+//! A Redis server of our own: for `redeliver dev`, the demo, benches and tests. It listens on a
+//! Unix socket that only its user can open, and ends with the value that stands for it.
 
 use std::env;
 use std::fs::{self, File, TryLockError};
@@ -15,17 +15,20 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The variable that names the program to start, where it is to be another one than the first that is installed.
+/// The variable that names the program to start, where it is to be another one than the first that
+/// is installed.
 pub const PROGRAM_VARIABLE: &str = "REDELIVER_REDIS_SERVER";
 
 /// Programs that can serve, in order of preference.
 pub const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// From how many entries on a sorted set is no longer a list that is walked through for each of them. The server's own 128
-/// makes taking in dearer by a fifth where many destinations have some dozens of jobs each.
+/// From how many entries on a sorted set is no longer a list that is walked through for each of
+/// them. The server's own 128 makes taking in dearer by a fifth where many destinations have some
+/// dozens of jobs each.
 const LISTPACK_ENTRIES_MAX: &str = "16";
 
-/// Where a socket's path would be longer than what the system takes (108 bytes on Linux, 104 on macOS).
+/// Where a socket's path would be longer than what the system takes (108 bytes on Linux, 104 on
+/// macOS).
 const SOCKET_PATH_MAX: usize = 100;
 
 /// How long a server may take to start, reading its append-only file included.
@@ -70,15 +73,15 @@ pub enum PrivateRedisError {
 pub struct PrivateRedis {
     child: Child,
     socket: PathBuf,
-    // Held for as long as the server runs: the lock tells others that the folder is in use, and the temporary folder
-    // goes with it.
+    // Held for as long as the server runs: the lock tells others that the folder is in use, and the
+    // temporary folder goes with it.
     _lock: File,
     _temporary: Option<TempDir>,
 }
 
 impl PrivateRedis {
-    /// Starts a server that keeps an append-only file in `folder`, which is made where it is missing. A server that an
-    /// earlier process left behind there is stopped first.
+    /// Starts a server that keeps an append-only file in `folder`, which is made where it is
+    /// missing. A server that an earlier process left behind there is stopped first.
     pub async fn durable(folder: &Path) -> Result<Self, PrivateRedisError> {
         let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
         fs::create_dir_all(folder).map_err(io)?;
@@ -89,7 +92,8 @@ impl PrivateRedis {
 
     /// Starts a server that keeps nothing.
     pub async fn volatile() -> Result<Self, PrivateRedisError> {
-        let temporary = TempDir::with_prefix("redeliver-").map_err(|err| PrivateRedisError::Io("/tmp".into(), err))?;
+        let temporary = TempDir::with_prefix("redeliver-")
+            .map_err(|err| PrivateRedisError::Io("/tmp".into(), err))?;
         let folder = temporary.path().to_owned();
         Self::start(&folder, &["--appendonly", "no"], Some(temporary)).await
     }
@@ -111,7 +115,11 @@ impl PrivateRedis {
         let _ = timeout(STOP_MAX, self.child.wait()).await;
     }
 
-    async fn start(folder: &Path, persistence: &[&str], temporary: Option<TempDir>) -> Result<Self, PrivateRedisError> {
+    async fn start(
+        folder: &Path,
+        persistence: &[&str],
+        temporary: Option<TempDir>,
+    ) -> Result<Self, PrivateRedisError> {
         let io = |err| PrivateRedisError::Io(folder.to_owned(), err);
         let lock = File::create(folder.join("redis.lock")).map_err(io)?;
         take_lock(&lock).await.map_err(|err| match err {
@@ -121,15 +129,19 @@ impl PrivateRedis {
         let mut socket = folder.join("redis.sock");
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
             // Always the same for one folder, so that a server that was left behind is found again.
-            let name = format!("redeliver-{:016x}.sock", xxh3_64(folder.as_os_str().as_encoded_bytes()));
+            let name = format!(
+                "redeliver-{:016x}.sock",
+                xxh3_64(folder.as_os_str().as_encoded_bytes())
+            );
             socket = env::temp_dir().join(name);
         }
         stop_left_behind(&socket).await;
         let log = folder.join("redis.log");
-        let mut child = spawn(folder, &socket, &log, persistence).map_err(|err| match err.kind() {
-            io::ErrorKind::NotFound => PrivateRedisError::NotInstalled(programs().join(" or ")),
-            _ => io(err),
-        })?;
+        let mut child =
+            spawn(folder, &socket, &log, persistence).map_err(|err| match err.kind() {
+                io::ErrorKind::NotFound => PrivateRedisError::NotInstalled(programs().join(" or ")),
+                _ => io(err),
+            })?;
         let deadline = Instant::now() + START_MAX;
         while !answers(&socket).await {
             if child.try_wait().map_err(io)?.is_some() {
@@ -142,17 +154,24 @@ impl PrivateRedis {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        Ok(Self { child, socket, _lock: lock, _temporary: temporary })
+        Ok(Self {
+            child,
+            socket,
+            _lock: lock,
+            _temporary: temporary,
+        })
     }
 }
 
-/// Takes the lock of a folder. One that was just let go can still be held for a moment by a process that is being started
-/// by another thread, until it has closed what it inherited.
+/// Takes the lock of a folder. One that was just let go can still be held for a moment by a process
+/// that is being started by another thread, until it has closed what it inherited.
 async fn take_lock(lock: &File) -> Result<(), TryLockError> {
     let deadline = Instant::now() + LOCK_MAX;
     loop {
         match lock.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                sleep(Duration::from_millis(10)).await;
+            }
             taken => return taken,
         }
     }
@@ -166,10 +185,13 @@ fn programs() -> Vec<String> {
     }
 }
 
-/// Name and version of the server that would be started, "Redis 7.0.15" say; nothing where there is none.
+/// Name and version of the server that would be started, "Redis 7.0.15" say; nothing where there is
+/// none.
 pub async fn version() -> Option<String> {
     for program in programs() {
-        let Ok(output) = Command::new(program).arg("--version").output().await else { continue };
+        let Ok(output) = Command::new(program).arg("--version").output().await else {
+            continue;
+        };
         let text = String::from_utf8_lossy(&output.stdout);
         let (name, rest) = text.split_once(" server v=")?;
         return Some(format!("{name} {}", rest.split_whitespace().next()?));
@@ -181,8 +203,22 @@ fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::
     let mut missing = io::Error::from(io::ErrorKind::NotFound);
     for program in programs() {
         let spawned = Command::new(program)
-            .args(["--port", "0", "--unixsocketperm", "700", "--save", "", "--daemonize", "no"])
-            .args(["--zset-max-listpack-entries", LISTPACK_ENTRIES_MAX, "--maxmemory-policy", "noeviction"])
+            .args([
+                "--port",
+                "0",
+                "--unixsocketperm",
+                "700",
+                "--save",
+                "",
+                "--daemonize",
+                "no",
+            ])
+            .args([
+                "--zset-max-listpack-entries",
+                LISTPACK_ENTRIES_MAX,
+                "--maxmemory-policy",
+                "noeviction",
+            ])
             .arg("--unixsocket")
             .arg(socket)
             .arg("--dir")
@@ -190,7 +226,8 @@ fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::
             .arg("--logfile")
             .arg(log)
             .args(persistence)
-            // A group of its own: the terminal's Ctrl-C is for us, and the server has to outlive our last settles.
+            // A group of its own: the terminal's Ctrl-C is for us, and the server has to outlive
+            // our last settles.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -205,7 +242,8 @@ fn spawn(folder: &Path, socket: &Path, log: &Path, persistence: &[&str]) -> io::
     Err(missing)
 }
 
-/// Whoever holds the folder's lock is alone, so a server that still answers has outlived a process that was killed.
+/// Whoever holds the folder's lock is alone, so a server that still answers has outlived a process
+/// that was killed.
 async fn stop_left_behind(socket: &Path) {
     let deadline = Instant::now() + STOP_MAX;
     while answers(socket).await && Instant::now() < deadline {
@@ -222,7 +260,9 @@ async fn answers(socket: &Path) -> bool {
 
 async fn command(socket: &Path, command: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+    stream
+        .write_all(format!("{command}\r\n").as_bytes())
+        .await?;
     let mut answer = [0; 64];
     let length = timeout(Duration::from_secs(1), stream.read(&mut answer)).await??;
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())

@@ -1,5 +1,5 @@
-//! Delivery status notifications (RFC 3464; internationalised: RFC 6533), and their fields where a mail system wrote them
-//! into the text instead of a part of their own.
+//! Delivery status notifications (RFC 3464; internationalised: RFC 6533), and their fields where a
+//! mail system wrote them into the text instead of a part of their own.
 
 use std::time::Duration;
 
@@ -22,11 +22,12 @@ const MAX_SILENT: usize = 16;
 /// How many fields of one recipient are looked at for what stands apart from them.
 const MAX_APART: usize = 64;
 
-/// From when on a mail system has tried for long: what it is told then for a time is told for good. Our own schedule for a
-/// user who is unknown for now is as long.
+/// From when on a mail system has tried for long: what it is told then for a time is told for good.
+/// Our own schedule for a user who is unknown for now is as long.
 const TRIED_LONG: Duration = Duration::from_secs(4 * 86_400);
 
-/// How that is noted behind a reply's text. It has no figure, which would look like a span that the reply asks for.
+/// How that is noted behind a reply's text. It has no figure, which would look like a span that the
+/// reply asks for.
 const TRIED: &str = " (tried for days)";
 
 /// Reads the delivery status of a report; `None` where it says nothing about anybody.
@@ -41,14 +42,25 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let words = text::words(mail);
     // Without a diagnostic code, which is optional, the words for people are all that tells why.
     let silent = |one: &&mut Recipient| {
-        one.has_failed() && one.diagnostic.is_empty() && one.reply.status.is_none_or(|status| status.detail() == 0)
+        one.has_failed()
+            && one.diagnostic.is_empty()
+            && one.reply.status.is_none_or(|status| status.detail() == 0)
     };
     for recipient in report.recipients.iter_mut().filter(silent).take(MAX_SILENT) {
-        let (reply, diagnostic) = text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());
+        let (reply, diagnostic) =
+            text::about(&words, mail, recipient.last.as_deref().unwrap_or_default());
         let status = recipient.reply.status.or(reply.status);
         // What the status says in its comment goes before it.
-        let text = cut(format!("{} {}", recipient.reply.text, reply.text).trim(), MAX_TEXT).to_owned();
-        recipient.reply = Reply { status, text, ..reply };
+        let text = cut(
+            format!("{} {}", recipient.reply.text, reply.text).trim(),
+            MAX_TEXT,
+        )
+        .to_owned();
+        recipient.reply = Reply {
+            status,
+            text,
+            ..reply
+        };
         recipient.diagnostic = diagnostic;
     }
     // Words about several recipients do not say whose content it was.
@@ -60,31 +72,51 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
 
 /// Whether a text for people has the fields of a delivery status in it.
 fn has_recipients(text: &str) -> bool {
-    let recipient = |line: &str| line.get(..16).is_some_and(|name| name.eq_ignore_ascii_case("final-recipient:"));
+    let recipient = |line: &str| {
+        line.get(..16)
+            .is_some_and(|name| name.eq_ignore_ascii_case("final-recipient:"))
+    };
     text.lines().any(recipient)
 }
 
 fn from_fields(text: &str, written_at: Option<Timestamp>) -> Option<Report> {
     let mut groups = groups(text);
-    let envelope_id = groups.iter().find_map(|group| group.get("original-envelope-id"));
+    let envelope_id = groups
+        .iter()
+        .find_map(|group| group.get("original-envelope-id"));
     let envelope_id = envelope_id.and_then(|id| name(&xtext(id)));
-    let arrived_at = groups.iter().find_map(|group| group.get("arrival-date")).and_then(date);
+    let arrived_at = groups
+        .iter()
+        .find_map(|group| group.get("arrival-date"))
+        .and_then(date);
     let groups = by_recipient(&mut groups);
     let read = |group: &Group| {
         let ended_at = group.get("last-attempt-date").and_then(date).or(written_at);
         let mut one = recipient(group);
-        if arrived_at.zip(ended_at).is_some_and(|(arrived, ended)| ended.since(arrived) >= TRIED_LONG) {
+        if arrived_at
+            .zip(ended_at)
+            .is_some_and(|(arrived, ended)| ended.since(arrived) >= TRIED_LONG)
+        {
             note_tried(&mut one);
         }
         one
     };
     let recipients: Vec<Recipient> = groups.iter().take(MAX_RECIPIENTS).map(read).collect();
-    (!recipients.is_empty()).then(|| Report { envelope_id, ..Report::about(recipients) })
+    (!recipients.is_empty()).then(|| Report {
+        envelope_id,
+        ..Report::about(recipients)
+    })
 }
 
-/// One group per recipient: apart where blank lines are missing, together where there are some too many.
+/// One group per recipient: apart where blank lines are missing, together where there are some too
+/// many.
 fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
-    let is_address = |field: &Field| matches!(field.name.as_str(), "final-recipient" | "original-recipient");
+    let is_address = |field: &Field| {
+        matches!(
+            field.name.as_str(),
+            "final-recipient" | "original-recipient"
+        )
+    };
     let mut found: Vec<Group> = Vec::new();
     for group in groups.drain(..) {
         if group.0.iter().any(is_address) {
@@ -109,7 +141,10 @@ fn by_recipient(groups: &mut Vec<Group>) -> Vec<Group> {
 
 fn recipient(group: &Group) -> Recipient {
     let status = group.get("status").and_then(read_status);
-    let action = group.get("action").and_then(Action::from_name).unwrap_or_else(|| Action::from_status(status));
+    let action = group
+        .get("action")
+        .and_then(Action::from_name)
+        .unwrap_or_else(|| Action::from_status(status));
     let diagnostic = group.all("diagnostic-code").next().unwrap_or_default();
     let mut reply = Reply::parse(diagnostic);
     reply.status = told(status, &reply, diagnostic);
@@ -120,8 +155,12 @@ fn recipient(group: &Group) -> Recipient {
         reply = without_success(reply);
     }
     Recipient {
-        original: group.name("original-recipient").and_then(|address| mailbox(&address)),
-        last: group.name("final-recipient").and_then(|address| mailbox(&address)),
+        original: group
+            .name("original-recipient")
+            .and_then(|address| mailbox(&address)),
+        last: group
+            .name("final-recipient")
+            .and_then(|address| mailbox(&address)),
         action: Some(action),
         diagnostic: on_one_line(without_type(diagnostic), MAX_DIAGNOSTIC),
         reply,
@@ -129,7 +168,8 @@ fn recipient(group: &Group) -> Recipient {
     }
 }
 
-/// Notes in the reply that the mail system had tried for long before it gave up, where it was told to come again.
+/// Notes in the reply that the mail system had tried for long before it gave up, where it was told
+/// to come again.
 fn note_tried(recipient: &mut Recipient) {
     let reply = &mut recipient.reply;
     let is_transient = reply.class() == Some(StatusClass::Transient);
@@ -143,15 +183,24 @@ fn date(value: &str) -> Option<Timestamp> {
     instant(&DateTime::parse_rfc822(value)?)
 }
 
-/// The status that counts. What the recipient's own server said beside its code goes before what the reporting mail
-/// system made of it: some of those have one status for every refusal, and one for every expiry. A status from elsewhere
-/// in the text counts where the report has none, or one that says no more than the class.
+/// The status that counts. What the recipient's own server said beside its code goes before what
+/// the reporting mail system made of it: some of those have one status for every refusal, and one
+/// for every expiry. A status from elsewhere in the text counts where the report has none, or one
+/// that says no more than the class.
 fn told(field: Option<EnhancedStatus>, reply: &Reply, diagnostic: &str) -> Option<EnhancedStatus> {
-    let (Some(reported), Some(said)) = (field, reply.status) else { return field.or(reply.status) };
-    let beside = reply
-        .code
-        .is_some_and(|code| [' ', '-'].iter().any(|between| diagnostic.contains(&format!("{code}{between}{said}"))));
-    if !is_vague(said) && (beside || is_vague(reported)) { Some(said) } else { Some(reported) }
+    let (Some(reported), Some(said)) = (field, reply.status) else {
+        return field.or(reply.status);
+    };
+    let beside = reply.code.is_some_and(|code| {
+        [' ', '-']
+            .iter()
+            .any(|between| diagnostic.contains(&format!("{code}{between}{said}")))
+    });
+    if !is_vague(said) && (beside || is_vague(reported)) {
+        Some(said)
+    } else {
+        Some(reported)
+    }
 }
 
 /// Whether a status says no more than its class.
@@ -161,14 +210,22 @@ fn is_vague(status: EnhancedStatus) -> bool {
 
 /// `5.1.1`, `5.1.1 (bad address)`, `smtp; 5.1.1`.
 fn read_status(value: &str) -> Option<EnhancedStatus> {
-    let value = value.split_once(';').map_or(value, |(_, value)| value).trim_start();
-    let end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let value = value
+        .split_once(';')
+        .map_or(value, |(_, value)| value)
+        .trim_start();
+    let end = value
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(value.len());
     value[..end].trim_end_matches('.').parse().ok()
 }
 
 /// What a status says in its comment.
 fn comment(status: &str) -> &str {
-    status.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).map_or("", |(comment, _)| comment)
+    status
+        .split_once('(')
+        .and_then(|(_, rest)| rest.rsplit_once(')'))
+        .map_or("", |(comment, _)| comment)
 }
 
 fn without_type(diagnostic: &str) -> &str {
@@ -178,10 +235,17 @@ fn without_type(diagnostic: &str) -> &str {
     }
 }
 
-/// The address of a recipient field; what is no address, as for mail systems that have other names, stays as it is.
+/// The address of a recipient field; what is no address, as for mail systems that have other names,
+/// stays as it is.
 fn mailbox(value: &str) -> Option<String> {
-    let inner = value.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or(value, |(inner, _)| inner);
-    let inner = inner.split_once(" (").map_or(inner, |(inner, _)| inner).trim();
+    let inner = value
+        .split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'))
+        .map_or(value, |(inner, _)| inner);
+    let inner = inner
+        .split_once(" (")
+        .map_or(inner, |(inner, _)| inner)
+        .trim();
     name(&unicode(inner))
 }
 
@@ -193,7 +257,12 @@ fn unicode(text: &str) -> String {
         out.push_str(before);
         let decoded = after.split_once('}').and_then(|(hex, rest)| {
             let plain = (1..=6).contains(&hex.len());
-            Some((plain.then(|| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32)).flatten()?, rest))
+            Some((
+                plain
+                    .then(|| u32::from_str_radix(hex, 16).ok().and_then(char::from_u32))
+                    .flatten()?,
+                rest,
+            ))
         });
         match decoded {
             Some((c, after)) => {
@@ -215,7 +284,11 @@ fn xtext(text: &str) -> String {
     let mut pieces = text.split('+');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {
-        match piece.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|byte| !byte.is_ascii_control()) {
+        match piece
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .filter(|byte| !byte.is_ascii_control())
+        {
             Some(byte) => {
                 bytes.push(byte);
                 bytes.extend_from_slice(&piece.as_bytes()[2..]);
@@ -240,13 +313,40 @@ mod tests {
 
     #[test]
     fn a_mail_system_that_was_told_to_come_again_for_days_before_it_gave_up_is_noted() {
-        let (arrived, written) = ("Mon, 2 Nov 2026 09:00:00 +0100", Timestamp::parse("2026-11-06T08:00:00Z"));
+        let (arrived, written) = (
+            "Mon, 2 Nov 2026 09:00:00 +0100",
+            Timestamp::parse("2026-11-06T08:00:00Z"),
+        );
         for (arrived, last, action, said, noted) in [
             (arrived, "", "failed", "450 4.1.1 unknown", true),
-            (arrived, "Last-Attempt-Date: Fri, 6 Nov 2026 08:00:00 +0000", "failed", "450 4.1.1 unknown", true),
-            (arrived, "Last-Attempt-Date: Fri, 6 Nov 2026 07:59:59 +0000", "failed", "450 4.1.1 unknown", false),
-            ("Mon, 2 Nov 2026 09:00:01 +0100", "", "failed", "450 4.1.1 unknown", false),
-            ("Sat, 7 Nov 2026 09:00:00 +0100", "", "failed", "450 4.1.1 unknown", false),
+            (
+                arrived,
+                "Last-Attempt-Date: Fri, 6 Nov 2026 08:00:00 +0000",
+                "failed",
+                "450 4.1.1 unknown",
+                true,
+            ),
+            (
+                arrived,
+                "Last-Attempt-Date: Fri, 6 Nov 2026 07:59:59 +0000",
+                "failed",
+                "450 4.1.1 unknown",
+                false,
+            ),
+            (
+                "Mon, 2 Nov 2026 09:00:01 +0100",
+                "",
+                "failed",
+                "450 4.1.1 unknown",
+                false,
+            ),
+            (
+                "Sat, 7 Nov 2026 09:00:00 +0100",
+                "",
+                "failed",
+                "450 4.1.1 unknown",
+                false,
+            ),
             ("the other day", "", "failed", "450 4.1.1 unknown", false),
             (arrived, "", "delayed", "450 4.1.1 unknown", false),
             (arrived, "", "failed", "550 5.1.1 unknown", false),
@@ -257,11 +357,21 @@ mod tests {
                  Diagnostic-Code: smtp; {said}\n{last}\n"
             );
             let report = from_fields(&fields, written).unwrap();
-            let expected = if noted { format!("{said}{TRIED}") } else { said.to_owned() };
+            let expected = if noted {
+                format!("{said}{TRIED}")
+            } else {
+                said.to_owned()
+            };
             assert_eq!(report.recipients[0].reply.to_string(), expected, "{fields}");
         }
         let fields = "Arrival-Date: Mon, 2 Nov 2026 09:00:00 +0100\nFinal-Recipient: rfc822; jo@example.com\n";
-        let report = from_fields(&format!("{fields}Diagnostic-Code: smtp; 450 {}", "x".repeat(MAX_TEXT)), written);
+        let report = from_fields(
+            &format!(
+                "{fields}Diagnostic-Code: smtp; 450 {}",
+                "x".repeat(MAX_TEXT)
+            ),
+            written,
+        );
         let text = &report.unwrap().recipients[0].reply.text;
         assert_eq!((text.len(), text.ends_with(TRIED)), (MAX_TEXT, true));
     }
@@ -269,11 +379,23 @@ mod tests {
     #[test]
     fn what_the_server_said_goes_before_what_was_made_of_it() {
         for (status, diagnostic, told) in [
-            ("5.1.1", "smtp; 550 5.1.1 <jo@example.com> User unknown", "5.1.1"),
+            (
+                "5.1.1",
+                "smtp; 550 5.1.1 <jo@example.com> User unknown",
+                "5.1.1",
+            ),
             ("5.1.1", "smtp; 550 5.7.1 listed", "5.7.1"),
-            ("4.4.7", "smtp; 450-4.7.1 Come back later\n 450 4.7.1 please", "4.7.1"),
+            (
+                "4.4.7",
+                "smtp; 450-4.7.1 Come back later\n 450 4.7.1 please",
+                "4.7.1",
+            ),
             ("5.0.0", "smtp; 550 5.2.2 full", "5.2.2"),
-            ("5.0.0", "X-Mailer; rejected: 5.1.0 - 'Mailbox 5.2.2 is full'", "5.1.0"),
+            (
+                "5.0.0",
+                "X-Mailer; rejected: 5.1.0 - 'Mailbox 5.2.2 is full'",
+                "5.1.0",
+            ),
             ("5.2.1", "smtp; 550 5.0.0 no", "5.2.1"),
             ("5.2.1", "smtp; 550 no mailbox 5.1.1 here", "5.2.1"),
             ("4.2.2 (Over quota)", "", "4.2.2"),
@@ -283,7 +405,10 @@ mod tests {
             let fields = format!(
                 "Final-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: {status}\nDiagnostic-Code: {diagnostic}"
             );
-            let found = report(&fields).recipients[0].reply.status.map_or("-".to_owned(), |status| status.to_string());
+            let found = report(&fields).recipients[0]
+                .reply
+                .status
+                .map_or("-".to_owned(), |status| status.to_string());
             assert_eq!(found, told, "{status} {diagnostic}");
         }
     }
@@ -294,12 +419,23 @@ mod tests {
         let two = "Final-Recipient: rfc822; b@example.com\nAction: delayed\nStatus: 4.2.2\n";
         for between in ["", "\n", "\n \n\n"] {
             let read = report(&format!("Reporting-MTA: dns; mx\n\n{one}{between}{two}"));
-            let told: Vec<_> =
-                read.recipients.iter().map(|one| (one.address().unwrap(), one.action.unwrap())).collect();
-            assert_eq!(told, [("a@example.com", Action::Failed), ("b@example.com", Action::Delayed)], "{between:?}");
+            let told: Vec<_> = read
+                .recipients
+                .iter()
+                .map(|one| (one.address().unwrap(), one.action.unwrap()))
+                .collect();
+            assert_eq!(
+                told,
+                [
+                    ("a@example.com", Action::Failed),
+                    ("b@example.com", Action::Delayed)
+                ],
+                "{between:?}"
+            );
             assert_eq!(read.kind, Kind::Failed);
         }
-        let apart = report("Final-Recipient: rfc822; a@example.com\n\nAction: failed\n\nStatus: 5.1.1\n");
+        let apart =
+            report("Final-Recipient: rfc822; a@example.com\n\nAction: failed\n\nStatus: 5.1.1\n");
         assert_eq!(apart.recipients[0].reply.status, "5.1.1".parse().ok());
     }
 
@@ -311,15 +447,24 @@ mod tests {
         );
         assert_eq!(read.envelope_id.as_deref(), Some("a+b=+zz+"));
         let one = &read.recipients[0];
-        assert_eq!((one.address(), one.last.as_deref()), (Some("jö@example.com"), Some("jo@example.net")));
-        assert_eq!(one.remote_mta.as_deref(), Some("mx.example.net (192.0.2.1)"));
+        assert_eq!(
+            (one.address(), one.last.as_deref()),
+            (Some("jö@example.com"), Some("jo@example.net"))
+        );
+        assert_eq!(
+            one.remote_mta.as_deref(),
+            Some("mx.example.net (192.0.2.1)")
+        );
         assert_eq!(unicode(r"a\x{}\x{110000}\x{6a"), r"a\x{}\x{110000}\x{6a");
     }
 
     #[test]
     fn an_action_rules_over_a_status_that_contradicts_it() {
         let read = report("Final-Recipient: rfc822; a@example.com\nAction: failed\nStatus: 2.0.0");
-        assert_eq!((read.kind, read.recipients[0].reply.status), (Kind::Failed, None));
+        assert_eq!(
+            (read.kind, read.recipients[0].reply.status),
+            (Kind::Failed, None)
+        );
         let read = report("Final-Recipient: rfc822; a@example.com\nStatus: 2.0.0");
         assert_eq!(read.kind, Kind::Delivered);
     }

@@ -8,10 +8,12 @@ use serde::Deserialize;
 
 const TABLE: &str = include_str!("dialects.toml");
 
-/// What an address looks like within a text: no more than is needed to tell it from what stands around it.
+/// What an address looks like within a text: no more than is needed to tell it from what stands
+/// around it.
 const ADDRESS: &str = r#"(?P<addr>[^\s<>()\[\]:;,"'@]+@[A-Za-z0-9.-]+)"#;
 
-static DIALECTS: LazyLock<Vec<Dialect>> = LazyLock::new(|| read(TABLE).expect("the tests read the table"));
+static DIALECTS: LazyLock<Vec<Dialect>> =
+    LazyLock::new(|| read(TABLE).expect("the tests read the table"));
 
 /// The words of one family of mail systems.
 #[derive(Debug)]
@@ -36,7 +38,10 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
-    #[cfg_attr(not(test), expect(dead_code, reason = "it is for people, and for the fixtures"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "it is for people, and for the fixtures")
+    )]
     name: String,
     says: Vec<String>,
     #[serde(default)]
@@ -49,7 +54,12 @@ struct Row {
 /// The dialect that is spoken, given sender, subject and text in lower case; the last one is `any`.
 pub(crate) fn spoken(said: &str) -> &'static Dialect {
     let dialects = &*DIALECTS;
-    let known = dialects.iter().find(|dialect| dialect.says.iter().any(|words| said.contains(words.as_str())));
+    let known = dialects.iter().find(|dialect| {
+        dialect
+            .says
+            .iter()
+            .any(|words| said.contains(words.as_str()))
+    });
     known.or(dialects.last()).expect("the table has rows")
 }
 
@@ -72,8 +82,13 @@ impl Dialect {
 
     /// The recipient that a line names, and what the line says about it.
     pub(crate) fn recipient<'t>(&self, line: &'t str) -> Option<(&'t str, &'t str)> {
-        let captures: Captures<'t> = self.recipient.iter().find_map(|shape| shape.captures(line))?;
-        let said = captures.name("said").map_or("", |said| said.as_str().trim());
+        let captures: Captures<'t> = self
+            .recipient
+            .iter()
+            .find_map(|shape| shape.captures(line))?;
+        let said = captures
+            .name("said")
+            .map_or("", |said| said.as_str().trim());
         let address = captures.name("addr")?.as_str().trim_end_matches('.');
         Some((address, said))
     }
@@ -82,7 +97,10 @@ impl Dialect {
 fn read(table: &str) -> Result<Vec<Dialect>, String> {
     let file: File = toml::from_str(table).map_err(|err| err.to_string())?;
     let compile = |name: &String| {
-        let shape = file.shapes.get(name).ok_or_else(|| format!("there is no shape {name}"))?;
+        let shape = file
+            .shapes
+            .get(name)
+            .ok_or_else(|| format!("there is no shape {name}"))?;
         Regex::new(&shape.replace("{addr}", ADDRESS)).map_err(|err| format!("shape {name}: {err}"))
     };
     let dialect = |row: &Row| {
@@ -91,7 +109,11 @@ fn read(table: &str) -> Result<Vec<Dialect>, String> {
             name: row.name.clone(),
             says: row.says.clone(),
             after: row.after.clone(),
-            recipient: row.recipient.iter().map(compile).collect::<Result<_, String>>()?,
+            recipient: row
+                .recipient
+                .iter()
+                .map(compile)
+                .collect::<Result<_, String>>()?,
             before: row.before,
         })
     };

@@ -1,4 +1,5 @@
-//! Feedback reports (RFC 5965): somebody called a message spam, or a mail system reports one for them.
+//! Feedback reports (RFC 5965): somebody called a message spam, or a mail system reports one for
+//! them.
 
 use crate::bounded::name;
 use crate::bounds::MAX_RECIPIENTS;
@@ -16,14 +17,31 @@ pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let groups = groups(fields);
     let all = |name: &'static str| groups.iter().flat_map(move |group| group.all(name));
     let address = |value: &str| {
-        value.split_once(';').map_or(value, |(_, value)| value).trim().trim_matches(['<', '>']).to_owned()
+        value
+            .split_once(';')
+            .map_or(value, |(_, value)| value)
+            .trim()
+            .trim_matches(['<', '>'])
+            .to_owned()
     };
-    let mut named: Vec<String> = all("original-rcpt-to").chain(all("removal-recipient")).map(address).collect();
+    let mut named: Vec<String> = all("original-rcpt-to")
+        .chain(all("removal-recipient"))
+        .map(address)
+        .collect();
     if named.is_empty() {
         named = original::recipients(mail);
     }
     named.dedup();
-    let recipients = named.iter().take(MAX_RECIPIENTS).map(|address| Recipient::named(Some(address))).collect();
+    let recipients = named
+        .iter()
+        .take(MAX_RECIPIENTS)
+        .map(|address| Recipient::named(Some(address)))
+        .collect();
     let envelope_id = all("original-envelope-id").next().and_then(name);
-    Some(Report { kind: Kind::Feedback, recipients, envelope_id, ..Report::default() })
+    Some(Report {
+        kind: Kind::Feedback,
+        recipients,
+        envelope_id,
+        ..Report::default()
+    })
 }

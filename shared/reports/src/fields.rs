@@ -1,5 +1,6 @@
-//! Fields of the form `Name: value`, in groups with blank lines between them: what a delivery status consists of
-//! (RFC 3464, section 2.1), and a feedback report. Reading is lenient, because so are those who write them.
+//! Fields of the form `Name: value`, in groups with blank lines between them: what a delivery
+//! status consists of (RFC 3464, section 2.1), and a feedback report. Reading is lenient, because
+//! so are those who write them.
 
 use crate::bounded::on_one_line;
 use crate::bounds::MAX_DIAGNOSTIC;
@@ -35,7 +36,10 @@ impl Group {
     /// A value that is of a type, `rfc822; jo@example.com`, without the type.
     pub(crate) fn typed(&self, name: &str) -> Option<&str> {
         let value = self.get(name)?;
-        let value = value.split_once(';').map_or(value, |(_, value)| value).trim();
+        let value = value
+            .split_once(';')
+            .map_or(value, |(_, value)| value)
+            .trim();
         (!value.is_empty()).then_some(value)
     }
 
@@ -45,8 +49,8 @@ impl Group {
     }
 }
 
-/// The groups of fields in a text. A line that is neither a field nor its continuation goes on with the field before it:
-/// some mail systems fold without indenting.
+/// The groups of fields in a text. A line that is neither a field nor its continuation goes on with
+/// the field before it: some mail systems fold without indenting.
 pub(crate) fn groups(text: &str) -> Vec<Group> {
     let mut groups = vec![Group::default()];
     let mut count = 0;
@@ -57,17 +61,26 @@ pub(crate) fn groups(text: &str) -> Vec<Group> {
             }
             continue;
         }
-        let Some(group) = groups.last_mut() else { break };
+        let Some(group) = groups.last_mut() else {
+            break;
+        };
         match field(line) {
             Some((name, value)) => {
                 count += 1;
                 if count > MAX_FIELDS {
                     break;
                 }
-                group.0.push(Field { name: name.to_ascii_lowercase(), value: value.to_owned() });
+                group.0.push(Field {
+                    name: name.to_ascii_lowercase(),
+                    value: value.to_owned(),
+                });
             }
             None => {
-                if let Some(field) = group.0.last_mut().filter(|field| field.value.len() < MAX_DIAGNOSTIC) {
+                if let Some(field) = group
+                    .0
+                    .last_mut()
+                    .filter(|field| field.value.len() < MAX_DIAGNOSTIC)
+                {
                     field.value.push('\n');
                     field.value.push_str(line.trim());
                 }
@@ -83,7 +96,9 @@ pub(crate) fn groups(text: &str) -> Vec<Group> {
 /// Name and value of the field that a line begins; `None` where it goes on with the one before.
 fn field(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once(':')?;
-    let plain = !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let plain = !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     plain.then_some((name, value.trim()))
 }
 
@@ -104,12 +119,19 @@ mod tests {
     fn a_typed_value_loses_its_type() {
         let group = &groups("F: rfc822; jo@example.com\nG: jo@example.com\nH: rfc822;")[0];
         let typed = |name| group.typed(name);
-        assert_eq!((typed("f"), typed("g"), typed("h")), (Some("jo@example.com"), Some("jo@example.com"), None));
+        assert_eq!(
+            (typed("f"), typed("g"), typed("h")),
+            (Some("jo@example.com"), Some("jo@example.com"), None)
+        );
     }
 
     #[test]
     fn a_long_value_takes_linear_time_and_is_cut() {
         let read = groups(&format!("A: x\n{}", " y\n".repeat(100_000)));
-        assert!(read[0].get("a").is_some_and(|value| value.len() <= MAX_DIAGNOSTIC));
+        assert!(
+            read[0]
+                .get("a")
+                .is_some_and(|value| value.len() <= MAX_DIAGNOSTIC)
+        );
     }
 }

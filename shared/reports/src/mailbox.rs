@@ -1,7 +1,9 @@
 //! Mailbox files: several messages in one, each after an envelope line (RFC 4155).
 
 /// The days that an envelope line's time begins with.
-const DAYS: [&[u8]; 7] = [b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun "];
+const DAYS: [&[u8]; 7] = [
+    b"Mon ", b"Tue ", b"Wed ", b"Thu ", b"Fri ", b"Sat ", b"Sun ",
+];
 
 /// The messages of a mailbox file, each with its envelope line; a single message is one.
 pub fn messages(file: &[u8]) -> Vec<&[u8]> {
@@ -17,13 +19,21 @@ pub fn messages(file: &[u8]) -> Vec<&[u8]> {
         return vec![file];
     }
     let ends = starts.iter().skip(1).copied().chain([file.len()]);
-    starts.iter().zip(ends).map(|(start, end)| &file[*start..end]).collect()
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(start, end)| &file[*start..end])
+        .collect()
 }
 
 /// Whether a line is `From sender Mon Nov  2 08:00:00 2026`.
 fn is_envelope(line: &[u8]) -> bool {
-    let Some(rest) = line.strip_prefix(b"From ") else { return false };
-    let Some(end) = rest.iter().position(|byte| *byte == b' ') else { return false };
+    let Some(rest) = line.strip_prefix(b"From ") else {
+        return false;
+    };
+    let Some(end) = rest.iter().position(|byte| *byte == b' ') else {
+        return false;
+    };
     let time = rest[end..].trim_ascii_start();
     DAYS.iter().any(|day| time.starts_with(day)) && time.contains(&b':')
 }

@@ -1,6 +1,6 @@
-//! The parts of a message that say something about delivery. Headers and encodings are read by `mail-parser`; its tree of
-//! parts is not used, because it grows as deep and as broad as a sender likes, and what stands within returned mail is
-//! none of the report's words.
+//! The parts of a message that say something about delivery. Headers and encodings are read by
+//! `mail-parser`; its tree of parts is not used, because it grows as deep and as broad as a sender
+//! likes, and what stands within returned mail is none of the report's words.
 
 use std::mem;
 use std::sync::LazyLock;
@@ -33,7 +33,11 @@ const HANDED_ON: [&str; 4] = ["fwd:", "fw:", "wg:", "tr:"];
 
 /// Reads nothing but what is asked for here.
 static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
-    MessageParser::new().with_mime_headers().header_text("Subject").header_date("Date").default_header_raw()
+    MessageParser::new()
+        .with_mime_headers()
+        .header_text("Subject")
+        .header_date("Date")
+        .default_header_raw()
 });
 
 /// A message, as far as a report can be in it.
@@ -65,7 +69,11 @@ impl<'m> Mail<'m> {
         let bytes = without_envelope(bytes);
         let mut parts = Vec::new();
         read_part(bytes, 0, &mut parts);
-        let mut mail = Self { head: read_head(split_head(bytes).0), handed_on_date: None, parts };
+        let mut mail = Self {
+            head: read_head(split_head(bytes).0),
+            handed_on_date: None,
+            parts,
+        };
         if mail.is_handed_on() {
             for part in &mut mail.parts {
                 if let Part::Text(text) = part {
@@ -78,25 +86,36 @@ impl<'m> Mail<'m> {
         mail
     }
 
-    /// Whether a person handed on what had come to them. Who answers a report quotes it too, and says nothing by that.
+    /// Whether a person handed on what had come to them. Who answers a report quotes it too, and
+    /// says nothing by that.
     pub(crate) fn is_handed_on(&self) -> bool {
         let subject = self.subject().trim_start();
-        let is_answer = ["In-Reply-To", "Auto-Submitted"].iter().any(|name| self.header(name).is_some());
+        let is_answer = ["In-Reply-To", "Auto-Submitted"]
+            .iter()
+            .any(|name| self.header(name).is_some());
         !is_answer && HANDED_ON.iter().any(|mark| begins_with(subject, mark))
     }
 
     /// A header field as it was written, unfolded; the first where there are several.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.head.as_ref()?.headers_raw().find(|(field, _)| field.eq_ignore_ascii_case(name))?;
+        let (_, value) = self
+            .head
+            .as_ref()?
+            .headers_raw()
+            .find(|(field, _)| field.eq_ignore_ascii_case(name))?;
         Some(value.trim())
     }
 
     /// The subject, decoded.
     pub(crate) fn subject(&self) -> &str {
-        self.head.as_ref().and_then(Message::subject).unwrap_or_default()
+        self.head
+            .as_ref()
+            .and_then(Message::subject)
+            .unwrap_or_default()
     }
 
-    /// When it was written, as it says itself; where a person handed on what had come to them, when that was.
+    /// When it was written, as it says itself; where a person handed on what had come to them, when
+    /// that was.
     pub(crate) fn date(&self) -> Option<Timestamp> {
         let own = || instant(self.head.as_ref()?.date()?);
         self.handed_on_date.or_else(own)
@@ -105,7 +124,10 @@ impl<'m> Mail<'m> {
     /// The values of header fields of one name, at most so many, unfolded.
     pub(crate) fn headers(&self, name: &'static str, most: usize) -> impl Iterator<Item = &str> {
         let fields = self.head.iter().flat_map(Message::headers_raw);
-        fields.filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).take(most)
+        fields
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+            .take(most)
     }
 
     /// The words for people, part by part.
@@ -132,10 +154,17 @@ fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
     let (head, body) = split_head(bytes);
     let head = read_head(head);
     let content_type = head.as_ref().and_then(Message::content_type);
-    let main = content_type.map_or("text", ContentType::ctype).to_ascii_lowercase();
-    let sub = content_type.and_then(ContentType::subtype).unwrap_or("plain").to_ascii_lowercase();
+    let main = content_type
+        .map_or("text", ContentType::ctype)
+        .to_ascii_lowercase();
+    let sub = content_type
+        .and_then(ContentType::subtype)
+        .unwrap_or("plain")
+        .to_ascii_lowercase();
     if main == "multipart" {
-        let boundary = content_type.and_then(|kind| kind.attribute("boundary")).unwrap_or_default();
+        let boundary = content_type
+            .and_then(|kind| kind.attribute("boundary"))
+            .unwrap_or_default();
         let mut found = false;
         for segment in segments(body, boundary) {
             found = true;
@@ -153,7 +182,9 @@ fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
         ("text", "rfc822-headers" | "rfc822-header") => Part::Original(text()),
         ("text", "html") => Part::Text(html_to_text(&text())),
         // Its boundary may run right into the mail that is returned.
-        ("text", _) if depth > 0 && is_of_mail(head.as_ref()) => Part::Original(lossy(bytes).into_owned()),
+        ("text", _) if depth > 0 && is_of_mail(head.as_ref()) => {
+            Part::Original(lossy(bytes).into_owned())
+        }
         // What lacks its boundary is read as the text that it looks like.
         ("text" | "multipart", _) => Part::Text(text()),
         _ => return,
@@ -162,17 +193,27 @@ fn read_part(bytes: &[u8], depth: usize, parts: &mut Vec<Part>) {
 
 /// Whether a header is a whole mail's, and not that of a part.
 fn is_of_mail(head: Option<&Message<'_>>) -> bool {
-    head.is_some_and(|head| head.headers_raw().any(|(name, _)| name.eq_ignore_ascii_case("received")))
+    head.is_some_and(|head| {
+        head.headers_raw()
+            .any(|(name, _)| name.eq_ignore_ascii_case("received"))
+    })
 }
 
-/// A message without what stands before its header: blank lines, and the envelope line of a mailbox file.
+/// A message without what stands before its header: blank lines, and the envelope line of a mailbox
+/// file.
 fn without_envelope(bytes: &[u8]) -> &[u8] {
-    let blank = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    let blank = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_whitespace())
+        .count();
     let bytes = &bytes[blank..];
     if !bytes.starts_with(b"From ") && !bytes.starts_with(b">From ") {
         return bytes;
     }
-    let end = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(bytes.len(), |end| end + 1);
     &bytes[end..]
 }
 
@@ -192,7 +233,8 @@ fn read_head(head: &[u8]) -> Option<Message<'_>> {
     PARSER.parse_headers(&head[..head.len().min(MAX_HEAD)])
 }
 
-/// What stands between the lines of a boundary (RFC 2046, section 5.1.1); nothing where there is no such line.
+/// What stands between the lines of a boundary (RFC 2046, section 5.1.1); nothing where there is no
+/// such line.
 fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]> {
     let delimiter = (!boundary.is_empty()).then(|| format!("--{boundary}").into_bytes());
     let mut lines = body.split_inclusive(|byte| *byte == b'\n');
@@ -208,7 +250,9 @@ fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]
             };
             let line_at = at;
             at += line.len();
-            let Some(rest) = line.trim_ascii_end().strip_prefix(delimiter) else { continue };
+            let Some(rest) = line.trim_ascii_end().strip_prefix(delimiter) else {
+                continue;
+            };
             if !rest.is_empty() && rest != b"--" {
                 continue;
             }
@@ -223,10 +267,14 @@ fn segments<'b>(body: &'b [u8], boundary: &str) -> impl Iterator<Item = &'b [u8]
     })
 }
 
-/// A part's text: its encoding undone, its charset read as far as it is known, and at most [`MAX_TEXT`] of it.
+/// A part's text: its encoding undone, its charset read as far as it is known, and at most
+/// [`MAX_TEXT`] of it.
 fn decoded(body: &[u8], head: Option<&Message<'_>>) -> String {
     let body = &body[..body.len().min(2 * MAX_TEXT)];
-    let encoding = head.and_then(Message::content_transfer_encoding).unwrap_or_default().trim();
+    let encoding = head
+        .and_then(Message::content_transfer_encoding)
+        .unwrap_or_default()
+        .trim();
     let decoded = if encoding.eq_ignore_ascii_case("base64") {
         base64_decode(body)
     } else if encoding.eq_ignore_ascii_case("quoted-printable") {
@@ -235,11 +283,18 @@ fn decoded(body: &[u8], head: Option<&Message<'_>>) -> String {
         None
     };
     let bytes = decoded.as_deref().unwrap_or(body);
-    let charset = head.and_then(Message::content_type).and_then(|kind| kind.attribute("charset")).unwrap_or_default();
+    let charset = head
+        .and_then(Message::content_type)
+        .and_then(|kind| kind.attribute("charset"))
+        .unwrap_or_default();
     let utf8 = std::str::from_utf8(bytes).is_ok();
-    let decoder = (!utf8 && !charset.is_empty()).then(|| charset_decoder(charset.as_bytes())).flatten();
+    let decoder = (!utf8 && !charset.is_empty())
+        .then(|| charset_decoder(charset.as_bytes()))
+        .flatten();
     let text = decoder.map_or_else(|| lossy(bytes).into_owned(), |decode| decode(bytes));
-    cut(&text, MAX_TEXT).replace("\r\n", "\n").replace('\r', "\n")
+    cut(&text, MAX_TEXT)
+        .replace("\r\n", "\n")
+        .replace('\r', "\n")
 }
 
 #[cfg(test)]
@@ -270,18 +325,35 @@ mod tests {
         let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nUser unknown\n--b\nReceived: from a by b\n\
                        Subject: x\n\nHello\n--b--\n";
         let original = Part::Original("Received: from a by b\nSubject: x\n\nHello\n".into());
-        assert_eq!(parts(message), [Part::Text("User unknown\n".into()), original]);
+        assert_eq!(
+            parts(message),
+            [Part::Text("User unknown\n".into()), original]
+        );
     }
 
     #[test]
     fn encodings_and_charsets_are_undone() {
         for (head, body, text) in [
             ("Content-Transfer-Encoding: base64", "R3LDvMOfZQ==", "Grüße"),
-            ("Content-Transfer-Encoding: quoted-printable", "Gr=C3=BC=C3=9Fe", "Grüße"),
-            ("Content-Type: text/html", "<p>Full &amp; gone</p>", "Full & gone\n"),
-            ("Content-Transfer-Encoding: base64", "not base64 at all!", "not base64 at all!"),
+            (
+                "Content-Transfer-Encoding: quoted-printable",
+                "Gr=C3=BC=C3=9Fe",
+                "Grüße",
+            ),
+            (
+                "Content-Type: text/html",
+                "<p>Full &amp; gone</p>",
+                "Full & gone\n",
+            ),
+            (
+                "Content-Transfer-Encoding: base64",
+                "not base64 at all!",
+                "not base64 at all!",
+            ),
         ] {
-            let Some(Part::Text(found)) = parts(&format!("{head}\n\n{body}")).pop() else { panic!("{head}") };
+            let Some(Part::Text(found)) = parts(&format!("{head}\n\n{body}")).pop() else {
+                panic!("{head}")
+            };
             assert_eq!(found.trim_end(), text.trim_end(), "{head}");
         }
     }
@@ -294,17 +366,25 @@ mod tests {
             "Content-Type: \n\nno boundary here",
             "\n\nFrom jo Mon\nSubject: x\n\nno boundary here",
         ] {
-            assert_eq!(parts(message), [Part::Text("no boundary here".into())], "{message}");
+            assert_eq!(
+                parts(message),
+                [Part::Text("no boundary here".into())],
+                "{message}"
+            );
         }
         assert_eq!(Mail::read(b"").parts.len(), 1);
     }
 
     #[test]
     fn depth_and_number_of_parts_are_bounded() {
-        let deep: String =
-            (0..10_000).map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n")).collect();
+        let deep: String = (0..10_000)
+            .map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n"))
+            .collect();
         assert!(parts(&deep).len() <= 1);
-        let broad = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(10_000));
+        let broad = format!(
+            "Content-Type: multipart/mixed; boundary=b\n\n{}",
+            "--b\n\nx\n".repeat(10_000)
+        );
         assert_eq!(parts(&broad).len(), MAX_PARTS);
     }
 }

@@ -1,4 +1,5 @@
-//! What is known of the mail that a report returns: from the part that it stands in, or from the end of the text.
+//! What is known of the mail that a report returns: from the part that it stands in, or from the
+//! end of the text.
 
 use crate::bounded::{cut, name};
 use crate::fields::{Group, groups};
@@ -16,33 +17,59 @@ const MAX_ADDRESSES: usize = 16;
 
 /// The original's `Message-ID` without its angle brackets.
 pub(crate) fn message_id(mail: &Mail<'_>) -> Option<String> {
-    head(mail)?.get("message-id").and_then(|id| name(id.trim_matches(['<', '>', ' '])))
+    head(mail)?
+        .get("message-id")
+        .and_then(|id| name(id.trim_matches(['<', '>', ' '])))
 }
 
 /// Whom the original names in its `To`.
 pub(crate) fn recipients(mail: &Mail<'_>) -> Vec<String> {
-    head(mail).map(|head| addresses(head.get("to").unwrap_or_default()).collect()).unwrap_or_default()
+    head(mail)
+        .map(|head| addresses(head.get("to").unwrap_or_default()).collect())
+        .unwrap_or_default()
 }
 
-/// The addresses that the report itself came to: what mail systems note on delivery, then what it was sent to.
+/// The addresses that the report itself came to: what mail systems note on delivery, then what it
+/// was sent to.
 pub(crate) fn came_to(mail: &Mail<'_>) -> Vec<String> {
-    let fields = ["X-Original-To", "Delivered-To", "Envelope-To", "X-Envelope-To", "To"];
-    fields.iter().flat_map(|name| mail.headers(name, MAX_FIELDS).flat_map(addresses)).take(MAX_ADDRESSES).collect()
+    let fields = [
+        "X-Original-To",
+        "Delivered-To",
+        "Envelope-To",
+        "X-Envelope-To",
+        "To",
+    ];
+    fields
+        .iter()
+        .flat_map(|name| mail.headers(name, MAX_FIELDS).flat_map(addresses))
+        .take(MAX_ADDRESSES)
+        .collect()
 }
 
 /// The addresses of a field, without names and comments; no more than [`MAX_ADDRESSES`].
 fn addresses(field: &str) -> impl Iterator<Item = String> {
     let addresses = field.split(',').filter_map(|one| {
-        let one = one.rsplit_once('<').map_or(one, |(_, rest)| rest.split('>').next().unwrap_or_default()).trim();
-        (one.contains('@') && !one.contains(char::is_whitespace)).then(|| name(one)).flatten()
+        let one = one
+            .rsplit_once('<')
+            .map_or(one, |(_, rest)| rest.split('>').next().unwrap_or_default())
+            .trim();
+        (one.contains('@') && !one.contains(char::is_whitespace))
+            .then(|| name(one))
+            .flatten()
     });
     addresses.take(MAX_ADDRESSES)
 }
 
 /// The original's header section.
 fn head(mail: &Mail<'_>) -> Option<Group> {
-    let returned = mail.original().or_else(|| mail.texts().find_map(|part| text::split_at_original(part).1))?;
+    let returned = mail.original().or_else(|| {
+        mail.texts()
+            .find_map(|part| text::split_at_original(part).1)
+    })?;
     let mut groups = groups(cut(returned, MAX_HEAD));
-    let place = groups.iter().position(|group| group.get("message-id").is_some()).unwrap_or_default();
+    let place = groups
+        .iter()
+        .position(|group| group.get("message-id").is_some())
+        .unwrap_or_default();
     (place < groups.len()).then(|| groups.swap_remove(place))
 }

@@ -11,7 +11,8 @@ use crate::bounded::name;
 pub struct Report {
     /// What kind of report it is.
     pub kind: Kind,
-    /// Whom it speaks of, in its order, at most [`MAX_RECIPIENTS`](crate::bounds::MAX_RECIPIENTS). There may be none, even in a report of a failure.
+    /// Whom it speaks of, in its order, at most [`MAX_RECIPIENTS`](crate::bounds::MAX_RECIPIENTS).
+    /// There may be none, even in a report of a failure.
     pub recipients: Vec<Recipient>,
     /// The envelope id that the sender gave the original (`ENVID`, RFC 3461, section 4.4), decoded.
     pub envelope_id: Option<String>,
@@ -21,7 +22,8 @@ pub struct Report {
     pub original_to: Vec<String>,
     /// The addresses that the report itself came to, as its header fields have them.
     pub came_to: Vec<String>,
-    /// When the report was written, as it says itself; one that a person handed on, within what they quote.
+    /// When the report was written, as it says itself; one that a person handed on, within what
+    /// they quote.
     pub written_at: Option<Timestamp>,
 }
 
@@ -67,13 +69,16 @@ pub enum Action {
 pub struct Recipient {
     /// Whom the sender addressed, where the report says so (RFC 3464, section 2.3.1).
     pub original: Option<String>,
-    /// The address that the report is about; forwarding may have led to it (RFC 3464, section 2.3.2).
+    /// The address that the report is about; forwarding may have led to it (RFC 3464, section
+    /// 2.3.2).
     pub last: Option<String>,
     /// What became of the mail; `None` in reports that are not about a delivery.
     pub action: Option<Action>,
-    /// What the recipient's mail system said, as far as it can be told, with the status that the report gives.
+    /// What the recipient's mail system said, as far as it can be told, with the status that the
+    /// report gives.
     pub reply: Reply,
-    /// All that was said about the recipient, at most [`MAX_DIAGNOSTIC`](crate::bounds::MAX_DIAGNOSTIC) bytes.
+    /// All that was said about the recipient, at most
+    /// [`MAX_DIAGNOSTIC`](crate::bounds::MAX_DIAGNOSTIC) bytes.
     pub diagnostic: String,
     /// The host that said it.
     pub remote_mta: Option<String>,
@@ -81,8 +86,15 @@ pub struct Recipient {
 
 impl Report {
     pub(crate) fn about(recipients: Vec<Recipient>) -> Self {
-        let worst = recipients.iter().filter_map(|recipient| recipient.action).min_by_key(|action| *action as u8);
-        Self { kind: worst.map_or(Kind::None, Kind::from), recipients, ..Self::default() }
+        let worst = recipients
+            .iter()
+            .filter_map(|recipient| recipient.action)
+            .min_by_key(|action| *action as u8);
+        Self {
+            kind: worst.map_or(Kind::None, Kind::from),
+            recipients,
+            ..Self::default()
+        }
     }
 }
 
@@ -101,7 +113,14 @@ impl Recipient {
     pub(crate) fn named(address: Option<&str>) -> Self {
         let (original, action, remote_mta) = (None, None, None);
         let last = address.and_then(name);
-        Self { original, last, action, reply: Reply::default(), diagnostic: String::new(), remote_mta }
+        Self {
+            original,
+            last,
+            action,
+            reply: Reply::default(),
+            diagnostic: String::new(),
+            remote_mta,
+        }
     }
 }
 
@@ -147,10 +166,18 @@ impl Action {
 
     /// The action of this name, in whatever case, with a comment or without.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        let word = name.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty())?;
-        [Self::Failed, Self::Delayed, Self::Delivered, Self::Relayed, Self::Expanded]
-            .into_iter()
-            .find(|action| action.as_str().eq_ignore_ascii_case(word))
+        let word = name
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .find(|word| !word.is_empty())?;
+        [
+            Self::Failed,
+            Self::Delayed,
+            Self::Delivered,
+            Self::Relayed,
+            Self::Expanded,
+        ]
+        .into_iter()
+        .find(|action| action.as_str().eq_ignore_ascii_case(word))
     }
 
     /// What a status alone says; a report without a word means a failure.
@@ -164,7 +191,9 @@ impl Action {
 
 /// What was said of a failure, without a code and a status that say success.
 pub(crate) fn without_success(mut reply: Reply) -> Reply {
-    reply.status = reply.status.filter(|status| status.class() != StatusClass::Success);
+    reply.status = reply
+        .status
+        .filter(|status| status.class() != StatusClass::Success);
     reply.code = reply.code.filter(|code| *code >= 400);
     reply
 }

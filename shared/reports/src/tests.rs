@@ -15,44 +15,99 @@ const FIXTURES: &[(&str, &str)] = fixtures!(
     letter lsmtp m_filter mail_enable mail_marshal mailru mdaemon nemesis notice opensmtpd postfix qmail quoted sendmail vacation zoho
 );
 
-/// Kind and message id of a report; of each recipient address, code, status and the words that must be there.
+/// Kind and message id of a report; of each recipient address, code, status and the words that must
+/// be there.
 const TOLD: &[(&str, &str)] = &[
     ("any", "failed - | ann@example.com 550 5.2.2 'Over quota'"),
-    ("automatic_notification", "failed - | ann@example.com 553 5.3.0 'Nobody' | bob@example.com 553 5.3.0 'Nobody'"),
+    (
+        "automatic_notification",
+        "failed - | ann@example.com 553 5.3.0 'Nobody' | bob@example.com 553 5.3.0 'Nobody'",
+    ),
     ("domino", "failed - | ann@example.com - - 'not listed'"),
-    ("dragonfly", "failed c7.3@news.example.org | ann@example.com 550 - 'not here'"),
-    ("dsn", "failed c7.13@news.example.org | ann@example.com 550 5.2.2 'Over quota' | bob@example.com - 2.0.0 ''"),
-    ("exchange", "failed - | ann@example.com - - 'not recognized'"),
-    ("exim", "failed c7.8@news.example.org | ann@example.com 550 - 'for good' | bob@example.net - - 'timeout'"),
+    (
+        "dragonfly",
+        "failed c7.3@news.example.org | ann@example.com 550 - 'not here'",
+    ),
+    (
+        "dsn",
+        "failed c7.13@news.example.org | ann@example.com 550 5.2.2 'Over quota' | bob@example.com - 2.0.0 ''",
+    ),
+    (
+        "exchange",
+        "failed - | ann@example.com - - 'not recognized'",
+    ),
+    (
+        "exim",
+        "failed c7.8@news.example.org | ann@example.com 550 - 'for good' | bob@example.net - - 'timeout'",
+    ),
     ("exim_delay", "delayed - | ann@example.com 451 4.3.0 'Busy'"),
     ("ezweb", "failed - | ann@example.com 550 - 'Nobody'"),
-    ("feedback", "feedback c7.14@news.example.org | ann@example.com - - ''"),
+    (
+        "feedback",
+        "feedback c7.14@news.example.org | ann@example.com - - ''",
+    ),
     ("global", "delayed - | jörg@example.com - 4.4.1 ''"),
-    ("google", "failed c7.9@news.example.org | ann@example.com 550 5.2.1 'closed'"),
+    (
+        "google",
+        "failed c7.9@news.example.org | ann@example.com 550 5.2.1 'closed'",
+    ),
     (
         "imail",
         "failed c7.11@news.example.org | ann@example.com 550 - 'Unknown user' | bob@example.com - - 'Unknown user'",
     ),
-    ("inter_mail", "failed - | ann@example.com - - 'within 3 days' | bob@example.com - - 'within 3 days'"),
+    (
+        "inter_mail",
+        "failed - | ann@example.com - - 'within 3 days' | bob@example.com - - 'within 3 days'",
+    ),
     ("letter", "none -"),
-    ("lsmtp", "failed c7.12@news.example.org | ann@example.com 554 - 'Loop'"),
-    ("m_filter", "failed c7.99@news.example.org | ann@example.com 550 5.4.1 'refused'"),
+    (
+        "lsmtp",
+        "failed c7.12@news.example.org | ann@example.com 554 - 'Loop'",
+    ),
+    (
+        "m_filter",
+        "failed c7.99@news.example.org | ann@example.com 550 5.4.1 'refused'",
+    ),
     ("mail_enable", "failed - | ann@example.com 550 - 'nobody'"),
-    ("mail_marshal", "failed - | ann@example.com 552 5.2.2 'quota' | bob@example.com 552 5.2.2 'quota'"),
-    ("mailru", "failed c7.6@news.example.org | ann@example.com 550 5.1.1 'Nobody'"),
+    (
+        "mail_marshal",
+        "failed - | ann@example.com 552 5.2.2 'quota' | bob@example.com 552 5.2.2 'quota'",
+    ),
+    (
+        "mailru",
+        "failed c7.6@news.example.org | ann@example.com 550 5.1.1 'Nobody'",
+    ),
     ("mdaemon", "failed - | ann@example.com 550 5.1.1 'Nobody'"),
-    ("nemesis", "failed c7.5@news.example.org | ann@example.com - 5.1.1 'Nobody'"),
-    ("notice", "failed c7.50@news.example.org | ann@example.com 550 5.1.1 'nobody of that name'"),
+    (
+        "nemesis",
+        "failed c7.5@news.example.org | ann@example.com - 5.1.1 'Nobody'",
+    ),
+    (
+        "notice",
+        "failed c7.50@news.example.org | ann@example.com 550 5.1.1 'nobody of that name'",
+    ),
     (
         "opensmtpd",
         "failed c7.4@news.example.org | ann@example.com 550 5.2.2 'quota' | bob@example.net 550 5.1.1 'Nobody'",
     ),
-    ("postfix", "failed c7.2@news.example.org | ann@example.com 452 4.2.2 'tomorrow'"),
-    ("qmail", "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' | bob@example.net - 4.1.2 'any host'"),
+    (
+        "postfix",
+        "failed c7.2@news.example.org | ann@example.com 452 4.2.2 'tomorrow'",
+    ),
+    (
+        "qmail",
+        "failed c7.1@news.example.org | ann@example.com 550 5.1.1 'Nobody' | bob@example.net - 4.1.2 'any host'",
+    ),
     ("quoted", "failed - | ann@example.com 550 5.1.1 'Nobody'"),
-    ("sendmail", "failed c7.10@news.example.org | ann@example.com 550 5.1.1 'Nobody'"),
+    (
+        "sendmail",
+        "failed c7.10@news.example.org | ann@example.com 550 5.1.1 'Nobody'",
+    ),
     ("vacation", "auto_reply - | ann@example.com - - ''"),
-    ("zoho", "failed c7.7@news.example.org | ann@example.com - 5.1.1 'Nobody'"),
+    (
+        "zoho",
+        "failed c7.7@news.example.org | ann@example.com - 5.1.1 'Nobody'",
+    ),
 ];
 
 fn shown<T: ToString>(value: Option<T>) -> String {
@@ -64,11 +119,29 @@ fn told(report: &Report, expected: &str) -> String {
     let words: Vec<&str> = expected.split('\'').skip(1).step_by(2).collect();
     let recipient = |(number, one): (usize, &Recipient)| {
         let word = words.get(number).copied().unwrap_or_default();
-        let said = if one.diagnostic.contains(word) { word } else { one.diagnostic.as_str() };
-        format!(" | {} {} {} '{said}'", shown(one.address()), shown(one.reply.code), shown(one.reply.status))
+        let said = if one.diagnostic.contains(word) {
+            word
+        } else {
+            one.diagnostic.as_str()
+        };
+        format!(
+            " | {} {} {} '{said}'",
+            shown(one.address()),
+            shown(one.reply.code),
+            shown(one.reply.status)
+        )
     };
-    let recipients: String = report.recipients.iter().enumerate().map(recipient).collect();
-    format!("{} {}{recipients}", report.kind.as_str(), shown(report.message_id.as_deref()))
+    let recipients: String = report
+        .recipients
+        .iter()
+        .enumerate()
+        .map(recipient)
+        .collect();
+    format!(
+        "{} {}{recipients}",
+        report.kind.as_str(),
+        shown(report.message_id.as_deref())
+    )
 }
 
 #[test]
@@ -77,7 +150,10 @@ fn who_answers_a_report_and_quotes_it_names_nobody() {
     let subject = "Subject: Fwd: Returned mail";
     let report = Report::read(handed_on.as_bytes());
     assert!(handed_on.contains(subject) && report.kind == Kind::Failed);
-    assert_eq!(report.written_at.map(|at| at.to_string()).as_deref(), Some("2026-11-02T08:00:00.000Z"));
+    assert_eq!(
+        report.written_at.map(|at| at.to_string()).as_deref(),
+        Some("2026-11-02T08:00:00.000Z")
+    );
     for answer in [
         handed_on.replacen(subject, "Subject: Re: Returned mail", 1),
         handed_on.replacen(subject, "Subject: It works again", 1),
@@ -85,7 +161,13 @@ fn who_answers_a_report_and_quotes_it_names_nobody() {
         format!("Auto-Submitted: auto-replied\n{handed_on}"),
     ] {
         let report = Report::read(answer.as_bytes());
-        assert!(report.recipients.iter().all(|recipient| recipient.address().is_none()), "{answer}\n{report:?}");
+        assert!(
+            report
+                .recipients
+                .iter()
+                .all(|recipient| recipient.address().is_none()),
+            "{answer}\n{report:?}"
+        );
     }
 }
 
@@ -94,17 +176,30 @@ fn every_fixture_is_read_as_the_table_says_whatever_its_line_ends() {
     assert_eq!(FIXTURES.len(), TOLD.len());
     for ((name, message), (told_name, expected)) in FIXTURES.iter().zip(TOLD) {
         assert_eq!(name, told_name);
-        assert_eq!(told(&Report::read(message.as_bytes()), expected), *expected, "{name}");
+        assert_eq!(
+            told(&Report::read(message.as_bytes()), expected),
+            *expected,
+            "{name}"
+        );
         let wire = message.replace('\n', "\r\n");
-        assert_eq!(told(&Report::read(wire.as_bytes()), expected), *expected, "{name} with CRLF");
+        assert_eq!(
+            told(&Report::read(wire.as_bytes()), expected),
+            *expected,
+            "{name} with CRLF"
+        );
     }
 }
 
 #[test]
 fn every_dialect_has_a_fixture_that_it_is_spoken_in() {
     for name in names() {
-        let fixture = FIXTURES.iter().find(|(fixture, _)| *fixture == name).map(|(_, message)| *message);
-        let message = fixture.unwrap_or_else(|| panic!("write fixtures/{name}.eml")).to_lowercase();
+        let fixture = FIXTURES
+            .iter()
+            .find(|(fixture, _)| *fixture == name)
+            .map(|(_, message)| *message);
+        let message = fixture
+            .unwrap_or_else(|| panic!("write fixtures/{name}.eml"))
+            .to_lowercase();
         assert_eq!(crate::dialect::spoken(&message).name, name);
     }
 }
@@ -142,8 +237,9 @@ fn no_prefix_and_no_damage_makes_it_panic() {
 
 #[test]
 fn what_is_said_without_end_is_bounded() {
-    let many: String =
-        (0..20_000).map(|n| format!("Final-Recipient: rfc822; u{n}@example.com\nStatus: 5.0.0\n\n")).collect();
+    let many: String = (0..20_000)
+        .map(|n| format!("Final-Recipient: rfc822; u{n}@example.com\nStatus: 5.0.0\n\n"))
+        .collect();
     let fields = format!("Content-Type: message/delivery-status\n\n{many}");
     assert!(Report::read(fields.as_bytes()).recipients.len() <= crate::bounds::MAX_RECIPIENTS);
     for line in [
@@ -169,8 +265,16 @@ fn what_is_said_without_end_is_bounded() {
         ] {
             let message = format!("{head}{}", line.repeat(2_000_000 / line.len()));
             let report = Report::read(message.as_bytes());
-            let said = report.recipients.iter().map(|one| one.diagnostic.len()).max().unwrap_or_default();
-            assert!(said <= crate::bounds::MAX_DIAGNOSTIC && report.kind != Kind::Delivered, "{head}{line}");
+            let said = report
+                .recipients
+                .iter()
+                .map(|one| one.diagnostic.len())
+                .max()
+                .unwrap_or_default();
+            assert!(
+                said <= crate::bounds::MAX_DIAGNOSTIC && report.kind != Kind::Delivered,
+                "{head}{line}"
+            );
         }
     }
 }
@@ -178,10 +282,18 @@ fn what_is_said_without_end_is_bounded() {
 #[test]
 fn line_ends_within_a_decoded_subject_are_no_more_than_line_ends() {
     for before in 0..6 {
-        let subject = format!("=?utf-8?q?{}failure_notice_=C3=A9=0D=0A?=", "=0D=0A".repeat(before));
-        let mail = format!("From: mailer-daemon@example.net\nSubject: {subject}\n\n550 5.1.1 nobody\n");
+        let subject = format!(
+            "=?utf-8?q?{}failure_notice_=C3=A9=0D=0A?=",
+            "=0D=0A".repeat(before)
+        );
+        let mail =
+            format!("From: mailer-daemon@example.net\nSubject: {subject}\n\n550 5.1.1 nobody\n");
         let report = Report::read(mail.as_bytes());
-        assert_eq!(report.recipients[0].reply.to_string(), "550 5.1.1 nobody", "{before}");
+        assert_eq!(
+            report.recipients[0].reply.to_string(),
+            "550 5.1.1 nobody",
+            "{before}"
+        );
     }
 }
 
@@ -203,9 +315,18 @@ fn names_that_others_chose_are_on_one_line_and_within_bounds() {
         let report = Report::read(mail.as_bytes());
         assert_eq!(report.recipients.len(), 1, "{mail}");
         let one = &report.recipients[0];
-        let names = [&report.envelope_id, &report.message_id, &one.original, &one.last, &one.remote_mta];
+        let names = [
+            &report.envelope_id,
+            &report.message_id,
+            &one.original,
+            &one.last,
+            &one.remote_mta,
+        ];
         for name in names.into_iter().flatten() {
-            assert!(name.len() <= MAX_NAME && !name.contains(char::is_control), "{mail}");
+            assert!(
+                name.len() <= MAX_NAME && !name.contains(char::is_control),
+                "{mail}"
+            );
         }
     }
 }
@@ -216,7 +337,10 @@ fn fields_of_the_returned_mail_are_none_of_the_words_of_a_report() {
                 Subject: no such user\n  Sent: Monday\ndid not reach the following recipient: jo@example.com\n";
     let report = Report::read(mail.as_bytes());
     let one = &report.recipients[0];
-    assert!(!one.reply.text.contains("no such user") && !one.diagnostic.contains("Monday"), "{one:?}");
+    assert!(
+        !one.reply.text.contains("no such user") && !one.diagnostic.contains("Monday"),
+        "{one:?}"
+    );
 }
 
 #[test]
@@ -227,9 +351,14 @@ fn words_for_people_tell_more_than_the_comment_of_a_status() {
              Content-Type: message/delivery-status\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\n\
              Status: {status}\n\n--b--\n"
         );
-        Report::read(mail.as_bytes()).recipients[0].reply.to_string()
+        Report::read(mail.as_bytes()).recipients[0]
+            .reply
+            .to_string()
     };
-    assert_eq!(report("5.0.0 (failed for good)"), "5.0.0 failed for good Nobody of that name");
+    assert_eq!(
+        report("5.0.0 (failed for good)"),
+        "5.0.0 failed for good Nobody of that name"
+    );
     assert_eq!(report("5.2.2 (over quota)"), "5.2.2 over quota");
 }
 
@@ -240,7 +369,11 @@ fn a_failure_never_says_success() {
         "Subject: Notification\n\n{\"notificationType\":\"Bounce\",\"bounce\":{\"bouncedRecipients\":[{\"emailAddress\":\"jo@example.com\",\"diagnosticCode\":\"250 2.0.0 fine\"}]}}",
     ] {
         let report = Report::read(mail.as_bytes());
-        assert_eq!((report.kind, report.recipients[0].reply.class()), (Kind::Failed, None), "{mail}");
+        assert_eq!(
+            (report.kind, report.recipients[0].reply.class()),
+            (Kind::Failed, None),
+            "{mail}"
+        );
     }
 }
 
@@ -273,9 +406,15 @@ fn an_address_that_is_no_text_is_never_read_as_another_one() {
         for spelling in spellings {
             let message = replaced(fixture.as_bytes(), b"ann@example.com", spelling);
             for recipient in &Report::read(&message).recipients {
-                let Some(Ok(address)) = recipient.address().map(Address::parse) else { continue };
+                let Some(Ok(address)) = recipient.address().map(Address::parse) else {
+                    continue;
+                };
                 let others = ["bob", "jörg"];
-                assert!(others.contains(&address.local()), "{name}: {}", address.as_str());
+                assert!(
+                    others.contains(&address.local()),
+                    "{name}: {}",
+                    address.as_str()
+                );
             }
         }
     }
@@ -283,8 +422,7 @@ fn an_address_that_is_no_text_is_never_read_as_another_one() {
 
 #[test]
 fn an_id_that_is_no_text_names_no_message() {
-    let fields =
-        "Original-Envelope-Id: c42\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: 4.2.2\n";
+    let fields = "Original-Envelope-Id: c42\n\nFinal-Recipient: rfc822; jo@example.com\nAction: failed\nStatus: 4.2.2\n";
     let message = format!(
         "Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n{fields}\n--b\n\
          Content-Type: message/rfc822\n\nMessage-ID: <c42@example.org>\n\n--b--\n"
@@ -295,5 +433,8 @@ fn an_id_that_is_no_text_names_no_message() {
     };
     let ids = (Some("c42".to_owned()), Some("c42@example.org".to_owned()));
     assert_eq!(read(message.as_bytes()), ids);
-    assert_eq!(read(&replaced(message.as_bytes(), b"c42", b"c\xe42")), (None, None));
+    assert_eq!(
+        read(&replaced(message.as_bytes(), b"c42", b"c\xe42")),
+        (None, None)
+    );
 }

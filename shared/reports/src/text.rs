@@ -1,5 +1,6 @@
-//! Reports in the words of mail systems that do not write RFC 3464. Which words mean what is in `dialects.toml`; here is
-//! how they are read: the text up to the mail that it returns, line by line, each recipient with what is said about it.
+//! Reports in the words of mail systems that do not write RFC 3464. Which words mean what is in
+//! `dialects.toml`; here is how they are read: the text up to the mail that it returns, line by
+//! line, each recipient with what is said about it.
 
 use domain::reply::{MAX_TEXT, Reply, stage};
 
@@ -11,7 +12,8 @@ use crate::mime::Mail;
 use crate::report::{Action, Recipient, Report, without_success};
 use crate::sentence::{self, DAEMONS};
 
-/// How much of the words of a report is read, in bytes. The longest are those of people's languages in several parts.
+/// How much of the words of a report is read, in bytes. The longest are those of people's languages
+/// in several parts.
 const MAX_WORDS: usize = 64 * 1024;
 
 /// How many recipients are looked for in words.
@@ -43,7 +45,8 @@ const ORIGINAL: [&str; 19] = [
     "forwarded message -----",
 ];
 
-/// Fields of the returned mail that reports repeat among their words, in lower case. What they say is the sender's.
+/// Fields of the returned mail that reports repeat among their words, in lower case. What they say
+/// is the sender's.
 const REPEATED: [&str; 5] = ["subject:", "date:", "sent:", "from:", "message-id:"];
 
 /// What says that the mail is still being tried, in lower case.
@@ -88,18 +91,39 @@ const SUBJECTS: [&str; 22] = [
 /// Reads such a report; `None` where the message does not look like one.
 pub(crate) fn read(mail: &Mail<'_>) -> Option<Report> {
     let words = words(mail);
-    let said = format!("{}\n{}\n{words}", mail.header("From").unwrap_or_default(), mail.subject()).to_lowercase();
+    let said = format!(
+        "{}\n{}\n{words}",
+        mail.header("From").unwrap_or_default(),
+        mail.subject()
+    )
+    .to_lowercase();
     let dialect = spoken(&said);
     if dialect.is_any() && !is_report(mail) {
         return None;
     }
-    let action = if DELAYED.iter().any(|words| said.contains(words)) { Action::Delayed } else { Action::Failed };
+    let action = if DELAYED.iter().any(|words| said.contains(words)) {
+        Action::Delayed
+    } else {
+        Action::Failed
+    };
     let mut blocks = blocks(dialect, &words);
     let failed = mail.header("X-Failed-Recipients").unwrap_or_default();
-    for address in failed.split(',').take(MAX_RECIPIENTS).map(|address| address.trim().trim_matches(['<', '>'])) {
+    for address in failed
+        .split(',')
+        .take(MAX_RECIPIENTS)
+        .map(|address| address.trim().trim_matches(['<', '>']))
+    {
         let room = blocks.len() < MAX_RECIPIENTS && address.len() <= MAX_NAME;
-        if room && address.contains('@') && !blocks.iter().any(|block| block.address.eq_ignore_ascii_case(address)) {
-            blocks.push(Block { address: address.to_owned(), said: String::new() });
+        if room
+            && address.contains('@')
+            && !blocks
+                .iter()
+                .any(|block| block.address.eq_ignore_ascii_case(address))
+        {
+            blocks.push(Block {
+                address: address.to_owned(),
+                said: String::new(),
+            });
         }
     }
     let whole = format!("{}\n{words}", own_subject(mail));
@@ -141,13 +165,19 @@ fn blocks(dialect: &Dialect, words: &str) -> Vec<Block> {
         let opens_now = !open && dialect.opens(&line.to_lowercase());
         open |= opens_now;
         if open && let Some((address, said)) = dialect.recipient(line) {
-            let known = blocks.iter().position(|block| block.address.eq_ignore_ascii_case(address));
+            let known = blocks
+                .iter()
+                .position(|block| block.address.eq_ignore_ascii_case(address));
             match known {
                 None if address.len() <= MAX_NAME && blocks.len() < MAX_BLOCKS => {
-                    blocks.push(Block { address: address.to_owned(), said: format!("{said}\n") });
+                    blocks.push(Block {
+                        address: address.to_owned(),
+                        said: format!("{said}\n"),
+                    });
                     continue;
                 }
-                // It is named once more: that is part of what is said about it, or, said of an earlier one, its own line.
+                // It is named once more: that is part of what is said about it, or, said of an
+                // earlier one, its own line.
                 Some(at) if at + 1 < blocks.len() => {
                     blocks[at].push(line);
                     continue;
@@ -171,7 +201,8 @@ impl Block {
     }
 }
 
-/// What was said about all recipients before the first of them is named, where this dialect does so.
+/// What was said about all recipients before the first of them is named, where this dialect does
+/// so.
 fn shared<'w>(dialect: &Dialect, words: &'w str, blocks: &[Block]) -> Option<&'w str> {
     let first = blocks.first().filter(|_| dialect.before)?;
     words.split(first.address.as_str()).next()
@@ -179,11 +210,22 @@ fn shared<'w>(dialect: &Dialect, words: &'w str, blocks: &[Block]) -> Option<&'w
 
 /// What the words say about an address, or, where they do not name it, about all.
 pub(crate) fn about(words: &str, mail: &Mail<'_>, address: &str) -> (Reply, String) {
-    let said = format!("{}\n{}\n{words}", mail.header("From").unwrap_or_default(), mail.subject()).to_lowercase();
+    let said = format!(
+        "{}\n{}\n{words}",
+        mail.header("From").unwrap_or_default(),
+        mail.subject()
+    )
+    .to_lowercase();
     let dialect = spoken(&said);
     let blocks = blocks(dialect, words);
-    let own = blocks.iter().find(|block| block.address.eq_ignore_ascii_case(address) && !block.said.trim().is_empty());
-    let told = told(Recipient::named(None), Action::Failed, own.map_or(words, |block| &block.said));
+    let own = blocks
+        .iter()
+        .find(|block| block.address.eq_ignore_ascii_case(address) && !block.said.trim().is_empty());
+    let told = told(
+        Recipient::named(None),
+        Action::Failed,
+        own.map_or(words, |block| &block.said),
+    );
     // What a program on the way said stands before the code that was made of it.
     let text = cut(&told.diagnostic, MAX_TEXT).to_owned();
     (Reply { text, ..told.reply }, told.diagnostic)
@@ -196,7 +238,10 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     let quoted = said.split_inclusive('\n').find_map(|line| {
         let start = at;
         at += line.len();
-        Reply::parse(line.trim_end()).code.is_some_and(|code| code >= 400).then_some(start)
+        Reply::parse(line.trim_end())
+            .code
+            .is_some_and(|code| code >= 400)
+            .then_some(start)
     });
     let mut reply = Reply::parse(paragraph(&said[quoted.unwrap_or(0)..]));
     if reply.status.is_none() && reply.code.is_none() {
@@ -210,18 +255,33 @@ fn told(recipient: Recipient, action: Action, said: &str) -> Recipient {
     if action == Action::Failed {
         reply = without_success(reply);
     }
-    Recipient { action: Some(action), reply, diagnostic, ..recipient }
+    Recipient {
+        action: Some(action),
+        reply,
+        diagnostic,
+        ..recipient
+    }
 }
 
 /// What is said, without the lines that repeat fields of the returned mail.
 fn without_repeated(said: &str) -> String {
-    let repeats = |line: &&str| REPEATED.iter().any(|field| begins_with(line.trim_start(), field));
-    said.split_inclusive('\n').filter(|line| !repeats(line)).collect()
+    let repeats = |line: &&str| {
+        REPEATED
+            .iter()
+            .any(|field| begins_with(line.trim_start(), field))
+    };
+    said.split_inclusive('\n')
+        .filter(|line| !repeats(line))
+        .collect()
 }
 
-/// What the subject says itself. Behind a colon, or within quotes, is the subject of the mail that is returned.
+/// What the subject says itself. Behind a colon, or within quotes, is the subject of the mail that
+/// is returned.
 fn own_subject<'m>(mail: &'m Mail<'_>) -> &'m str {
-    mail.subject().split([':', '：', '"', '“', '«']).next().unwrap_or_default()
+    mail.subject()
+        .split([':', '：', '"', '“', '«'])
+        .next()
+        .unwrap_or_default()
 }
 
 /// The text up to its first blank line.
@@ -236,11 +296,14 @@ fn is_report(mail: &Mail<'_>) -> bool {
     mail.header("X-Failed-Recipients").is_some()
         || is_from_daemon(mail)
         || SUBJECTS.iter().any(|words| subject.contains(words))
-        || (has_null_path(mail) && mail.header("Auto-Submitted").is_none() && subject.contains("mail"))
+        || (has_null_path(mail)
+            && mail.header("Auto-Submitted").is_none()
+            && subject.contains("mail"))
 }
 
 fn has_null_path(mail: &Mail<'_>) -> bool {
-    mail.header("Return-Path").is_some_and(|path| path.trim() == "<>")
+    mail.header("Return-Path")
+        .is_some_and(|path| path.trim() == "<>")
 }
 
 fn is_from_daemon(mail: &Mail<'_>) -> bool {
@@ -250,7 +313,12 @@ fn is_from_daemon(mail: &Mail<'_>) -> bool {
         .split('@')
         .next()
         .is_some_and(|local| DAEMONS.iter().any(|daemon| local.contains(daemon)));
-    let named = ["mail delivery", "mailer-daemon", "mail administrator", "system administrator"];
+    let named = [
+        "mail delivery",
+        "mailer-daemon",
+        "mail administrator",
+        "system administrator",
+    ];
     daemon || named.iter().any(|name| from.contains(name))
 }
 
@@ -273,7 +341,14 @@ pub(crate) fn split_at_original(text: &str) -> (&str, Option<&str>) {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let start = cut(line, 160).trim_start().to_lowercase();
-        if ["received:", "return-path:", "x-received:", "dkim-signature:"].iter().any(|field| start.starts_with(field))
+        if [
+            "received:",
+            "return-path:",
+            "x-received:",
+            "dkim-signature:",
+        ]
+        .iter()
+        .any(|field| start.starts_with(field))
         {
             return (&text[..at], Some(&text[at..]));
         }

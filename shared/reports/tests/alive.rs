@@ -1,5 +1,6 @@
-//! Replies and reports that sound as if somebody were not there, and are about us, the message or the moment. To retire a
-//! live address is the worse mistake, so none of them may do it at once, whatever status stands before it.
+//! Replies and reports that sound as if somebody were not there, and are about us, the message or
+//! the moment. To retire a live address is the worse mistake, so none of them may do it at once,
+//! whatever status stands before it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -15,7 +16,11 @@ fn class(reply: &Reply) -> Class {
 
 /// Those of `replies` that retire the address at once.
 fn hard<'a>(replies: &[&'a str]) -> Vec<&'a str> {
-    replies.iter().copied().filter(|raw| class(&Reply::parse(raw)) == Class::Hard).collect()
+    replies
+        .iter()
+        .copied()
+        .filter(|raw| class(&Reply::parse(raw)) == Class::Hard)
+        .collect()
 }
 
 #[test]
@@ -26,7 +31,11 @@ fn what_answers_the_sender_or_the_content_retires_nobody() {
         "550 5.1.1",
         "550 Account closed",
     ] {
-        assert_ne!(class(&Reply::parse(raw).in_reply_to(Stage::Mail)), Class::Hard, "{raw}");
+        assert_ne!(
+            class(&Reply::parse(raw).in_reply_to(Stage::Mail)),
+            Class::Hard,
+            "{raw}"
+        );
     }
     for raw in [
         "550 5.7.1 user unknown",
@@ -35,8 +44,16 @@ fn what_answers_the_sender_or_the_content_retires_nobody() {
         "554 account unknown",
         "554 the sending user does not have an account",
     ] {
-        assert_ne!(class(&Reply::parse(raw).in_reply_to(Stage::Content)), Class::Hard, "{raw}");
-        assert_eq!(class(&Reply::parse(raw).in_reply_to(Stage::Rcpt)), Class::Hard, "{raw}");
+        assert_ne!(
+            class(&Reply::parse(raw).in_reply_to(Stage::Content)),
+            Class::Hard,
+            "{raw}"
+        );
+        assert_eq!(
+            class(&Reply::parse(raw).in_reply_to(Stage::Rcpt)),
+            Class::Hard,
+            "{raw}"
+        );
     }
 }
 
@@ -171,10 +188,16 @@ fn the_subject_of_a_report_that_quotes_ours_tells_nothing() {
         "Non remis : Your account was closed",
         "Undeliverable mail \"Your account was closed\"",
     ] {
-        let mail = format!("From: mailer-daemon@example.net\nSubject: {subject}\n\nIt did not work.\njo@example.com\n");
+        let mail = format!(
+            "From: mailer-daemon@example.net\nSubject: {subject}\n\nIt did not work.\njo@example.com\n"
+        );
         for mail in [mail.clone(), mail.replace("jo@example.com\n", "")] {
             let report = Report::read(mail.as_bytes());
-            assert_ne!(class(&report.recipients[0].reply), Class::Hard, "{mail}\n{report:?}");
+            assert_ne!(
+                class(&report.recipients[0].reply),
+                Class::Hard,
+                "{mail}\n{report:?}"
+            );
         }
     }
 }

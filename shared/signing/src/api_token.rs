@@ -1,5 +1,5 @@
-//! Who may do what over the API: tokens, each with its scopes. A token itself is kept nowhere, only its SHA-256: it has 256
-//! bits of chance, so that there is nothing to guess and nothing to salt.
+//! Who may do what over the API: tokens, each with its scopes. A token itself is kept nowhere, only
+//! its SHA-256: it has 256 bits of chance, so that there is nothing to guess and nothing to salt.
 
 use std::fmt::{self, Write};
 
@@ -62,7 +62,9 @@ impl Scope {
     pub fn parse_list(text: &str) -> Result<Vec<Self>, String> {
         let scope = |word: &str| {
             let found = Self::ALL.into_iter().find(|scope| scope.as_str() == word);
-            found.ok_or_else(|| format!("there is no scope \"{word}\"; there are ingest, read and admin"))
+            found.ok_or_else(|| {
+                format!("there is no scope \"{word}\"; there are ingest, read and admin")
+            })
         };
         text.split(',').map(|word| scope(word.trim())).collect()
     }
@@ -107,7 +109,8 @@ impl Grant {
     /// Reads one line: `name scopes hash`, and `rate=n` where it has a limit of its own.
     ///
     /// # Errors
-    /// Where it is none. The text says what is wrong, and never repeats the line, which may hold a token by mistake.
+    /// Where it is none. The text says what is wrong, and never repeats the line, which may hold a
+    /// token by mistake.
     pub fn parse(line: &str) -> Result<Self, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [name, scopes, hash, rest @ ..] = words.as_slice() else {
@@ -115,20 +118,33 @@ impl Grant {
         };
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name.len() > NAME_MAX || !name.chars().all(allowed) {
-            return Err(format!("the name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"));
+            return Err(format!(
+                "the name has 1 to {NAME_MAX} characters of A-Z a-z 0-9 . _ -"
+            ));
         }
         let scopes = Scope::parse_list(scopes)?;
-        let hash = TokenHash::parse(hash).ok_or("the third word must be sha256: and 64 hexadecimal digits")?;
-        let rate = match rest {
-            [] => None,
-            [rate] => {
-                let rate = rate.strip_prefix("rate=").and_then(|number| number.parse::<f64>().ok());
-                let rate = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
-                Some(rate.ok_or("the fourth word must be rate= and requests per second, rate=50 say")?)
-            }
-            _ => return Err("there are more than four words".to_owned()),
-        };
-        Ok(Self { name: (*name).to_owned(), scopes, hash, rate })
+        let hash = TokenHash::parse(hash)
+            .ok_or("the third word must be sha256: and 64 hexadecimal digits")?;
+        let rate =
+            match rest {
+                [] => None,
+                [rate] => {
+                    let rate = rate
+                        .strip_prefix("rate=")
+                        .and_then(|number| number.parse::<f64>().ok());
+                    let rate = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
+                    Some(rate.ok_or(
+                        "the fourth word must be rate= and requests per second, rate=50 say",
+                    )?)
+                }
+                _ => return Err("there are more than four words".to_owned()),
+            };
+        Ok(Self {
+            name: (*name).to_owned(),
+            scopes,
+            hash,
+            rate,
+        })
     }
 
     /// Reads a file of lines; blank ones and those that start with `#` are left out.
@@ -136,19 +152,28 @@ impl Grant {
     /// # Errors
     /// What is wrong with each line that is, by its number.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, Vec<String>> {
-        let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty() && !line.trim().starts_with('#'));
+        let lines = text
+            .lines()
+            .zip(1..)
+            .filter(|(line, _)| !line.trim().is_empty() && !line.trim().starts_with('#'));
         let mut grants: Vec<Self> = Vec::new();
         let mut faults = Vec::new();
         for (line, number) in lines {
             match Self::parse(line) {
                 Ok(grant) if grants.iter().any(|known| known.hash == grant.hash) => {
-                    faults.push(format!("line {number}: the same token stands on another line"));
+                    faults.push(format!(
+                        "line {number}: the same token stands on another line"
+                    ));
                 }
                 Ok(grant) => grants.push(grant),
                 Err(why) => faults.push(format!("line {number}: {why}")),
             }
         }
-        if faults.is_empty() { Ok(grants) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(grants)
+        } else {
+            Err(faults)
+        }
     }
 }
 
@@ -178,7 +203,12 @@ mod tests {
     fn a_grant_is_a_line_that_reads_back() {
         let hash = TokenHash::of("rdt_x");
         for rate in [None, Some(0.5), Some(50.0)] {
-            let grant = Grant { name: "acme".to_owned(), scopes: vec![Scope::Ingest, Scope::Read], hash, rate };
+            let grant = Grant {
+                name: "acme".to_owned(),
+                scopes: vec![Scope::Ingest, Scope::Read],
+                hash,
+                rate,
+            };
             assert_eq!(Grant::parse(&grant.to_string()), Ok(grant));
         }
         // FIPS 180-2, appendix B.1.
@@ -200,10 +230,16 @@ mod tests {
             (&format!("acme ingest {hash} rate=0"), "fourth word"),
             (&format!("acme ingest {hash} 50"), "fourth word"),
             (&format!("acme ingest {hash} rate=1 rate=2"), "four words"),
-            (&format!("acme ingest {hash}\nb ingest {hash}"), "another line"),
+            (
+                &format!("acme ingest {hash}\nb ingest {hash}"),
+                "another line",
+            ),
         ] {
             let faults = Grant::parse_all(&format!("# names\n\n{line}\n")).unwrap_err();
-            assert!(faults[0].starts_with("line ") && faults[0].contains(why), "{line}: {faults:?}");
+            assert!(
+                faults[0].starts_with("line ") && faults[0].contains(why),
+                "{line}: {faults:?}"
+            );
             assert!(!faults[0].contains("secret"), "{faults:?}");
         }
     }

@@ -1,4 +1,5 @@
-//! What is signed or kept secret: return paths (VERP), signatures of webhooks, and tokens of the API.
+//! What is signed or kept secret: return paths (VERP), signatures of webhooks, and tokens of the
+//! API.
 
 pub mod api_token;
 pub mod return_path;

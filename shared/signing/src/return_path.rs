@@ -1,9 +1,11 @@
-//! Return paths that say what a bounce is about (variable envelope return paths): our own senders put one on every
-//! message, and a report that comes back to it is known to be about that message, whatever the report itself says.
+//! Return paths that say what a bounce is about (variable envelope return paths): our own senders
+//! put one on every message, and a report that comes back to it is known to be about that message,
+//! whatever the report itself says.
 //!
-//! A local part has 64 octets (RFC 5321, section 4.5.3.1.1), too few for an account, an address and a message id. So the
-//! token has the account, and of the other two a hash each: whom a report names is checked against it, and the message is
-//! looked for among those that wait for that address. All of it is signed, so that nobody can bounce what was never sent.
+//! A local part has 64 octets (RFC 5321, section 4.5.3.1.1), too few for an account, an address and
+//! a message id. So the token has the account, and of the other two a hash each: whom a report
+//! names is checked against it, and the message is looked for among those that wait for that
+//! address. All of it is signed, so that nobody can bounce what was never sent.
 //!
 //! ```text
 //! rd-  base32( version 1 | day 2 | recipient 5 | message 6 | account 1..14 | HMAC-SHA256, its first 10 )   octets
@@ -36,7 +38,8 @@ const HEAD: usize = 1 + 2 + RECIPIENT + MESSAGE;
 /// The longest account that a local part has room for, in octets.
 pub const ACCOUNT_MAX: usize = 14;
 
-/// The longest account that an envelope id has room for: RFC 3461, section 5.3.3, allows 100 octets of them.
+/// The longest account that an envelope id has room for: RFC 3461, section 5.3.3, allows 100 octets
+/// of them.
 pub const ACCOUNT_MAX_IN_ENVELOPE_ID: usize = 36;
 
 const DAY_MS: i64 = 86_400_000;
@@ -61,7 +64,11 @@ pub struct Token {
 impl Verp {
     /// Tokens at `domain`, signed with `key`, that are believed for `valid_for`.
     pub fn new(domain: &str, key: &[u8], valid_for: Duration) -> Self {
-        Self { domain: domain.to_ascii_lowercase(), key: hmac::Key::new(hmac::HMAC_SHA256, key), valid_for }
+        Self {
+            domain: domain.to_ascii_lowercase(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
+            valid_for,
+        }
     }
 
     /// The domain that reports come back to.
@@ -69,35 +76,49 @@ impl Verp {
         &self.domain
     }
 
-    /// The return path for one message of a job, sent now; `None` where the account is longer than [`ACCOUNT_MAX`].
+    /// The return path for one message of a job, sent now; `None` where the account is longer than
+    /// [`ACCOUNT_MAX`].
     pub fn encode(&self, job: &JobId, message_id: &str, now: Timestamp) -> Option<Address> {
         let token = self.token(job, message_id, now, ACCOUNT_MAX)?;
         Address::parse(&format!("{token}@{}", self.domain)).ok()
     }
 
-    /// The same as an envelope id (`ENVID`, RFC 3461, section 4.4), for relays that report; `None` where the account is
-    /// longer than [`ACCOUNT_MAX_IN_ENVELOPE_ID`]. It is its own xtext.
+    /// The same as an envelope id (`ENVID`, RFC 3461, section 4.4), for relays that report; `None`
+    /// where the account is longer than [`ACCOUNT_MAX_IN_ENVELOPE_ID`]. It is its own xtext.
     pub fn envelope_id(&self, job: &JobId, message_id: &str, now: Timestamp) -> Option<String> {
         self.token(job, message_id, now, ACCOUNT_MAX_IN_ENVELOPE_ID)
     }
 
-    /// Reads the return path that a report came back to. Letters may have changed their case on the way.
+    /// Reads the return path that a report came back to. Letters may have changed their case on the
+    /// way.
     pub fn decode(&self, address: &str, now: Timestamp) -> Option<Token> {
         let address = address.trim().trim_matches(['<', '>']);
         let (local, domain) = address.rsplit_once('@')?;
-        domain.eq_ignore_ascii_case(&self.domain).then(|| self.decode_token(local, now)).flatten()
+        domain
+            .eq_ignore_ascii_case(&self.domain)
+            .then(|| self.decode_token(local, now))
+            .flatten()
     }
 
     /// Reads a token that stands for itself, as in an envelope id.
     pub fn decode_token(&self, token: &str, now: Timestamp) -> Option<Token> {
         let (prefix, code) = token.split_at_checked(PREFIX.len())?;
-        let bytes = prefix.eq_ignore_ascii_case(PREFIX).then(|| BASE32_NOPAD_NOCASE.decode(code.as_bytes()).ok())??;
+        let bytes = prefix
+            .eq_ignore_ascii_case(PREFIX)
+            .then(|| BASE32_NOPAD_NOCASE.decode(code.as_bytes()).ok())??;
         let (said, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         let expected = hmac::sign(&self.key, said);
-        // A token is no secret that is guessed octet by octet, and yet the comparison takes the same time always.
-        let differs = expected.as_ref()[..MAC].iter().zip(mac).fold(0, |differs, (a, b)| differs | (a ^ b));
+        // A token is no secret that is guessed octet by octet, and yet the comparison takes the
+        // same time always.
+        let differs = expected.as_ref()[..MAC]
+            .iter()
+            .zip(mac)
+            .fold(0, |differs, (a, b)| differs | (a ^ b));
         let (head, account) = said.split_at_checked(HEAD)?;
-        if differs != 0 || head[0] != VERSION || !self.is_valid(u16::from_be_bytes([head[1], head[2]]), now) {
+        if differs != 0
+            || head[0] != VERSION
+            || !self.is_valid(u16::from_be_bytes([head[1], head[2]]), now)
+        {
             return None;
         }
         let (recipient, message) = head[3..].split_at(RECIPIENT);
@@ -108,7 +129,13 @@ impl Verp {
         })
     }
 
-    fn token(&self, job: &JobId, message_id: &str, now: Timestamp, account_max: usize) -> Option<String> {
+    fn token(
+        &self,
+        job: &JobId,
+        message_id: &str,
+        now: Timestamp,
+        account_max: usize,
+    ) -> Option<String> {
         let account = job.account.as_str().as_bytes();
         if account.len() > account_max {
             return None;
@@ -121,13 +148,18 @@ impl Verp {
         said.extend_from_slice(account);
         let mac = hmac::sign(&self.key, &said);
         said.extend_from_slice(&mac.as_ref()[..MAC]);
-        Some(format!("{PREFIX}{}", BASE32_NOPAD_NOCASE.encode(&said).to_ascii_lowercase()))
+        Some(format!(
+            "{PREFIX}{}",
+            BASE32_NOPAD_NOCASE.encode(&said).to_ascii_lowercase()
+        ))
     }
 
     fn is_valid(&self, made: u16, now: Timestamp) -> bool {
         let age = i64::from(day(now)) - i64::from(made);
         // Clocks of two machines may differ by midnight.
-        age >= -1 && age.saturating_mul(DAY_MS) <= i64::try_from(self.valid_for.as_millis()).unwrap_or(i64::MAX)
+        age >= -1
+            && age.saturating_mul(DAY_MS)
+                <= i64::try_from(self.valid_for.as_millis()).unwrap_or(i64::MAX)
     }
 }
 
@@ -142,9 +174,14 @@ impl Token {
         self.message == of_message(message_id)
     }
 
-    /// A name for the message, for where nobody knows its id any more; the same for every report about it.
+    /// A name for the message, for where nobody knows its id any more; the same for every report
+    /// about it.
     pub fn message_name(&self) -> String {
-        let hash: String = self.message.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = self
+            .message
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         format!("returned-{hash}")
     }
 }
@@ -152,7 +189,9 @@ impl Token {
 impl fmt::Debug for Verp {
     /// Shows no key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verp").field("domain", &self.domain).finish_non_exhaustive()
+        f.debug_struct("Verp")
+            .field("domain", &self.domain)
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,7 +222,10 @@ mod tests {
     const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 
     fn job(account: &str) -> JobId {
-        JobId { account: Account::parse(account).unwrap(), recipient: Address::parse("Jo@example.com").unwrap() }
+        JobId {
+            account: Account::parse(account).unwrap(),
+            recipient: Address::parse("Jo@example.com").unwrap(),
+        }
     }
 
     fn verp(key: &str) -> Verp {
@@ -198,14 +240,25 @@ mod tests {
     fn a_return_path_comes_back_as_what_it_was_made_of() {
         let verp = verp("key");
         for account in ["a", "default", "Acme_mail.42-x"] {
-            let path = verp.encode(&job(account), "<c42.9@news.example.org>", now()).unwrap();
-            assert!(path.local().len() <= MAX_LOCAL && path.domain() == "bounce.example.org", "{account}");
-            for path in [path.as_str().to_owned(), path.as_str().to_uppercase(), format!("<{}>", path.as_str())] {
+            let path = verp
+                .encode(&job(account), "<c42.9@news.example.org>", now())
+                .unwrap();
+            assert!(
+                path.local().len() <= MAX_LOCAL && path.domain() == "bounce.example.org",
+                "{account}"
+            );
+            for path in [
+                path.as_str().to_owned(),
+                path.as_str().to_uppercase(),
+                format!("<{}>", path.as_str()),
+            ] {
                 let token = verp.decode(&path, now()).unwrap();
                 assert_eq!(token.account.as_str(), account);
                 assert!(token.is_for(&Address::parse("jo@example.com").unwrap()));
                 assert!(!token.is_for(&Address::parse("al@example.com").unwrap()));
-                assert!(token.names("c42.9@news.example.org") && !token.names("c42.8@news.example.org"));
+                assert!(
+                    token.names("c42.9@news.example.org") && !token.names("c42.8@news.example.org")
+                );
             }
         }
     }
@@ -214,11 +267,20 @@ mod tests {
     fn a_long_account_has_room_in_an_envelope_id_or_nowhere() {
         let verp = verp("key");
         let long = "a".repeat(ACCOUNT_MAX_IN_ENVELOPE_ID);
-        assert!(verp.encode(&job(&"a".repeat(ACCOUNT_MAX + 1)), "m", now()).is_none());
+        assert!(
+            verp.encode(&job(&"a".repeat(ACCOUNT_MAX + 1)), "m", now())
+                .is_none()
+        );
         let id = verp.envelope_id(&job(&long), "m", now()).unwrap();
         assert!(id.len() <= 100, "{}", id.len());
-        assert_eq!(verp.decode_token(&id, now()).unwrap().account.as_str(), long);
-        assert!(verp.envelope_id(&job(&format!("{long}a")), "m", now()).is_none());
+        assert_eq!(
+            verp.decode_token(&id, now()).unwrap().account.as_str(),
+            long
+        );
+        assert!(
+            verp.envelope_id(&job(&format!("{long}a")), "m", now())
+                .is_none()
+        );
     }
 
     #[test]
@@ -226,16 +288,41 @@ mod tests {
         let verp = verp("key");
         let path = verp.encode(&job("acme"), "m", now()).unwrap();
         let local = path.local();
-        assert!(self::verp("other").decode(path.as_str(), now()).is_none(), "another key");
-        assert!(verp.decode(&format!("{local}@example.org"), now()).is_none(), "another domain");
-        assert!(verp.decode(path.as_str(), now().plus(DAYS_30 + Duration::from_secs(86_400))).is_none(), "too old");
+        assert!(
+            self::verp("other").decode(path.as_str(), now()).is_none(),
+            "another key"
+        );
+        assert!(
+            verp.decode(&format!("{local}@example.org"), now())
+                .is_none(),
+            "another domain"
+        );
+        assert!(
+            verp.decode(
+                path.as_str(),
+                now().plus(DAYS_30 + Duration::from_secs(86_400))
+            )
+            .is_none(),
+            "too old"
+        );
         for at in PREFIX.len()..local.len() {
             let mut changed = local.as_bytes().to_vec();
             changed[at] = if changed[at] == b'a' { b'b' } else { b'a' };
             let changed = String::from_utf8(changed).unwrap();
-            assert!(verp.decode_token(&changed, now()).is_none(), "changed at {at}");
+            assert!(
+                verp.decode_token(&changed, now()).is_none(),
+                "changed at {at}"
+            );
         }
-        for text in ["", "rd-", "rd-aaaa", "rd-1", "jo", "rd-ääää", &format!("rd-{}", "a".repeat(10_000))] {
+        for text in [
+            "",
+            "rd-",
+            "rd-aaaa",
+            "rd-1",
+            "jo",
+            "rd-ääää",
+            &format!("rd-{}", "a".repeat(10_000)),
+        ] {
             assert!(verp.decode_token(text, now()).is_none(), "{text}");
         }
     }

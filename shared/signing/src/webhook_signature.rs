@@ -1,5 +1,6 @@
-//! Signatures on HTTP requests by the Standard Webhooks scheme (github.com/standard-webhooks, spec/standard-webhooks.md):
-//! whoever shares the secret knows that a request is ours, whole, and new.
+//! Signatures on HTTP requests by the Standard Webhooks scheme (github.com/standard-webhooks,
+//! spec/standard-webhooks.md): whoever shares the secret knows that a request is ours, whole, and
+//! new.
 
 use std::fmt;
 
@@ -14,8 +15,8 @@ const PREFIX: &str = "whsec_";
 /// How many octets a secret has, decoded.
 const SECRET_OCTETS: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Signs requests. With several secrets each request has a signature by each, so that a secret can be changed while
-/// nobody stands still.
+/// Signs requests. With several secrets each request has a signature by each, so that a secret can
+/// be changed while nobody stands still.
 #[derive(Clone)]
 pub struct Signer {
     keys: Vec<hmac::Key>,
@@ -23,21 +24,31 @@ pub struct Signer {
 
 /// Why a text holds no secrets. It does not show the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must hold secrets like whsec_…, each with base64 of 24 to 64 octets, with white space between them")]
+#[error(
+    "must hold secrets like whsec_…, each with base64 of 24 to 64 octets, with white space between them"
+)]
 pub struct NotASecret;
 
 impl Signer {
     /// Signs with the secrets of a text, which has at least one, with white space between them.
     pub fn from_secrets(text: &str) -> Result<Self, NotASecret> {
         let keys: Vec<hmac::Key> = text.split_whitespace().map(key).collect::<Result<_, _>>()?;
-        if keys.is_empty() { Err(NotASecret) } else { Ok(Self { keys }) }
+        if keys.is_empty() {
+            Err(NotASecret)
+        } else {
+            Ok(Self { keys })
+        }
     }
 
-    /// The value of `webhook-signature` for a request with this `webhook-id`, `webhook-timestamp` (in seconds) and body.
+    /// The value of `webhook-signature` for a request with this `webhook-id`, `webhook-timestamp`
+    /// (in seconds) and body.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
         let mut said = format!("{id}.{}.", seconds(at)).into_bytes();
         said.extend_from_slice(body);
-        let signatures = self.keys.iter().map(|key| format!("v1,{}", BASE64_STANDARD.encode(hmac::sign(key, &said))));
+        let signatures = self
+            .keys
+            .iter()
+            .map(|key| format!("v1,{}", BASE64_STANDARD.encode(hmac::sign(key, &said))));
         signatures.collect::<Vec<_>>().join(" ")
     }
 }
@@ -48,8 +59,14 @@ pub fn seconds(at: Timestamp) -> i64 {
 }
 
 fn key(secret: &str) -> Result<hmac::Key, NotASecret> {
-    let octets = BASE64_STANDARD.decode(secret.strip_prefix(PREFIX).ok_or(NotASecret)?).map_err(|_| NotASecret)?;
-    if SECRET_OCTETS.contains(&octets.len()) { Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets)) } else { Err(NotASecret) }
+    let octets = BASE64_STANDARD
+        .decode(secret.strip_prefix(PREFIX).ok_or(NotASecret)?)
+        .map_err(|_| NotASecret)?;
+    if SECRET_OCTETS.contains(&octets.len()) {
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, &octets))
+    } else {
+        Err(NotASecret)
+    }
 }
 
 impl fmt::Debug for Signer {
@@ -69,15 +86,27 @@ mod tests {
     #[test]
     fn a_signature_is_what_others_compute() {
         let signer = Signer::from_secrets(SECRET).unwrap();
-        // printf 'msg_1.1763716200.{"a":1}' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0102…18 -binary | base64
-        let signature = signer.sign("msg_1", Timestamp::from_ms(1_763_716_200_999), br#"{"a":1}"#);
+        // printf 'msg_1.1763716200.{"a":1}' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0102…18
+        // -binary | base64
+        let signature = signer.sign(
+            "msg_1",
+            Timestamp::from_ms(1_763_716_200_999),
+            br#"{"a":1}"#,
+        );
         assert_eq!(signature, "v1,L490aYDR6eCn0m2TTmu8DCNraov1FS+2L65mZ7X0M7s=");
         let both = Signer::from_secrets(&format!("{SECRET}\n{SECRET}\n")).unwrap();
         assert_eq!(
-            both.sign("msg_1", Timestamp::from_ms(1_763_716_200_000), br#"{"a":1}"#),
+            both.sign(
+                "msg_1",
+                Timestamp::from_ms(1_763_716_200_000),
+                br#"{"a":1}"#
+            ),
             format!("{signature} {signature}")
         );
-        assert!(!format!("{signer:?}").contains("AQID"), "secrets never print");
+        assert!(
+            !format!("{signer:?}").contains("AQID"),
+            "secrets never print"
+        );
     }
 
     #[test]
@@ -89,7 +118,11 @@ mod tests {
             "whsec_AQID",
             "whsec_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcY x",
         ] {
-            assert_eq!(Signer::from_secrets(text).unwrap_err(), NotASecret, "{text}");
+            assert_eq!(
+                Signer::from_secrets(text).unwrap_err(),
+                NotASecret,
+                "{text}"
+            );
         }
     }
 }

@@ -47,16 +47,23 @@ pub struct JobReport {
 
 impl Store {
     /// The standings of addresses, in the order given; none means active.
-    pub async fn standings(&self, ids: &[JobId]) -> Result<Vec<Option<StandingRecord>>, StoreError> {
+    pub async fn standings(
+        &self,
+        ids: &[JobId],
+    ) -> Result<Vec<Option<StandingRecord>>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         let domains: Vec<&str> = ids.iter().map(|id| id.recipient.domain()).collect();
         for (n, destination) in self.destinations(&domains).await?.iter().enumerate() {
             by_shard[usize::from(destination.shard(self.shards()))].push(n);
         }
-        let asked: Vec<(u16, &Vec<usize>)> =
-            (0..self.shards()).zip(&by_shard).filter(|(_, places)| !places.is_empty()).collect();
-        let pipelines: Vec<Pipeline> =
-            asked.iter().map(|(shard, places)| self.ask_standings(*shard, places, ids)).collect();
+        let asked: Vec<(u16, &Vec<usize>)> = (0..self.shards())
+            .zip(&by_shard)
+            .filter(|(_, places)| !places.is_empty())
+            .collect();
+        let pipelines: Vec<Pipeline> = asked
+            .iter()
+            .map(|(shard, places)| self.ask_standings(*shard, places, ids))
+            .collect();
         let found: Vec<Vec<Vec<Option<Text>>>> = self.connections.pipelines(&pipelines).await?;
         let mut standings = vec![None; ids.len()];
         for ((_, places), found) in asked.into_iter().zip(found) {
@@ -72,7 +79,13 @@ impl Store {
         let mut ids = Vec::new();
         for shard in 0..self.shards() {
             for page in self.leases(shard, most).await?.chunks(LEASES_PAGE) {
-                ids.extend(self.held(shard, page).await?.iter().flat_map(Held::jobs).map(str::to_owned));
+                ids.extend(
+                    self.held(shard, page)
+                        .await?
+                        .iter()
+                        .flat_map(Held::jobs)
+                        .map(str::to_owned),
+                );
             }
         }
         Ok(ids)
@@ -82,25 +95,40 @@ impl Store {
         let mut commands = pipe();
         for places in places.chunks(BATCH_MAX) {
             let fields: Vec<String> = places.iter().map(|n| ids[*n].key()).collect();
-            commands.cmd("HMGET").arg(self.keys.shard(shard).standing()).arg(fields);
+            commands
+                .cmd("HMGET")
+                .arg(self.keys.shard(shard).standing())
+                .arg(fields);
         }
         commands
     }
 
     /// The leases of one shard, at most `most`, as token and deadline, those first that end first.
-    async fn leases(&self, shard: u16, most: usize) -> Result<Vec<(String, Timestamp)>, StoreError> {
+    async fn leases(
+        &self,
+        shard: u16,
+        most: usize,
+    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
         let key = self.keys.shard(shard).leases();
         let last = isize::try_from(most).unwrap_or(isize::MAX) - 1;
-        let (leases,): (Vec<(String, f64)>,) =
-            self.connections.pipeline(pipe().zrange_withscores(key, 0, last)).await?;
-        Ok(leases.into_iter().map(|(token, at)| (token, Timestamp::from_ms(at as i64))).collect())
+        let (leases,): (Vec<(String, f64)>,) = self
+            .connections
+            .pipeline(pipe().zrange_withscores(key, 0, last))
+            .await?;
+        Ok(leases
+            .into_iter()
+            .map(|(token, at)| (token, Timestamp::from_ms(at as i64)))
+            .collect())
     }
 
     /// Until when a job is leased, if it is. Looks at a bounded number of leases.
     async fn leased_until(&self, shard: u16, field: &str) -> Result<Option<Timestamp>, StoreError> {
         for page in self.leases(shard, LEASES_READ).await?.chunks(LEASES_PAGE) {
             let held = self.held(shard, page).await?;
-            if let Some(at) = held.iter().position(|lease| lease.jobs().any(|id| id == field)) {
+            if let Some(at) = held
+                .iter()
+                .position(|lease| lease.jobs().any(|id| id == field))
+            {
                 return Ok(Some(page[at].1));
             }
         }
@@ -108,14 +136,29 @@ impl Store {
     }
 
     /// What is kept of these leases; nothing of those that are over by now.
-    async fn held(&self, shard: u16, leases: &[(String, Timestamp)]) -> Result<Vec<Held>, StoreError> {
-        let fields: Vec<String> =
-            leases.iter().flat_map(|(token, _)| [token.clone(), format!("{token} ids")]).collect();
+    async fn held(
+        &self,
+        shard: u16,
+        leases: &[(String, Timestamp)],
+    ) -> Result<Vec<Held>, StoreError> {
+        let fields: Vec<String> = leases
+            .iter()
+            .flat_map(|(token, _)| [token.clone(), format!("{token} ids")])
+            .collect();
         let mut commands = pipe();
-        commands.cmd("HMGET").arg(self.keys.shard(shard).leased()).arg(fields);
+        commands
+            .cmd("HMGET")
+            .arg(self.keys.shard(shard).leased())
+            .arg(fields);
         let (held,): (Vec<Option<Text>>,) = self.connections.pipeline(&commands).await?;
         let text = |field: &Option<Text>| field.clone().unwrap_or_default().0;
-        Ok(held.chunks_exact(2).map(|lease| Held { marks: text(&lease[0]), ids: text(&lease[1]) }).collect())
+        Ok(held
+            .chunks_exact(2)
+            .map(|lease| Held {
+                marks: text(&lease[0]),
+                ids: text(&lease[1]),
+            })
+            .collect())
     }
 
     /// All that is known of one address.
@@ -123,35 +166,63 @@ impl Store {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let shard = destination.shard(self.shards());
         let field = id.key();
-        type Found = (i64, Option<Text>, Option<Text>, Option<f64>, Option<f64>, HashMap<Text, Text>);
+        type Found = (
+            i64,
+            Option<Text>,
+            Option<Text>,
+            Option<f64>,
+            Option<f64>,
+            HashMap<Text, Text>,
+        );
         let mut call = self.call(&LOOK_UP, shard);
         call.arg(&field).arg(destination.as_str());
-        let (_, standing, record, due, quarantined, pace): Found = self.connections.script(&call).await?;
+        let (_, standing, record, due, quarantined, pace): Found =
+            self.connections.script(&call).await?;
         let pace = raw::texts(pace);
         let instant = |ms: f64| Timestamp::from_ms(ms as i64);
         let job = match record {
             None => None,
             Some(Text(record)) => {
                 let waits = due.is_some() || quarantined.is_some();
-                let leased_until = if waits { None } else { self.leased_until(shard, &field).await? };
-                let job = Job::from_record(id.clone(), &record).map_err(|why| StoreError::Refused(why.to_string()))?;
+                let leased_until = if waits {
+                    None
+                } else {
+                    self.leased_until(shard, &field).await?
+                };
+                let job = Job::from_record(id.clone(), &record)
+                    .map_err(|why| StoreError::Refused(why.to_string()))?;
                 let (due, quarantined_since) = (due.map(instant), quarantined.map(instant));
                 let waits_for = match due {
                     _ if quarantined_since.is_some() => Some(WaitsFor::Operator),
                     None => Some(WaitsFor::Attempt(leased_until)),
                     Some(due) => {
-                        let is_accepted = job.messages.iter().any(|message| message.accepted.is_some());
+                        let is_accepted = job
+                            .messages
+                            .iter()
+                            .any(|message| message.accepted.is_some());
                         let pace = read_pace(&destination, &pace).ok();
-                        match pace.map(|pace| self.waits_for(&destination, &pace, due, is_accepted)) {
-                            Some(WaitsFor::Turn) if self.workers().await?.is_empty() => Some(WaitsFor::Worker),
+                        match pace.map(|pace| self.waits_for(&destination, &pace, due, is_accepted))
+                        {
+                            Some(WaitsFor::Turn) if self.workers().await?.is_empty() => {
+                                Some(WaitsFor::Worker)
+                            }
                             waits_for => waits_for,
                         }
                     }
                 };
-                Some(JobReport { job, due, leased_until, quarantined_since, waits_for })
+                Some(JobReport {
+                    job,
+                    due,
+                    leased_until,
+                    quarantined_since,
+                    waits_for,
+                })
             }
         };
-        Ok(AddressReport { standing: standing.map(|Text(json)| StandingRecord::from_store(&json)), job })
+        Ok(AddressReport {
+            standing: standing.map(|Text(json)| StandingRecord::from_store(&json)),
+            job,
+        })
     }
 }
 
@@ -165,6 +236,10 @@ impl Held {
     /// The ids of the jobs that are in it still.
     fn jobs(&self) -> impl Iterator<Item = &str> {
         let ids = self.ids.split('\n').skip(1);
-        self.marks.bytes().zip(ids).filter(|(mark, _)| *mark == b'1').map(|(_, id)| id)
+        self.marks
+            .bytes()
+            .zip(ids)
+            .filter(|(mark, _)| *mark == b'1')
+            .map(|(_, id)| id)
     }
 }

@@ -40,7 +40,8 @@ pub struct Claimed {
     pub unproven_waiting: u64,
     /// The jobs, leased.
     pub jobs: Vec<LeasedJob>,
-    /// Records that could not be read: their jobs are leased, come back when the lease lapses, and are worth an alert.
+    /// Records that could not be read: their jobs are leased, come back when the lease lapses, and
+    /// are worth an alert.
     pub corrupt: Vec<(Destination, CorruptRecord)>,
 }
 
@@ -59,7 +60,8 @@ pub struct LeasedJob {
     pub is_unproven: bool,
 }
 
-/// The right to attempt and settle one job. What one claim took shares one lease: its token, and its deadline.
+/// The right to attempt and settle one job. What one claim took shares one lease: its token, and
+/// its deadline.
 #[derive(Clone, Debug)]
 pub struct Lease {
     /// The job's id in full, as Redis has it.
@@ -72,20 +74,26 @@ pub struct Lease {
     pub token: LeaseToken,
     /// Which of the claim's jobs it is, from 1.
     pub number: usize,
-    /// When the job was due, or somewhat before: of many jobs that are due at one destination Redis tells it of the first
-    /// ones alone, and the others, which come after them, have the last instant that it told.
+    /// When the job was due, or somewhat before: of many jobs that are due at one destination Redis
+    /// tells it of the first ones alone, and the others, which come after them, have the last
+    /// instant that it told.
     pub due: Timestamp,
 }
 
 impl Lease {
     /// The address that the job is about, in full.
     pub fn recipient(&self) -> &str {
-        self.job.split_once('/').map_or("", |(_, recipient)| recipient)
+        self.job
+            .split_once('/')
+            .map_or("", |(_, recipient)| recipient)
     }
 
     /// What names the lease that this is a part of.
     pub fn key(&self) -> LeaseKey {
-        LeaseKey { shard: self.shard, token: self.token }
+        LeaseKey {
+            shard: self.shard,
+            token: self.token,
+        }
     }
 }
 
@@ -99,13 +107,17 @@ pub struct LeaseKey {
 }
 
 impl Store {
-    /// Leases due jobs of one shard, the destinations that have waited longest first, and of each no more than its pace
-    /// allows. Jobs whose lease ran out are put back first. Atomic; never returns a job before it is due by Redis's clock.
+    /// Leases due jobs of one shard, the destinations that have waited longest first, and of each
+    /// no more than its pace allows. Jobs whose lease ran out are put back first. Atomic; never
+    /// returns a job before it is due by Redis's clock.
     pub async fn claim(&self, shard: u16, bounds: ClaimBounds) -> Result<Claimed, StoreError> {
         let mut call = self.call(&CLAIM, shard);
-        call.arg(bounds.batch.min(BATCH_MAX)).arg(bounds.share.max(1)).arg(ms(bounds.lease));
+        call.arg(bounds.batch.min(BATCH_MAX))
+            .arg(bounds.share.max(1))
+            .arg(ms(bounds.lease));
         let (seen, known) = self.history.serials(shard);
-        call.arg(format!("{:016x}", LeaseToken::new_nonce()?)).arg(seen);
+        call.arg(format!("{:016x}", LeaseToken::new_nonce()?))
+            .arg(seen);
         call.arg(bounds.unproven.min(BATCH_MAX));
         let reply: Vec<Value> = self.connections.script(&call).await?;
         let (claimed, last_serial) = read_claim(shard, reply)
@@ -126,36 +138,66 @@ fn read_claim(shard: u16, reply: Vec<Value>) -> Option<(Claimed, u64)> {
     let now = Timestamp::from_ms(read(reply.next()?)?);
     let Text(token) = Text::from(&reply.next()?);
     // There is none if nothing was claimed.
-    let token: Option<LeaseToken> = if token.is_empty() { None } else { Some(token.parse().ok()?) };
+    let token: Option<LeaseToken> = if token.is_empty() {
+        None
+    } else {
+        Some(token.parse().ok()?)
+    };
     let next_visit: i64 = read(reply.next()?)?;
     let last_serial: u64 = read(reply.next()?)?;
     let next_visit = (next_visit >= 0).then(|| Timestamp::from_ms(next_visit));
     let unproven_waiting = read(reply.next()?)?;
-    let mut claimed = Claimed { now, next_visit, unproven_waiting, jobs: Vec::new(), corrupt: Vec::new() };
+    let mut claimed = Claimed {
+        now,
+        next_visit,
+        unproven_waiting,
+        jobs: Vec::new(),
+        corrupt: Vec::new(),
+    };
     let mut number = 0;
     for visit in reply {
-        let (Value::Array(fields), Some(token)) = (visit, token) else { return None };
+        let (Value::Array(fields), Some(token)) = (visit, token) else {
+            return None;
+        };
         let mut fields = fields.iter().map(|field| Text::from(field).0);
         let destination = Destination::named(fields.next()?);
         let delivered_there = fields.next()?.parse().ok().map(Timestamp::from_ms);
         let is_unproven = !fields.next()?.is_empty();
         let mut due = now;
-        while let (Some(id), Some(read), Some(record)) = (fields.next(), fields.next(), fields.next()) {
+        while let (Some(id), Some(read), Some(record)) =
+            (fields.next(), fields.next(), fields.next())
+        {
             if let Ok(read) = read.parse::<f64>() {
                 due = Timestamp::from_ms(read as i64);
             }
             number += 1;
-            // One record that nobody can read must not keep the others of its batch from being worked on.
+            // One record that nobody can read must not keep the others of its batch from being
+            // worked on.
             let job = if id.contains(char::REPLACEMENT_CHARACTER) {
                 Err(CorruptRecord::NotText)
             } else {
-                JobId::from_key(&id).map_err(CorruptRecord::Id).and_then(|id| Job::from_record(id, &record))
+                JobId::from_key(&id)
+                    .map_err(CorruptRecord::Id)
+                    .and_then(|id| Job::from_record(id, &record))
             };
             match job {
                 Ok(job) => {
                     let destination = destination.clone();
-                    let lease = Lease { job: id.into(), destination, shard, token, number, due };
-                    claimed.jobs.push(LeasedJob { job, lease, claimed_at: now, delivered_there, is_unproven });
+                    let lease = Lease {
+                        job: id.into(),
+                        destination,
+                        shard,
+                        token,
+                        number,
+                        due,
+                    };
+                    claimed.jobs.push(LeasedJob {
+                        job,
+                        lease,
+                        claimed_at: now,
+                        delivered_there,
+                        is_unproven,
+                    });
                 }
                 Err(why) => claimed.corrupt.push((destination.clone(), why)),
             }

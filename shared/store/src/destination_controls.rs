@@ -1,5 +1,5 @@
-//! Destinations: what an operator asks and says of one. Holding it, letting it go, giving it other limits, and its pace
-//! as it is now.
+//! Destinations: what an operator asks and says of one. Holding it, letting it go, giving it other
+//! limits, and its pace as it is now.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -30,9 +30,11 @@ const CLOCKS_APART: Duration = Duration::from_secs(60);
 pub struct PaceReport {
     /// Attempts under way.
     pub in_flight: u32,
-    /// How many there may be, by what came back; none where nothing has moved it yet. Its whole part counts.
+    /// How many there may be, by what came back; none where nothing has moved it yet. Its whole
+    /// part counts.
     pub window: Option<f64>,
-    /// Attempts that were saved up, and when they were counted; none where no rate was asked for yet.
+    /// Attempts that were saved up, and when they were counted; none where no rate was asked for
+    /// yet.
     pub tokens: Option<(f64, Timestamp)>,
     /// Whether it gets attempts.
     pub breaker: BreakerState,
@@ -114,38 +116,46 @@ pub struct Waiting {
 impl PaceReport {
     /// The hold that keeps attempts back at `now`, if any.
     pub fn hold_at(&self, now: Timestamp) -> Option<&Hold> {
-        self.hold.as_ref().filter(|hold| hold.until.is_none_or(|until| until > now))
+        self.hold
+            .as_ref()
+            .filter(|hold| hold.until.is_none_or(|until| until > now))
     }
 
     /// Attempts that are saved up by `now` under these limits; none where no rate is kept.
     pub fn tokens_at(&self, limits: PaceLimits, now: Timestamp) -> Option<f64> {
-        let saved = self.tokens.map(|(saved, at)| saved + now.since(at).as_secs_f64() * limits.rate);
+        let saved = self
+            .tokens
+            .map(|(saved, at)| saved + now.since(at).as_secs_f64() * limits.rate);
         (limits.rate > 0.0).then(|| saved.map_or(limits.burst, |saved| saved.min(limits.burst)))
     }
 
     /// When the next attempt may go out by its rate; none where no rate is kept.
     pub fn next_token(&self, limits: PaceLimits, now: Timestamp) -> Option<Timestamp> {
         let missing = (1.0 - TOKEN_ROUNDING - self.tokens_at(limits, now)?).max(0.0);
-        Some(now.plus(Duration::from_millis((missing * 1_000.0 / limits.rate).ceil() as u64)))
+        Some(now.plus(Duration::from_millis(
+            (missing * 1_000.0 / limits.rate).ceil() as u64,
+        )))
     }
 
     /// Whether it counts as silent at `now`. What was noted for longer than [`SILENT`] was noted
     /// before the clock was set back, and says nothing.
     fn is_silent_at(&self, now: Timestamp) -> bool {
         let latest = now.plus(SILENT + CLOCKS_APART);
-        self.silent_until.is_some_and(|until| until > now && until <= latest)
+        self.silent_until
+            .is_some_and(|until| until > now && until <= latest)
     }
 
     /// Whether a host there has answered within this time before `now`. An answer after that was
     /// noted before the clock was set back, and says nothing.
     fn has_answered_within(&self, within: Duration, now: Timestamp) -> bool {
-        self.answered.is_some_and(|at| at <= now.plus(CLOCKS_APART) && now.since(at) < within)
+        self.answered
+            .is_some_and(|at| at <= now.plus(CLOCKS_APART) && now.since(at) < within)
     }
 }
 
 impl Store {
-    /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. What is under way goes on. A second
-    /// hold takes the place of the first.
+    /// Keeps attempts from a destination until an instant, or until [`Store::unhold`]. What is
+    /// under way goes on. A second hold takes the place of the first.
     pub async fn hold(
         &self,
         destination: &Destination,
@@ -154,7 +164,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut call = self.call(&HOLD, destination.shard(self.shards()));
         let reason = serde_json::Value::from(reason).to_string();
-        call.arg(destination.as_str()).arg(until.map_or(-1, Timestamp::ms)).arg(reason);
+        call.arg(destination.as_str())
+            .arg(until.map_or(-1, Timestamp::ms))
+            .arg(reason);
         let _: Vec<i64> = self.connections.script(&call).await?;
         Ok(())
     }
@@ -174,30 +186,47 @@ impl Store {
         limits: Option<PaceLimits>,
     ) -> Result<(), StoreError> {
         let mut call = self.call(&OVERRIDE, destination.shard(self.shards()));
-        call.arg(destination.as_str()).arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
+        call.arg(destination.as_str())
+            .arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
         let _: Vec<i64> = self.connections.script(&call).await?;
         Ok(())
     }
 
-    /// The pace of a destination as it is now. One that nobody has heard of has the pace that all begin with.
+    /// The pace of a destination as it is now. One that nobody has heard of has the pace that all
+    /// begin with.
     pub async fn pace(&self, destination: &Destination) -> Result<PaceReport, StoreError> {
-        let key = self.keys.shard(destination.shard(self.shards())).pace(destination.as_str());
-        let (fields,): (HashMap<Text, Text>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
+        let key = self
+            .keys
+            .shard(destination.shard(self.shards()))
+            .pace(destination.as_str());
+        let (fields,): (HashMap<Text, Text>,) =
+            self.connections.pipeline(pipe().hgetall(key)).await?;
         read_pace(destination, &raw::texts(fields))
     }
 
     /// The limits that hold for a destination that has this pace, and who set them.
-    pub fn limits_in_force(&self, destination: &Destination, pace: &PaceReport) -> (PaceLimits, LimitsFrom) {
+    pub fn limits_in_force(
+        &self,
+        destination: &Destination,
+        pace: &PaceReport,
+    ) -> (PaceLimits, LimitsFrom) {
         match pace.override_limits {
             Some(limits) => (limits, LimitsFrom::Override),
             None => self.limits_without_override(destination, pace),
         }
     }
 
-    /// The limits that an override takes the place of. A destination where no job was scheduled yet will get those that
-    /// the rules of this store have for it.
-    pub fn limits_without_override(&self, destination: &Destination, pace: &PaceReport) -> (PaceLimits, LimitsFrom) {
-        match pace.limits.or_else(|| limits_for(&self.rules, destination.as_str())) {
+    /// The limits that an override takes the place of. A destination where no job was scheduled yet
+    /// will get those that the rules of this store have for it.
+    pub fn limits_without_override(
+        &self,
+        destination: &Destination,
+        pace: &PaceReport,
+    ) -> (PaceLimits, LimitsFrom) {
+        match pace
+            .limits
+            .or_else(|| limits_for(&self.rules, destination.as_str()))
+        {
             Some(limits) => (limits, LimitsFrom::Configuration),
             None => (self.limits.pace.limits, LimitsFrom::Default),
         }
@@ -206,13 +235,24 @@ impl Store {
     /// How many attempts may be under way at once at a destination that has this pace.
     pub fn window_in_force(&self, destination: &Destination, pace: &PaceReport) -> u32 {
         let (limits, _) = self.limits_in_force(destination, pace);
-        let Pace { window_new, answered_within, .. } = self.limits.pace;
+        let Pace {
+            window_new,
+            answered_within,
+            ..
+        } = self.limits.pace;
         let now = self.clock.now();
-        let moved = pace.window.unwrap_or(f64::from(window_new)).min(f64::from(limits.window)) as u32;
+        let moved = pace
+            .window
+            .unwrap_or(f64::from(window_new))
+            .min(f64::from(limits.window)) as u32;
         if pace.is_silent_at(now) {
             return moved.min(1);
         }
-        if pace.has_answered_within(answered_within, now) { moved } else { moved.min(window_new) }
+        if pace.has_answered_within(answered_within, now) {
+            moved
+        } else {
+            moved.min(window_new)
+        }
     }
 
     /// What waits at a destination.
@@ -220,25 +260,40 @@ impl Store {
         let mut call = self.call(&WAITING, destination.shard(self.shards()));
         call.arg(destination.as_str());
         let (_, jobs, first): (i64, u64, Option<f64>) = self.connections.script(&call).await?;
-        Ok(Waiting { jobs, next_due: first.map(|due| Timestamp::from_ms(due as i64)) })
+        Ok(Waiting {
+            jobs,
+            next_due: first.map(|due| Timestamp::from_ms(due as i64)),
+        })
     }
 
     /// Whether anything is kept under this name: jobs that wait, or a pace.
     pub async fn knows(&self, destination: &Destination) -> Result<bool, StoreError> {
         let keys = self.keys.shard(destination.shard(self.shards()));
-        let keys = [keys.due(destination.as_str()), keys.pace(destination.as_str())];
+        let keys = [
+            keys.due(destination.as_str()),
+            keys.pace(destination.as_str()),
+        ];
         let (found,): (u64,) = self.connections.pipeline(pipe().exists(&keys)).await?;
         Ok(found > 0)
     }
 }
 
 /// Reads a destination's pace as `pace.lua` writes it.
-pub(crate) fn read_pace(destination: &Destination, fields: &HashMap<String, String>) -> Result<PaceReport, StoreError> {
-    read_fields(fields).ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
+pub(crate) fn read_pace(
+    destination: &Destination,
+    fields: &HashMap<String, String>,
+) -> Result<PaceReport, StoreError> {
+    read_fields(fields)
+        .ok_or_else(|| StoreError::Refused(format!("the pace of {destination} is not understood")))
 }
 
 fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
-    let field = |name: &str| fields.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    let field = |name: &str| {
+        fields
+            .get(name)
+            .map(String::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let read = |name: &str| field(name).map(|text| text.split(' ').collect::<Vec<_>>());
     Some(PaceReport {
         in_flight: parse(field("in_flight").unwrap_or("0"))?,
@@ -248,8 +303,13 @@ fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
             _ => None,
         })?,
         breaker: optional(read("breaker"), |parts| match parts.as_slice() {
-            ["open", until, times] => Some(BreakerState::Open { until: instant(until)?, times: parse(times)? }),
-            ["half_open", _, times] => Some(BreakerState::HalfOpen { times: parse(times)? }),
+            ["open", until, times] => Some(BreakerState::Open {
+                until: instant(until)?,
+                times: parse(times)?,
+            }),
+            ["half_open", _, times] => Some(BreakerState::HalfOpen {
+                times: parse(times)?,
+            }),
             _ => None,
         })?
         .unwrap_or_default(),
@@ -259,8 +319,15 @@ fn read_fields(fields: &HashMap<String, String>) -> Option<PaceReport> {
         limits: optional(field("limits"), |text| text.parse().ok())?,
         override_limits: optional(field("override"), |text| text.parse().ok())?,
         hold: optional(field("hold"), |until| {
-            let until = if until == "-1" { None } else { Some(instant(until)?) };
-            Some(Hold { until, reason: fields.get("hold_reason").cloned().unwrap_or_default() })
+            let until = if until == "-1" {
+                None
+            } else {
+                Some(instant(until)?)
+            };
+            Some(Hold {
+                until,
+                reason: fields.get("hold_reason").cloned().unwrap_or_default(),
+            })
         })?,
     })
 }
@@ -284,7 +351,10 @@ mod tests {
 
     #[test]
     fn what_was_noted_before_the_clock_was_set_back_says_nothing() {
-        let (now, hour) = (Timestamp::from_ms(1_800_000_000_000), Duration::from_secs(3_600));
+        let (now, hour) = (
+            Timestamp::from_ms(1_800_000_000_000),
+            Duration::from_secs(3_600),
+        );
         let ms = |ms| Timestamp::from_ms(now.ms() + ms);
         for (answered, silent_until, is_lately, is_silent) in [
             (ms(0), ms(1), true, true),
@@ -293,8 +363,11 @@ mod tests {
             (ms(60_000), ms(65_000), true, true),
             (ms(60_001), ms(65_001), false, false),
         ] {
-            let pace =
-                PaceReport { answered: Some(answered), silent_until: Some(silent_until), ..PaceReport::default() };
+            let pace = PaceReport {
+                answered: Some(answered),
+                silent_until: Some(silent_until),
+                ..PaceReport::default()
+            };
             let found = (pace.has_answered_within(hour, now), pace.is_silent_at(now));
             assert_eq!(found, (is_lately, is_silent), "{answered} {silent_until}");
         }

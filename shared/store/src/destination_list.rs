@@ -1,6 +1,6 @@
-//! The list of destinations: first those in trouble, held or with a breaker that is not closed, then those with work, by the
-//! agenda. It is read in pages. To look for a hundred costs one read per shard and four operations for each that is found; a page
-//! looks so two to eight times.
+//! The list of destinations: first those in trouble, held or with a breaker that is not closed,
+//! then those with work, by the agenda. It is read in pages. To look for a hundred costs one read
+//! per shard and four operations for each that is found; a page looks so two to eight times.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,8 @@ use crate::handle::Store;
 use crate::keys::Shard;
 use crate::raw::{self, Text};
 
-/// How often a page is filled up, because destinations that were found do not belong there; then it is handed out as it is.
+/// How often a page is filled up, because destinations that were found do not belong there; then it
+/// is handed out as it is.
 const FILLS_MAX: usize = 8;
 
 /// How many destinations are looked at together at least.
@@ -48,7 +49,8 @@ enum Part {
     Work,
 }
 
-/// A destination's score and name. Redis too has those of one score in the order of their names' bytes.
+/// A destination's score and name. Redis too has those of one score in the order of their names'
+/// bytes.
 type At = (i64, String);
 
 /// A place in the list: behind a destination, or before all of a part.
@@ -64,9 +66,10 @@ pub struct ListPlace {
 pub struct NotAPlace;
 
 impl Store {
-    /// A page of the list of destinations, behind `after` or from its start: at most `most` (and never more than
-    /// [`BATCH_MAX`]); and where it goes on, none at its end. One whose turn changes between two pages may be in both, or in
-    /// neither, and so may one whose trouble begins or ends. Changes nothing.
+    /// A page of the list of destinations, behind `after` or from its start: at most `most` (and
+    /// never more than [`BATCH_MAX`]); and where it goes on, none at its end. One whose turn
+    /// changes between two pages may be in both, or in neither, and so may one whose trouble begins
+    /// or ends. Changes nothing.
     pub async fn destinations_after(
         &self,
         after: Option<ListPlace>,
@@ -102,7 +105,9 @@ impl Store {
 
     /// The first destinations of a part that stand behind a place, of all shards, at most `most`.
     async fn found_after(&self, after: &ListPlace, most: usize) -> Result<Vec<At>, StoreError> {
-        let first: Vec<Pipeline> = (0..self.shards()).map(|shard| self.ask_for(shard, after, 0, most)).collect();
+        let first: Vec<Pipeline> = (0..self.shards())
+            .map(|shard| self.ask_for(shard, after, 0, most))
+            .collect();
         let first: Vec<(Vec<(Text, f64)>,)> = self.connections.pipelines(&first).await?;
         let mut found = Vec::new();
         for (shard, (page,)) in (0..self.shards()).zip(first) {
@@ -115,13 +120,17 @@ impl Store {
 
     fn ask_for(&self, shard: u16, after: &ListPlace, seen: usize, most: usize) -> Pipeline {
         let mut ask = pipe();
-        ask.cmd("ZRANGE").arg(after.part.key(self.keys.shard(shard))).arg(after.at.0).arg("+inf").arg("BYSCORE");
+        ask.cmd("ZRANGE")
+            .arg(after.part.key(self.keys.shard(shard)))
+            .arg(after.at.0)
+            .arg("+inf")
+            .arg("BYSCORE");
         ask.arg("LIMIT").arg(seen).arg(most).arg("WITHSCORES");
         ask
     }
 
-    /// Those of a shard that stand behind a place, the first `page` of that instant and later ones being read already. Those of
-    /// one instant are as many at most as one call woke.
+    /// Those of a shard that stand behind a place, the first `page` of that instant and later ones
+    /// being read already. Those of one instant are as many at most as one call woke.
     async fn behind(
         &self,
         shard: u16,
@@ -133,17 +142,26 @@ impl Store {
         loop {
             seen += page.len();
             let is_last = page.len() < most;
-            found
-                .extend(page.into_iter().map(|(Text(name), score)| (score as i64, name)).filter(|one| *one > after.at));
+            found.extend(
+                page.into_iter()
+                    .map(|(Text(name), score)| (score as i64, name))
+                    .filter(|one| *one > after.at),
+            );
             if is_last || found.len() >= most {
                 return Ok(found);
             }
-            (page,) = self.connections.pipeline(&self.ask_for(shard, after, seen, most)).await?;
+            (page,) = self
+                .connections
+                .pipeline(&self.ask_for(shard, after, seen, most))
+                .await?;
         }
     }
 
     /// How destinations fare, in the order given.
-    async fn describe(&self, found: Vec<At>) -> Result<Vec<(At, Result<Listed, StoreError>)>, StoreError> {
+    async fn describe(
+        &self,
+        found: Vec<At>,
+    ) -> Result<Vec<(At, Result<Listed, StoreError>)>, StoreError> {
         let named = |(_, name): &At| Destination::named(name.as_str());
         let destinations: Vec<Destination> = found.iter().map(named).collect();
         let mut asked: HashMap<u16, (Vec<usize>, Pipeline)> = HashMap::new();
@@ -152,7 +170,9 @@ impl Store {
             let keys = self.keys.shard(destination.shard(self.shards()));
             let due = keys.due(destination.as_str());
             places.push(place);
-            ask.hgetall(keys.pace(destination.as_str())).zcard(&due).zrange_withscores(&due, 0, 0);
+            ask.hgetall(keys.pace(destination.as_str()))
+                .zcard(&due)
+                .zrange_withscores(&due, 0, 0);
             ask.zscore(keys.trouble(), destination.as_str());
         }
         let (places, pipelines): (Vec<Vec<usize>>, Vec<Pipeline>) = asked.into_values().unzip();
@@ -164,7 +184,10 @@ impl Store {
             }
         }
         listed.sort_unstable_by_key(|(place, _)| *place);
-        Ok(found.into_iter().zip(listed.into_iter().map(|(_, one)| one)).collect())
+        Ok(found
+            .into_iter()
+            .zip(listed.into_iter().map(|(_, one)| one))
+            .collect())
     }
 }
 
@@ -181,7 +204,9 @@ fn read(destination: &Destination, answers: &[Value]) -> Result<Listed, StoreErr
         pace: read_pace(destination, &fields)?,
         waiting: Waiting {
             jobs: as_(&answers[1])?,
-            next_due: first.first().map(|(_, due)| Timestamp::from_ms(*due as i64)),
+            next_due: first
+                .first()
+                .map(|(_, due)| Timestamp::from_ms(*due as i64)),
         },
         is_known: known.is_some(),
     })
@@ -214,7 +239,10 @@ impl Part {
 
 impl ListPlace {
     fn before(part: Part) -> Self {
-        Self { part, at: (0, String::new()) }
+        Self {
+            part,
+            at: (0, String::new()),
+        }
     }
 }
 
@@ -239,7 +267,13 @@ impl FromStr for ListPlace {
             Some("work") => Part::Work,
             _ => return Err(NotAPlace),
         };
-        let score = parts.next().and_then(|score| score.parse().ok()).ok_or(NotAPlace)?;
-        Ok(Self { part, at: (score, parts.next().ok_or(NotAPlace)?.to_owned()) })
+        let score = parts
+            .next()
+            .and_then(|score| score.parse().ok())
+            .ok_or(NotAPlace)?;
+        Ok(Self {
+            part,
+            at: (score, parts.next().ok_or(NotAPlace)?.to_owned()),
+        })
     }
 }

@@ -23,8 +23,14 @@ impl EntryId {
     #[must_use]
     pub fn before(self) -> Self {
         match (self.ms, self.sequence) {
-            (ms, 1..) => Self { ms, sequence: self.sequence - 1 },
-            (1.., 0) => Self { ms: self.ms - 1, sequence: u64::MAX },
+            (ms, 1..) => Self {
+                ms,
+                sequence: self.sequence - 1,
+            },
+            (1.., 0) => Self {
+                ms: self.ms - 1,
+                sequence: u64::MAX,
+            },
             (0, 0) => self,
         }
     }
@@ -40,6 +46,9 @@ impl FromStr for EntryId {
 
     fn from_str(text: &str) -> Result<Self, NotAnEntryId> {
         let (ms, sequence) = text.split_once('-').ok_or(NotAnEntryId)?;
-        Ok(Self { ms: ms.parse().map_err(|_| NotAnEntryId)?, sequence: sequence.parse().map_err(|_| NotAnEntryId)? })
+        Ok(Self {
+            ms: ms.parse().map_err(|_| NotAnEntryId)?,
+            sequence: sequence.parse().map_err(|_| NotAnEntryId)?,
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! Taking facts about addresses in: signs of life, suppressions, and what an operator says of a standing.
+//! Taking facts about addresses in: signs of life, suppressions, and what an operator says of a
+//! standing.
 
 use domain::clock::Timestamp;
 use domain::destination::Destination;
@@ -44,7 +45,8 @@ pub enum Word {
 pub enum FactAnswer {
     /// The address's job ended: all that waited has got through.
     Closed,
-    /// The message that it names has got through; what else waits was tried lately, and keeps its time.
+    /// The message that it names has got through; what else waits was tried lately, and keeps its
+    /// time.
     Ended,
     /// What still waits in its job is due now, with all attempts before it.
     Resumed {
@@ -82,10 +84,11 @@ impl Word {
 }
 
 impl Store {
-    /// Takes in facts, and answers each in the order given. Atomic per shard; a repeated call changes nothing more. A job that
-    /// is leased while its address is suppressed has a void lease from then on: its worker hears of it when it next
-    /// lengthens the lease, and cannot settle it; [`Store::under_way`] tells when it has stopped. An answer means that Redis
-    /// has it to the configured durability.
+    /// Takes in facts, and answers each in the order given. Atomic per shard; a repeated call
+    /// changes nothing more. A job that is leased while its address is suppressed has a void lease
+    /// from then on: its worker hears of it when it next lengthens the lease, and cannot settle it;
+    /// [`Store::under_way`] tells when it has stopped. An answer means that Redis has it to the
+    /// configured durability.
     pub async fn tell(&self, facts: &[Told]) -> Result<Vec<FactAnswer>, StoreError> {
         let mut answers = Vec::with_capacity(facts.len());
         // One batch after the other, for what is told of one address has an order.
@@ -97,39 +100,67 @@ impl Store {
 
     async fn tell_batch(&self, facts: &[Told]) -> Result<Vec<FactAnswer>, StoreError> {
         let places: Vec<usize> = (0..facts.len()).collect();
-        let batches = self.by_shard(&places, |place| facts[*place].destination.shard(self.shards()));
+        let batches = self.by_shard(&places, |place| {
+            facts[*place].destination.shard(self.shards())
+        });
         let calls = batches.into_iter().map(async |(shard, places)| {
             let mut call = self.call(&FACTS, shard);
-            for Told { job, destination, word, occurred_at, message_id } in places.iter().map(|place| &facts[**place]) {
-                let message = message_id.as_ref().map(|id| serde_json::Value::from(id.as_str()).to_string());
+            for Told {
+                job,
+                destination,
+                word,
+                occurred_at,
+                message_id,
+            } in places.iter().map(|place| &facts[**place])
+            {
+                let message = message_id
+                    .as_ref()
+                    .map(|id| serde_json::Value::from(id.as_str()).to_string());
                 call.arg(job.key())
                     .arg(destination.as_str())
                     .arg(word.as_argument())
-                    .arg(occurred_at.map(|at| at.ms().to_string()).unwrap_or_default())
+                    .arg(
+                        occurred_at
+                            .map(|at| at.ms().to_string())
+                            .unwrap_or_default(),
+                    )
                     .arg(message.unwrap_or_default());
             }
             let barrier = self.keys.shard(shard).barrier();
             let mut reply: Vec<Text> = self.connections.durable_script(&call, &barrier).await?;
             // The first is the instant, which nobody needs here.
             if reply.len() != 2 + 2 * places.len() {
-                return Err(StoreError::Refused("facts answered in another shape".to_owned()));
+                return Err(StoreError::Refused(
+                    "facts answered in another shape".to_owned(),
+                ));
             }
-            self.history.note_entry(shard, &reply.pop().unwrap_or_default().0);
-            let read = |(place, pair): (&&usize, &[Text])| Ok((**place, read_answer(&pair[0].0, &pair[1].0)?));
-            places.iter().zip(reply[1..].chunks(2)).map(read).collect::<Result<Vec<_>, _>>()
+            self.history
+                .note_entry(shard, &reply.pop().unwrap_or_default().0);
+            let read = |(place, pair): (&&usize, &[Text])| {
+                Ok((**place, read_answer(&pair[0].0, &pair[1].0)?))
+            };
+            places
+                .iter()
+                .zip(reply[1..].chunks(2))
+                .map(read)
+                .collect::<Result<Vec<_>, _>>()
         });
-        let mut answers: Vec<(usize, FactAnswer)> = try_join_all(calls).await?.into_iter().flatten().collect();
+        let mut answers: Vec<(usize, FactAnswer)> =
+            try_join_all(calls).await?.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(place, _)| *place);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
 }
 
 fn read_answer(word: &str, detail: &str) -> Result<FactAnswer, StoreError> {
-    let unread = || StoreError::Refused(format!("facts answered {word} without what belongs to it"));
+    let unread =
+        || StoreError::Refused(format!("facts answered {word} without what belongs to it"));
     Ok(match word {
         "closed" => FactAnswer::Closed,
         "ended" => FactAnswer::Ended,
-        "resumed" => FactAnswer::Resumed { due: Timestamp::from_ms(detail.parse().map_err(|_| unread())?) },
+        "resumed" => FactAnswer::Resumed {
+            due: Timestamp::from_ms(detail.parse().map_err(|_| unread())?),
+        },
         "reinstated" => FactAnswer::Reinstated,
         "suppressed" => FactAnswer::Suppressed(StandingRecord::from_store(detail)),
         "stale" => FactAnswer::Stale,

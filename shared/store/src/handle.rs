@@ -1,5 +1,5 @@
-//! The handle on the store: its connections, and what every call needs. Each verb adds its methods in a
-//! file of its own.
+//! The handle on the store: its connections, and what every call needs. Each verb adds its methods
+//! in a file of its own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ impl Store {
     /// Opens the store with `shards` shards under `prefix`: writes or checks its shape.
     ///
     /// # Errors
-    /// [`StoreError::Mismatch`] where the data under this prefix has another shape, or the servers cannot keep the
-    /// configured durability, or are set in a way that breaks another promise.
+    /// [`StoreError::Mismatch`] where the data under this prefix has another shape, or the servers
+    /// cannot keep the configured durability, or are set in a way that breaks another promise.
     pub async fn open(
         connections: Connections,
         prefix: &str,
@@ -61,19 +61,35 @@ impl Store {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let keys = Arc::new(Keys::new(prefix, shards));
-        let places = Arc::new(Places::new(Providers::embedded(), PlaceBounds::default(), keys.shards()));
+        let places = Arc::new(Places::new(
+            Providers::embedded(),
+            PlaceBounds::default(),
+            keys.shards(),
+        ));
         let history = Arc::new(History::new(keys.shards()));
-        let store = Self { connections, keys, places, history, limits, rules: Arc::default(), clock };
+        let store = Self {
+            connections,
+            keys,
+            places,
+            history,
+            limits,
+            rules: Arc::default(),
+            clock,
+        };
         store.check_meta().await?;
         store.connections.check_durability().await?;
         store.check_servers_at_start().await?;
         Ok(store)
     }
 
-    /// The same store, which gives destinations that these rules cover their own limits as jobs are scheduled there.
+    /// The same store, which gives destinations that these rules cover their own limits as jobs are
+    /// scheduled there.
     #[must_use]
     pub fn with_rules(self, rules: &[DestinationRule]) -> Self {
-        Self { rules: rules.into(), ..self }
+        Self {
+            rules: rules.into(),
+            ..self
+        }
     }
 
     /// The same store, with these providers and bounds in place of those that ship.
@@ -88,8 +104,8 @@ impl Store {
         self.keys.shards()
     }
 
-    /// Runs one pipeline for each shard, all at once, and answers in the order of the shards: keys of several shards are of
-    /// several slots, and may be of several servers.
+    /// Runs one pipeline for each shard, all at once, and answers in the order of the shards: keys
+    /// of several shards are of several slots, and may be of several servers.
     pub(crate) async fn on_each_shard<T: FromRedisValue>(
         &self,
         mut ask: impl FnMut(&keys::Shard, &mut Pipeline),
@@ -112,6 +128,9 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("keys", &self.keys).field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("keys", &self.keys)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }

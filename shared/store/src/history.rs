@@ -1,5 +1,5 @@
-//! What this process has seen of the history of each shard, and whether Redis still has it. Redis may lose its last
-//! writes; what is remembered here, it cannot.
+//! What this process has seen of the history of each shard, and whether Redis still has it. Redis
+//! may lose its last writes; what is remembered here, it cannot.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,17 +53,20 @@ impl History {
 
     pub(crate) fn seen(&self, shard: u16) -> MutexGuard<'_, Seen> {
         // Nothing that holds it can panic midway.
-        self.shards[usize::from(shard)].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[usize::from(shard)]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The highest serial of a lease that was seen in a shard, and the one that Redis should have at least; 0 if none was
-    /// seen.
+    /// The highest serial of a lease that was seen in a shard, and the one that Redis should have
+    /// at least; 0 if none was seen.
     pub(crate) fn serials(&self, shard: u16) -> (u64, u64) {
         let seen = self.seen(shard);
         (seen.serial, seen.known)
     }
 
-    /// A claim found the serial `before` in Redis, which should have had `known` at least, and `serial` was given to it.
+    /// A claim found the serial `before` in Redis, which should have had `known` at least, and
+    /// `serial` was given to it.
     pub(crate) fn note_claim(&self, shard: u16, known: u64, before: u64, serial: Option<u64>) {
         let mut seen = self.seen(shard);
         // A look may have found this loss meanwhile. Then it is told already.
@@ -84,7 +87,9 @@ impl History {
     /// This process wrote an entry into a shard's journal, and was answered.
     pub(crate) fn note_entry(&self, shard: u16, id: &str) {
         // A call that changed nothing wrote none.
-        let Ok(id) = id.parse::<EntryId>() else { return };
+        let Ok(id) = id.parse::<EntryId>() else {
+            return;
+        };
         let now = Instant::now();
         let mut state = self.seen(shard);
         match state.entries.back_mut() {

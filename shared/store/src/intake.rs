@@ -1,5 +1,6 @@
-//! The intake stream: bounces that a mail system adds to Redis itself. Schedulers read it as one consumer group, so each
-//! entry is taken in by one of them, and what a reader had when it died is taken over by another.
+//! The intake stream: bounces that a mail system adds to Redis itself. Schedulers read it as one
+//! consumer group, so each entry is taken in by one of them, and what a reader had when it died is
+//! taken over by another.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -44,7 +45,13 @@ impl Store {
     /// Makes the stream and its group where they are not there yet.
     pub async fn open_intake(&self) -> Result<(), StoreError> {
         let mut commands = pipe();
-        commands.cmd("XGROUP").arg("CREATE").arg(self.keys.intake()).arg(GROUP).arg("0").arg("MKSTREAM");
+        commands
+            .cmd("XGROUP")
+            .arg("CREATE")
+            .arg(self.keys.intake())
+            .arg(GROUP)
+            .arg("0")
+            .arg("MKSTREAM");
         commands.ignore_errors();
         let (answer,): (Value,) = self.connections.pipeline(&commands).await?;
         match answer {
@@ -53,8 +60,9 @@ impl Store {
         }
     }
 
-    /// Entries that nobody has read yet, at most `count`; waits for the first for at most `wait`, which has to be shorter
-    /// than the time that an answer may take. They are this reader's until [`Store::finish_intake`].
+    /// Entries that nobody has read yet, at most `count`; waits for the first for at most `wait`,
+    /// which has to be shorter than the time that an answer may take. They are this reader's until
+    /// [`Store::finish_intake`].
     pub async fn read_intake(
         &self,
         reader: &str,
@@ -62,35 +70,63 @@ impl Store {
         wait: Duration,
     ) -> Result<Vec<IntakeEntry>, StoreError> {
         let mut commands = pipe();
-        commands.cmd("XREADGROUP").arg("GROUP").arg(GROUP).arg(reader).arg("COUNT").arg(count);
-        commands.arg("BLOCK").arg(ms(wait)).arg("STREAMS").arg(self.keys.intake()).arg(">");
+        commands
+            .cmd("XREADGROUP")
+            .arg("GROUP")
+            .arg(GROUP)
+            .arg(reader)
+            .arg("COUNT")
+            .arg(count);
+        commands
+            .arg("BLOCK")
+            .arg(ms(wait))
+            .arg("STREAMS")
+            .arg(self.keys.intake())
+            .arg(">");
         let (reply,): (Value,) = self.connections.pipeline(&commands).await?;
         // The stream's name and its entries, and nothing when the time was over.
         let entries = match reply {
             Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
-            streams => raw::values(streams).into_iter().next().and_then(|stream| raw::values(stream).pop()),
+            streams => raw::values(streams)
+                .into_iter()
+                .next()
+                .and_then(|stream| raw::values(stream).pop()),
         };
         Ok(read_entries(entries.unwrap_or(Value::Nil)))
     }
 
-    /// What readers have had for longer than `idle`, at most `count` entries, oldest first. It stays theirs.
-    pub async fn left_in_intake(&self, count: usize, idle: Duration) -> Result<Vec<LeftEntry>, StoreError> {
+    /// What readers have had for longer than `idle`, at most `count` entries, oldest first. It
+    /// stays theirs.
+    pub async fn left_in_intake(
+        &self,
+        count: usize,
+        idle: Duration,
+    ) -> Result<Vec<LeftEntry>, StoreError> {
         let mut ask = pipe();
-        ask.cmd("XPENDING").arg(self.keys.intake()).arg(GROUP).arg("IDLE").arg(ms(idle)).arg("-").arg("+").arg(count);
+        ask.cmd("XPENDING")
+            .arg(self.keys.intake())
+            .arg(GROUP)
+            .arg("IDLE")
+            .arg(ms(idle))
+            .arg("-")
+            .arg("+")
+            .arg(count);
         let (pending,): (Value,) = self.connections.pipeline(&ask).await?;
         // Of each its id, its reader's name, for how long it has had it, and how often it was
         // handed out.
         let read = |entry| match raw::values(entry).as_slice() {
-            [id, _, _, times] => {
-                Some(LeftEntry { id: Text::from(id).0, times: from_redis_value(times.clone()).unwrap_or_default() })
-            }
+            [id, _, _, times] => Some(LeftEntry {
+                id: Text::from(id).0,
+                times: from_redis_value(times.clone()).unwrap_or_default(),
+            }),
             _ => None,
         };
         Ok(raw::values(pending).into_iter().filter_map(read).collect())
     }
 
-    /// Takes over those of these entries that a reader has had for longer than `idle`, and counts that each was handed out
-    /// once more. What another reader was quicker to take over is not among them.
+    /// Takes over those of these entries that a reader has had for longer than `idle`, and counts
+    /// that each was handed out once more. What another reader was quicker to take over is not
+    /// among them.
     pub async fn take_over_intake(
         &self,
         reader: &str,
@@ -98,16 +134,33 @@ impl Store {
         idle: Duration,
     ) -> Result<Vec<IntakeEntry>, StoreError> {
         let mut claim = pipe();
-        claim.cmd("XCLAIM").arg(self.keys.intake()).arg(GROUP).arg(reader).arg(ms(idle)).arg(ids);
+        claim
+            .cmd("XCLAIM")
+            .arg(self.keys.intake())
+            .arg(GROUP)
+            .arg(reader)
+            .arg(ms(idle))
+            .arg(ids);
         let (claimed,): (Value,) = self.connections.pipeline(&claim).await?;
         Ok(read_entries(claimed))
     }
 
-    /// These entries could not be dealt with, by no fault of theirs: they stay this reader's for now, and count as handed out
-    /// `times` times. Of those that were dealt with nothing changes.
-    pub async fn excuse_intake(&self, reader: &str, ids: &[String], times: usize) -> Result<(), StoreError> {
+    /// These entries could not be dealt with, by no fault of theirs: they stay this reader's for
+    /// now, and count as handed out `times` times. Of those that were dealt with nothing changes.
+    pub async fn excuse_intake(
+        &self,
+        reader: &str,
+        ids: &[String],
+        times: usize,
+    ) -> Result<(), StoreError> {
         let mut claim = pipe();
-        claim.cmd("XCLAIM").arg(self.keys.intake()).arg(GROUP).arg(reader).arg(0).arg(ids);
+        claim
+            .cmd("XCLAIM")
+            .arg(self.keys.intake())
+            .arg(GROUP)
+            .arg(reader)
+            .arg(0)
+            .arg(ids);
         claim.arg("RETRYCOUNT").arg(times).arg("JUSTID").ignore();
         self.connections.pipeline::<()>(&claim).await
     }
@@ -126,12 +179,28 @@ impl Store {
         self.connections.pipeline::<()>(&commands).await
     }
 
-    /// Keeps an entry that holds no bounce in the stream beside, with the reason, and tells of it by an event. The entry
-    /// itself stays until [`Store::finish_intake`]; an entry may be put aside twice, and is never lost.
-    pub async fn put_aside(&self, entry: &IntakeEntry, reason: &str, event: &Event) -> Result<(), StoreError> {
+    /// Keeps an entry that holds no bounce in the stream beside, with the reason, and tells of it
+    /// by an event. The entry itself stays until [`Store::finish_intake`]; an entry may be put
+    /// aside twice, and is never lost.
+    pub async fn put_aside(
+        &self,
+        entry: &IntakeEntry,
+        reason: &str,
+        event: &Event,
+    ) -> Result<(), StoreError> {
         let mut commands = pipe();
-        commands.cmd("XADD").arg(self.keys.intake_aside()).arg("MAXLEN").arg("~").arg(ASIDE_MAX).arg("*");
-        commands.arg("entry").arg(&entry.id).arg("reason").arg(reason);
+        commands
+            .cmd("XADD")
+            .arg(self.keys.intake_aside())
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(ASIDE_MAX)
+            .arg("*");
+        commands
+            .arg("entry")
+            .arg(&entry.id)
+            .arg("reason")
+            .arg(reason);
         for (field, value) in &entry.fields {
             commands.arg(field).arg(value);
         }
@@ -151,7 +220,13 @@ impl Store {
         }
         let mut commands = pipe();
         for reader in &gone {
-            commands.cmd("XGROUP").arg("DELCONSUMER").arg(&key).arg(GROUP).arg(reader).ignore();
+            commands
+                .cmd("XGROUP")
+                .arg("DELCONSUMER")
+                .arg(&key)
+                .arg(GROUP)
+                .arg(reader)
+                .ignore();
         }
         self.connections.pipeline::<()>(&commands).await?;
         Ok(gone.len())
@@ -163,7 +238,9 @@ fn idle_reader(reader: Value) -> Option<String> {
     let about: HashMap<String, Value> = from_redis_value(reader).ok()?;
     let number = |key: &str| from_redis_value::<u64>(about.get(key)?.clone()).ok();
     let is_gone = number("pending")? == 0 && number("idle")? > ms(READER_KEPT);
-    is_gone.then(|| from_redis_value(about.get("name")?.clone()).ok()).flatten()
+    is_gone
+        .then(|| from_redis_value(about.get("name")?.clone()).ok())
+        .flatten()
 }
 
 /// Reads entries one by one. An entry that was deleted meanwhile has no fields.
@@ -173,7 +250,9 @@ fn read_entries(entries: Value) -> Vec<IntakeEntry> {
         other => Text::from(&other).0.into_bytes(),
     };
     let read = |(id, fields)| {
-        let fields = raw::pairs(fields).map(|(field, value)| (bytes(field), bytes(value))).collect();
+        let fields = raw::pairs(fields)
+            .map(|(field, value)| (bytes(field), bytes(value)))
+            .collect();
         IntakeEntry { id, fields }
     };
     raw::entries(entries).into_iter().map(read).collect()

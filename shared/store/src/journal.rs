@@ -24,8 +24,13 @@ pub struct Entry {
 }
 
 impl Store {
-    /// Reads what each shard wrote after the entry named for it, at most `count` entries per shard, in one round trip.
-    pub async fn read_journal(&self, after: &[EntryId], count: usize) -> Result<Vec<Vec<Entry>>, StoreError> {
+    /// Reads what each shard wrote after the entry named for it, at most `count` entries per shard,
+    /// in one round trip.
+    pub async fn read_journal(
+        &self,
+        after: &[EntryId],
+        count: usize,
+    ) -> Result<Vec<Vec<Entry>>, StoreError> {
         let mut after = after.iter();
         let replies: Vec<(Value,)> = self
             .on_each_shard(|keys, commands| {
@@ -33,12 +38,20 @@ impl Store {
                 commands.xrange_count(keys.journal(), format!("({after}"), "+", count);
             })
             .await?;
-        let read = |(entries,)| raw::entries(entries).into_iter().filter_map(read_entry).collect();
+        let read = |(entries,)| {
+            raw::entries(entries)
+                .into_iter()
+                .filter_map(read_entry)
+                .collect()
+        };
         Ok(replies.into_iter().map(read).collect())
     }
 
     /// Whether an entry is there, for each shard for which one is named, in one round trip.
-    pub async fn journal_has(&self, entries: &[Option<EntryId>]) -> Result<Vec<Option<bool>>, StoreError> {
+    pub async fn journal_has(
+        &self,
+        entries: &[Option<EntryId>],
+    ) -> Result<Vec<Option<bool>>, StoreError> {
         let mut asked = entries.iter();
         let replies: Vec<(Value,)> = self
             .on_each_shard(|keys, commands| match asked.next().copied().flatten() {
@@ -51,7 +64,9 @@ impl Store {
                 }
             })
             .await?;
-        let is_there = |(entry, (reply,)): (&Option<EntryId>, _)| entry.map(|_| !raw::values(reply).is_empty());
+        let is_there = |(entry, (reply,)): (&Option<EntryId>, _)| {
+            entry.map(|_| !raw::values(reply).is_empty())
+        };
         Ok(entries.iter().zip(replies).map(is_there).collect())
     }
 
@@ -70,7 +85,12 @@ impl Store {
                 commands.xrevrange_count(keys.journal(), "+", "-", 1);
             })
             .await?;
-        let end = |(entries,)| raw::entries(entries).first().and_then(|(id, _)| id.parse().ok()).unwrap_or_default();
+        let end = |(entries,)| {
+            raw::entries(entries)
+                .first()
+                .and_then(|(id, _)| id.parse().ok())
+                .unwrap_or_default()
+        };
         Ok(replies.into_iter().map(end).collect())
     }
 }
@@ -84,27 +104,41 @@ fn read_entry((id, fields): (String, Vec<Value>)) -> Option<Entry> {
         Err(why) => {
             tracing::error!(entry = %id, why, "an entry of the journal cannot be read, and its events are left out");
             let time = Timestamp::from_ms(id.ms.try_into().unwrap_or(i64::MAX));
-            Some(Entry { id, time, events: Vec::new() })
+            Some(Entry {
+                id,
+                time,
+                events: Vec::new(),
+            })
         }
     }
 }
 
 fn read_events(id: EntryId, fields: Vec<Value>) -> Result<Entry, String> {
-    let fields: HashMap<Text, Value> = raw::pairs(fields).map(|(field, value)| (Text::from(&field), value)).collect();
+    let fields: HashMap<Text, Value> = raw::pairs(fields)
+        .map(|(field, value)| (Text::from(&field), value))
+        .collect();
     let field = |name: &str| fields.get(&Text(name.to_owned()));
-    let time = field("t").and_then(|time| Text::from(time).0.parse().ok()).ok_or("it has no time")?;
+    let time = field("t")
+        .and_then(|time| Text::from(time).0.parse().ok())
+        .ok_or("it has no time")?;
     let Text(json) = field("e").map(Text::from).ok_or("it has no events")?;
-    let events: Vec<serde_json::Value> = serde_json::from_str(&json).map_err(|why| why.to_string())?;
+    let events: Vec<serde_json::Value> =
+        serde_json::from_str(&json).map_err(|why| why.to_string())?;
     let events = events
         .into_iter()
         .filter_map(|event| match serde_json::from_value::<Event>(event) {
             Ok(event) => Some(event.with_due(Timestamp::from_ms(time))),
             Err(why) => {
-                // A newer version may write kinds that this one does not know; its readers must not stand still for it.
+                // A newer version may write kinds that this one does not know; its readers must not
+                // stand still for it.
                 tracing::debug!(entry = %id, %why, "an event is not understood, and left out");
                 None
             }
         })
         .collect();
-    Ok(Entry { id, time: Timestamp::from_ms(time), events })
+    Ok(Entry {
+        id,
+        time: Timestamp::from_ms(time),
+        events,
+    })
 }

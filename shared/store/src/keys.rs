@@ -1,4 +1,5 @@
-//! The names of all keys, made in one place. All keys of a shard carry its number as hash tag, so they share a slot.
+//! The names of all keys, made in one place. All keys of a shard carry its number as hash tag, so
+//! they share a slot.
 
 /// The keys that a shard has once, in the order that `prelude.lua` names them.
 const SHARED: [&str; 13] = [
@@ -139,7 +140,10 @@ impl Shard {
 impl Keys {
     /// The keys of a store with `shards` shards under `prefix`.
     pub fn new(prefix: &str, shards: u16) -> Self {
-        Self { prefix: prefix.to_owned(), shards: (0..shards.max(1)).map(|n| Shard::new(prefix, n)).collect() }
+        Self {
+            prefix: prefix.to_owned(),
+            shards: (0..shards.max(1)).map(|n| Shard::new(prefix, n)).collect(),
+        }
     }
 
     /// How many shards there are.
@@ -165,7 +169,8 @@ impl Keys {
         format!("{}:intake:aside", self.prefix)
     }
 
-    /// recipient domain → destination, for the domains of one shard. In the slot of that shard's other keys.
+    /// recipient domain → destination, for the domains of one shard. In the slot of that shard's
+    /// other keys.
     pub fn place(&self, n: u16) -> String {
         format!("{}:place:{{{n}}}", self.prefix)
     }
@@ -194,7 +199,10 @@ mod tests {
         assert_eq!(shard.standing(), "rd:{3}:standing");
         assert_eq!(shard.delivered(2951), "rd:{3}:delivered:2951");
         assert_eq!(shard.heard(2951), "rd:{3}:heard:2951");
-        assert_eq!(shard.hearing(0xff), format!("rd:{{3}}:hearing:{:032x}", 0xff));
+        assert_eq!(
+            shard.hearing(0xff),
+            format!("rd:{{3}}:hearing:{:032x}", 0xff)
+        );
         assert_eq!(shard.journal(), "rd:{3}:journal");
         assert_eq!(shard.agenda(), "rd:{3}:agenda");
         assert_eq!(shard.meanwhile(), "rd:{3}:meanwhile");
@@ -203,7 +211,10 @@ mod tests {
         assert_eq!(shard.suppressed(), "rd:{3}:suppressed");
         assert_eq!(shard.trouble(), "rd:{3}:trouble");
         assert_eq!(shard.pace("example.com"), "rd:{3}:pace:example.com");
-        assert_eq!(shard.tally(20_777, "example.com"), "rd:{3}:tally:20777:example.com");
+        assert_eq!(
+            shard.tally(20_777, "example.com"),
+            "rd:{3}:tally:20777:example.com"
+        );
         assert_eq!(shard.due("example.com"), "rd:{3}:due:example.com");
         assert_eq!(keys.place(3), "rd:place:{3}");
         assert_eq!(keys.meta(), "rd:meta");
@@ -214,7 +225,12 @@ mod tests {
     fn all_keys_of_a_shard_have_its_hash_tag() {
         let keys = Keys::new("rd", 16);
         for n in 0..16 {
-            assert!(keys.shard(n).all.iter().all(|key| key.starts_with(&format!("rd:{{{n}}}:"))));
+            assert!(
+                keys.shard(n)
+                    .all
+                    .iter()
+                    .all(|key| key.starts_with(&format!("rd:{{{n}}}:")))
+            );
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::scripts::{EXTEND, RELEASE, SILENT, ms};
 /// What became of a lease that was to be lengthened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extended {
-    /// It lasts for its length from now on; but not for these jobs, by their ids in full, whose addresses were retired
-    /// meanwhile.
+    /// It lasts for its length from now on; but not for these jobs, by their ids in full, whose
+    /// addresses were retired meanwhile.
     Yes(Vec<String>),
     /// It has lapsed: its jobs are somebody else's by now.
     Lapsed,
@@ -37,7 +37,8 @@ pub enum GivenBack {
 }
 
 impl Store {
-    /// Gives leased jobs back. Tells how many were given back; the others' tokens were stale, and nothing changed for them.
+    /// Gives leased jobs back. Tells how many were given back; the others' tokens were stale, and
+    /// nothing changed for them.
     pub async fn release(&self, leases: &[Lease], why: GivenBack) -> Result<usize, StoreError> {
         let mut released = 0;
         let reason = match why {
@@ -61,8 +62,9 @@ impl Store {
         Ok(released)
     }
 
-    /// Lets leases last for `length` from now on, by Redis's clock, and answers each in the order given. The answer for one
-    /// shard says nothing of the others. Repeating it does no harm, so it may be asked again after [`Extended::Unknown`].
+    /// Lets leases last for `length` from now on, by Redis's clock, and answers each in the order
+    /// given. The answer for one shard says nothing of the others. Repeating it does no harm, so it
+    /// may be asked again after [`Extended::Unknown`].
     pub async fn extend(&self, leases: &[LeaseKey], length: Duration) -> Vec<Extended> {
         let places: Vec<usize> = (0..leases.len()).collect();
         let mut answers = vec![Extended::Unknown; leases.len()];
@@ -72,16 +74,26 @@ impl Store {
             for lease in places.iter().map(|place| &leases[**place]) {
                 call.arg(lease.token);
             }
-            match self.connections.script::<(i64, Vec<i64>, Vec<(Text, Text)>)>(&call).await {
+            match self
+                .connections
+                .script::<(i64, Vec<i64>, Vec<(Text, Text)>)>(&call)
+                .await
+            {
                 Ok((_, extended, void)) => {
                     for (place, done) in places.into_iter().zip(extended) {
                         let token = leases[*place].token.to_string();
                         let of_lease = void.iter().filter(|(Text(of), _)| *of == token);
                         let void = of_lease.map(|(_, Text(id))| id.clone()).collect();
-                        answers[*place] = if done == 1 { Extended::Yes(void) } else { Extended::Lapsed };
+                        answers[*place] = if done == 1 {
+                            Extended::Yes(void)
+                        } else {
+                            Extended::Lapsed
+                        };
                     }
                 }
-                Err(err) => tracing::warn!(%err, shard, leases = places.len(), "leases could not be lengthened"),
+                Err(err) => {
+                    tracing::warn!(%err, shard, leases = places.len(), "leases could not be lengthened");
+                }
             }
         }
         answers
@@ -90,7 +102,11 @@ impl Store {
     /// Tells that attempts at these destinations of one shard have waited so long for an answer.
     /// Returns for each whether it is silent: no attempt there got an answer in that time. It gets
     /// no more attempts for some seconds then.
-    pub async fn note_silence(&self, shard: u16, waiting: &[(Destination, Duration)]) -> Result<Vec<bool>, StoreError> {
+    pub async fn note_silence(
+        &self,
+        shard: u16,
+        waiting: &[(Destination, Duration)],
+    ) -> Result<Vec<bool>, StoreError> {
         let mut silent = Vec::with_capacity(waiting.len());
         for batch in waiting.chunks(BATCH_MAX) {
             let mut call = self.call(&SILENT, shard);
@@ -104,14 +120,23 @@ impl Store {
     }
 
     /// Groups items by their shard, in batches that one script call takes.
-    pub(crate) fn by_shard<'a, T>(&self, items: &'a [T], shard: impl Fn(&'a T) -> u16) -> Vec<(u16, Vec<&'a T>)> {
+    pub(crate) fn by_shard<'a, T>(
+        &self,
+        items: &'a [T],
+        shard: impl Fn(&'a T) -> u16,
+    ) -> Vec<(u16, Vec<&'a T>)> {
         let mut shards: Vec<Vec<&T>> = (0..self.shards()).map(|_| Vec::new()).collect();
         for item in items {
             shards[usize::from(shard(item))].push(item);
         }
         let numbered = (0..self.shards()).zip(shards);
         numbered
-            .flat_map(|(shard, items)| items.chunks(BATCH_MAX).map(|batch| (shard, batch.to_vec())).collect::<Vec<_>>())
+            .flat_map(|(shard, items)| {
+                items
+                    .chunks(BATCH_MAX)
+                    .map(|batch| (shard, batch.to_vec()))
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 }

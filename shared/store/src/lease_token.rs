@@ -1,4 +1,5 @@
-//! The token of a lease. Its serial gives the order of the claims of a shard, its nonce makes it one of a kind.
+//! The token of a lease. Its serial gives the order of the claims of a shard, its nonce makes it
+//! one of a kind.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +11,9 @@ use crate::error::StoreError;
 
 /// The fencing token of a lease. The whole token is its identity.
 ///
-/// The serial comes from Redis, which gives it again if it loses its last writes. The nonce comes from the process that
-/// claims, so the leases of before and after a loss never have the same token.
+/// The serial comes from Redis, which gives it again if it loses its last writes. The nonce comes
+/// from the process that claims, so the leases of before and after a loss never have the same
+/// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseToken {
     /// Which claim of the shard it is: greater than those of all claims before it.
@@ -32,9 +34,9 @@ impl LeaseToken {
     /// [`StoreError::Unavailable`] if the system has no random numbers.
     pub(crate) fn new_nonce() -> Result<u64, StoreError> {
         let mut bytes = [0; 8];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| StoreError::Unavailable("the system gave no random number for a claim".to_owned()))?;
+        SystemRandom::new().fill(&mut bytes).map_err(|_| {
+            StoreError::Unavailable("the system gave no random number for a claim".to_owned())
+        })?;
         Ok(u64::from_be_bytes(bytes))
     }
 }
@@ -71,7 +73,10 @@ mod tests {
     #[test]
     fn a_token_reads_back() {
         for nonce in [0, 0x00c0_ffee, u64::MAX] {
-            let token = LeaseToken { serial: 1_763_716_200_000, nonce };
+            let token = LeaseToken {
+                serial: 1_763_716_200_000,
+                nonce,
+            };
             assert_eq!(token.to_string().parse(), Ok(token));
         }
         for text in ["", "17", "17-", "-17", "x-0", "17-x"] {
@@ -81,6 +86,9 @@ mod tests {
 
     #[test]
     fn no_two_claims_have_the_same_nonce() {
-        assert_ne!(LeaseToken::new_nonce().unwrap(), LeaseToken::new_nonce().unwrap());
+        assert_ne!(
+            LeaseToken::new_nonce().unwrap(),
+            LeaseToken::new_nonce().unwrap()
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! The store: jobs, leases, standings and the journal in Redis. It moves jobs and never chooses a retry.
+//! The store: jobs, leases, standings and the journal in Redis. It moves jobs and never chooses a
+//! retry.
 //!
-//! Each verb has a file here and a script of the same name in `lua/`. A batch is one call per shard.
+//! Each verb has a file here and a script of the same name in `lua/`. A batch is one call per
+//! shard.
 
 pub mod address;
 pub mod batch;

@@ -1,5 +1,5 @@
-//! Limits of destinations by the configuration. A bounce brings those of its destination along; this is for what changed
-//! while none came, and for rules that are there no more.
+//! Limits of destinations by the configuration. A bounce brings those of its destination along;
+//! this is for what changed while none came, and for rules that are there no more.
 
 use deadpool_redis::redis::pipe;
 use domain::pace::limits_for;
@@ -12,8 +12,8 @@ use crate::raw::Text;
 use crate::scripts::LIMIT;
 
 impl Store {
-    /// Gives every destination of the agenda the limits that the rules of this process say, and takes from it those that
-    /// they do not say any more. Tells how many were changed.
+    /// Gives every destination of the agenda the limits that the rules of this process say, and
+    /// takes from it those that they do not say any more. Tells how many were changed.
     pub async fn limit(&self) -> Result<u64, StoreError> {
         let mut changed = OverShards::default();
         for shard in 0..self.shards() {
@@ -27,16 +27,23 @@ impl Store {
         let mut cursor = "0".to_owned();
         loop {
             let mut page = pipe();
-            page.cmd("ZSCAN").arg(self.keys.shard(shard).agenda()).arg(&cursor).arg("COUNT").arg(BATCH_MAX);
-            let ((next, found),): ((String, Vec<(Text, f64)>),) = self.connections.pipeline(&page).await?;
+            page.cmd("ZSCAN")
+                .arg(self.keys.shard(shard).agenda())
+                .arg(&cursor)
+                .arg("COUNT")
+                .arg(BATCH_MAX);
+            let ((next, found),): ((String, Vec<(Text, f64)>),) =
+                self.connections.pipeline(&page).await?;
             // A page of a small set is the whole set, whatever was asked for.
-            let is_text = |(Text(name), _): &(Text, f64)| !name.contains(char::REPLACEMENT_CHARACTER);
+            let is_text =
+                |(Text(name), _): &(Text, f64)| !name.contains(char::REPLACEMENT_CHARACTER);
             let found: Vec<(Text, f64)> = found.into_iter().filter(is_text).collect();
             for destinations in found.chunks(BATCH_MAX) {
                 let mut call = self.call(&LIMIT, shard);
                 for (Text(destination), _) in destinations {
                     let limits = limits_for(&self.rules, destination);
-                    call.arg(destination).arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
+                    call.arg(destination)
+                        .arg(limits.map(|limits| limits.to_string()).unwrap_or_default());
                 }
                 let (_, of_batch): (i64, u64) = self.connections.script(&call).await?;
                 changed += of_batch;

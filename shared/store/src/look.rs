@@ -1,5 +1,5 @@
-//! Looks whether Redis still has what this process has seen of each shard, and what is missing where it
-//! does not.
+//! Looks whether Redis still has what this process has seen of each shard, and what is missing
+//! where it does not.
 
 use std::sync::atomic::Ordering;
 
@@ -11,8 +11,8 @@ use crate::scripts::HISTORY;
 /// What a look at one shard has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// Whether it is another server than the last time, or was started again, or followed another master meanwhile. Only
-    /// then, or with proof, writes can have been lost.
+    /// Whether it is another server than the last time, or was started again, or followed another
+    /// master meanwhile. Only then, or with proof, writes can have been lost.
     pub is_another: bool,
     /// Whether its serial was behind what this process had seen: proof that writes were lost.
     pub is_behind: bool,
@@ -45,8 +45,8 @@ pub enum EntryState {
 pub struct Gap {
     /// What became of the entry that the reader has seen last.
     pub state: EntryState,
-    /// The entry behind which it goes on: the newest that is there and not after the one that it has seen. 0-0 if there is
-    /// none, so that it goes on with the first.
+    /// The entry behind which it goes on: the newest that is there and not after the one that it
+    /// has seen. 0-0 if there is none, so that it goes on with the first.
     pub after: EntryId,
     /// The oldest entry that is there, if there is any.
     pub first: Option<EntryId>,
@@ -59,12 +59,14 @@ pub(crate) struct Whereabouts {
     pub(crate) entries: Vec<EntryState>,
     /// Its first entry, if it has any.
     pub(crate) first: Option<EntryId>,
-    /// The newest entry that is not after the first of those that were asked about; 0-0 if there is none.
+    /// The newest entry that is not after the first of those that were asked about; 0-0 if there is
+    /// none.
     pub(crate) before: EntryId,
 }
 
 impl Store {
-    /// Looks whether one shard's server has lost writes, or may have. The first look only remembers which server it is.
+    /// Looks whether one shard's server has lost writes, or may have. The first look only remembers
+    /// which server it is.
     pub async fn look(&self, shard: u16) -> Result<Look, StoreError> {
         // Read before Redis is asked: a claim that runs meanwhile has a serial that this answer
         // cannot have yet.
@@ -72,17 +74,32 @@ impl Store {
         let now = self.whereabouts(shard, &[]).await?;
         let (is_another, is_behind, entries) = {
             let seen = self.history.seen(shard);
-            let is_another = seen.server.as_ref().is_some_and(|server| *server != now.server);
+            let is_another = seen
+                .server
+                .as_ref()
+                .is_some_and(|server| *server != now.server);
             let entries: Vec<EntryId> = seen.entries.iter().map(|(_, id)| *id).collect();
             (is_another, seen.is_behind || now.serial < known, entries)
         };
-        let mut look = Look { is_another, is_behind, ..Look::default() };
+        let mut look = Look {
+            is_another,
+            is_behind,
+            ..Look::default()
+        };
         // A server that does not say which it is has to show each time that it has all.
         if is_another || is_behind || now.server.is_empty() {
             let states = self.whereabouts(shard, &entries).await?.entries;
-            look.entries = states.iter().filter(|state| **state == EntryState::Lost).count() as u64;
-            // If it is the same server, only how far it is behind tells what happened from what happened before.
-            look.incident = if is_another { now.server.clone() } else { format!("{}:{}", now.server, now.serial) };
+            look.entries = states
+                .iter()
+                .filter(|state| **state == EntryState::Lost)
+                .count() as u64;
+            // If it is the same server, only how far it is behind tells what happened from what
+            // happened before.
+            look.incident = if is_another {
+                now.server.clone()
+            } else {
+                format!("{}:{}", now.server, now.serial)
+            };
         }
         let mut seen = self.history.seen(shard);
         seen.server = Some(now.server);
@@ -97,14 +114,14 @@ impl Store {
         Ok(look)
     }
 
-    /// How many times this process has found shards whose server has lost writes, or may have: readers of the journal look
-    /// then whether it still has what they have seen.
+    /// How many times this process has found shards whose server has lost writes, or may have:
+    /// readers of the journal look then whether it still has what they have seen.
     pub fn incidents(&self) -> u64 {
         self.history.incidents.load(Ordering::Relaxed)
     }
 
-    /// What is missing behind the entries that a reader has seen last, one per shard, because these entries are not there any
-    /// more. A reader that has seen nothing of a shard misses nothing.
+    /// What is missing behind the entries that a reader has seen last, one per shard, because these
+    /// entries are not there any more. A reader that has seen nothing of a shard misses nothing.
     pub async fn journal_gaps(&self, seen: &[EntryId]) -> Result<Vec<Option<Gap>>, StoreError> {
         let mut gaps = Vec::with_capacity(seen.len());
         for (shard, id) in (0..self.shards()).zip(seen) {
@@ -112,21 +129,40 @@ impl Store {
                 gaps.push(None);
                 continue;
             }
-            let Whereabouts { entries, first, before, .. } = self.whereabouts(shard, &[*id]).await?;
+            let Whereabouts {
+                entries,
+                first,
+                before,
+                ..
+            } = self.whereabouts(shard, &[*id]).await?;
             let state = *entries.first().unwrap_or(&EntryState::Lost);
-            gaps.push((state != EntryState::Kept).then_some(Gap { state, after: before, first }));
+            gaps.push((state != EntryState::Kept).then_some(Gap {
+                state,
+                after: before,
+                first,
+            }));
         }
         Ok(gaps)
     }
 
     /// Asks where a shard's history is, and what became of these entries of its journal.
-    pub(crate) async fn whereabouts(&self, shard: u16, entries: &[EntryId]) -> Result<Whereabouts, StoreError> {
+    pub(crate) async fn whereabouts(
+        &self,
+        shard: u16,
+        entries: &[EntryId],
+    ) -> Result<Whereabouts, StoreError> {
         let mut call = self.call(&HISTORY, shard);
         for id in entries {
             call.arg(id.to_string());
         }
-        let (_, server, serial, letters, first, before): (i64, String, u64, String, String, String) =
-            self.connections.script(&call).await?;
+        let (_, server, serial, letters, first, before): (
+            i64,
+            String,
+            u64,
+            String,
+            String,
+            String,
+        ) = self.connections.script(&call).await?;
         let other_shape = |_| StoreError::Refused("history answered in another shape".to_owned());
         let state = |letter| match letter {
             b'k' => EntryState::Kept,
@@ -137,7 +173,11 @@ impl Store {
             server,
             serial,
             entries: letters.bytes().map(state).collect(),
-            first: if first.is_empty() { None } else { Some(first.parse().map_err(other_shape)?) },
+            first: if first.is_empty() {
+                None
+            } else {
+                Some(first.parse().map_err(other_shape)?)
+            },
             before: before.parse().map_err(other_shape)?,
         })
     }

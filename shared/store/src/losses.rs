@@ -1,5 +1,5 @@
-//! What is done when Redis has lost its last writes, or may have: it is said, counted, and put right at once by the process
-//! that notices it first.
+//! What is done when Redis has lost its last writes, or may have: it is said, counted, and put
+//! right at once by the process that notices it first.
 
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ pub struct Incident {
     pub look: Look,
     /// How often it was dealt with in vain.
     tries: u32,
-    /// Whether this process has claimed to tell of it, and to repair the shard: that stays so when it has to try again.
+    /// Whether this process has claimed to tell of it, and to repair the shard: that stays so when
+    /// it has to try again.
     tells: bool,
     repairs: bool,
     /// Names this process in what it claims.
@@ -45,13 +46,20 @@ pub struct Incident {
 
 impl Incident {
     fn new(shard: u16, look: Look) -> Result<Self, StoreError> {
-        Ok(Self { shard, look, tries: 0, tells: false, repairs: false, nonce: LeaseToken::new_nonce()? })
+        Ok(Self {
+            shard,
+            look,
+            tries: 0,
+            tells: false,
+            repairs: false,
+            nonce: LeaseToken::new_nonce()?,
+        })
     }
 }
 
 impl Store {
-    /// Looks every second, and at once when a claim has found that writes were lost, until `stop` is over. Every process
-    /// does.
+    /// Looks every second, and at once when a claim has found that writes were lost, until `stop`
+    /// is over. Every process does.
     pub async fn watch_for_losses(self, stop: impl Future<Output = ()>) {
         let mut beat = interval(LOOK_EVERY);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,18 +80,23 @@ impl Store {
         }
     }
 
-    /// Looks at all shards, and tells of those whose server has lost writes or may have. Each is told of once. A shard that
-    /// does not answer is looked at the next time.
+    /// Looks at all shards, and tells of those whose server has lost writes or may have. Each is
+    /// told of once. A shard that does not answer is looked at the next time.
     pub async fn notice_losses(&self) -> Vec<Incident> {
-        let looks = stream::iter(0..self.shards()).map(async |shard| (shard, self.look(shard).await));
+        let looks =
+            stream::iter(0..self.shards()).map(async |shard| (shard, self.look(shard).await));
         let looks: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
         let mut incidents = Vec::new();
         for (shard, look) in looks {
             match look {
-                Ok(look) if look.is_another || look.is_proof() => match Incident::new(shard, look) {
-                    Ok(incident) => incidents.push(incident),
-                    Err(err) => tracing::error!(%err, shard, "a loss of writes is left to other processes"),
-                },
+                Ok(look) if look.is_another || look.is_proof() => {
+                    match Incident::new(shard, look) {
+                        Ok(incident) => incidents.push(incident),
+                        Err(err) => {
+                            tracing::error!(%err, shard, "a loss of writes is left to other processes");
+                        }
+                    }
+                }
                 Ok(_) => {}
                 // That the store is away is said by all that wanted something of it.
                 Err(err) => tracing::debug!(%err, shard, "could not look whether writes were lost"),
@@ -101,7 +114,10 @@ impl Store {
             return incidents;
         }
         if incidents.iter().any(|incident| incident.tries == 0) {
-            let proven = incidents.iter().filter(|incident| incident.look.is_proof()).count();
+            let proven = incidents
+                .iter()
+                .filter(|incident| incident.look.is_proof())
+                .count();
             tracing::info!(
                 shards = incidents.len(),
                 proven,
@@ -121,14 +137,20 @@ impl Store {
                 Some(incident)
             }
         });
-        dealt_with.buffer_unordered(AT_ONCE).filter_map(futures::future::ready).collect().await
+        dealt_with
+            .buffer_unordered(AT_ONCE)
+            .filter_map(futures::future::ready)
+            .collect()
+            .await
     }
 
-    /// Puts right what a loss of writes has left behind in one shard, and says so. What the repair found and put right; none
-    /// if another process does that. May be repeated.
+    /// Puts right what a loss of writes has left behind in one shard, and says so. What the repair
+    /// found and put right; none if another process does that. May be repeated.
     pub async fn put_right(&self, incident: &mut Incident) -> Result<Option<Repaired>, StoreError> {
         let shard = incident.shard;
-        let Look { is_behind, entries, .. } = incident.look;
+        let Look {
+            is_behind, entries, ..
+        } = incident.look;
         if incident.look.is_proof() && incident.tries == 0 {
             tracing::warn!(
                 shard,
@@ -150,8 +172,19 @@ impl Store {
         let repaired = self.repair(shard).await?;
         if repaired != Repaired::default() {
             let jobs: u64 = repaired.recovered.values().sum();
-            let (woken, recounted, swept) = (repaired.woken.len(), repaired.recounted.len(), repaired.swept);
-            tracing::warn!(shard, jobs, woken, recounted, swept, "a shard was put right after redis had lost writes");
+            let (woken, recounted, swept) = (
+                repaired.woken.len(),
+                repaired.recounted.len(),
+                repaired.swept,
+            );
+            tracing::warn!(
+                shard,
+                jobs,
+                woken,
+                recounted,
+                swept,
+                "a shard was put right after redis had lost writes"
+            );
         }
         Ok(Some(repaired))
     }
@@ -165,19 +198,33 @@ impl Store {
             return Ok(());
         }
         incident.tells = true;
-        let event = Event::writes_lost(if incident.look.entries > 0 { "journal" } else { "serial" });
+        let event = Event::writes_lost(if incident.look.entries > 0 {
+            "journal"
+        } else {
+            "serial"
+        });
         let mut call = self.call(&NOTE, incident.shard);
         call.arg(event.line());
         let _: i64 = self.connections.script(&call).await?;
         Ok(())
     }
 
-    /// Claims one step of dealing with an incident for this process. Only one of all that notice it gets it, however often it
-    /// has to ask.
+    /// Claims one step of dealing with an incident for this process. Only one of all that notice it
+    /// gets it, however often it has to ask.
     async fn claim_step(&self, incident: &Incident, step: &str) -> Result<bool, StoreError> {
-        let key = self.keys.shard(incident.shard).incident(step, &incident.look.incident);
+        let key = self
+            .keys
+            .shard(incident.shard)
+            .incident(step, &incident.look.incident);
         let mut commands = pipe();
-        commands.cmd("SET").arg(&key).arg(incident.nonce).arg("NX").arg("PX").arg(ms(CLAIM_KEPT)).ignore();
+        commands
+            .cmd("SET")
+            .arg(&key)
+            .arg(incident.nonce)
+            .arg("NX")
+            .arg("PX")
+            .arg(ms(CLAIM_KEPT))
+            .ignore();
         commands.cmd("GET").arg(&key);
         let (owner,): (Option<u64>,) = self.connections.pipeline(&commands).await?;
         Ok(owner == Some(incident.nonce))

@@ -41,8 +41,12 @@ impl Store {
 
     /// Asks whether Redis answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        // Of a Cluster anybody could answer PING; this is for the node that holds a part of the store.
-        let (_,): (i64,) = self.connections.pipeline(pipe().exists(self.keys.meta())).await?;
+        // Of a Cluster anybody could answer PING; this is for the node that holds a part of the
+        // store.
+        let (_,): (i64,) = self
+            .connections
+            .pipeline(pipe().exists(self.keys.meta()))
+            .await?;
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! What this process knows of placements without asking Redis. It is bounded: the placements that were
-//! used lately are kept.
+//! What this process knows of placements without asking Redis. It is bounded: the placements that
+//! were used lately are kept.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,8 @@ use recent::Recent;
 /// How many placements there are at most.
 #[derive(Clone, Copy, Debug)]
 pub struct PlaceBounds {
-    /// In Redis, of all domains together. Beyond it a new domain goes where the configuration alone says, each time anew.
+    /// In Redis, of all domains together. Beyond it a new domain goes where the configuration alone
+    /// says, each time anew.
     pub kept_max: u64,
     /// In the memory of this process.
     pub cached_max: usize,
@@ -24,7 +25,10 @@ pub struct PlaceBounds {
 impl Default for PlaceBounds {
     /// A million, and fifty thousand.
     fn default() -> Self {
-        Self { kept_max: 1_000_000, cached_max: 50_000 }
+        Self {
+            kept_max: 1_000_000,
+            cached_max: 50_000,
+        }
     }
 }
 
@@ -44,7 +48,14 @@ impl Places {
     pub(crate) fn new(providers: Providers, bounds: PlaceBounds, shards: u16) -> Self {
         let [recent, unrestored] = [(); 2].map(|()| Mutex::new(Recent::new(bounds.cached_max)));
         let kept = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Self { providers, bounds, recent, unrestored, kept, told_full: AtomicBool::new(false) }
+        Self {
+            providers,
+            bounds,
+            recent,
+            unrestored,
+            kept,
+            told_full: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -54,26 +65,39 @@ impl Places {
 
     /// Who locks both locks `recent` first.
     pub(crate) fn unrestored(&self) -> MutexGuard<'_, Recent> {
-        self.unrestored.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unrestored
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where domains are placed, as far as that is remembered, in the order given.
     pub(crate) fn remembered(&self, domains: &[&str]) -> Vec<Option<Destination>> {
         let (mut recent, mut unrestored) = (self.recent(), self.unrestored());
-        domains.iter().map(|domain| recent.get(domain).or_else(|| unrestored.get(domain))).collect()
+        domains
+            .iter()
+            .map(|domain| recent.get(domain).or_else(|| unrestored.get(domain)))
+            .collect()
     }
 
     /// Begins to restore some domains: tells what is remembered of them. It is remembered until
     /// [`end_restoring`](Self::end_restoring).
-    pub(crate) fn begin_restoring(&self, is_restored: impl Fn(&str) -> bool) -> HashMap<Box<str>, Destination> {
+    pub(crate) fn begin_restoring(
+        &self,
+        is_restored: impl Fn(&str) -> bool,
+    ) -> HashMap<Box<str>, Destination> {
         let (mut recent, mut unrestored) = (self.recent(), self.unrestored());
         let mut remembered = HashMap::new();
         // What was learned last comes first, and holds.
-        let known = recent.forget(&is_restored).into_iter().chain(unrestored.forget(&is_restored));
+        let known = recent
+            .forget(&is_restored)
+            .into_iter()
+            .chain(unrestored.forget(&is_restored));
         for (domain, destination) in known {
             remembered.entry(domain).or_insert(destination);
         }
-        remembered.iter().for_each(|(domain, destination)| unrestored.put(domain, destination));
+        remembered
+            .iter()
+            .for_each(|(domain, destination)| unrestored.put(domain, destination));
         remembered
     }
 
@@ -107,8 +131,15 @@ mod tests {
         let is_lost = |domain: &str| domain.starts_with("lost");
         let [old, new] = ["old", "new"].map(Destination::named);
         let domains = ["kept.example", "lost1.example", "lost2.example"];
-        domains.iter().for_each(|domain| places.recent().put(domain, &old));
-        let remembered = || places.remembered(&domains).into_iter().map(|kept| kept.unwrap());
+        domains
+            .iter()
+            .for_each(|domain| places.recent().put(domain, &old));
+        let remembered = || {
+            places
+                .remembered(&domains)
+                .into_iter()
+                .map(|kept| kept.unwrap())
+        };
         assert_eq!(places.begin_restoring(is_lost).len(), 2);
         assert!(remembered().eq([old.clone(), old.clone(), old.clone()]));
         // It fails. What is learned before the next try holds.
@@ -116,9 +147,16 @@ mod tests {
         assert!(remembered().eq([old.clone(), old.clone(), new.clone()]));
         let again = places.begin_restoring(is_lost);
         assert_eq!(again.len(), 2);
-        assert_eq!((&again["lost1.example"], &again["lost2.example"]), (&old, &new));
+        assert_eq!(
+            (&again["lost1.example"], &again["lost2.example"]),
+            (&old, &new)
+        );
         assert!(remembered().eq([old.clone(), old.clone(), new]));
         places.end_restoring(is_lost);
-        assert_eq!(places.remembered(&domains), [Some(old), None, None], "Redis is asked");
+        assert_eq!(
+            places.remembered(&domains),
+            [Some(old), None, None],
+            "Redis is asked"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Quarantine: jobs that lapsed too often in a row and wait for an operator, because they may be what crashes workers.
+//! Quarantine: jobs that lapsed too often in a row and wait for an operator, because they may be
+//! what crashes workers.
 
 use deadpool_redis::redis::pipe;
 use domain::clock::Timestamp;
@@ -30,9 +31,14 @@ impl Quarantined {
 }
 
 impl Store {
-    /// The jobs of one shard that are in quarantine, those first that have been there longest: at most `most` (and never
-    /// more than [`BATCH_MAX`]), after the first `skip`.
-    pub async fn quarantined(&self, shard: u16, skip: usize, most: usize) -> Result<Vec<Quarantined>, StoreError> {
+    /// The jobs of one shard that are in quarantine, those first that have been there longest: at
+    /// most `most` (and never more than [`BATCH_MAX`]), after the first `skip`.
+    pub async fn quarantined(
+        &self,
+        shard: u16,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<Quarantined>, StoreError> {
         Ok(self.quarantine_page(shard, skip, most).await?.1)
     }
 
@@ -49,8 +55,10 @@ impl Store {
             return Ok((0, Vec::new()));
         }
         let keys = self.keys.shard(shard);
-        let (found,): (Vec<(Text, f64)>,) =
-            self.connections.pipeline(pipe().zrange_withscores(keys.quarantine(), place(skip), last)).await?;
+        let (found,): (Vec<(Text, f64)>,) = self
+            .connections
+            .pipeline(pipe().zrange_withscores(keys.quarantine(), place(skip), last))
+            .await?;
         if found.is_empty() {
             return Ok((0, Vec::new()));
         }
@@ -60,25 +68,43 @@ impl Store {
             ask.arg(id);
         }
         let (lapses,): (Vec<Option<Text>>,) = self.connections.pipeline(&ask).await?;
-        let read = |((Text(id), since), lapses): ((Text, f64), Option<Text>)| match JobId::from_key(&id) {
+        let read = |((Text(id), since), lapses): ((Text, f64), Option<Text>)| match JobId::from_key(
+            &id,
+        ) {
             Ok(job) => {
                 let lapses = lapses.and_then(|Text(lapses)| lapses.parse().ok());
-                Some(Quarantined { job, since: Timestamp::from_ms(since as i64), lapses })
+                Some(Quarantined {
+                    job,
+                    since: Timestamp::from_ms(since as i64),
+                    lapses,
+                })
             }
             Err(why) => {
                 tracing::error!(%why, shard, "a job in quarantine has an id that cannot be read, and is left out");
                 None
             }
         };
-        Ok((found.len(), found.into_iter().zip(lapses).filter_map(read).collect()))
+        Ok((
+            found.len(),
+            found.into_iter().zip(lapses).filter_map(read).collect(),
+        ))
     }
 
-    /// The jobs of all shards that are in quarantine, those first that have been there longest: at most `most` (and never
-    /// more than [`BATCH_MAX`]), of those behind `after` where it is given. That one need not be there any more.
-    pub async fn quarantine(&self, after: Option<&Quarantined>, most: usize) -> Result<Vec<Quarantined>, StoreError> {
+    /// The jobs of all shards that are in quarantine, those first that have been there longest: at
+    /// most `most` (and never more than [`BATCH_MAX`]), of those behind `after` where it is given.
+    /// That one need not be there any more.
+    pub async fn quarantine(
+        &self,
+        after: Option<&Quarantined>,
+        most: usize,
+    ) -> Result<Vec<Quarantined>, StoreError> {
         let most = most.min(BATCH_MAX);
         let of_shards = (0..self.shards()).map(|shard| self.quarantined_after(shard, after, most));
-        let mut found: Vec<Quarantined> = try_join_all(of_shards).await?.into_iter().flatten().collect();
+        let mut found: Vec<Quarantined> = try_join_all(of_shards)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
         found.sort_by_cached_key(Quarantined::place);
         found.truncate(most);
         Ok(found)
@@ -90,10 +116,15 @@ impl Store {
         after: Option<&Quarantined>,
         most: usize,
     ) -> Result<Vec<Quarantined>, StoreError> {
-        let Some(after) = after else { return self.quarantined(shard, 0, most).await };
+        let Some(after) = after else {
+            return self.quarantined(shard, 0, most).await;
+        };
         let key = self.keys.shard(shard).quarantine();
         let before = format!("({}", after.since.ms());
-        let (mut seen,): (usize,) = self.connections.pipeline(pipe().zcount(key, "-inf", before)).await?;
+        let (mut seen,): (usize,) = self
+            .connections
+            .pipeline(pipe().zcount(key, "-inf", before))
+            .await?;
         let mut found = Vec::new();
         // Those of the same instant are many at most once: one lapse brings up to a batch of them.
         loop {
@@ -107,7 +138,8 @@ impl Store {
         }
     }
 
-    /// Takes a job out of quarantine: it is due now, and its lapses are forgotten. Whether it was there.
+    /// Takes a job out of quarantine: it is due now, and its lapses are forgotten. Whether it was
+    /// there.
     pub async fn put_back(&self, id: &JobId) -> Result<bool, StoreError> {
         let destination = self.destinations(&[id.recipient.domain()]).await?.remove(0);
         let mut call = self.call(&PUT_BACK, destination.shard(self.shards()));

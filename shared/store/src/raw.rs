@@ -30,7 +30,10 @@ pub(crate) fn values(value: Value) -> Vec<Value> {
     match value {
         Value::Array(values) | Value::Set(values) => values,
         // RESP3 has maps where RESP2 has keys and values by turns.
-        Value::Map(pairs) => pairs.into_iter().flat_map(|(key, value)| [key, value]).collect(),
+        Value::Map(pairs) => pairs
+            .into_iter()
+            .flat_map(|(key, value)| [key, value])
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -54,5 +57,8 @@ pub(crate) fn pairs(values: Vec<Value>) -> impl Iterator<Item = (Value, Value)> 
 
 /// A hash as texts.
 pub(crate) fn texts(fields: HashMap<Text, Text>) -> HashMap<String, String> {
-    fields.into_iter().map(|(Text(field), Text(value))| (field, value)).collect()
+    fields
+        .into_iter()
+        .map(|(Text(field), Text(value))| (field, value))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Refuting: a bounce says that a message which a relay had accepted did not get through, while its job waits for that.
+//! Refuting: a bounce says that a message which a relay had accepted did not get through, while its
+//! job waits for that.
 
 use domain::clock::Timestamp;
 use domain::event::EventLines;
@@ -24,7 +25,8 @@ pub struct Refutation<'a> {
     pub end: End,
     /// How it is counted that the attempt has turned out to have failed.
     pub tally: Tally,
-    /// What that says about the destination. [`Feedback::Good`] is old news: it was said when the message was accepted.
+    /// What that says about the destination. [`Feedback::Good`] is old news: it was said when the
+    /// message was accepted.
     pub feedback: Feedback,
     /// The serial of the lease that the attempt was made under.
     pub serial: u64,
@@ -48,26 +50,56 @@ pub enum Refuted {
 }
 
 impl Store {
-    /// Lets a job go on after a bounce, and its destination's pace hear of it. Atomic; it takes effect once, for the job is another after it.
+    /// Lets a job go on after a bounce, and its destination's pace hear of it. Atomic; it takes
+    /// effect once, for the job is another after it.
     pub async fn refute(&self, refutation: &Refutation<'_>) -> Result<Refuted, StoreError> {
-        let Refutation { seen, record, end, tally, feedback, serial, events } = refutation;
+        let Refutation {
+            seen,
+            record,
+            end,
+            tally,
+            feedback,
+            serial,
+            events,
+        } = refutation;
         let destination = &seen.head.destination;
         let shard = destination.shard(self.shards());
         let (op, argument, new_record) = match end {
             End::Retry { job, delay } => ("retry", ms(*delay).to_string(), job.record()),
             End::Close => ("close", String::new(), String::new()),
-            End::Retire { standing, policy, host_dead } => {
-                ("retire", retire_argument(*standing, policy, *host_dead, events), String::new())
-            }
+            End::Retire {
+                standing,
+                policy,
+                host_dead,
+            } => (
+                "retire",
+                retire_argument(*standing, policy, *host_dead, events),
+                String::new(),
+            ),
         };
         let mut call = self.call(&REFUTE, shard);
-        call.arg(seen.id.key()).arg(destination.as_str()).arg(*record).arg(op).arg(argument);
-        call.arg(new_record).arg(events.as_str()).arg(tally.to_string()).arg(feedback.mark()).arg(*serial);
+        call.arg(seen.id.key())
+            .arg(destination.as_str())
+            .arg(*record)
+            .arg(op)
+            .arg(argument);
+        call.arg(new_record)
+            .arg(events.as_str())
+            .arg(tally.to_string())
+            .arg(feedback.mark())
+            .arg(*serial);
         let barrier = self.keys.shard(shard).barrier();
-        let (_, letter, Text(detail)): (i64, String, Text) = self.connections.durable_script(&call, &barrier).await?;
-        let other_shape = || StoreError::Refused(format!("refute answered {letter} without what belongs to it"));
+        let (_, letter, Text(detail)): (i64, String, Text) =
+            self.connections.durable_script(&call, &barrier).await?;
+        let other_shape = || {
+            StoreError::Refused(format!(
+                "refute answered {letter} without what belongs to it"
+            ))
+        };
         Ok(match letter.as_str() {
-            "w" => Refuted::Waits(Some(Timestamp::from_ms(detail.parse().map_err(|_| other_shape())?))),
+            "w" => Refuted::Waits(Some(Timestamp::from_ms(
+                detail.parse().map_err(|_| other_shape())?,
+            ))),
             "q" => Refuted::Waits(None),
             "x" => Refuted::Ended,
             "r" => Refuted::Retired(StandingRecord::from_store(&detail)),

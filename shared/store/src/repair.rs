@@ -1,7 +1,9 @@
-//! Repair: what no crash and no race can bring about, and a fault of ours or a hand in Redis could, is found and put right.
-//! A job in no set at all would wait for ever; so would a destination that is in no agenda, or thinks itself busy.
+//! Repair: what no crash and no race can bring about, and a fault of ours or a hand in Redis could,
+//! is found and put right. A job in no set at all would wait for ever; so would a destination that
+//! is in no agenda, or thinks itself busy.
 //!
-//! Every step is one bounded script that looks and acts at once, so it can go on beside claims, settles and schedules.
+//! Every step is one bounded script that looks and acts at once, so it can go on beside claims,
+//! settles and schedules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +16,8 @@ use crate::handle::Store;
 use crate::raw::Text;
 use crate::scripts::{RECOUNT, REPAIR, SWEEP, TRIM_MARKS, TRIM_TROUBLE};
 
-/// How many jobs the first page of a shard has; the others are made to have [`BATCH_BYTES_MAX`] or [`PAGE_MAX`] jobs.
+/// How many jobs the first page of a shard has; the others are made to have [`BATCH_BYTES_MAX`] or
+/// [`PAGE_MAX`] jobs.
 const FIRST_PAGE: usize = 16;
 
 /// How many jobs a page has at most, about.
@@ -26,7 +29,8 @@ const COUNTED_MAX: usize = 5_000;
 /// What a pass over one shard found and put right. Nothing, unless there was a fault.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// How many jobs were in no set, neither waiting nor leased nor in quarantine; they are due now.
+    /// How many jobs were in no set, neither waiting nor leased nor in quarantine; they are due
+    /// now.
     pub recovered: BTreeMap<Destination, u64>,
     /// Destinations with due jobs that were not in the agenda.
     pub woken: BTreeSet<Destination>,
@@ -48,10 +52,11 @@ pub struct Recount {
 }
 
 impl Store {
-    /// Passes once over the jobs of a shard. A job that is scheduled, claimed or settled meanwhile may be met or not; one
-    /// that was lost before is met.
+    /// Passes once over the jobs of a shard. A job that is scheduled, claimed or settled meanwhile
+    /// may be met or not; one that was lost before is met.
     ///
-    /// Attempts under way are not counted while the shard has more than some thousand leased jobs at once.
+    /// Attempts under way are not counted while the shard has more than some thousand leased jobs
+    /// at once.
     pub async fn repair(&self, shard: u16) -> Result<Repaired, StoreError> {
         let mut repaired = Repaired::default();
         let mut suspects = BTreeSet::new();
@@ -59,11 +64,17 @@ impl Store {
         loop {
             let mut call = self.call(&REPAIR, shard);
             call.arg(&cursor).arg(page);
-            let (_, next, bytes, recovered, woken, under_way): Page = self.connections.script(&call).await?;
+            let (_, next, bytes, recovered, woken, under_way): Page =
+                self.connections.script(&call).await?;
             for (Text(destination), jobs) in recovered {
-                *repaired.recovered.entry(Destination::named(destination)).or_default() += jobs;
+                *repaired
+                    .recovered
+                    .entry(Destination::named(destination))
+                    .or_default() += jobs;
             }
-            repaired.woken.extend(woken.into_iter().map(|Text(name)| Destination::named(name)));
+            repaired
+                .woken
+                .extend(woken.into_iter().map(|Text(name)| Destination::named(name)));
             suspects.extend(under_way.into_iter().map(|Text(name)| name));
             if next == "0" {
                 break;
@@ -79,21 +90,31 @@ impl Store {
         Ok(repaired)
     }
 
-    async fn recount(&self, shard: u16, destinations: &[String]) -> Result<Vec<Recount>, StoreError> {
+    async fn recount(
+        &self,
+        shard: u16,
+        destinations: &[String],
+    ) -> Result<Vec<Recount>, StoreError> {
         let mut call = self.call(&RECOUNT, shard);
         call.arg(COUNTED_MAX).arg(destinations);
-        let (_, _, corrected): (i64, u8, Vec<(Text, i64, i64)>) = self.connections.script(&call).await?;
-        let read = |(Text(name), said, counted)| Recount { destination: Destination::named(name), said, counted };
+        let (_, _, corrected): (i64, u8, Vec<(Text, i64, i64)>) =
+            self.connections.script(&call).await?;
+        let read = |(Text(name), said, counted)| Recount {
+            destination: Destination::named(name),
+            said,
+            counted,
+        };
         Ok(corrected.into_iter().map(read).collect())
     }
 
-    /// Forgets of jobs whose address was retired while they were leased that it was, once all leases of that time are over.
-    /// Tells how many.
+    /// Forgets of jobs whose address was retired while they were leased that it was, once all
+    /// leases of that time are over. Tells how many.
     pub async fn trim_marks(&self, shard: u16) -> Result<u64, StoreError> {
         self.page_through(&TRIM_MARKS, shard).await
     }
 
-    /// Forgets that destinations were in trouble whose hold has run out and whose breaker is closed. Tells how many.
+    /// Forgets that destinations were in trouble whose hold has run out and whose breaker is
+    /// closed. Tells how many.
     pub async fn trim_trouble(&self, shard: u16) -> Result<u64, StoreError> {
         self.page_through(&TRIM_TROUBLE, shard).await
     }

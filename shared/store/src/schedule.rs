@@ -39,8 +39,9 @@ pub struct Arrival {
     pub reply: Reply,
 }
 
-/// The `JobScheduled` event of a bounce, as the script takes it and the journal has it: what its due instant is computed from
-/// stands at the end. The script makes another event of it where it turns out to be one.
+/// The `JobScheduled` event of a bounce, as the script takes it and the journal has it: what its
+/// due instant is computed from stands at the end. The script makes another event of it where it
+/// turns out to be one.
 #[derive(Serialize)]
 struct Scheduled<'a> {
     #[serde(rename = "type")]
@@ -97,8 +98,8 @@ pub enum Answer {
     Retired(StandingRecord),
     /// The message failed for good; the address stays active.
     Dropped,
-    /// A relay has taken this message and the job waits for confirmation: whether this refutes it is for policy to say.
-    /// Nothing has changed.
+    /// A relay has taken this message and the job waits for confirmation: whether this refutes it
+    /// is for policy to say. Nothing has changed.
     Accepted(Box<AcceptedJob>),
     /// A relay had taken this message: that attempt has failed, and the job goes on.
     Deferred {
@@ -117,25 +118,35 @@ pub struct AcceptedJob {
 }
 
 impl Store {
-    /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is answered
-    /// [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that failed may be made again. A dropped
-    /// message is remembered for a day at least. An answer means that Redis has it to the configured durability.
+    /// Takes in bounces, and answers each in the order given. Atomic per shard; a repeated call is
+    /// answered [`Answer::Duplicate`] for the jobs that it had started or joined, so a call that
+    /// failed may be made again. A dropped message is remembered for a day at least. An answer
+    /// means that Redis has it to the configured durability.
     pub async fn schedule(&self, arrivals: &[Arrival]) -> Result<Vec<Answer>, StoreError> {
         let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); usize::from(self.shards())];
         for (n, arrival) in arrivals.iter().enumerate() {
             by_shard[usize::from(arrival.head.destination.shard(self.shards()))].push(n);
         }
-        let calls = (0..self.shards()).zip(by_shard).map(async |(shard, mut places)| {
-            // Bounces of one destination stand together, in their order, and cost Redis little more than one of them.
-            places.sort_by(|a, b| arrivals[*a].head.destination.cmp(&arrivals[*b].head.destination));
-            let mut answers = Vec::with_capacity(places.len());
-            // One after the other, for two bounces of one job may be in two of them.
-            for places in batches(&places, arrivals) {
-                answers.extend(self.schedule_on(shard, arrivals, places).await?);
-            }
-            Ok::<_, StoreError>(answers)
-        });
-        let mut answers: Vec<(usize, Answer)> = try_join_all(calls).await?.into_iter().flatten().collect();
+        let calls = (0..self.shards())
+            .zip(by_shard)
+            .map(async |(shard, mut places)| {
+                // Bounces of one destination stand together, in their order, and cost Redis little
+                // more than one of them.
+                places.sort_by(|a, b| {
+                    arrivals[*a]
+                        .head
+                        .destination
+                        .cmp(&arrivals[*b].head.destination)
+                });
+                let mut answers = Vec::with_capacity(places.len());
+                // One after the other, for two bounces of one job may be in two of them.
+                for places in batches(&places, arrivals) {
+                    answers.extend(self.schedule_on(shard, arrivals, places).await?);
+                }
+                Ok::<_, StoreError>(answers)
+            });
+        let mut answers: Vec<(usize, Answer)> =
+            try_join_all(calls).await?.into_iter().flatten().collect();
         answers.sort_unstable_by_key(|(place, _)| *place);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
@@ -162,12 +173,23 @@ impl Store {
         events.push(b']');
         let mut seen = HashSet::with_capacity(keys.len());
         let distinct = keys.iter().all(|key| seen.insert(key));
-        let at_one: Vec<&[usize]> =
-            places.chunk_by(|a, b| arrivals[*a].head.destination == arrivals[*b].head.destination).collect();
-        let destinations = || at_one.iter().map(|places| (arrivals[places[0]].head.destination.as_str(), places.len()));
-        let limited: Vec<(&str, PaceLimits)> =
-            destinations().filter_map(|(name, _)| Some((name, limits_for(&self.rules, name)?))).collect();
-        call.arg(events).arg(lengths).arg(u8::from(distinct)).arg(places.len()).arg(at_one.len()).arg(limited.len());
+        let at_one: Vec<&[usize]> = places
+            .chunk_by(|a, b| arrivals[*a].head.destination == arrivals[*b].head.destination)
+            .collect();
+        let destinations = || {
+            at_one
+                .iter()
+                .map(|places| (arrivals[places[0]].head.destination.as_str(), places.len()))
+        };
+        let limited: Vec<(&str, PaceLimits)> = destinations()
+            .filter_map(|(name, _)| Some((name, limits_for(&self.rules, name)?)))
+            .collect();
+        call.arg(events)
+            .arg(lengths)
+            .arg(u8::from(distinct))
+            .arg(places.len())
+            .arg(at_one.len())
+            .arg(limited.len());
         for (destination, limits) in limited {
             call.arg(destination).arg(limits.to_string());
         }
@@ -183,26 +205,34 @@ impl Store {
         for Arrival { head, purpose, .. } in batch() {
             match purpose {
                 Purpose::Retry(delay) => call.arg(ms(*delay)),
-                Purpose::Retire(standing) => call.arg(format!("{} {}", standing.as_str(), head.policy)),
+                Purpose::Retire(standing) => {
+                    call.arg(format!("{} {}", standing.as_str(), head.policy))
+                }
                 Purpose::Drop => call.arg("drop"),
             };
         }
         for Arrival { occurred_at, .. } in batch() {
             call.arg(optional_ms(*occurred_at));
         }
-        let mut reply: Vec<Text> = self.connections.durable_script(&call, &self.keys.shard(shard).barrier()).await?;
+        let mut reply: Vec<Text> = self
+            .connections
+            .durable_script(&call, &self.keys.shard(shard).barrier())
+            .await?;
         let other_shape = || StoreError::Refused("schedule answered in another shape".to_owned());
         // The first is the instant, which nobody needs here.
         if reply.len() != 3 + places.len() || reply[1].0.len() != places.len() {
             return Err(other_shape());
         }
-        self.history.note_entry(shard, &reply.pop().unwrap_or_default().0);
+        self.history
+            .note_entry(shard, &reply.pop().unwrap_or_default().0);
         let details = reply.split_off(2);
         let answers = reply[1].0.chars().zip(details);
         places
             .iter()
             .zip(answers)
-            .map(|(place, (letter, Text(detail)))| Ok((*place, read_answer(&arrivals[*place].job, letter, detail)?)))
+            .map(|(place, (letter, Text(detail)))| {
+                Ok((*place, read_answer(&arrivals[*place].job, letter, detail)?))
+            })
             .collect()
     }
 }
@@ -225,7 +255,14 @@ fn batches<'p>(places: &'p [usize], arrivals: &[Arrival]) -> Vec<&'p [usize]> {
 }
 
 fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival) {
-    let Arrival { head, message, occurred_at, purpose, reply, .. } = arrival;
+    let Arrival {
+        head,
+        message,
+        occurred_at,
+        purpose,
+        reply,
+        ..
+    } = arrival;
     let delay = match purpose {
         Purpose::Retry(delay) => ms(*delay),
         Purpose::Retire(_) | Purpose::Drop => 0,
@@ -243,7 +280,8 @@ fn write_event(events: &mut Vec<u8>, key: &str, arrival: &Arrival) {
         delay,
         occurred: occurred_at.map(Timestamp::ms),
     };
-    serde_json::to_writer(events, &event).expect("text, numbers and maps with text keys always serialize");
+    serde_json::to_writer(events, &event)
+        .expect("text, numbers and maps with text keys always serialize");
 }
 
 /// An instant as the scripts take one that may be missing.
@@ -253,9 +291,15 @@ fn optional_ms(at: Option<Timestamp>) -> String {
 
 fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, StoreError> {
     let due = || detail.parse().ok().map(Timestamp::from_ms);
-    let unread = || StoreError::Refused(format!("schedule answered {letter} without what belongs to it"));
+    let unread = || {
+        StoreError::Refused(format!(
+            "schedule answered {letter} without what belongs to it"
+        ))
+    };
     Ok(match letter {
-        's' => Answer::Scheduled { due: due().ok_or_else(unread)? },
+        's' => Answer::Scheduled {
+            due: due().ok_or_else(unread)?,
+        },
         'j' => Answer::Joined { due: due() },
         'u' => Answer::Duplicate,
         't' => Answer::Stale,
@@ -265,7 +309,10 @@ fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, Store
             // The job cannot be judged, and nothing has changed; a worker that claims it says so,
             // loudly.
             match Job::from_record(id.clone(), &detail) {
-                Ok(job) => Answer::Accepted(Box::new(AcceptedJob { job, record: detail })),
+                Ok(job) => Answer::Accepted(Box::new(AcceptedJob {
+                    job,
+                    record: detail,
+                })),
                 Err(why) => {
                     tracing::error!(%why, "a bounce is about a job that cannot be read, and changes nothing");
                     Answer::Duplicate
@@ -288,7 +335,10 @@ mod tests {
     #[test]
     fn what_the_script_gets_is_an_event_with_what_its_due_instant_is_computed_from_at_the_end() {
         let then = Timestamp::from_ms(1_763_716_200_000);
-        let job = JobId { account: Account::default(), recipient: Address::parse("jo@example.com").unwrap() };
+        let job = JobId {
+            account: Account::default(),
+            recipient: Address::parse("jo@example.com").unwrap(),
+        };
         let reply = Reply::parse("452 4.3.1 said \"full\"\r\n452 4.3.1 twice");
         let message = Message {
             id: "<m\"1@example.org>".to_owned(),
@@ -303,21 +353,48 @@ mod tests {
             traceparent: None,
             metadata: Map::from_iter([("campaign".to_owned(), json!("c42"))]),
         };
-        let head = Head::new(Destination::own(&job.recipient), "system-full", &reply, then, then);
+        let head = Head::new(
+            Destination::own(&job.recipient),
+            "system-full",
+            &reply,
+            then,
+            then,
+        );
         for (purpose, occurred_at, end) in [
-            (Purpose::Retry(Duration::from_secs(1)), Some(then), r#","delay":1000,"occurred":1763716200000}"#),
+            (
+                Purpose::Retry(Duration::from_secs(1)),
+                Some(then),
+                r#","delay":1000,"occurred":1763716200000}"#,
+            ),
             (Purpose::Drop, None, r#","delay":0}"#),
         ] {
             let (head, message, reply) = (head.clone(), message.clone(), reply.clone());
-            let arrival = Arrival { job: job.clone(), head, message, occurred_at, purpose, reply };
+            let arrival = Arrival {
+                job: job.clone(),
+                head,
+                message,
+                occurred_at,
+                purpose,
+                reply,
+            };
             let mut line = Vec::new();
             write_event(&mut line, &job.key(), &arrival);
             let line = String::from_utf8(line).unwrap();
-            assert!(line.starts_with(r#"{"type":"JobScheduled","job":"#) && line.ends_with(end), "{line}");
-            let mut event =
-                Event::about(EventKind::JobScheduled, job.key(), &arrival.head.destination).of(&arrival.message);
+            assert!(
+                line.starts_with(r#"{"type":"JobScheduled","job":"#) && line.ends_with(end),
+                "{line}"
+            );
+            let mut event = Event::about(
+                EventKind::JobScheduled,
+                job.key(),
+                &arrival.head.destination,
+            )
+            .of(&arrival.message);
             (event.attempt, event.status) = (Some(0), arrival.reply.status);
-            (event.policy, event.reply) = (Some("system-full".to_owned()), Some(arrival.reply.to_string()));
+            (event.policy, event.reply) = (
+                Some("system-full".to_owned()),
+                Some(arrival.reply.to_string()),
+            );
             event.delay = Some(if occurred_at.is_some() { 1_000 } else { 0 });
             event.occurred = occurred_at.map(Timestamp::ms);
             assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);

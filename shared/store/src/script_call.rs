@@ -17,8 +17,15 @@ impl Store {
             Some(now) => call.arg(now.ms()),
             None => call.arg(""),
         };
-        let Limits { max_messages, record_max, unavailable_for, unavailable_max, strikes, max_lapses, pace } =
-            &self.limits;
+        let Limits {
+            max_messages,
+            record_max,
+            unavailable_for,
+            unavailable_max,
+            strikes,
+            max_lapses,
+            pace,
+        } = &self.limits;
         call.arg(&keys.prefix)
             .arg(*max_messages)
             .arg(*record_max)

@@ -107,17 +107,22 @@ pub(crate) fn ms(span: std::time::Duration) -> u64 {
 
 /// The verb of the script that Redis knows by this hash: for those who read what goes to Redis.
 pub fn verb_of(hash: &str) -> Option<&'static str> {
-    hashes().find(|(_, known)| *known == hash).map(|(verb, _)| verb)
+    hashes()
+        .find(|(_, known)| *known == hash)
+        .map(|(verb, _)| verb)
 }
 
 /// Each script's verb, and the hash that Redis knows it by.
 pub fn hashes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ALL.iter().map(|known| (known.verb, known.script.get_hash()))
+    ALL.iter()
+        .map(|known| (known.verb, known.script.get_hash()))
 }
 
 /// The text of the script that Redis knows by this hash.
 pub(crate) fn text_of(hash: &str) -> Option<&'static str> {
-    ALL.iter().find(|known| known.script.get_hash() == hash).map(|known| known.text)
+    ALL.iter()
+        .find(|known| known.script.get_hash() == hash)
+        .map(|known| known.text)
 }
 
 /// Each script's verb, and what it does when the server's memory is full.
@@ -134,7 +139,10 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua");
         for (verb, when_full) in when_full() {
             let text = std::fs::read_to_string(format!("{folder}/{verb}.lua")).unwrap();
-            let said = text.lines().find_map(|line| line.strip_prefix("-- Full memory: ")).expect(verb);
+            let said = text
+                .lines()
+                .find_map(|line| line.strip_prefix("-- Full memory: "))
+                .expect(verb);
             let word = match when_full {
                 WhenFull::Refused => "refused",
                 WhenFull::Runs => "runs",
@@ -153,7 +161,15 @@ mod tests {
         let parts = ["lapse", "lease", "pace_fields", "pace", "prelude", "tally"];
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lua")).unwrap();
         let mut files: Vec<String> = files
-            .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .map(|file| {
+                file.unwrap()
+                    .path()
+                    .file_stem()
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned()
+            })
             .filter(|name| !parts.contains(&name.as_str()))
             .collect();
         let mut verbs: Vec<&str> = ALL.iter().map(|known| known.verb).collect();

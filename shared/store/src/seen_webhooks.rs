@@ -1,5 +1,6 @@
-//! What mail services have told already, by their events' ids, so that a replayed request changes nothing. Ids are kept by
-//! week, counted from the Unix epoch: an id is known for one to two weeks. While a request is taken in its id can be claimed.
+//! What mail services have told already, by their events' ids, so that a replayed request changes
+//! nothing. Ids are kept by week, counted from the Unix epoch: an id is known for one to two weeks.
+//! While a request is taken in its id can be claimed.
 
 use std::collections::HashMap;
 
@@ -18,8 +19,9 @@ const WEEK_MS: i64 = 7 * 86_400_000;
 /// For how long a week's ids are kept, in seconds: that week and the next, and some.
 const KEPT_S: i64 = 15 * 86_400;
 
-/// For how long an id is claimed at most, in seconds: longer than anything takes to be taken in, and shorter than services wait
-/// before they tell again what was not answered because its scheduler crashed.
+/// For how long an id is claimed at most, in seconds: longer than anything takes to be taken in,
+/// and shorter than services wait before they tell again what was not answered because its
+/// scheduler crashed.
 const CLAIMED_S: u64 = 60;
 
 /// The claim on an id, which only its owner gives back.
@@ -31,19 +33,31 @@ pub struct Hearing {
 }
 
 impl Store {
-    /// Claims an id for whoever takes in what it stands for; none where somebody else has it. It is free again after
-    /// [`Store::end_hearing`], and by itself after a minute.
+    /// Claims an id for whoever takes in what it stands for; none where somebody else has it. It is
+    /// free again after [`Store::end_hearing`], and by itself after a minute.
     pub async fn begin_hearing(&self, id: &str) -> Result<Option<Hearing>, StoreError> {
-        let hearing = Hearing { digest: xxh3_128(id.as_bytes()), owner: Uuid::now_v7() };
-        let key = self.keys.shard(self.shard_of(hearing.digest)).hearing(hearing.digest);
+        let hearing = Hearing {
+            digest: xxh3_128(id.as_bytes()),
+            owner: Uuid::now_v7(),
+        };
+        let key = self
+            .keys
+            .shard(self.shard_of(hearing.digest))
+            .hearing(hearing.digest);
         let mut commands = pipe();
-        commands.cmd("SET").arg(key).arg(hearing.owner.to_string()).arg("NX").arg("EX").arg(CLAIMED_S);
+        commands
+            .cmd("SET")
+            .arg(key)
+            .arg(hearing.owner.to_string())
+            .arg("NX")
+            .arg("EX")
+            .arg(CLAIMED_S);
         let (claimed,): (Option<String>,) = self.connections.pipeline(&commands).await?;
         Ok(claimed.map(|_| hearing))
     }
 
-    /// Gives the claim back. Whether it was its owner's still: what takes longer than a minute may have lost it to another.
-    /// May be repeated.
+    /// Gives the claim back. Whether it was its owner's still: what takes longer than a minute may
+    /// have lost it to another. May be repeated.
     pub async fn end_hearing(&self, hearing: &Hearing) -> Result<bool, StoreError> {
         let Hearing { digest, owner } = hearing;
         let mut call = self.call(&END_HEARING, self.shard_of(*digest));
@@ -60,19 +74,23 @@ impl Store {
     /// Which of these ids have been heard already, in the order given.
     pub async fn heard(&self, ids: &[String]) -> Result<Vec<bool>, StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
-        let asked = self.of_shards(ids).into_iter().map(async |(shard, places, digests)| {
-            let keys = self.keys.shard(shard);
-            let mut commands = pipe();
-            for week in [week, week - 1] {
-                commands.cmd("SMISMEMBER").arg(keys.heard(week));
-                digests.iter().for_each(|digest| {
-                    commands.arg(digest.as_slice());
-                });
-            }
-            let (this, last): (Vec<bool>, Vec<bool>) = self.connections.pipeline(&commands).await?;
-            let known = this.into_iter().zip(last).map(|(this, last)| this || last);
-            Ok::<_, StoreError>(places.into_iter().zip(known).collect::<Vec<_>>())
-        });
+        let asked = self
+            .of_shards(ids)
+            .into_iter()
+            .map(async |(shard, places, digests)| {
+                let keys = self.keys.shard(shard);
+                let mut commands = pipe();
+                for week in [week, week - 1] {
+                    commands.cmd("SMISMEMBER").arg(keys.heard(week));
+                    digests.iter().for_each(|digest| {
+                        commands.arg(digest.as_slice());
+                    });
+                }
+                let (this, last): (Vec<bool>, Vec<bool>) =
+                    self.connections.pipeline(&commands).await?;
+                let known = this.into_iter().zip(last).map(|(this, last)| this || last);
+                Ok::<_, StoreError>(places.into_iter().zip(known).collect::<Vec<_>>())
+            });
         let mut heard = vec![false; ids.len()];
         for (place, known) in try_join_all(asked).await?.into_iter().flatten() {
             heard[place] = known;
@@ -83,13 +101,21 @@ impl Store {
     /// These ids have been heard. May be repeated.
     pub async fn hear(&self, ids: &[String]) -> Result<(), StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
-        let told = self.of_shards(ids).into_iter().map(async |(shard, _, digests)| {
-            let key = self.keys.shard(shard).heard(week);
-            let mut commands = pipe();
-            commands.sadd(&key, digests.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>()).expire(&key, KEPT_S);
-            let _: (i64, i64) = self.connections.pipeline(&commands).await?;
-            Ok::<_, StoreError>(())
-        });
+        let told = self
+            .of_shards(ids)
+            .into_iter()
+            .map(async |(shard, _, digests)| {
+                let key = self.keys.shard(shard).heard(week);
+                let mut commands = pipe();
+                commands
+                    .sadd(
+                        &key,
+                        digests.iter().map(<[u8; 16]>::as_slice).collect::<Vec<_>>(),
+                    )
+                    .expire(&key, KEPT_S);
+                let _: (i64, i64) = self.connections.pipeline(&commands).await?;
+                Ok::<_, StoreError>(())
+            });
         try_join_all(told).await?;
         Ok(())
     }
@@ -99,7 +125,10 @@ impl Store {
         let mut by_shard: HashMap<u16, Vec<(usize, [u8; 16])>> = HashMap::new();
         for (place, id) in ids.iter().enumerate() {
             let digest = xxh3_128(id.as_bytes());
-            by_shard.entry(self.shard_of(digest)).or_default().push((place, digest.to_be_bytes()));
+            by_shard
+                .entry(self.shard_of(digest))
+                .or_default()
+                .push((place, digest.to_be_bytes()));
         }
         let batches = |(shard, ids): (u16, Vec<(usize, [u8; 16])>)| {
             let batch = |ids: &[(usize, [u8; 16])]| {

@@ -1,8 +1,9 @@
-//! What the servers are set to, against what Redeliver promises on them. Each check gives findings: what was found, what it
-//! means for which promise, and what to do. Run at every start and by upkeep.
+//! What the servers are set to, against what Redeliver promises on them. Each check gives findings:
+//! what was found, what it means for which promise, and what to do. Run at every start and by
+//! upkeep.
 //!
-//! INFO tells nearly all, because managed servers often forbid CONFIG. What only CONFIG tells, and may not be asked, is
-//! listed as not checked.
+//! INFO tells nearly all, because managed servers often forbid CONFIG. What only CONFIG tells, and
+//! may not be asked, is listed as not checked.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +54,14 @@ pub struct ServerReport {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { check, server, found, means, remedy, .. } = self;
+        let Self {
+            check,
+            server,
+            found,
+            means,
+            remedy,
+            ..
+        } = self;
         write!(f, "{check} is {found} at {server}: {means}; {remedy}")
     }
 }
@@ -68,7 +76,9 @@ impl Finding {
 impl ServerReport {
     /// Those that are at least so bad.
     pub fn at_least(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(move |finding| finding.severity >= severity)
+        self.findings
+            .iter()
+            .filter(move |finding| finding.severity >= severity)
     }
 }
 
@@ -76,13 +86,31 @@ impl ServerReport {
 fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
     let mut find = |check, found: &str, severity, means, remedy| {
         let (server, found) = (facts.server.clone(), found.to_owned());
-        report.findings.push(Finding { check, server, found, means, remedy, severity });
+        report.findings.push(Finding {
+            check,
+            server,
+            found,
+            means,
+            remedy,
+            severity,
+        });
     };
     if let Some(version) = facts.info("redis_version")
-        && version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 7)
+        && version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse::<u32>().ok())
+            .is_some_and(|major| major < 7)
     {
-        let means = "its scripts cannot say what they do when memory is full, so mail would be sent twice";
-        find("redis_version", version, Severity::Refuse, means, "use Redis 7 or newer, or Valkey");
+        let means =
+            "its scripts cannot say what they do when memory is full, so mail would be sent twice";
+        find(
+            "redis_version",
+            version,
+            Severity::Refuse,
+            means,
+            "use Redis 7 or newer, or Valkey",
+        );
     }
     if let Some(why) = &facts.no_scripts {
         let means = "every step is a script, so nothing works without them";
@@ -94,28 +122,54 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
             "use a server with a Lua engine, and load its module if it is one",
         );
     }
-    if let Some(policy) = facts.info("maxmemory_policy").filter(|policy| *policy != "noeviction") {
-        let severity = if required.allow_eviction { Severity::Warn } else { Severity::Refuse };
+    if let Some(policy) = facts
+        .info("maxmemory_policy")
+        .filter(|policy| *policy != "noeviction")
+    {
+        let severity = if required.allow_eviction {
+            Severity::Warn
+        } else {
+            Severity::Refuse
+        };
         let means = "when memory is full the server removes accepted jobs without a word";
         let remedy = "set maxmemory-policy noeviction, or insist with redis.allow_eviction = true";
         find("maxmemory-policy", policy, severity, means, remedy);
     }
     if facts.info("maxmemory") == Some("0") {
         let means = "the server takes all memory of its machine, until the system ends it";
-        find("maxmemory", "0", Severity::Note, means, "set it to what the machine can spare");
+        find(
+            "maxmemory",
+            "0",
+            Severity::Note,
+            means,
+            "set it to what the machine can spare",
+        );
     }
     let keeps_log = facts.info("aof_enabled");
     match required.durability {
         Durability::Aof if keeps_log == Some("0") => {
             let means = "redis.durability is \"aof\", and there is no append-only file";
-            find("appendonly", "no", Severity::Refuse, means, "set appendonly yes, or lower redis.durability");
+            find(
+                "appendonly",
+                "no",
+                Severity::Refuse,
+                means,
+                "set appendonly yes, or lower redis.durability",
+            );
         }
         Durability::Aof if facts.config("appendfsync") == Some("no") => {
             let means = "redis.durability is \"aof\", and the system syncs the file when it likes: intake answers 503";
-            find("appendfsync", "no", Severity::Warn, means, "set appendfsync everysec or always");
+            find(
+                "appendfsync",
+                "no",
+                Severity::Warn,
+                means,
+                "set appendfsync everysec or always",
+            );
         }
         Durability::Memory if keeps_log == Some("0") && facts.config("save") == Some("") => {
-            let means = "redis.durability is \"memory\", and a restart of the server loses all jobs";
+            let means =
+                "redis.durability is \"memory\", and a restart of the server loses all jobs";
             find(
                 "save",
                 "empty and appendonly no",
@@ -125,12 +179,24 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
             );
         }
         Durability::Replicas(n) => {
-            if let Some(wanted) = facts.config("min-replicas-to-write").filter(|set| below(set, n)) {
+            if let Some(wanted) = facts
+                .config("min-replicas-to-write")
+                .filter(|set| below(set, n))
+            {
                 let means = "redis.durability wants more replicas: a master that is cut off from them goes on handing \
                              out jobs, and what it did is lost";
-                find("min-replicas-to-write", wanted, Severity::Warn, means, "set it to the n of redis.durability");
+                find(
+                    "min-replicas-to-write",
+                    wanted,
+                    Severity::Warn,
+                    means,
+                    "set it to the n of redis.durability",
+                );
             }
-            if let Some(connected) = facts.info("connected_slaves").filter(|connected| below(connected, n)) {
+            if let Some(connected) = facts
+                .info("connected_slaves")
+                .filter(|connected| below(connected, n))
+            {
                 let means = "redis.durability wants more replicas: intake answers 503";
                 find(
                     "connected_slaves",
@@ -146,7 +212,8 @@ fn judge(facts: &ServerFacts, required: Required, report: &mut ServerReport) {
 }
 
 fn below(text: &str, n: u16) -> bool {
-    text.parse::<u32>().is_ok_and(|number| number < u32::from(n))
+    text.parse::<u32>()
+        .is_ok_and(|number| number < u32::from(n))
 }
 
 /// Judges all servers. `why` is set if CONFIG may not be asked.
@@ -165,7 +232,8 @@ fn judge_all(servers: &[ServerFacts], required: Required) -> ServerReport {
 }
 
 impl Store {
-    /// Checks every server that takes writes: the one, the master behind sentinels, all masters of a Cluster.
+    /// Checks every server that takes writes: the one, the master behind sentinels, all masters of
+    /// a Cluster.
     pub async fn check_servers(&self) -> Result<ServerReport, StoreError> {
         let (servers, required) = self.connections.server_facts().await?;
         Ok(judge_all(&servers, required))
@@ -184,7 +252,10 @@ impl Store {
                 return Ok(());
             }
         };
-        let refused: Vec<String> = report.at_least(Severity::Refuse).map(Finding::to_string).collect();
+        let refused: Vec<String> = report
+            .at_least(Severity::Refuse)
+            .map(Finding::to_string)
+            .collect();
         if !refused.is_empty() {
             return Err(StoreError::Mismatch(refused.join("\n")));
         }
@@ -204,14 +275,18 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers what was found, and writes an event for each finding that is new and each that is gone. Of several
-    /// processes one writes it. Tells how many events.
+    /// Remembers what was found, and writes an event for each finding that is new and each that is
+    /// gone. Of several processes one writes it. Tells how many events.
     pub async fn note_findings(&self, report: &ServerReport) -> Result<u64, StoreError> {
-        let findings: BTreeMap<String, String> =
-            report.at_least(Severity::Warn).map(|finding| (finding.name(), finding.to_string())).collect();
+        let findings: BTreeMap<String, String> = report
+            .at_least(Severity::Warn)
+            .map(|finding| (finding.name(), finding.to_string()))
+            .collect();
         let mut call = self.call(&NOTE_FINDINGS, 0);
         for (name, text) in &findings {
-            call.arg(name).arg(text).arg(serde_json::Value::from(text.as_str()).to_string());
+            call.arg(name)
+                .arg(text)
+                .arg(serde_json::Value::from(text.as_str()).to_string());
         }
         let (_, written): (i64, u64) = self.connections.script(&call).await?;
         Ok(written)
@@ -233,7 +308,11 @@ mod tests {
 
     const WELL: &str = "redis_version:7.0.15\r\nmaxmemory:1000\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n\
                         connected_slaves:2\r\n";
-    const CONFIG: [(&str, &str); 3] = [("appendfsync", "everysec"), ("save", ""), ("min-replicas-to-write", "1")];
+    const CONFIG: [(&str, &str); 3] = [
+        ("appendfsync", "everysec"),
+        ("save", ""),
+        ("min-replicas-to-write", "1"),
+    ];
 
     fn found(
         info: &str,
@@ -242,9 +321,24 @@ mod tests {
         allow_eviction: bool,
     ) -> Vec<(String, Severity)> {
         let facts = ServerFacts::new("here:6379", info, config);
-        let report = judge_all(&[facts], Required { durability, allow_eviction });
-        assert!(report.findings.iter().all(|finding| finding.to_string().contains("here:6379")));
-        report.findings.into_iter().map(|finding| (finding.check.to_owned(), finding.severity)).collect()
+        let report = judge_all(
+            &[facts],
+            Required {
+                durability,
+                allow_eviction,
+            },
+        );
+        assert!(
+            report
+                .findings
+                .iter()
+                .all(|finding| finding.to_string().contains("here:6379"))
+        );
+        report
+            .findings
+            .into_iter()
+            .map(|finding| (finding.check.to_owned(), finding.severity))
+            .collect()
     }
 
     #[test]
@@ -255,18 +349,47 @@ mod tests {
             assert_eq!(found(WELL, &CONFIG, durability, false), [], "{durability}");
         }
         let cases = [
-            ("maxmemory_policy:noeviction", "maxmemory_policy:allkeys-lru", memory, ("maxmemory-policy", Refuse)),
-            ("maxmemory_policy:noeviction", "maxmemory_policy:volatile-ttl", memory, ("maxmemory-policy", Refuse)),
+            (
+                "maxmemory_policy:noeviction",
+                "maxmemory_policy:allkeys-lru",
+                memory,
+                ("maxmemory-policy", Refuse),
+            ),
+            (
+                "maxmemory_policy:noeviction",
+                "maxmemory_policy:volatile-ttl",
+                memory,
+                ("maxmemory-policy", Refuse),
+            ),
             ("maxmemory:1000", "maxmemory:0", memory, ("maxmemory", Note)),
-            ("redis_version:7.0.15", "redis_version:6.2.14", memory, ("redis_version", Refuse)),
+            (
+                "redis_version:7.0.15",
+                "redis_version:6.2.14",
+                memory,
+                ("redis_version", Refuse),
+            ),
             ("aof_enabled:1", "aof_enabled:0", memory, ("save", Note)),
-            ("aof_enabled:1", "aof_enabled:0", aof, ("appendonly", Refuse)),
-            ("connected_slaves:2", "connected_slaves:0", Durability::Replicas(1), ("connected_slaves", Warn)),
+            (
+                "aof_enabled:1",
+                "aof_enabled:0",
+                aof,
+                ("appendonly", Refuse),
+            ),
+            (
+                "connected_slaves:2",
+                "connected_slaves:0",
+                Durability::Replicas(1),
+                ("connected_slaves", Warn),
+            ),
             ("", "", two, ("min-replicas-to-write", Warn)),
         ];
         for (well, ill, durability, (check, severity)) in cases {
             let info = WELL.replacen(well, ill, 1);
-            assert_eq!(found(&info, &CONFIG, durability, false), [(check.to_owned(), severity)], "{ill}");
+            assert_eq!(
+                found(&info, &CONFIG, durability, false),
+                [(check.to_owned(), severity)],
+                "{ill}"
+            );
         }
         let evicts = WELL.replace("noeviction", "allkeys-lfu");
         assert_eq!(
@@ -275,7 +398,10 @@ mod tests {
             "an operator insists"
         );
         let no_sync = [("appendfsync", "no"), CONFIG[1], CONFIG[2]];
-        assert_eq!(found(WELL, &no_sync, aof, false), [("appendfsync".to_owned(), Warn)]);
+        assert_eq!(
+            found(WELL, &no_sync, aof, false),
+            [("appendfsync".to_owned(), Warn)]
+        );
     }
 
     #[test]
@@ -286,12 +412,31 @@ mod tests {
             (Durability::Aof, "appendfsync"),
             (Durability::Replicas(1), "min-replicas-to-write"),
         ] {
-            let report = judge_all(std::slice::from_ref(&facts), Required { durability, allow_eviction: false });
+            let report = judge_all(
+                std::slice::from_ref(&facts),
+                Required {
+                    durability,
+                    allow_eviction: false,
+                },
+            );
             assert_eq!(report.findings, []);
-            assert!(report.not_checked.len() == 1 && report.not_checked[0].starts_with(check), "{report:?}");
+            assert!(
+                report.not_checked.len() == 1 && report.not_checked[0].starts_with(check),
+                "{report:?}"
+            );
         }
         let nothing = ServerFacts::new("here:6379", "", &[]);
-        let report = judge_all(&[nothing], Required { durability: Durability::Aof, allow_eviction: false });
-        assert_eq!((report.findings.len(), report.not_checked.len()), (0, 5), "{report:?}");
+        let report = judge_all(
+            &[nothing],
+            Required {
+                durability: Durability::Aof,
+                allow_eviction: false,
+            },
+        );
+        assert_eq!(
+            (report.findings.len(), report.not_checked.len()),
+            (0, 5),
+            "{report:?}"
+        );
     }
 }

@@ -36,8 +36,9 @@ pub struct Settlement {
     pub feedback: Feedback,
     /// How it is counted.
     pub tally: Tally,
-    /// What happened, in order. To the last one the script adds the standing where the address is retired, and it leaves
-    /// it out where a job that would close goes on with what joined meanwhile.
+    /// What happened, in order. To the last one the script adds the standing where the address is
+    /// retired, and it leaves it out where a job that would close goes on with what joined
+    /// meanwhile.
     pub events: EventLines,
 }
 
@@ -51,7 +52,8 @@ pub enum End {
         /// The wait.
         delay: Duration,
     },
-    /// It ends, unless messages joined meanwhile: with those it goes on at once, with all attempts before it.
+    /// It ends, unless messages joined meanwhile: with those it goes on at once, with all attempts
+    /// before it.
     Close,
     /// It ends, and the address leaves the active list.
     Retire {
@@ -71,8 +73,8 @@ pub enum Settled {
     Done,
     /// The token was stale: nothing changed.
     Stale,
-    /// The lease is void for this job, which a bounce or a fact ended during the attempt: what came of it is news of the
-    /// destination alone.
+    /// The lease is void for this job, which a bounce or a fact ended during the attempt: what came
+    /// of it is news of the destination alone.
     Void,
 }
 
@@ -81,9 +83,11 @@ pub enum Settled {
 pub struct SettleReport {
     /// Each, in the order given.
     pub settled: Vec<Settled>,
-    /// What keeps them from the configured durability; none where they reached it. They took effect all the same.
+    /// What keeps them from the configured durability; none where they reached it. They took effect
+    /// all the same.
     pub missing: Option<String>,
-    /// Shards that are worth a visit now: there is room again where there was none, or something is due at once.
+    /// Shards that are worth a visit now: there is room again where there was none, or something is
+    /// due at once.
     pub worth_a_visit: Vec<u16>,
 }
 
@@ -107,25 +111,51 @@ impl fmt::Display for SettleCall {
 }
 
 impl Store {
-    /// Settles attempts, and answers each in the order given. State, standing, pace, tallies and journal change together,
-    /// per shard. A call that is repeated with the same settlements is answered as it was and changes nothing, for ten
-    /// minutes; after that, and for a lease that has lapsed, the answer is [`Settled::Stale`], and nothing changes either.
-    /// The report says whether the configured durability was reached: to fail for it would repeat attempts that are
+    /// Settles attempts, and answers each in the order given. State, standing, pace, tallies and
+    /// journal change together, per shard. A call that is repeated with the same settlements is
+    /// answered as it was and changes nothing, for ten minutes; after that, and for a lease that
+    /// has lapsed, the answer is [`Settled::Stale`], and nothing changes either. The report says
+    /// whether the configured durability was reached: to fail for it would repeat attempts that are
     /// settled.
-    pub async fn settle(&self, call: SettleCall, settlements: &[Settlement]) -> Result<SettleReport, StoreError> {
+    pub async fn settle(
+        &self,
+        call: SettleCall,
+        settlements: &[Settlement],
+    ) -> Result<SettleReport, StoreError> {
         let places: Vec<usize> = (0..settlements.len()).collect();
         let batches = self.by_shard(&places, |place| settlements[*place].lease.shard);
-        let calls = (0..).zip(batches).map(async |(number, (shard, places)): (usize, _)| {
-            let mut places: Vec<usize> = places.into_iter().copied().collect();
-            // Those that are alike stand together, and cost Redis little more than one of them.
-            places.sort_by_cached_key(|place| (Kind::of(&settlements[*place]), settlements[*place].lease.number));
-            let batch: Vec<&Settlement> = places.iter().map(|place| &settlements[*place]).collect();
-            let told = self.settle_on(shard, &format!("{call}:{number}"), &batch).await?;
-            Ok::<_, StoreError>((shard, places, told))
-        });
-        let mut report =
-            SettleReport { settled: vec![Settled::Stale; settlements.len()], missing: None, worth_a_visit: Vec::new() };
-        for (shard, places, Told { answer: (answer, woke), missing }) in try_join_all(calls).await? {
+        let calls = (0..)
+            .zip(batches)
+            .map(async |(number, (shard, places)): (usize, _)| {
+                let mut places: Vec<usize> = places.into_iter().copied().collect();
+                // Those that are alike stand together, and cost Redis little more than one of them.
+                places.sort_by_cached_key(|place| {
+                    (
+                        Kind::of(&settlements[*place]),
+                        settlements[*place].lease.number,
+                    )
+                });
+                let batch: Vec<&Settlement> =
+                    places.iter().map(|place| &settlements[*place]).collect();
+                let told = self
+                    .settle_on(shard, &format!("{call}:{number}"), &batch)
+                    .await?;
+                Ok::<_, StoreError>((shard, places, told))
+            });
+        let mut report = SettleReport {
+            settled: vec![Settled::Stale; settlements.len()],
+            missing: None,
+            worth_a_visit: Vec::new(),
+        };
+        for (
+            shard,
+            places,
+            Told {
+                answer: (answer, woke),
+                missing,
+            },
+        ) in try_join_all(calls).await?
+        {
             report.missing = report.missing.or(missing);
             if woke {
                 report.worth_a_visit.push(shard);
@@ -145,11 +175,21 @@ impl Store {
     ) -> Result<Told<(Vec<Settled>, bool)>, StoreError> {
         let mut call = self.call(&SETTLE, shard);
         let events = EventTexts::of(batch);
-        call.arg(name).arg(ms(ANSWER_KEPT)).arg(&events.array).arg(&events.lengths);
+        call.arg(name)
+            .arg(ms(ANSWER_KEPT))
+            .arg(&events.array)
+            .arg(&events.lengths);
         let groups = || batch.chunk_by(|a, b| Kind::of(a) == Kind::of(b));
         call.arg(batch.len()).arg(groups().count());
         for group in groups() {
-            let Kind { token, destination, op, delivered, feedback, tally } = Kind::of(group[0]);
+            let Kind {
+                token,
+                destination,
+                op,
+                delivered,
+                feedback,
+                tally,
+            } = Kind::of(group[0]);
             let delivered = if delivered { "d" } else { "" };
             call.arg(token)
                 .arg(destination)
@@ -167,18 +207,34 @@ impl Store {
                 End::Retry { job, delay } => {
                     call.arg(ms(*delay)).arg(job.record());
                 }
-                End::Retire { standing, policy, host_dead } => {
-                    call.arg(retire_argument(*standing, policy, *host_dead, &settlement.events));
+                End::Retire {
+                    standing,
+                    policy,
+                    host_dead,
+                } => {
+                    call.arg(retire_argument(
+                        *standing,
+                        policy,
+                        *host_dead,
+                        &settlement.events,
+                    ));
                     call.arg(settlement.events.as_str());
                 }
             }
         }
         let barrier = self.keys.shard(shard).barrier();
-        let Told { answer: (_, answer, woke, journaled), missing } =
-            self.connections.script_and_reach::<(i64, String, u8, String)>(&call, &barrier).await?;
+        let Told {
+            answer: (_, answer, woke, journaled),
+            missing,
+        } = self
+            .connections
+            .script_and_reach::<(i64, String, u8, String)>(&call, &barrier)
+            .await?;
         self.history.note_entry(shard, &journaled);
         if answer.len() != batch.len() {
-            return Err(StoreError::Refused("settle answered in another shape".to_owned()));
+            return Err(StoreError::Refused(
+                "settle answered in another shape".to_owned(),
+            ));
         }
         let read = |letter| match letter {
             b'1' => Settled::Done,
@@ -186,22 +242,40 @@ impl Store {
             _ => Settled::Stale,
         };
         let answer = answer.bytes().map(read).collect();
-        Ok(Told { answer: (answer, woke == 1), missing })
+        Ok(Told {
+            answer: (answer, woke == 1),
+            missing,
+        })
     }
 }
 
-/// What the scripts take for an address that is retired: where it goes, how long the last of its events is, and why.
-pub(crate) fn retire_argument(standing: Standing, policy: &str, host_dead: bool, events: &EventLines) -> String {
+/// What the scripts take for an address that is retired: where it goes, how long the last of its
+/// events is, and why.
+pub(crate) fn retire_argument(
+    standing: Standing,
+    policy: &str,
+    host_dead: bool,
+    events: &EventLines,
+) -> String {
     let mark = if host_dead { "!" } else { "" };
     let comma = usize::from(events.last_len() < events.as_str().len());
-    format!("{} {} {mark}{policy}", standing.as_str(), events.last_len() - comma)
+    format!(
+        "{} {} {mark}{policy}",
+        standing.as_str(),
+        events.last_len() - comma
+    )
 }
 
 /// The numbers of jobs in their lease, in ranges: `3-7 9-9`.
 fn numbers(group: &[&Settlement]) -> String {
     let mut text = String::new();
     for range in group.chunk_by(|a, b| a.lease.number + 1 == b.lease.number) {
-        let _ = write!(text, "{}-{} ", range[0].lease.number, range[range.len() - 1].lease.number);
+        let _ = write!(
+            text,
+            "{}-{} ",
+            range[0].lease.number,
+            range[range.len() - 1].lease.number
+        );
     }
     text
 }
@@ -234,8 +308,8 @@ impl<'s> Kind<'s> {
     }
 }
 
-/// The events of a batch as the script takes them: in one array, with the lengths that it is cut by where one was not
-/// settled.
+/// The events of a batch as the script takes them: in one array, with the lengths that it is cut by
+/// where one was not settled.
 #[derive(Default)]
 struct EventTexts {
     array: String,
@@ -245,16 +319,27 @@ struct EventTexts {
 impl EventTexts {
     fn of(batch: &[&Settlement]) -> Self {
         let mut texts = Self::default();
-        let bytes: usize = batch.iter().map(|settlement| settlement.events.as_str().len() + 1).sum();
+        let bytes: usize = batch
+            .iter()
+            .map(|settlement| settlement.events.as_str().len() + 1)
+            .sum();
         texts.array.reserve(bytes + 1);
         texts.array.push('[');
-        for settlement in batch.iter().filter(|settlement| !matches!(settlement.end, End::Retire { .. })) {
+        for settlement in batch
+            .iter()
+            .filter(|settlement| !matches!(settlement.end, End::Retire { .. }))
+        {
             if !texts.lengths.is_empty() {
                 texts.array.push(',');
                 texts.lengths.push(' ');
             }
             texts.array.push_str(settlement.events.as_str());
-            let _ = write!(texts.lengths, "{} {}", settlement.events.as_str().len(), settlement.events.last_len());
+            let _ = write!(
+                texts.lengths,
+                "{} {}",
+                settlement.events.as_str().len(),
+                settlement.events.last_len()
+            );
         }
         texts.array.push(']');
         texts

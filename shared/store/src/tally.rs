@@ -14,11 +14,17 @@ use crate::raw::Text;
 const DAY_MS: i64 = 86_400_000;
 
 impl Store {
-    /// The attempts at one destination on the day, in UTC, that `day` lies in, by what mattered about each. In no order.
-    pub async fn tally(&self, destination: &Destination, day: Timestamp) -> Result<Vec<(Tally, u64)>, StoreError> {
+    /// The attempts at one destination on the day, in UTC, that `day` lies in, by what mattered
+    /// about each. In no order.
+    pub async fn tally(
+        &self,
+        destination: &Destination,
+        day: Timestamp,
+    ) -> Result<Vec<(Tally, u64)>, StoreError> {
         let keys = self.keys.shard(destination.shard(self.shards()));
         let key = keys.tally(day.ms().div_euclid(DAY_MS), destination.as_str());
-        let (fields,): (HashMap<Text, Text>,) = self.connections.pipeline(pipe().hgetall(key)).await?;
+        let (fields,): (HashMap<Text, Text>,) =
+            self.connections.pipeline(pipe().hgetall(key)).await?;
         let read = |(Text(field), Text(count)): (Text, Text)| {
             let read = field.parse().ok().zip(count.parse().ok());
             if read.is_none() {

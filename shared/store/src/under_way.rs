@@ -12,9 +12,13 @@ use crate::raw::Text;
 use crate::scripts::UNDER_WAY;
 
 impl Store {
-    /// Which of these addresses, by their job's id and destination, a worker may still be sending to although its lease is
-    /// void: until it has settled the job, has given it back, or its lease has run out. Changes nothing.
-    pub async fn under_way(&self, jobs: &[(&JobId, &Destination)]) -> Result<HashSet<String>, StoreError> {
+    /// Which of these addresses, by their job's id and destination, a worker may still be sending
+    /// to although its lease is void: until it has settled the job, has given it back, or its lease
+    /// has run out. Changes nothing.
+    pub async fn under_way(
+        &self,
+        jobs: &[(&JobId, &Destination)],
+    ) -> Result<HashSet<String>, StoreError> {
         let batches = self.by_shard(jobs, |(_, destination)| destination.shard(self.shards()));
         let asked = batches.into_iter().map(async |(shard, jobs)| {
             let mut call = self.call(&UNDER_WAY, shard);

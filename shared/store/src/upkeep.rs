@@ -1,4 +1,5 @@
-//! What upkeep does to the store: lifting what is over and trimming what is old. Every step is bounded and idempotent.
+//! What upkeep does to the store: lifting what is over and trimming what is old. Every step is
+//! bounded and idempotent.
 
 use std::time::Duration;
 
@@ -47,13 +48,21 @@ impl Store {
             let (time,): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
             time
         };
-        let oldest = seconds.saturating_mul(1_000).saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX)).max(0);
+        let oldest = seconds
+            .saturating_mul(1_000)
+            .saturating_sub(ms(keep).try_into().unwrap_or(i64::MAX))
+            .max(0);
         let mut forgotten = 0;
         // One XTRIM stops after some thousand entries, so that it does not keep others waiting.
         loop {
             let trimmed: Vec<(u64,)> = self
                 .on_each_shard(|keys, commands| {
-                    commands.cmd("XTRIM").arg(keys.journal()).arg("MINID").arg("~").arg(oldest);
+                    commands
+                        .cmd("XTRIM")
+                        .arg(keys.journal())
+                        .arg("MINID")
+                        .arg("~")
+                        .arg(oldest);
                 })
                 .await?;
             forgotten += trimmed.iter().map(|(of_shard,)| of_shard).sum::<u64>();
@@ -65,16 +74,21 @@ impl Store {
 
     /// The instant that the clock of a shard's server shows.
     pub async fn clock_of(&self, shard: u16) -> Result<Timestamp, StoreError> {
-        Ok(Timestamp::from_ms(self.connections.script(&self.call(&CLOCK, shard)).await?))
+        Ok(Timestamp::from_ms(
+            self.connections.script(&self.call(&CLOCK, shard)).await?,
+        ))
     }
 
-    /// Forgets deliveries of weeks that ended more than a week ago. Tells how many weeks, over all shards.
+    /// Forgets deliveries of weeks that ended more than a week ago. Tells how many weeks, over all
+    /// shards.
     pub async fn trim_delivered(&self) -> Result<u64, StoreError> {
         // By the clock that the weeks were counted by: a process's own may be wrong by years.
         let week = self.clock_of(0).await?.ms().div_euclid(WEEK_MS);
         let trimmed: Vec<(u64,)> = self
             .on_each_shard(|keys, commands| {
-                let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1).map(|week| keys.delivered(week)).collect();
+                let old: Vec<String> = (week - TRIMMED_WEEKS..week - 1)
+                    .map(|week| keys.delivered(week))
+                    .collect();
                 // UNLINK, because what is large is freed beside Redis's own work.
                 commands.unlink(old);
             })

@@ -1,4 +1,5 @@
-//! What a job waits for: what a claim would find, in the order that it would find it (`allowance` in `pace.lua`).
+//! What a job waits for: what a claim would find, in the order that it would find it (`allowance`
+//! in `pace.lua`).
 
 use domain::clock::Timestamp;
 use domain::destination::Destination;
@@ -15,7 +16,8 @@ pub enum WaitsFor {
     Operator,
     /// An operator's hold on its destination to end.
     Hold(Hold),
-    /// Its destination's breaker: until then no attempt goes out; none: one is out, and the others wait for what it brings.
+    /// Its destination's breaker: until then no attempt goes out; none: one is out, and the others
+    /// wait for what it brings.
     Breaker(Option<Timestamp>),
     /// A bounce of what a relay took. When none has come by then it counts as delivered.
     Silence(Timestamp),
@@ -60,8 +62,8 @@ impl WaitsFor {
 }
 
 impl Store {
-    /// What a job waits for that is due at `due`, at a destination with this pace. `is_accepted` says that a relay took what it
-    /// has. Never [`WaitsFor::Worker`]: that its pace does not say.
+    /// What a job waits for that is due at `due`, at a destination with this pace. `is_accepted`
+    /// says that a relay took what it has. Never [`WaitsFor::Worker`]: that its pace does not say.
     pub(crate) fn waits_for(
         &self,
         destination: &Destination,
@@ -75,7 +77,9 @@ impl Store {
             return WaitsFor::Hold(hold.clone());
         }
         match pace.breaker {
-            BreakerState::Open { until, .. } if until > from => return WaitsFor::Breaker(Some(until)),
+            BreakerState::Open { until, .. } if until > from => {
+                return WaitsFor::Breaker(Some(until));
+            }
             _ if due > now && is_accepted => return WaitsFor::Silence(due),
             _ if due > now => return WaitsFor::Due(due),
             BreakerState::HalfOpen { .. } => return WaitsFor::Breaker(None),

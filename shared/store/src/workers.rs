@@ -1,4 +1,5 @@
-//! Who works on the store: the workers that were heard of lately. It orders their visits, and nothing else relies on it.
+//! Who works on the store: the workers that were heard of lately. It orders their visits, and
+//! nothing else relies on it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,10 +47,16 @@ impl FromStr for WorkerId {
 }
 
 impl Store {
-    /// Says that a worker is alive, and forgets those that were silent for longer than `silent_max`. Tells who is alive, by
-    /// the server's clock: whatever clock the mail is told, processes live and die in real time.
-    pub async fn beat(&self, worker: WorkerId, silent_max: Duration) -> Result<Vec<WorkerId>, StoreError> {
-        let ((seconds, micros),): ((i64, i64),) = self.connections.pipeline(pipe().cmd("TIME")).await?;
+    /// Says that a worker is alive, and forgets those that were silent for longer than
+    /// `silent_max`. Tells who is alive, by the server's clock: whatever clock the mail is told,
+    /// processes live and die in real time.
+    pub async fn beat(
+        &self,
+        worker: WorkerId,
+        silent_max: Duration,
+    ) -> Result<Vec<WorkerId>, StoreError> {
+        let ((seconds, micros),): ((i64, i64),) =
+            self.connections.pipeline(pipe().cmd("TIME")).await?;
         let now = seconds.saturating_mul(1_000) + micros / 1_000;
         let silent_ms: i64 = ms(silent_max).try_into().unwrap_or(i64::MAX);
         let (silent, ahead) = (now.saturating_sub(silent_ms), now.saturating_add(silent_ms));
@@ -66,19 +73,36 @@ impl Store {
                     .ignore(),
             )
             .await?;
-        Ok(self.workers().await?.into_iter().map(|(worker, _)| worker).collect())
+        Ok(self
+            .workers()
+            .await?
+            .into_iter()
+            .map(|(worker, _)| worker)
+            .collect())
     }
 
-    /// The workers that were heard of lately, and the server's instant, in ms, at which each was heard of last.
+    /// The workers that were heard of lately, and the server's instant, in ms, at which each was
+    /// heard of last.
     pub async fn workers(&self) -> Result<Vec<(WorkerId, i64)>, StoreError> {
         let key = self.keys.workers();
-        let (found,): (Vec<(Text, f64)>,) =
-            self.connections.pipeline(pipe().zrange_withscores(key, 0, WORKERS_MAX - 1)).await?;
-        Ok(found.into_iter().filter_map(|(Text(id), at)| Some((id.parse().ok()?, at as i64))).collect())
+        let (found,): (Vec<(Text, f64)>,) = self
+            .connections
+            .pipeline(pipe().zrange_withscores(key, 0, WORKERS_MAX - 1))
+            .await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|(Text(id), at)| Some((id.parse().ok()?, at as i64)))
+            .collect())
     }
 
     /// Says that a worker stops claiming.
     pub async fn leave(&self, worker: WorkerId) -> Result<(), StoreError> {
-        self.connections.pipeline(pipe().zrem(self.keys.workers(), worker.to_string()).ignore()).await
+        self.connections
+            .pipeline(
+                pipe()
+                    .zrem(self.keys.workers(), worker.to_string())
+                    .ignore(),
+            )
+            .await
     }
 }

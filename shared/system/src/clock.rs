@@ -18,7 +18,9 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp::from_ms(since_epoch.as_millis().try_into().unwrap_or(i64::MAX))
     }
 
@@ -28,7 +30,9 @@ impl Clock for SystemClock {
 
     fn running(&self) -> Duration {
         // `Instant` stands still while the machine is suspended.
-        clock_gettime(RUNNING).expect("every system that this is built for has the clock").into()
+        clock_gettime(RUNNING)
+            .expect("every system that this is built for has the clock")
+            .into()
     }
 
     fn real(&self, span: Duration) -> Duration {
@@ -36,8 +40,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that runs `speed` times as fast as the machine's, from an instant of choice: the demo's. It stands still until
-/// it is started.
+/// A clock that runs `speed` times as fast as the machine's, from an instant of choice: the demo's.
+/// It stands still until it is started.
 #[derive(Debug)]
 pub struct FastClock {
     epoch: Timestamp,
@@ -48,7 +52,11 @@ pub struct FastClock {
 impl FastClock {
     /// A clock that shows `epoch` until it is started; a speed of 0 counts as 1.
     pub fn new(epoch: Timestamp, speed: u32) -> Self {
-        Self { epoch, started: OnceLock::new(), speed: speed.max(1) }
+        Self {
+            epoch,
+            started: OnceLock::new(),
+            speed: speed.max(1),
+        }
     }
 
     /// Lets it run. A clock that runs already goes on as it does.

@@ -1,5 +1,6 @@
-//! The DNS, as far as it says where mail goes: the resolver that placement and the mx sender both ask. What an answer
-//! means to them they say themselves; whose fault it is if there is none is said here, by `whose_fault`.
+//! The DNS, as far as it says where mail goes: the resolver that placement and the mx sender both
+//! ask. What an answer means to them they say themselves; whose fault it is if there is none is
+//! said here, by `whose_fault`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -27,7 +28,8 @@ const SERVERS_MAX: usize = 3;
 /// What a failure is called if no server could be asked.
 const UNASKED: Option<&str> = Some(Unusable::Unasked.cause().name);
 
-/// How often a question is asked for which there was no socket, and how long it waits before it is asked again.
+/// How often a question is asked for which there was no socket, and how long it waits before it is
+/// asked again.
 const SHORTAGE_TRIES: usize = 10;
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
@@ -71,7 +73,8 @@ pub enum DnsError {
 pub struct MailHost {
     /// The least is the first to be tried.
     pub preference: u16,
-    /// Its name with the last dot, as text. What is no character of a host name is written as an escape.
+    /// Its name with the last dot, as text. What is no character of a host name is written as an
+    /// escape.
     pub name: String,
 }
 
@@ -84,8 +87,15 @@ impl Dns {
         let (config, mut options) = if settings.nameservers.is_empty() {
             read_system_conf().map_err(|err| format!("the system names no DNS server: {err}"))?
         } else {
-            let servers = settings.nameservers.iter().map(|address| name_server(*address)).collect();
-            (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
+            let servers = settings
+                .nameservers
+                .iter()
+                .map(|address| name_server(*address))
+                .collect();
+            (
+                ResolverConfig::from_name_servers(servers),
+                ResolverOpts::default(),
+            )
         };
         options.cache_size = settings.kept_max;
         options.max_active_requests = settings.at_once_max;
@@ -93,16 +103,29 @@ impl Dns {
         options.timeout = settings.timeout / 2;
         options.attempts = 1;
         let servers = config.name_servers().to_vec();
-        let address = |server: &NameServerConfig| Some(SocketAddr::new(server.ip, server.connections.first()?.port));
+        let address = |server: &NameServerConfig| {
+            Some(SocketAddr::new(server.ip, server.connections.first()?.port))
+        };
         let addresses = servers.iter().filter_map(address).collect();
         let all = resolver(config, options.clone())?;
-        let each = if servers.len() > 1 { servers } else { Vec::new() };
-        let each = each
-            .into_iter()
-            .take(SERVERS_MAX)
-            .map(|server| resolver(ResolverConfig::from_name_servers(vec![server]), options.clone()));
+        let each = if servers.len() > 1 {
+            servers
+        } else {
+            Vec::new()
+        };
+        let each = each.into_iter().take(SERVERS_MAX).map(|server| {
+            resolver(
+                ResolverConfig::from_name_servers(vec![server]),
+                options.clone(),
+            )
+        });
         let permits = Arc::new(Semaphore::new(settings.at_once_max));
-        Ok(Self { all, each: each.collect::<Result<_, _>>()?, servers: addresses, permits })
+        Ok(Self {
+            all,
+            each: each.collect::<Result<_, _>>()?,
+            servers: addresses,
+            permits,
+        })
     }
 
     /// The MX records of a domain, in no order.
@@ -111,23 +134,36 @@ impl Dns {
     /// If there are none, or no answer could be had.
     pub async fn mail_hosts(&self, domain: &str) -> Result<Vec<MailHost>, DnsError> {
         let lookup = self.look_up(host_name(domain)?, RecordType::MX).await?;
-        let records = lookup.answers().iter().filter_map(|record| match &record.data {
-            RData::MX(mx) => Some(MailHost { preference: mx.preference, name: mx.exchange.to_ascii() }),
-            _ => None,
-        });
+        let records = lookup
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::MX(mx) => Some(MailHost {
+                    preference: mx.preference,
+                    name: mx.exchange.to_ascii(),
+                }),
+                _ => None,
+            });
         Ok(records.collect())
     }
 
-    /// The addresses of a host, of both kinds. If one kind has none, the other decides; a failure of ours outweighs one of
-    /// theirs, because it leaves open whether there are any.
+    /// The addresses of a host, of both kinds. If one kind has none, the other decides; a failure
+    /// of ours outweighs one of theirs, because it leaves open whether there are any.
     ///
     /// # Errors
     /// If it has no address, or no answer could be had.
     pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
         let name = host_name(host)?;
-        let (four, six) = (self.look_up(name.clone(), RecordType::A), self.look_up(name, RecordType::AAAA));
+        let (four, six) = (
+            self.look_up(name.clone(), RecordType::A),
+            self.look_up(name, RecordType::AAAA),
+        );
         match join(four, six).await {
-            (Err(four), Err(six)) => Err(if six.weight() > four.weight() { six } else { four }),
+            (Err(four), Err(six)) => Err(if six.weight() > four.weight() {
+                six
+            } else {
+                four
+            }),
             (four, six) => {
                 let found = [four, six].into_iter().flatten();
                 let records = found.flat_map(|lookup| lookup.answers().to_vec());
@@ -147,46 +183,69 @@ impl Dns {
                     sleep(SHORTAGE_PAUSE).await;
                 }
                 // A socket can be opened now. The shortage may be over since the question failed.
-                Err(DnsError::Failed(fault)) if fault.name == UNASKED => return self.ask(&name, kind).await,
+                Err(DnsError::Failed(fault)) if fault.name == UNASKED => {
+                    return self.ask(&name, kind).await;
+                }
                 answer => return answer,
             }
         }
     }
 
-    /// Asks all servers together. If that fails, because the first to answer had no answer, asks each of them: one that is
-    /// broken must not speak for the others. If all fail, one that says that the domain's own servers fail is believed.
+    /// Asks all servers together. If that fails, because the first to answer had no answer, asks
+    /// each of them: one that is broken must not speak for the others. If all fail, one that says
+    /// that the domain's own servers fail is believed.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Lookup, DnsError> {
-        let mut failed = match self.all.lookup(name.clone(), kind).await.map_err(|err| sort(&err)) {
+        let mut failed = match self
+            .all
+            .lookup(name.clone(), kind)
+            .await
+            .map_err(|err| sort(&err))
+        {
             Err(DnsError::Failed(fault)) => fault,
             answer => return answer,
         };
         for server in self.each.iter() {
-            match server.lookup(name.clone(), kind).await.map_err(|err| sort(&err)) {
+            match server
+                .lookup(name.clone(), kind)
+                .await
+                .map_err(|err| sort(&err))
+            {
                 Err(DnsError::Failed(fault)) if fault.side == Side::Theirs => failed = fault,
                 Err(DnsError::Failed(_)) => {}
                 answer => return answer,
             }
         }
-        Err(DnsError::Failed(self.why_unasked().filter(|_| failed.name == UNASKED).unwrap_or(failed)))
+        Err(DnsError::Failed(
+            self.why_unasked()
+                .filter(|_| failed.name == UNASKED)
+                .unwrap_or(failed),
+        ))
     }
 
     /// The error with which a server cannot be asked, which the resolver does not tell.
     fn why_unasked(&self) -> Option<Fault> {
         let server = self.servers.first()?;
         let err = open_to(*server).err()?;
-        Some(own_error(&err)?.fault(FaultKind::Lookup, &format!("the DNS server {server} cannot be asked: {err}")))
+        Some(own_error(&err)?.fault(
+            FaultKind::Lookup,
+            &format!("the DNS server {server} cannot be asked: {err}"),
+        ))
     }
 }
 
-/// Whether a question could not be asked for a reason that may be over at once: a shortage of sockets, which the resolver does
-/// not always tell.
+/// Whether a question could not be asked for a reason that may be over at once: a shortage of
+/// sockets, which the resolver does not always tell.
 fn may_pass(fault: &Fault) -> bool {
     fault.is_shortage() || fault.name == UNASKED
 }
 
 /// What the system says to a socket for this server. Nothing is sent.
 fn open_to(server: SocketAddr) -> io::Result<()> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if server.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     UdpSocket::bind((any, 0))?.connect(server)
 }
 
@@ -194,7 +253,9 @@ impl DnsError {
     /// Of two failures the one that says more has more weight.
     fn weight(&self) -> u8 {
         match self {
-            Self::Failed(Fault { side: Side::Ours, .. }) => 3,
+            Self::Failed(Fault {
+                side: Side::Ours, ..
+            }) => 3,
             Self::Failed(_) => 2,
             Self::NoRecords => 1,
             Self::NoName => 0,
@@ -204,7 +265,9 @@ impl DnsError {
 
 /// No answer came within the caller's time.
 pub fn late() -> Fault {
-    Unusable::Late.cause().fault(FaultKind::Lookup, "the DNS did not answer in time")
+    Unusable::Late
+        .cause()
+        .fault(FaultKind::Lookup, "the DNS did not answer in time")
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {
@@ -218,19 +281,29 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
 fn resolver(config: ResolverConfig, options: ResolverOpts) -> Result<TokioResolver, String> {
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
-    builder.build().map_err(|err| format!("no DNS resolver: {err}"))
+    builder
+        .build()
+        .map_err(|err| format!("no DNS resolver: {err}"))
 }
 
-/// A host's name. Names in the DNS are ASCII already, so nothing is converted: that would refuse the underscores that some
-/// mail hosts have. The name is whole, so that no search list is gone through.
+/// A host's name. Names in the DNS are ASCII already, so nothing is converted: that would refuse
+/// the underscores that some mail hosts have. The name is whole, so that no search list is gone
+/// through.
 fn host_name(text: &str) -> Result<Name, DnsError> {
     let bare = text.strip_suffix('.').unwrap_or(text);
     let is_of_hosts = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_of_hosts);
-    let name = bare.split('.').all(is_label).then(|| Name::from_labels(bare.split('.').map(str::as_bytes)).ok());
+    let name = bare
+        .split('.')
+        .all(is_label)
+        .then(|| Name::from_labels(bare.split('.').map(str::as_bytes)).ok());
     let name = name.flatten();
     let mut name = name.ok_or_else(|| {
-        DnsError::Failed(Unusable::BadName.cause().fault(FaultKind::Lookup, &format!("{text} is no name of a host")))
+        DnsError::Failed(
+            Unusable::BadName
+                .cause()
+                .fault(FaultKind::Lookup, &format!("{text} is no name of a host")),
+        )
     })?;
     name.set_fqdn(true);
     Ok(name)
@@ -238,11 +311,13 @@ fn host_name(text: &str) -> Result<Name, DnsError> {
 
 fn sort(err: &NetError) -> DnsError {
     match err {
-        NetError::Dns(hickory_resolver::net::DnsError::NoRecordsFound(none)) => match none.response_code {
-            ResponseCode::NXDomain => DnsError::NoName,
-            ResponseCode::NoError => DnsError::NoRecords,
-            code => failed(response_code(code.into()), err),
-        },
+        NetError::Dns(hickory_resolver::net::DnsError::NoRecordsFound(none)) => {
+            match none.response_code {
+                ResponseCode::NXDomain => DnsError::NoName,
+                ResponseCode::NoError => DnsError::NoRecords,
+                code => failed(response_code(code.into()), err),
+            }
+        }
         _ => failed(cause(err), err),
     }
 }
@@ -254,11 +329,15 @@ fn failed(cause: Cause, err: &NetError) -> DnsError {
 /// Whose fault it is that there is no answer.
 fn cause(err: &NetError) -> Cause {
     match err {
-        NetError::Dns(hickory_resolver::net::DnsError::ResponseCode(code)) => response_code((*code).into()),
+        NetError::Dns(hickory_resolver::net::DnsError::ResponseCode(code)) => {
+            response_code((*code).into())
+        }
         // Servers are asked over UDP and TCP, and both are ours.
         NetError::Io(err) => own_error(err).unwrap_or(Unusable::Unasked.cause()),
         NetError::Timeout => Unusable::Late.cause(),
-        NetError::Proto(_) | NetError::ForeignClassRecord { .. } | NetError::Dns(_) => Unusable::Broken.cause(),
+        NetError::Proto(_) | NetError::ForeignClassRecord { .. } | NetError::Dns(_) => {
+            Unusable::Broken.cause()
+        }
         NetError::Truncated => Unusable::TooLong.cause(),
         _ => Unusable::Unasked.cause(),
     }
@@ -310,7 +389,9 @@ mod tests {
             (NetError::Truncated, Side::Theirs),
             (NetError::Proto("rdata ends too early".into()), Side::Theirs),
         ] {
-            let DnsError::Failed(fault) = sort(&err) else { panic!("{err} is a failure") };
+            let DnsError::Failed(fault) = sort(&err) else {
+                panic!("{err} is a failure")
+            };
             assert_eq!(fault.side, side, "{err}");
         }
     }
@@ -323,7 +404,9 @@ mod tests {
         let none = |code| sort(&NetError::from(NoRecords::new(Query::default(), code)));
         assert_eq!(none(ResponseCode::NXDomain), DnsError::NoName);
         assert_eq!(none(ResponseCode::NoError), DnsError::NoRecords);
-        let DnsError::Failed(fault) = none(ResponseCode::Unknown(4_000)) else { panic!("it is no answer") };
+        let DnsError::Failed(fault) = none(ResponseCode::Unknown(4_000)) else {
+            panic!("it is no answer")
+        };
         assert_eq!(fault.side, Side::Ours);
     }
 }

@@ -3,7 +3,8 @@
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the limit of open files as far as this process may, and returns the limit that holds then.
+/// Raises the limit of open files as far as this process may, and returns the limit that holds
+/// then.
 ///
 /// # Errors
 /// If the system does not tell the limit, or refuses to raise it; the text says what to do.
@@ -21,7 +22,10 @@ pub fn raise() -> Result<usize, String> {
 /// How many files may be open at once.
 pub fn limit() -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft);
-    limit.ok().and_then(|soft| usize::try_from(soft).ok()).unwrap_or(usize::MAX)
+    limit
+        .ok()
+        .and_then(|soft| usize::try_from(soft).ok())
+        .unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

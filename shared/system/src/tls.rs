@@ -1,5 +1,5 @@
-//! TLS: the files that a connection is configured with, and one implementation of cryptography for all
-//! TLS of a process.
+//! TLS: the files that a connection is configured with, and one implementation of cryptography for
+//! all TLS of a process.
 
 use std::fmt;
 
@@ -29,6 +29,9 @@ impl TlsFiles {
 impl fmt::Debug for TlsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (authority, certificate) = (self.authority.is_some(), self.certificate.is_some());
-        f.debug_struct("TlsFiles").field("authority", &authority).field("certificate", &certificate).finish()
+        f.debug_struct("TlsFiles")
+            .field("authority", &authority)
+            .field("certificate", &certificate)
+            .finish()
     }
 }

@@ -1,5 +1,6 @@
-//! Trouble of our own, as logs have it: for each place and kind one line when it begins and one when it is over, however
-//! often it is met in between. So trouble that comes and goes is logged at most about once a minute.
+//! Trouble of our own, as logs have it: for each place and kind one line when it begins and one
+//! when it is over, however often it is met in between. So trouble that comes and goes is logged at
+//! most about once a minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 /// A trouble is over when it was not met for so long.
 pub const QUIET: Duration = Duration::from_secs(60);
 
-/// The troubles that there are, by the place that has them, a route say. Their number is bounded by places and kinds.
+/// The troubles that there are, by the place that has them, a route say. Their number is bounded by
+/// places and kinds.
 #[derive(Debug)]
 pub struct Troubles<K>(Mutex<HashMap<String, Vec<Trouble<K>>>>);
 
@@ -41,30 +43,43 @@ impl<K> Default for Troubles<K> {
 }
 
 impl<K: Copy + PartialEq> Troubles<K> {
-    /// Notes that a trouble was met at a place, or that something went well there. Returns what is news.
+    /// Notes that a trouble was met at a place, or that something went well there. Returns what is
+    /// news.
     pub fn note(&self, place: &str, trouble: Option<K>, now: Instant) -> Vec<News> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(kind) = trouble else {
-            let Some(troubles) = places.get_mut(place) else { return Vec::new() };
+            let Some(troubles) = places.get_mut(place) else {
+                return Vec::new();
+            };
             let over = troubles.extract_if(.., |trouble| now.duration_since(trouble.last) >= QUIET);
             return over.map(Trouble::over).collect();
         };
         if !places.contains_key(place) {
             places.insert(place.to_owned(), Vec::new());
         }
-        let Some(troubles) = places.get_mut(place) else { return Vec::new() };
+        let Some(troubles) = places.get_mut(place) else {
+            return Vec::new();
+        };
         if let Some(known) = troubles.iter_mut().find(|known| known.kind == kind) {
             (known.last, known.times) = (now, known.times + 1);
             return Vec::new();
         }
-        troubles.push(Trouble { kind, began: now, last: now, times: 1 });
+        troubles.push(Trouble {
+            kind,
+            began: now,
+            last: now,
+            times: 1,
+        });
         vec![News::Begun]
     }
 }
 
 impl<K> Trouble<K> {
     fn over(self) -> News {
-        News::Over { lasted: self.last.duration_since(self.began), times: self.times }
+        News::Over {
+            lasted: self.last.duration_since(self.began),
+            times: self.times,
+        }
     }
 }
 
@@ -75,7 +90,12 @@ mod tests {
     #[test]
     fn a_trouble_is_logged_when_it_begins_and_when_it_is_over() {
         let (troubles, start) = (Troubles::default(), Instant::now());
-        let over = |lasted_s, times| vec![News::Over { lasted: Duration::from_secs(lasted_s), times }];
+        let over = |lasted_s, times| {
+            vec![News::Over {
+                lasted: Duration::from_secs(lasted_s),
+                times,
+            }]
+        };
         let (nothing, begun) = (Vec::new, || vec![News::Begun]);
         for (at_s, place, trouble, news) in [
             (0, "relay", None, nothing()),
@@ -95,9 +115,18 @@ mod tests {
             (120, "relay", None, over(0, 1)),
             (121, "relay", Some("missing"), begun()),
             (122, "relay", Some("missing"), nothing()),
-            (182, "relay", None, over(0, 1).into_iter().chain(over(1, 2)).collect()),
+            (
+                182,
+                "relay",
+                None,
+                over(0, 1).into_iter().chain(over(1, 2)).collect(),
+            ),
         ] {
-            assert_eq!(troubles.note(place, trouble, start + Duration::from_secs(at_s)), news, "{at_s} s");
+            assert_eq!(
+                troubles.note(place, trouble, start + Duration::from_secs(at_s)),
+                news,
+                "{at_s} s"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Whose fault an error is: ours, or the other side's. One table for all that meets errors of the system or of the DNS.
+//! Whose fault an error is: ours, or the other side's. One table for all that meets errors of the
+//! system or of the DNS.
 //!
-//! What is ours counts against no recipient and no destination. An error that is not in a table is ours: the other side can
-//! cause only a few.
+//! What is ours counts against no recipient and no destination. An error that is not in a table is
+//! ours: the other side can cause only a few.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -58,16 +59,21 @@ const OPEN_FILES: &str = "raise the limit of open files (LimitNOFILE= or ulimit 
 const ALL_OPEN_FILES: &str = "raise the limit of open files of this machine (fs.file-max)";
 const MEMORY: &str = "give this machine, or its memory limit, more memory";
 const PORTS: &str = "check the route's sources, and widen net.ipv4.ip_local_port_range";
-const FAMILY: &str = "this machine has no addresses of that kind; configure them or leave such hosts to others";
+const FAMILY: &str =
+    "this machine has no addresses of that kind; configure them or leave such hosts to others";
 const FIREWALL: &str = "check the firewall and the routes of this machine";
 const ROUTES: &str = "check the network and the routes of this machine";
-const RESOLVER: &str = "check the DNS server that nameservers, or the system, names, and that it serves this machine";
+const RESOLVER: &str =
+    "check the DNS server that nameservers, or the system, names, and that it serves this machine";
 const PERMISSIONS: &str = "let the worker's user read the file and its folders";
 const DISK: &str = "check the file system that the content is on";
 
 /// An error that no table has.
-const UNKNOWN: Cause =
-    Cause { name: "unknown error", side: Side::Ours, advice: "look the error up: the other side cannot cause it" };
+const UNKNOWN: Cause = Cause {
+    name: "unknown error",
+    side: Side::Ours,
+    advice: "look the error up: the other side cannot cause it",
+};
 
 macro_rules! network {
     ($errno:ident, $at_once:ident, $later:ident, $advice:expr) => {
@@ -83,22 +89,33 @@ macro_rules! network {
 
 macro_rules! file {
     ($errno:ident, $side:ident, $advice:expr) => {
-        FileRow { name: stringify!($errno), errno: Errno::$errno, side: Side::$side, advice: $advice }
+        FileRow {
+            name: stringify!($errno),
+            errno: Errno::$errno,
+            side: Side::$side,
+            advice: $advice,
+        }
     };
 }
 
 macro_rules! response {
     ($code:expr, $name:expr, $side:ident, $advice:expr) => {
-        ResponseRow { code: $code, name: $name, side: Side::$side, advice: $advice }
+        ResponseRow {
+            code: $code,
+            name: $name,
+            side: Side::$side,
+            advice: $advice,
+        }
     };
 }
 
 /// Errors of connections.
 ///
-/// What comes at once is this machine's answer: its routes, its firewall, its limits. Later the same number can stand for an
-/// ICMP message of a router on the way (Linux: `icmp_err_convert`), so `EHOSTUNREACH` and `ENETUNREACH` have two sides. So has
-/// `EACCES`, which is also what ICMPv6 calls a firewall before the peer. A gateway of ours that is down looks as a dead host
-/// does, and counts as one.
+/// What comes at once is this machine's answer: its routes, its firewall, its limits. Later the
+/// same number can stand for an ICMP message of a router on the way (Linux: `icmp_err_convert`), so
+/// `EHOSTUNREACH` and `ENETUNREACH` have two sides. So has `EACCES`, which is also what ICMPv6
+/// calls a firewall before the peer. A gateway of ours that is down looks as a dead host does, and
+/// counts as one.
 #[rustfmt::skip]
 const NETWORK: [NetworkRow; 27] = [
     network!(EMFILE,        Ours,   Ours,   OPEN_FILES),
@@ -130,7 +147,8 @@ const NETWORK: [NetworkRow; 27] = [
     network!(EIO,           Ours,   Ours,   ROUTES),
 ];
 
-/// Errors of files that messages name. A path that leads nowhere, to a folder or round in circles does so later as well.
+/// Errors of files that messages name. A path that leads nowhere, to a folder or round in circles
+/// does so later as well.
 #[rustfmt::skip]
 const FILES: [FileRow; 17] = [
     file!(ENOENT,       Theirs, ""),
@@ -152,8 +170,9 @@ const FILES: [FileRow; 17] = [
     file!(ENOMEM,       Ours,   MEMORY),
 ];
 
-/// Response codes that are no answer. A resolver that works says SERVFAIL for a domain whose own servers fail, and YXDOMAIN
-/// for a DNAME of the domain's that makes names too long. The others are about the resolver and us.
+/// Response codes that are no answer. A resolver that works says SERVFAIL for a domain whose own
+/// servers fail, and YXDOMAIN for a DNAME of the domain's that makes names too long. The others are
+/// about the resolver and us.
 #[rustfmt::skip]
 const RESPONSES: [ResponseRow; 17] = [
     response!(1,  "FORMERR",   Ours,   RESOLVER),
@@ -176,8 +195,11 @@ const RESPONSES: [ResponseRow; 17] = [
 ];
 
 /// A source address that this machine does not have.
-pub const NO_SOURCE: Cause =
-    Cause { name: "no such source", side: Side::Ours, advice: "name addresses of this machine in the route's sources" };
+pub const NO_SOURCE: Cause = Cause {
+    name: "no such source",
+    side: Side::Ours,
+    advice: "name addresses of this machine in the route's sources",
+};
 
 /// Certificates or keys of ours that are of no use.
 pub const OWN_TLS: Cause = Cause {
@@ -193,11 +215,13 @@ pub enum Unusable {
     Late,
     /// A resolver could not be asked.
     Unasked,
-    /// Its answer cannot be read, or is not an answer to the question. The resolver hands on what the domain's servers say.
+    /// Its answer cannot be read, or is not an answer to the question. The resolver hands on what
+    /// the domain's servers say.
     Broken,
     /// The answer is too long even for TCP.
     TooLong,
-    /// The name is no host's: it has an empty or a too long label, or characters that no host name has.
+    /// The name is no host's: it has an empty or a too long label, or characters that no host name
+    /// has.
     BadName,
 }
 
@@ -205,35 +229,73 @@ impl Unusable {
     /// What is known about it.
     pub const fn cause(self) -> Cause {
         match self {
-            Self::Late => Cause { name: "no answer", side: Side::Ours, advice: RESOLVER },
-            Self::Unasked => Cause { name: "not asked", side: Side::Ours, advice: RESOLVER },
-            Self::Broken => Cause { name: "broken answer", side: Side::Theirs, advice: "" },
-            Self::TooLong => Cause { name: "answer too long", side: Side::Theirs, advice: "" },
-            Self::BadName => Cause { name: "bad name", side: Side::Theirs, advice: "" },
+            Self::Late => Cause {
+                name: "no answer",
+                side: Side::Ours,
+                advice: RESOLVER,
+            },
+            Self::Unasked => Cause {
+                name: "not asked",
+                side: Side::Ours,
+                advice: RESOLVER,
+            },
+            Self::Broken => Cause {
+                name: "broken answer",
+                side: Side::Theirs,
+                advice: "",
+            },
+            Self::TooLong => Cause {
+                name: "answer too long",
+                side: Side::Theirs,
+                advice: "",
+            },
+            Self::BadName => Cause {
+                name: "bad name",
+                side: Side::Theirs,
+                advice: "",
+            },
         }
     }
 }
 
 impl Cause {
-    /// What happened, with the error's name and what to do about it: `mx1: Too many open files (EMFILE): raise …`.
+    /// What happened, with the error's name and what to do about it: `mx1: Too many open files
+    /// (EMFILE): raise …`.
     pub fn explain(&self, what: &str) -> String {
         let Self { name, advice, .. } = self;
-        if advice.is_empty() { format!("{what} ({name})") } else { format!("{what} ({name}): {advice}") }
+        if advice.is_empty() {
+            format!("{what} ({name})")
+        } else {
+            format!("{what} ({name}): {advice}")
+        }
     }
 
     /// The same as a fault of this kind.
     pub fn fault(self, kind: FaultKind, what: &str) -> Fault {
-        Fault { kind, side: self.side, name: Some(self.name), text: self.explain(what) }
+        Fault {
+            kind,
+            side: self.side,
+            name: Some(self.name),
+            text: self.explain(what),
+        }
     }
 
-    /// Whether this process, or this machine, may open no more files for now. That passes as others are closed.
+    /// Whether this process, or this machine, may open no more files for now. That passes as others
+    /// are closed.
     pub fn is_shortage(&self) -> bool {
         ["EMFILE", "ENFILE"].contains(&self.name)
     }
 
     /// Whether this machine has no way to an address at all: no route, or no address of its kind.
     pub fn is_no_way(&self) -> bool {
-        self.side == Side::Ours && ["ENETUNREACH", "EHOSTUNREACH", "EAFNOSUPPORT", "EADDRNOTAVAIL"].contains(&self.name)
+        self.side == Side::Ours
+            && [
+                "ENETUNREACH",
+                "EHOSTUNREACH",
+                "EAFNOSUPPORT",
+                "EADDRNOTAVAIL",
+            ]
+            .contains(&self.name)
     }
 }
 
@@ -241,23 +303,47 @@ impl Cause {
 pub fn network_error(err: &io::Error, when: When) -> Cause {
     let errno = errno(err);
     let row = NETWORK.iter().find(|row| Some(row.errno) == errno);
-    let Some(NetworkRow { name, at_once, later, advice, .. }) = row else { return UNKNOWN };
-    let side = if when == When::AtOnce { *at_once } else { *later };
-    Cause { name, side, advice: if side == Side::Ours { advice } else { "" } }
+    let Some(NetworkRow {
+        name,
+        at_once,
+        later,
+        advice,
+        ..
+    }) = row
+    else {
+        return UNKNOWN;
+    };
+    let side = if when == When::AtOnce {
+        *at_once
+    } else {
+        *later
+    };
+    Cause {
+        name,
+        side,
+        advice: if side == Side::Ours { advice } else { "" },
+    }
 }
 
 /// Whose fault it is that a file cannot be read: `Theirs` is the message's, which names it.
 pub fn file_error(err: &io::Error) -> Cause {
     let errno = errno(err);
     let row = FILES.iter().find(|row| Some(row.errno) == errno);
-    row.map_or(UNKNOWN, |row| Cause { name: row.name, side: row.side, advice: row.advice })
+    row.map_or(UNKNOWN, |row| Cause {
+        name: row.name,
+        side: row.side,
+        advice: row.advice,
+    })
 }
 
-/// What is known about an error of our own, whatever it came from: a program that cannot be started, a server of ours that
-/// cannot be reached. `None` if it is in no table.
+/// What is known about an error of our own, whatever it came from: a program that cannot be
+/// started, a server of ours that cannot be reached. `None` if it is in no table.
 pub fn own_error(err: &io::Error) -> Option<Cause> {
     let cause = network_error(err, When::AtOnce);
-    (cause != UNKNOWN).then_some(Cause { side: Side::Ours, ..cause })
+    (cause != UNKNOWN).then_some(Cause {
+        side: Side::Ours,
+        ..cause
+    })
 }
 
 /// The error of the system that lies at the bottom of another one, if there is one.
@@ -275,8 +361,16 @@ pub fn system_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a io::Error>
 /// Whose fault a response code of the DNS is. One that is not known is the resolver's, and so ours.
 pub fn response_code(code: u16) -> Cause {
     let row = RESPONSES.iter().find(|row| row.code == code);
-    let unknown = Cause { name: "unknown code", side: Side::Ours, advice: RESOLVER };
-    row.map_or(unknown, |row| Cause { name: row.name, side: row.side, advice: row.advice })
+    let unknown = Cause {
+        name: "unknown code",
+        side: Side::Ours,
+        advice: RESOLVER,
+    };
+    row.map_or(unknown, |row| Cause {
+        name: row.name,
+        side: row.side,
+        advice: row.advice,
+    })
 }
 
 /// The number of an error. The standard library and TLS make errors of their own, which have a kind

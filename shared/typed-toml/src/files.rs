@@ -1,5 +1,5 @@
-//! Files that the configuration names. Only regular files of a bounded size are read, so that reading one always ends: a
-//! named pipe that nothing writes to would hold up the start for ever.
+//! Files that the configuration names. Only regular files of a bounded size are read, so that
+//! reading one always ends: a named pipe that nothing writes to would hold up the start for ever.
 
 use std::fs::{FileType, OpenOptions};
 use std::io::Read;
@@ -17,14 +17,24 @@ const FILE_MAX: u64 = 4 << 20;
 /// If it cannot be read, is no regular file, or is larger than 4 MiB; the text says which.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
     // Without O_NONBLOCK, opening a named pipe waits for a process that writes to it.
-    let opened = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(path);
     let file = opened.map_err(|err| format!("cannot be read: {err}"))?;
-    let about = file.metadata().map_err(|err| format!("cannot be read: {err}"))?;
+    let about = file
+        .metadata()
+        .map_err(|err| format!("cannot be read: {err}"))?;
     if !about.is_file() {
-        return Err(format!("is {}; name a regular file", kind(about.file_type())));
+        return Err(format!(
+            "is {}; name a regular file",
+            kind(about.file_type())
+        ));
     }
     let mut bytes = Vec::new();
-    file.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(|err| format!("cannot be read: {err}"))?;
+    file.take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|err| format!("cannot be read: {err}"))?;
     if bytes.len() as u64 > FILE_MAX {
         return Err("is larger than 4 MiB, which no such file has to be".to_owned());
     }

@@ -1,4 +1,5 @@
-//! Typed reading of settings in TOML: sections and their faults, secrets, and the files that they name.
+//! Typed reading of settings in TOML: sections and their faults, secrets, and the files that they
+//! name.
 
 pub mod fault;
 pub mod files;

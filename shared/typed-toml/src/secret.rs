@@ -1,4 +1,5 @@
-//! Keys, passwords and tokens of the configuration: read in one way, be they in a file or in their place, and never shown.
+//! Keys, passwords and tokens of the configuration: read in one way, be they in a file or in their
+//! place, and never shown.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,14 +33,21 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without the line end that the file
-    /// ends with; and tells which of the two keys it was. Both at once are a fault, and so is a file that cannot be read.
-    pub fn read(section: &mut Section<'_, '_>, [key, key_file]: [&'static str; 2]) -> Option<(&'static str, Self)> {
+    /// Reads the secret that stands at `key` itself, or in the file that `key_file` names, without
+    /// the line end that the file ends with; and tells which of the two keys it was. Both at once
+    /// are a fault, and so is a file that cannot be read.
+    pub fn read(
+        section: &mut Section<'_, '_>,
+        [key, key_file]: [&'static str; 2],
+    ) -> Option<(&'static str, Self)> {
         if section.has(key) && section.has(key_file) {
             section.fault(key_file, format!("stands beside {key}; keep one of them"));
         }
-        let held = section.text(key).map(|text| (key, text.as_bytes().to_vec()));
-        let filed = read_file(section, key_file).map(|bytes| (key_file, without_line_end(&bytes).to_vec()));
+        let held = section
+            .text(key)
+            .map(|text| (key, text.as_bytes().to_vec()));
+        let filed =
+            read_file(section, key_file).map(|bytes| (key_file, without_line_end(&bytes).to_vec()));
         let (named, bytes) = filed.or(held)?;
         Some((named, Self(bytes)))
     }
@@ -54,11 +62,17 @@ pub fn without_line_end(bytes: &[u8]) -> &[u8] {
 /// What is in the file that `key` names; a fault where it cannot be read.
 pub fn read_file(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<u8>> {
     let path = section.text(key)?;
-    read_bytes(Path::new(path)).map_err(|why| section.fault(key, format!("\"{path}\" {why}"))).ok()
+    read_bytes(Path::new(path))
+        .map_err(|why| section.fault(key, format!("\"{path}\" {why}")))
+        .ok()
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "Secret()" } else { "Secret(…)" })
+        f.write_str(if self.is_empty() {
+            "Secret()"
+        } else {
+            "Secret(…)"
+        })
     }
 }

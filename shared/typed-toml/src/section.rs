@@ -1,5 +1,5 @@
-//! Typed reading of TOML tables, for the configuration and the policy table alike. Reading goes on after
-//! a fault, so that all faults of a file are reported at once.
+//! Typed reading of TOML tables, for the configuration and the policy table alike. Reading goes on
+//! after a fault, so that all faults of a file are reported at once.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -20,14 +20,33 @@ pub struct Section<'a, 'f> {
 
 impl<'a, 'f> Section<'a, 'f> {
     /// Starts to read `table`, which stands at `path` in `file`.
-    pub fn new(file: &'a str, path: impl Into<String>, table: &'a Table, faults: &'f mut Vec<SettingsFault>) -> Self {
-        Self { file, path: path.into(), table, asked: BTreeSet::new(), faults }
+    pub fn new(
+        file: &'a str,
+        path: impl Into<String>,
+        table: &'a Table,
+        faults: &'f mut Vec<SettingsFault>,
+    ) -> Self {
+        Self {
+            file,
+            path: path.into(),
+            table,
+            asked: BTreeSet::new(),
+            faults,
+        }
     }
 
     /// Notes that `key` is wrong, and why.
     pub fn fault(&mut self, key: &str, text: impl Into<String>) {
-        let key = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        self.faults.push(SettingsFault { file: self.file.to_owned(), key, text: text.into() });
+        let key = if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        };
+        self.faults.push(SettingsFault {
+            file: self.file.to_owned(),
+            key,
+            text: text.into(),
+        });
     }
 
     /// Whether `key` is there, be it empty.
@@ -41,9 +60,18 @@ impl<'a, 'f> Section<'a, 'f> {
     }
 
     /// Reads the table that `key` holds, if there, with its keys named under this section's.
-    pub fn within<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'a, '_>) -> T) -> Option<T> {
+    pub fn within<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'a, '_>) -> T,
+    ) -> Option<T> {
         let table = self.table(key)?;
-        let mut section = Section::new(self.file, format!("{}.{key}", self.path), table, self.faults);
+        let mut section = Section::new(
+            self.file,
+            format!("{}.{key}", self.path),
+            table,
+            self.faults,
+        );
         let value = read(&mut section);
         section.finish();
         Some(value)
@@ -56,21 +84,34 @@ impl<'a, 'f> Section<'a, 'f> {
         if text.is_none() {
             // The value is not shown: it may be a secret.
             let kind = value.type_str();
-            self.fault(key, format!("it is of type {kind}; text has quotes, also in the environment: KEY='\"…\"'"));
+            self.fault(
+                key,
+                format!(
+                    "it is of type {kind}; text has quotes, also in the environment: KEY='\"…\"'"
+                ),
+            );
         }
         text
     }
 
     /// Text, or a list of texts; none is an empty list.
     pub fn texts(&mut self, key: &'static str) -> Vec<&'a str> {
-        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(value) = self.value(key) else {
+            return Vec::new();
+        };
         let list = match value {
             Value::String(text) => Some(vec![text.as_str()]),
             Value::Array(items) => items.iter().map(Value::as_str).collect(),
             _ => None,
         };
         list.unwrap_or_else(|| {
-            self.fault(key, format!("it is of type {}, and neither text nor a list of texts", value.type_str()));
+            self.fault(
+                key,
+                format!(
+                    "it is of type {}, and neither text nor a list of texts",
+                    value.type_str()
+                ),
+            );
             Vec::new()
         })
     }
@@ -88,9 +129,19 @@ impl<'a, 'f> Section<'a, 'f> {
     /// A whole number within `allowed`, if there.
     pub fn number(&mut self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
         let value = self.value(key)?;
-        let number = value.as_integer().and_then(|n| u64::try_from(n).ok()).filter(|n| allowed.contains(n));
+        let number = value
+            .as_integer()
+            .and_then(|n| u64::try_from(n).ok())
+            .filter(|n| allowed.contains(n));
         if number.is_none() {
-            self.fault(key, format!("{value} is not a whole number from {} to {}", allowed.start(), allowed.end()));
+            self.fault(
+                key,
+                format!(
+                    "{value} is not a whole number from {} to {}",
+                    allowed.start(),
+                    allowed.end()
+                ),
+            );
         }
         number
     }
@@ -98,16 +149,29 @@ impl<'a, 'f> Section<'a, 'f> {
     /// A number within `allowed` that need not be whole, if there.
     pub fn fraction(&mut self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
         let value = self.value(key)?;
-        let number = value.as_float().or_else(|| value.as_integer().map(|n| n as f64));
+        let number = value
+            .as_float()
+            .or_else(|| value.as_integer().map(|n| n as f64));
         let number = number.filter(|n| allowed.contains(n));
         if number.is_none() {
-            self.fault(key, format!("{value} is not a number from {} to {}", allowed.start(), allowed.end()));
+            self.fault(
+                key,
+                format!(
+                    "{value} is not a number from {} to {}",
+                    allowed.start(),
+                    allowed.end()
+                ),
+            );
         }
         number
     }
 
     /// A span of time within `allowed`, if there.
-    pub fn duration(&mut self, key: &'static str, allowed: RangeInclusive<Duration>) -> Option<Duration> {
+    pub fn duration(
+        &mut self,
+        key: &'static str,
+        allowed: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
         let text = self.text(key)?;
         match parse_duration(text, &allowed) {
             Ok(span) => Some(span),
@@ -119,7 +183,11 @@ impl<'a, 'f> Section<'a, 'f> {
     }
 
     /// A list of spans of time, each within `allowed`; none is an empty list.
-    pub fn durations(&mut self, key: &'static str, allowed: &RangeInclusive<Duration>) -> Vec<Duration> {
+    pub fn durations(
+        &mut self,
+        key: &'static str,
+        allowed: &RangeInclusive<Duration>,
+    ) -> Vec<Duration> {
         let mut spans = Vec::new();
         for text in self.texts(key) {
             match parse_duration(text, allowed) {
@@ -147,10 +215,16 @@ impl<'a, 'f> Section<'a, 'f> {
     /// One of the named values, if there.
     pub fn choice<T: Copy>(&mut self, key: &'static str, allowed: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
-        let choice = allowed.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        let choice = allowed
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value);
         if choice.is_none() {
             let names: Vec<_> = allowed.iter().map(|(name, _)| *name).collect();
-            self.fault(key, format!("\"{text}\" is not one of {}", names.join(", ")));
+            self.fault(
+                key,
+                format!("\"{text}\" is not one of {}", names.join(", ")),
+            );
         }
         choice
     }
@@ -167,8 +241,12 @@ impl<'a, 'f> Section<'a, 'f> {
 
     /// A list of tables (`[[key]]`) within this one; none is an empty list.
     pub fn tables(&mut self, key: &'static str) -> Vec<&'a Table> {
-        let Some(value) = self.value(key) else { return Vec::new() };
-        let tables = value.as_array().and_then(|items| items.iter().map(Value::as_table).collect());
+        let Some(value) = self.value(key) else {
+            return Vec::new();
+        };
+        let tables = value
+            .as_array()
+            .and_then(|items| items.iter().map(Value::as_table).collect());
         tables.unwrap_or_else(|| {
             self.fault(key, format!("not a list of sections; write [[{key}]]"));
             Vec::new()
@@ -177,7 +255,12 @@ impl<'a, 'f> Section<'a, 'f> {
 
     /// Ends the reading: each key that nobody asked for is a fault.
     pub fn finish(mut self) {
-        let unknown: Vec<_> = self.table.keys().filter(|key| !self.asked.contains(key.as_str())).cloned().collect();
+        let unknown: Vec<_> = self
+            .table
+            .keys()
+            .filter(|key| !self.asked.contains(key.as_str()))
+            .cloned()
+            .collect();
         let known = self.asked.iter().copied().collect::<Vec<_>>().join(", ");
         for key in unknown {
             self.fault(&key, format!("there is no such key; allowed here: {known}"));
@@ -187,12 +270,16 @@ impl<'a, 'f> Section<'a, 'f> {
 
 fn parse_duration(text: &str, allowed: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let example = "write it like \"90s\", \"24h\" or \"7d\"";
-    let span = humantime::parse_duration(text).map_err(|_| format!("\"{text}\" is not a span of time; {example}"))?;
+    let span = humantime::parse_duration(text)
+        .map_err(|_| format!("\"{text}\" is not a span of time; {example}"))?;
     if allowed.contains(&span) {
         return Ok(span);
     }
-    let [least, most] = [allowed.start(), allowed.end()].map(|span| humantime::format_duration(*span));
-    Err(format!("\"{text}\" is out of bounds; allowed is {least} to {most}"))
+    let [least, most] =
+        [allowed.start(), allowed.end()].map(|span| humantime::format_duration(*span));
+    Err(format!(
+        "\"{text}\" is out of bounds; allowed is {least} to {most}"
+    ))
 }
 
 fn parse_size(text: &str) -> Option<usize> {
@@ -248,12 +335,17 @@ mod tests {
 
     #[test]
     fn values_within_bounds_are_read() {
-        let table: Table =
-            toml::from_str("lease = \"1m\"\nsize = \"2 MiB\"\nnames = \"one\"\nspans = [\"1h\", \"7d\"]").unwrap();
+        let table: Table = toml::from_str(
+            "lease = \"1m\"\nsize = \"2 MiB\"\nnames = \"one\"\nspans = [\"1h\", \"7d\"]",
+        )
+        .unwrap();
         let mut faults = Vec::new();
         let mut section = Section::new("f", "", &table, &mut faults);
         let year = Duration::from_secs(366 * 86_400);
-        assert_eq!(section.duration("lease", Duration::ZERO..=year), Some(Duration::from_secs(60)));
+        assert_eq!(
+            section.duration("lease", Duration::ZERO..=year),
+            Some(Duration::from_secs(60))
+        );
         assert_eq!(section.size("size", 1..=usize::MAX), Some(2 << 20));
         assert_eq!(section.texts("names"), ["one"]);
         assert_eq!(

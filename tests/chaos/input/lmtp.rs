@@ -12,7 +12,11 @@ use tokio::time::timeout;
 const DELIVERY_MAX: Duration = Duration::from_secs(15);
 
 /// Delivers a report that came to `recipient`, and gives the reply.
-pub(super) async fn deliver(address: SocketAddr, recipient: &str, mail: &str) -> io::Result<String> {
+pub(super) async fn deliver(
+    address: SocketAddr,
+    recipient: &str,
+    mail: &str,
+) -> io::Result<String> {
     timeout(DELIVERY_MAX, converse(address, recipient, mail)).await?
 }
 
@@ -22,7 +26,12 @@ async fn converse(address: SocketAddr, recipient: &str, mail: &str) -> io::Resul
     if !greeting.starts_with("220") {
         return Ok(greeting);
     }
-    let commands = ["LHLO mail.chaos.test", "MAIL FROM:<>", &format!("RCPT TO:<{recipient}>"), "DATA"];
+    let commands = [
+        "LHLO mail.chaos.test",
+        "MAIL FROM:<>",
+        &format!("RCPT TO:<{recipient}>"),
+        "DATA",
+    ];
     for command in commands {
         lines.write_all(format!("{command}\r\n").as_bytes()).await?;
         let reply = read_reply(&mut lines).await?;
@@ -31,7 +40,9 @@ async fn converse(address: SocketAddr, recipient: &str, mail: &str) -> io::Resul
         }
     }
     let mail = mail.replace("\r\n.", "\r\n..");
-    lines.write_all(format!("{mail}\r\n.\r\n").as_bytes()).await?;
+    lines
+        .write_all(format!("{mail}\r\n.\r\n").as_bytes())
+        .await?;
     let reply = read_reply(&mut lines).await?;
     let _ = lines.write_all(b"QUIT\r\n").await;
     Ok(reply)

@@ -33,8 +33,15 @@ pub(crate) async fn report_all(world: Arc<World>, mut reports: UnboundedReceiver
 }
 
 async fn send(world: &World, report: Report) {
-    let Report { return_path, recipient, message, reply } = report;
-    let mail = DeliveryReport::failed(&recipient, reply).of(&format!("Message-ID: {message}")).mail();
+    let Report {
+        return_path,
+        recipient,
+        message,
+        reply,
+    } = report;
+    let mail = DeliveryReport::failed(&recipient, reply)
+        .of(&format!("Message-ID: {message}"))
+        .mail();
     let (mut tries, from) = (Tries::from(message.len()), now_ms());
     let answer = loop {
         let address = world.schedulers[tries.next().await % world.schedulers.len()].lmtp;
@@ -44,7 +51,14 @@ async fn send(world: &World, report: Report) {
         }
     };
     if answer.starts_with('5') {
-        world.recorder.wrong.push(format!("a relay's report to a signed return path was answered {answer}"));
+        world.recorder.wrong.push(format!(
+            "a relay's report to a signed return path was answered {answer}"
+        ));
     }
-    world.recorder.refuted.push(Refuted { from, at: now_ms(), message, reply: reply.to_owned() });
+    world.recorder.refuted.push(Refuted {
+        from,
+        at: now_ms(),
+        message,
+        reply: reply.to_owned(),
+    });
 }

@@ -56,8 +56,13 @@ pub(super) fn judge(
     }
     for (name, history) in &histories.0 {
         let signs = facts.get(name).map_or(&[][..], Vec::as_slice);
-        let is_alive = signs.iter().any(|told| ["delivered", "engaged"].contains(&told.fact.as_str()));
-        let mut job = Job { is_alive, ..Job::default() };
+        let is_alive = signs
+            .iter()
+            .any(|told| ["delivered", "engaged"].contains(&told.fact.as_str()));
+        let mut job = Job {
+            is_alive,
+            ..Job::default()
+        };
         for entry in history.chunk_by(|one, other| one.entry() == other.entry()) {
             job.follow(name, entry, verdict);
         }
@@ -71,24 +76,41 @@ pub(super) fn judge(
         } else {
             verdict.blame(
                 "never early",
-                format!("{} was sent by {} at {}, and no event knows the job", ask.job, ask.life, ask.at),
+                format!(
+                    "{} was sent by {} at {}, and no event knows the job",
+                    ask.job, ask.life, ask.at
+                ),
             );
         }
     }
 }
 
-fn judge_time(ask: &Asked, dues: &[Due], signs: &[&Told], excuses: &Excuses<'_>, verdict: &mut Verdict) {
+fn judge_time(
+    ask: &Asked,
+    dues: &[Due],
+    signs: &[&Told],
+    excuses: &Excuses<'_>,
+    verdict: &mut Verdict,
+) {
     let server = excuses.server_time(ask.at);
-    let brought_forward =
-        |told: &&&Told| told.answer == "resumed" && (told.first_at..told.first_at + RESUMED_MS).contains(&ask.at);
+    let brought_forward = |told: &&&Told| {
+        told.answer == "resumed" && (told.first_at..told.first_at + RESUMED_MS).contains(&ask.at)
+    };
     if signs.iter().any(|told| brought_forward(&told)) {
         verdict.count("brought forward by a sign of life");
         return;
     }
     // What was written in the very moment of the try may have come before it or after it.
     let later = dues.iter().rev().skip_while(|due| due.since > ask.at);
-    let moment = later.clone().take_while(|due| due.since >= ask.at - MOMENT_MS).count();
-    let why = match later.take(moment + 1).map(|due| why_not_now(due, ask.at, server)).reduce(Option::and) {
+    let moment = later
+        .clone()
+        .take_while(|due| due.since >= ask.at - MOMENT_MS)
+        .count();
+    let why = match later
+        .take(moment + 1)
+        .map(|due| why_not_now(due, ask.at, server))
+        .reduce(Option::and)
+    {
         None => "before it was scheduled".to_owned(),
         Some(None) => return,
         Some(Some(why)) => why,
@@ -96,7 +118,10 @@ fn judge_time(ask: &Asked, dues: &[Due], signs: &[&Told], excuses: &Excuses<'_>,
     if excuses.outdated(&ask.life, ask.at, ask.at) || excuses.forgotten(ask.at, ask.at) {
         verdict.count("sent early, in flight at a fault");
     } else {
-        verdict.blame("never early", format!("{} was sent by {} at {}, {why}", ask.job, ask.life, ask.at));
+        verdict.blame(
+            "never early",
+            format!("{} was sent by {} at {}, {why}", ask.job, ask.life, ask.at),
+        );
     }
 }
 
@@ -114,11 +139,15 @@ impl Job {
     fn follow(&mut self, name: &str, entry: &[&Event], verdict: &mut Verdict) {
         let before = self.attempt;
         let tried = entry.iter().any(|event| is_of_a_try(event));
-        let is_delivered = |event: &&Event| event.kind == EventKind::MessageDelivered && event.attempt.is_some();
+        let is_delivered =
+            |event: &&Event| event.kind == EventKind::MessageDelivered && event.attempt.is_some();
         let delivered = entry.iter().any(is_delivered);
         for event in entry {
             if event.late_ms.is_some_and(|late| late < 0) {
-                verdict.blame("never early", format!("{name}: {} says late_ms {:?}", event.id, event.late_ms));
+                verdict.blame(
+                    "never early",
+                    format!("{name}: {} says late_ms {:?}", event.id, event.late_ms),
+                );
             }
             self.check_counter(name, event, before, tried, delivered, verdict);
         }
@@ -128,18 +157,28 @@ impl Job {
         // A job that would have ended, and goes on at once with what had joined, says nothing of
         // it.
         let is_given_up = tried && entry.iter().all(|event| event.due.is_none());
-        let ends = |last: &&&Event| is_end_of_an_attempt(last) || is_given_up && is_dropped_for_good(last);
+        let ends =
+            |last: &&&Event| is_end_of_an_attempt(last) || is_given_up && is_dropped_for_good(last);
         if let Some(last) = entry.last().filter(ends) {
             self.attempt = 0;
-            self.dues.push(Due { since: last.at, due: Some(AT_ONCE) });
+            self.dues.push(Due {
+                since: last.at,
+                due: Some(AT_ONCE),
+            });
         }
     }
 
     /// Whether an event tells of a report about what a relay had taken.
     fn is_report(&self, event: &Event) -> bool {
-        let kind = matches!(event.kind, EventKind::AttemptDeferred | EventKind::MessageDropped);
+        let kind = matches!(
+            event.kind,
+            EventKind::AttemptDeferred | EventKind::MessageDropped
+        );
         kind && event.late_ms.is_none()
-            && event.message.as_ref().is_some_and(|message| self.accepted.contains_key(message))
+            && event
+                .message
+                .as_ref()
+                .is_some_and(|message| self.accepted.contains_key(message))
     }
 
     fn check_counter(
@@ -152,31 +191,58 @@ impl Job {
         verdict: &mut Verdict,
     ) {
         let Some(attempt) = event.attempt else { return };
-        let is_silence = event.kind == EventKind::MessageDelivered && event.reason.as_deref() == Some("silence");
-        let expected = if is_silence || self.is_report(event) || !tried { before } else { before + 1 };
+        let is_silence =
+            event.kind == EventKind::MessageDelivered && event.reason.as_deref() == Some("silence");
+        let expected = if is_silence || self.is_report(event) || !tried {
+            before
+        } else {
+            before + 1
+        };
         // The platform's own attempt was 0, and a sign of life lets a job begin anew.
         let is_anew = self.is_alive && attempt <= 1 || attempt == 0;
         if attempt != expected && !is_anew {
             let kind = event.kind.name();
             verdict.blame(
                 "exact counters",
-                format!("{name}: {kind} {} is of attempt {attempt}, and {expected} was next", event.id),
+                format!(
+                    "{name}: {kind} {} is of attempt {attempt}, and {expected} was next",
+                    event.id
+                ),
             );
         }
         // What follows a delivery in the same attempt is the first try of a new outage, whatever
         // its number.
         if attempt > STEPS + self.reported && !delivered {
-            verdict.blame("exact counters", format!("{name}: {} is of attempt {attempt} of {STEPS}", event.id));
+            verdict.blame(
+                "exact counters",
+                format!("{name}: {} is of attempt {attempt} of {STEPS}", event.id),
+            );
         }
-        let is_soft = event.policy.as_deref().is_none_or(|policy| policy != PERMANENT);
+        let is_soft = event
+            .policy
+            .as_deref()
+            .is_none_or(|policy| policy != PERMANENT);
         if event.kind == EventKind::AddressRetired && is_soft && attempt < STEPS {
-            verdict
-                .blame("within the schedule", format!("{name}: {} retires at attempt {attempt} of {STEPS}", event.id));
+            verdict.blame(
+                "within the schedule",
+                format!(
+                    "{name}: {} retires at attempt {attempt} of {STEPS}",
+                    event.id
+                ),
+            );
         }
     }
 
     fn apply(&mut self, event: &Event, before: u32, delivered: bool) {
-        let Event { kind, at, due, attempt, message, reason, .. } = event;
+        let Event {
+            kind,
+            at,
+            due,
+            attempt,
+            message,
+            reason,
+            ..
+        } = event;
         let is_report = self.is_report(event);
         if let Some(message) = message
             && (kind.is_final() || is_report)
@@ -185,21 +251,39 @@ impl Job {
         }
         match kind {
             EventKind::JobScheduled => {
-                *self = Self { is_alive: self.is_alive, dues: std::mem::take(&mut self.dues), ..Self::default() };
-                self.dues.push(Due { since: *at, due: *due });
+                *self = Self {
+                    is_alive: self.is_alive,
+                    dues: std::mem::take(&mut self.dues),
+                    ..Self::default()
+                };
+                self.dues.push(Due {
+                    since: *at,
+                    due: *due,
+                });
             }
             EventKind::JobLapsed | EventKind::JobReinstated | EventKind::JobRecovered => {
-                self.dues.push(Due { since: *at, due: Some(AT_ONCE) });
+                self.dues.push(Due {
+                    since: *at,
+                    due: Some(AT_ONCE),
+                });
             }
             EventKind::JobClosed | EventKind::AddressRetired | EventKind::AddressSuppressed => {
                 (self.attempt, self.reported, self.accepted) = (0, 0, HashMap::new());
-                self.dues.push(Due { since: *at, due: None });
+                self.dues.push(Due {
+                    since: *at,
+                    due: None,
+                });
             }
             EventKind::AttemptDeferred | EventKind::MessageAccepted => {
-                if let (EventKind::MessageAccepted, Some(message), Some(attempt)) = (kind, message, attempt) {
+                if let (EventKind::MessageAccepted, Some(message), Some(attempt)) =
+                    (kind, message, attempt)
+                {
                     self.accepted.insert(message.clone(), *attempt);
                 }
-                let counts = !matches!(reason.as_deref(), Some("held" | "interrupted" | "confirming"));
+                let counts = !matches!(
+                    reason.as_deref(),
+                    Some("held" | "interrupted" | "confirming")
+                );
                 if due.is_some() && !is_report {
                     self.attempt = match attempt {
                         _ if delivered => 0,
@@ -208,13 +292,19 @@ impl Job {
                     };
                 }
                 if due.is_some() {
-                    self.dues.push(Due { since: *at, due: *due });
+                    self.dues.push(Due {
+                        since: *at,
+                        due: *due,
+                    });
                 }
             }
             // What a report leaves in the job follows at once.
             EventKind::MessageDropped if is_report => {
                 self.reported += 1;
-                self.dues.push(Due { since: *at, due: Some(AT_ONCE) });
+                self.dues.push(Due {
+                    since: *at,
+                    due: Some(AT_ONCE),
+                });
             }
             _ => {}
         }

@@ -9,8 +9,8 @@ use crate::fault::Kind;
 use crate::options::Shape;
 use crate::record::{Asked, Crowd, Event, Evidence, Fault, Held, Refuted, Skew};
 use evidence::{
-    JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, go_on_after_giving_up, go_on_after_silence,
-    lose_everything, take_out, taken, told,
+    JOB, LIFE, OTHER, RATED, add, asked, clean, ended, event, fault, go_on_after_giving_up,
+    go_on_after_silence, lose_everything, take_out, taken, told,
 };
 
 mod evidence;
@@ -22,7 +22,12 @@ const CASES: &[Case] = &[
     ("nothing", |_| {}, &[]),
     (
         "a message that ends twice",
-        |e| add(e, event("0:13400-0:0", EventKind::MessageDropped, None, None)),
+        |e| {
+            add(
+                e,
+                event("0:13400-0:0", EventKind::MessageDropped, None, None),
+            );
+        },
         &["ends once"],
     ),
     (
@@ -36,15 +41,24 @@ const CASES: &[Case] = &[
     (
         "a message that comes in while it waits",
         |e| {
-            add(e, event("0:10500-0:0", EventKind::MessageJoined, None, None));
+            add(
+                e,
+                event("0:10500-0:0", EventKind::MessageJoined, None, None),
+            );
         },
         &["ends once"],
     ),
     (
         "a message that is sent once and comes in twice",
         |e| {
-            add(e, event("0:14000-0:0", EventKind::JobScheduled, None, Some(15_000)));
-            add(e, event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None));
+            add(
+                e,
+                event("0:14000-0:0", EventKind::JobScheduled, None, Some(15_000)),
+            );
+            add(
+                e,
+                event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None),
+            );
             add(e, event("0:15300-0:1", EventKind::JobClosed, Some(1), None));
             e.asked.push(asked(15_200));
             e.taken.push(taken(15_210, LIFE));
@@ -54,8 +68,14 @@ const CASES: &[Case] = &[
     (
         "the same, and its input was repeated",
         |e| {
-            add(e, event("0:14000-0:0", EventKind::JobScheduled, None, Some(15_000)));
-            add(e, event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None));
+            add(
+                e,
+                event("0:14000-0:0", EventKind::JobScheduled, None, Some(15_000)),
+            );
+            add(
+                e,
+                event("0:15300-0:0", EventKind::MessageDelivered, Some(1), None),
+            );
             add(e, event("0:15300-0:1", EventKind::JobClosed, Some(1), None));
             e.asked.push(asked(15_200));
             e.taken.push(taken(15_210, LIFE));
@@ -63,13 +83,20 @@ const CASES: &[Case] = &[
         },
         &[],
     ),
-    ("an acknowledged message without any event", lose_everything, &["nothing is lost"]),
+    (
+        "an acknowledged message without any event",
+        lose_everything,
+        &["nothing is lost"],
+    ),
     (
         "the same over snapshots, in the lost window",
         |e| {
             lose_everything(e);
             e.run.shape = Shape::Snapshot;
-            e.faults.push(Fault { lost_since: Some(9_000), ..fault(Kind::ServerKill, 11_000, 11_500, None) });
+            e.faults.push(Fault {
+                lost_since: Some(9_000),
+                ..fault(Kind::ServerKill, 11_000, 11_500, None)
+            });
         },
         &[],
     ),
@@ -78,13 +105,28 @@ const CASES: &[Case] = &[
         |e| {
             lose_everything(e);
             e.run.shape = Shape::Sentinel;
-            e.faults.push(Fault { lost_since: Some(9_000), ..fault(Kind::ServerKill, 11_000, 11_500, None) });
+            e.faults.push(Fault {
+                lost_since: Some(9_000),
+                ..fault(Kind::ServerKill, 11_000, 11_500, None)
+            });
         },
         &["nothing is lost"],
     ),
-    ("a bounce that is refused", |e| e.bounced[0].answer = "refused".to_owned(), &["nothing is refused"]),
-    ("an attempt before its time", |e| e.asked.push(asked(12_000)), &["never early"]),
-    ("an attempt in the moment in which the one before is settled", |e| e.asked.push(asked(11_100)), &[]),
+    (
+        "a bounce that is refused",
+        |e| e.bounced[0].answer = "refused".to_owned(),
+        &["nothing is refused"],
+    ),
+    (
+        "an attempt before its time",
+        |e| e.asked.push(asked(12_000)),
+        &["never early"],
+    ),
+    (
+        "an attempt in the moment in which the one before is settled",
+        |e| e.asked.push(asked(11_100)),
+        &[],
+    ),
     (
         "the same by a worker that was killed while there was no route",
         |e| {
@@ -106,7 +148,8 @@ const CASES: &[Case] = &[
         "the same by a worker that had just woken",
         |e| {
             e.asked.push(asked(12_000));
-            e.faults.push(fault(Kind::Freeze, 5_000, 11_800, Some(LIFE)));
+            e.faults
+                .push(fault(Kind::Freeze, 5_000, 11_800, Some(LIFE)));
         },
         &[],
     ),
@@ -114,7 +157,8 @@ const CASES: &[Case] = &[
         "the same, and another worker had just woken",
         |e| {
             e.asked.push(asked(12_000));
-            e.faults.push(fault(Kind::Freeze, 5_000, 11_800, Some(OTHER)));
+            e.faults
+                .push(fault(Kind::Freeze, 5_000, 11_800, Some(OTHER)));
         },
         &["never early"],
     ),
@@ -122,20 +166,36 @@ const CASES: &[Case] = &[
         "the same, long after the worker woke",
         |e| {
             e.asked.push(asked(12_000));
-            e.faults.push(fault(Kind::Freeze, 5_000, 11_400, Some(LIFE)));
+            e.faults
+                .push(fault(Kind::Freeze, 5_000, 11_400, Some(LIFE)));
         },
         &["never early"],
     ),
-    ("an attempt before the job was there", |e| e.asked.push(asked(9_000)), &["never early"]),
-    ("an attempt long after the job's end", |e| e.asked.push(asked(19_000)), &["never early"]),
+    (
+        "an attempt before the job was there",
+        |e| e.asked.push(asked(9_000)),
+        &["never early"],
+    ),
+    (
+        "an attempt long after the job's end",
+        |e| e.asked.push(asked(19_000)),
+        &["never early"],
+    ),
     (
         "an attempt of a job that no event knows",
         |e| {
-            e.asked.push(Asked { job: RATED.to_owned(), ..asked(12_000) });
+            e.asked.push(Asked {
+                job: RATED.to_owned(),
+                ..asked(12_000)
+            });
         },
         &["never early"],
     ),
-    ("a lateness below zero", |e| e.events[1].late_ms = Some(-1), &["never early"]),
+    (
+        "a lateness below zero",
+        |e| e.events[1].late_ms = Some(-1),
+        &["never early"],
+    ),
     (
         "a server's clock that was an hour ahead",
         |e| {
@@ -143,13 +203,28 @@ const CASES: &[Case] = &[
                 event.at += 3_600_000;
                 event.due = event.due.map(|due| due + 3_600_000);
             }
-            e.skews.push(Skew { at: 0, ahead: 3_600_000 });
+            e.skews.push(Skew {
+                at: 0,
+                ahead: 3_600_000,
+            });
         },
         &[],
     ),
-    ("a job that goes on with what had joined when a message is given up", go_on_after_giving_up, &[]),
-    ("a job that goes on with what had joined when no bounce came", go_on_after_silence, &[]),
-    ("a counter that skips", |e| e.events[1].attempt = Some(2), &["exact counters"]),
+    (
+        "a job that goes on with what had joined when a message is given up",
+        go_on_after_giving_up,
+        &[],
+    ),
+    (
+        "a job that goes on with what had joined when no bounce came",
+        go_on_after_silence,
+        &[],
+    ),
+    (
+        "a counter that skips",
+        |e| e.events[1].attempt = Some(2),
+        &["exact counters"],
+    ),
     (
         "a counter that stands still",
         |e| {
@@ -167,11 +242,17 @@ const CASES: &[Case] = &[
             let mut retired = event("0:13300-0:1", EventKind::AddressRetired, Some(2), None);
             retired.standing = Some(Standing::Unavailable);
             add(e, retired);
-            e.rest.standings.push((JOB.to_owned(), Standing::Unavailable));
+            e.rest
+                .standings
+                .push((JOB.to_owned(), Standing::Unavailable));
         },
         &["within the schedule"],
     ),
-    ("a message that is accepted twice", |e| e.taken.push(taken(13_250, OTHER)), &["accepted once"]),
+    (
+        "a message that is accepted twice",
+        |e| e.taken.push(taken(13_250, OTHER)),
+        &["accepted once"],
+    ),
     (
         "the same, and the first one was killed",
         |e| {
@@ -184,7 +265,8 @@ const CASES: &[Case] = &[
         "the same, and only the second one was killed",
         |e| {
             e.taken.push(taken(17_250, OTHER));
-            e.faults.push(fault(Kind::Kill, 17_260, 17_300, Some(OTHER)));
+            e.faults
+                .push(fault(Kind::Kill, 17_260, 17_300, Some(OTHER)));
         },
         &["accepted once"],
     ),
@@ -192,7 +274,8 @@ const CASES: &[Case] = &[
         "the same, and the second one had stood still",
         |e| {
             e.taken.push(taken(17_250, OTHER));
-            e.faults.push(fault(Kind::Freeze, 10_000, 17_100, Some(OTHER)));
+            e.faults
+                .push(fault(Kind::Freeze, 10_000, 17_100, Some(OTHER)));
         },
         &[],
     ),
@@ -200,7 +283,8 @@ const CASES: &[Case] = &[
         "the same, and the server stood still for so short a time that no lease ran out",
         |e| {
             e.taken.push(taken(17_250, OTHER));
-            e.faults.push(fault(Kind::ServerFreeze, 13_000, 14_000, None));
+            e.faults
+                .push(fault(Kind::ServerFreeze, 13_000, 14_000, None));
         },
         &["accepted once"],
     ),
@@ -209,7 +293,10 @@ const CASES: &[Case] = &[
         |e| {
             e.taken.push(taken(17_250, OTHER));
             e.run.shape = Shape::Sentinel;
-            e.faults.push(Fault { lost_since: Some(12_000), ..fault(Kind::ServerFreeze, 13_000, 14_000, None) });
+            e.faults.push(Fault {
+                lost_since: Some(12_000),
+                ..fault(Kind::ServerFreeze, 13_000, 14_000, None)
+            });
         },
         &[],
     ),
@@ -234,7 +321,12 @@ const CASES: &[Case] = &[
         |e| {
             e.taken.push(taken(17_250, OTHER));
             let reply = String::new();
-            e.refuted.push(Refuted { from: 13_900, at: 14_000, message: "m1".to_owned(), reply });
+            e.refuted.push(Refuted {
+                from: 13_900,
+                at: 14_000,
+                message: "m1".to_owned(),
+                reply,
+            });
         },
         &[],
     ),
@@ -243,11 +335,20 @@ const CASES: &[Case] = &[
         |e| {
             e.taken.push(taken(17_250, OTHER));
             let reply = String::new();
-            e.refuted.push(Refuted { from: 13_900, at: 24_000, message: "m1".to_owned(), reply });
+            e.refuted.push(Refuted {
+                from: 13_900,
+                at: 24_000,
+                message: "m1".to_owned(),
+                reply,
+            });
         },
         &[],
     ),
-    ("a delivery that no peer saw", |e| e.taken.clear(), &["delivered is accepted"]),
+    (
+        "a delivery that no peer saw",
+        |e| e.taken.clear(),
+        &["delivered is accepted"],
+    ),
     (
         "a message that was accepted and then dropped",
         |e| {
@@ -259,7 +360,11 @@ const CASES: &[Case] = &[
         "two attempts of a job at once",
         |e| {
             let lives = vec![(LIFE.to_owned(), 13_000), (OTHER.to_owned(), 13_200)];
-            e.crowds.push(Crowd { at: 13_200, of: JOB.to_owned(), lives });
+            e.crowds.push(Crowd {
+                at: 13_200,
+                of: JOB.to_owned(),
+                lives,
+            });
         },
         &["one lease at a time"],
     ),
@@ -267,33 +372,67 @@ const CASES: &[Case] = &[
         "the same, and the first one stood still",
         |e| {
             let lives = vec![(LIFE.to_owned(), 13_000), (OTHER.to_owned(), 18_200)];
-            e.crowds.push(Crowd { at: 18_200, of: JOB.to_owned(), lives });
-            e.faults.push(fault(Kind::Freeze, 13_100, 19_200, Some(LIFE)));
+            e.crowds.push(Crowd {
+                at: 18_200,
+                of: JOB.to_owned(),
+                lives,
+            });
+            e.faults
+                .push(fault(Kind::Freeze, 13_100, 19_200, Some(LIFE)));
         },
         &[],
     ),
     (
         "three at a window of two",
         |e| {
-            let lives = vec![(LIFE.to_owned(), 1), (LIFE.to_owned(), 2), (OTHER.to_owned(), 3)];
-            e.crowds.push(Crowd { at: 3, of: "n1.narrow.test".to_owned(), lives });
+            let lives = vec![
+                (LIFE.to_owned(), 1),
+                (LIFE.to_owned(), 2),
+                (OTHER.to_owned(), 3),
+            ];
+            e.crowds.push(Crowd {
+                at: 3,
+                of: "n1.narrow.test".to_owned(),
+                lives,
+            });
         },
         &["windows"],
     ),
-    ("a job in two leases, by the servers", |e| e.rest.leased_twice.push(JOB.to_owned()), &["one lease at a time"]),
-    ("three at a window of two, by the servers", |e| e.rest.crowded.push("pace".to_owned()), &["windows"]),
+    (
+        "a job in two leases, by the servers",
+        |e| e.rest.leased_twice.push(JOB.to_owned()),
+        &["one lease at a time"],
+    ),
+    (
+        "three at a window of two, by the servers",
+        |e| e.rest.crowded.push("pace".to_owned()),
+        &["windows"],
+    ),
     (
         "more than a rate",
         |e| {
-            add(e, Event { job: RATED.to_owned(), ..event("0:9000-0:0", EventKind::JobScheduled, None, Some(9_000)) });
-            e.asked.extend((0..20).map(|n| Asked { job: RATED.to_owned(), ..asked(10_000 + n) }));
+            add(
+                e,
+                Event {
+                    job: RATED.to_owned(),
+                    ..event("0:9000-0:0", EventKind::JobScheduled, None, Some(9_000))
+                },
+            );
+            e.asked.extend((0..20).map(|n| Asked {
+                job: RATED.to_owned(),
+                ..asked(10_000 + n)
+            }));
         },
         &["ends once", "rates"],
     ),
     (
         "an attempt while an operator holds",
         |e| {
-            e.held.push(Held { destination: "n9.plain.test".to_owned(), from: 5_000, until: 13_500 });
+            e.held.push(Held {
+                destination: "n9.plain.test".to_owned(),
+                from: 5_000,
+                until: 13_500,
+            });
         },
         &["holds"],
     ),
@@ -304,7 +443,9 @@ const CASES: &[Case] = &[
             let mut suppressed = event("0:13400-0:0", EventKind::AddressSuppressed, None, None);
             (suppressed.message, suppressed.standing) = (None, Some(Standing::Suppressed));
             add(e, suppressed);
-            e.rest.standings.push((JOB.to_owned(), Standing::Suppressed));
+            e.rest
+                .standings
+                .push((JOB.to_owned(), Standing::Suppressed));
         },
         &["no mail after a complaint"],
     ),
@@ -315,7 +456,11 @@ const CASES: &[Case] = &[
         },
         &["standings"],
     ),
-    ("a key that is left over", |e| e.rest.left.push("rd:{0}:leased".to_owned()), &["nothing is left over"]),
+    (
+        "a key that is left over",
+        |e| e.rest.left.push("rd:{0}:leased".to_owned()),
+        &["nothing is left over"],
+    ),
     (
         "an event that the stream missed",
         |e| {
@@ -328,7 +473,10 @@ const CASES: &[Case] = &[
         |e| {
             e.rest.followed.remove(1);
             e.run.shape = Shape::Sentinel;
-            e.faults.push(Fault { lost_since: Some(10_900), ..fault(Kind::Failover, 11_000, 11_500, None) });
+            e.faults.push(Fault {
+                lost_since: Some(10_900),
+                ..fault(Kind::Failover, 11_000, 11_500, None)
+            });
         },
         &[],
     ),
@@ -344,7 +492,11 @@ const CASES: &[Case] = &[
         "a word that events are missing, and then what came before them in the history that is left",
         |e| {
             e.run.shape = Shape::Sentinel;
-            let lost = e.rest.followed[3].rsplit_once(':').expect("it has a number").0.to_owned();
+            let lost = e.rest.followed[3]
+                .rsplit_once(':')
+                .expect("it has a number")
+                .0
+                .to_owned();
             e.rest.followed.insert(3, format!("{lost}:99"));
             e.rest.followed.insert(4, format!("{lost}:missing"));
         },
@@ -355,7 +507,11 @@ const CASES: &[Case] = &[
         |e| e.rest.followed.push("0:99000-0:missing".to_owned()),
         &["events resume"],
     ),
-    ("an event that came too late", |e| e.rest.followed.swap(0, 3), &["events resume"]),
+    (
+        "an event that came too late",
+        |e| e.rest.followed.swap(0, 3),
+        &["events resume"],
+    ),
     (
         "an event that only the servers have",
         |e| {
@@ -364,9 +520,21 @@ const CASES: &[Case] = &[
         },
         &["events resume"],
     ),
-    ("a wrong answer", |e| e.rest.wrong.push("500".to_owned()), &["processes and answers"]),
-    ("a process that ended by itself", |e| e.ended.push(ended(false)), &["processes and answers"]),
-    ("a process that did not end well", |e| e.ended.push(ended(true)), &["processes and answers"]),
+    (
+        "a wrong answer",
+        |e| e.rest.wrong.push("500".to_owned()),
+        &["processes and answers"],
+    ),
+    (
+        "a process that ended by itself",
+        |e| e.ended.push(ended(false)),
+        &["processes and answers"],
+    ),
+    (
+        "a process that did not end well",
+        |e| e.ended.push(ended(true)),
+        &["processes and answers"],
+    ),
     (
         "the same while its server was away",
         |e| {
@@ -393,11 +561,18 @@ fn each_broken_promise_is_found_and_what_a_fault_explains_is_none() {
         let mut evidence = clean();
         forge(&mut evidence);
         let verdict = judge(&evidence);
-        let mut found: Vec<&str> = verdict.violations.iter().map(|(promise, _)| *promise).collect();
+        let mut found: Vec<&str> = verdict
+            .violations
+            .iter()
+            .map(|(promise, _)| *promise)
+            .collect();
         found.sort_unstable();
         found.dedup();
         if found != *expected {
-            wrong.push(format!("{name}: expected {expected:?}, found {:?}", verdict.violations));
+            wrong.push(format!(
+                "{name}: expected {expected:?}, found {:?}",
+                verdict.violations
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -27,32 +27,57 @@ pub(super) fn judge<'a>(
     verdict: &mut Verdict,
 ) -> Stories<'a> {
     let mut stories = Stories::new();
-    let reported: HashSet<&str> = evidence.refuted.iter().map(|refuted| refuted.message.as_str()).collect();
-    let repeated: HashSet<&str> =
-        evidence.bounced.iter().filter(|bounced| bounced.tries > 1).map(|bounced| bounced.message.as_str()).collect();
+    let reported: HashSet<&str> = evidence
+        .refuted
+        .iter()
+        .map(|refuted| refuted.message.as_str())
+        .collect();
+    let repeated: HashSet<&str> = evidence
+        .bounced
+        .iter()
+        .filter(|bounced| bounced.tries > 1)
+        .map(|bounced| bounced.message.as_str())
+        .collect();
     for (job, history) in &histories.0 {
         let mut reinstated = None;
         for event in history {
             if event.kind == EventKind::AddressReinstated {
                 reinstated = Some(event.at);
             }
-            let Some(message) = event.message.as_deref() else { continue };
-            let last_end = stories.get(message).and_then(|story| story.ends.last()).map(|end| end.at);
-            // A relay's report that comes after the silence is a bounce anew. So is a bounce that is
-            // repeated after its address was reinstated.
-            let is_anew = reported.contains(message) || (repeated.contains(message) && reinstated > last_end);
+            let Some(message) = event.message.as_deref() else {
+                continue;
+            };
+            let last_end = stories
+                .get(message)
+                .and_then(|story| story.ends.last())
+                .map(|end| end.at);
+            // A relay's report that comes after the silence is a bounce anew. So is a bounce that
+            // is repeated after its address was reinstated.
+            let is_anew =
+                reported.contains(message) || (repeated.contains(message) && reinstated > last_end);
             follow(job, message, event, is_anew, &mut stories, verdict);
         }
     }
     for (message, story) in &stories {
         if story.is_open {
-            verdict.blame("ends once", format!("{message} came in at {:?} and never ended", story.entries));
+            verdict.blame(
+                "ends once",
+                format!("{message} came in at {:?} and never ended", story.entries),
+            );
         }
     }
     for bounced in &evidence.bounced {
         let story = stories.get(bounced.message.as_str());
         let is_reported = reported.contains(bounced.message.as_str());
-        judge_bounce(bounced, story, is_reported, histories, excuses, facts, verdict);
+        judge_bounce(
+            bounced,
+            story,
+            is_reported,
+            histories,
+            excuses,
+            facts,
+            verdict,
+        );
     }
     stories
 }
@@ -66,9 +91,18 @@ fn follow<'a>(
     verdict: &mut Verdict,
 ) {
     let story = stories.entry(message).or_default();
-    if matches!(event.kind, EventKind::JobScheduled | EventKind::MessageJoined) {
+    if matches!(
+        event.kind,
+        EventKind::JobScheduled | EventKind::MessageJoined
+    ) {
         if story.is_open {
-            verdict.blame("ends once", format!("{message} of {job} came in again while it waited: {}", event.id));
+            verdict.blame(
+                "ends once",
+                format!(
+                    "{message} of {job} came in again while it waited: {}",
+                    event.id
+                ),
+            );
         }
         story.entries.push(event.at);
         story.is_open = true;
@@ -76,12 +110,16 @@ fn follow<'a>(
     if event.kind.is_final() {
         // A bounce that says that it failed for good ends its message without a wait.
         let is_first = story.ends.is_empty() || is_anew;
-        let at_the_door = event.kind == EventKind::MessageDropped && event.attempt.unwrap_or(0) == 0 && is_first;
+        let at_the_door =
+            event.kind == EventKind::MessageDropped && event.attempt.unwrap_or(0) == 0 && is_first;
         if !story.is_open && !at_the_door {
             let before: Vec<&str> = story.ends.iter().map(|end| end.id.as_str()).collect();
             verdict.blame(
                 "ends once",
-                format!("{message} of {job} ended at {} without waiting; before: {before:?}", event.id),
+                format!(
+                    "{message} of {job} ended at {} without waiting; before: {before:?}",
+                    event.id
+                ),
             );
         }
         story.ends.push(event);
@@ -98,13 +136,25 @@ fn judge_bounce(
     facts: &Facts<'_>,
     verdict: &mut Verdict,
 ) {
-    let Bounced { message, job, answer, way, .. } = bounced;
+    let Bounced {
+        message,
+        job,
+        answer,
+        way,
+        ..
+    } = bounced;
     if let Some(story) = story.filter(|story| story.entries.len() > 1) {
         // A bounce that is repeated after its message has ended is a bounce anew.
         if bounced.tries > 1 || is_reported || matches!(way, Way::Stream) {
             verdict.count("came in again after a report or a repeated input");
         } else {
-            verdict.blame("ends once", format!("{message} of {job} was sent once and came in at {:?}", story.entries));
+            verdict.blame(
+                "ends once",
+                format!(
+                    "{message} of {job} was sent once and came in at {:?}",
+                    story.entries
+                ),
+            );
         }
     }
     let is_known = story.is_some_and(|story| !story.ends.is_empty());
@@ -113,7 +163,10 @@ fn judge_bounce(
         "retired" | "dropped" | "stale" => false,
         "taken" => !is_explained(bounced, histories, excuses, facts),
         other => {
-            verdict.blame("nothing is refused", format!("{message} of {job} by {way:?} was answered {other}"));
+            verdict.blame(
+                "nothing is refused",
+                format!("{message} of {job} by {way:?} was answered {other}"),
+            );
             false
         }
     };
@@ -124,16 +177,28 @@ fn judge_bounce(
         verdict.count("lost with the writes after a snapshot");
         return;
     }
-    let times = format!("sent at {}, answered {answer} at {}", bounced.first_at, bounced.answered_at);
-    verdict.blame("nothing is lost", format!("{message} of {job} by {way:?}, {times}, has no event at all"));
+    let times = format!(
+        "sent at {}, answered {answer} at {}",
+        bounced.first_at, bounced.answered_at
+    );
+    verdict.blame(
+        "nothing is lost",
+        format!("{message} of {job} by {way:?}, {times}, has no event at all"),
+    );
 }
 
 /// Whether a bounce that was taken without a word may have started nothing: its address was not
 /// active, or has got mail since.
-fn is_explained(bounced: &Bounced, histories: &Histories<'_>, excuses: &Excuses<'_>, facts: &Facts<'_>) -> bool {
+fn is_explained(
+    bounced: &Bounced,
+    histories: &Histories<'_>,
+    excuses: &Excuses<'_>,
+    facts: &Facts<'_>,
+) -> bool {
     let history = histories.of_job(&bounced.job);
-    let was_delivered =
-        facts.get(bounced.job.as_str()).is_some_and(|facts| facts.iter().any(|told| told.fact == "delivered"));
+    let was_delivered = facts
+        .get(bounced.job.as_str())
+        .is_some_and(|facts| facts.iter().any(|told| told.fact == "delivered"));
     let left_or_got_mail = history.iter().any(|event| match event.kind {
         EventKind::AddressRetired | EventKind::AddressSuppressed => true,
         // The server compares the time of the bounce with its own.

@@ -18,11 +18,22 @@ pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Ve
     for crowded in &evidence.rest.crowded {
         verdict.blame("windows", crowded.clone());
     }
-    for crowd in evidence.crowds.iter().filter(|crowd| !crowd.of.contains('@')) {
-        if crowd.lives.iter().any(|(life, _)| excuses.attempt(life, crowd.at - CROWDED_BY_MS, crowd.at)) {
+    for crowd in evidence
+        .crowds
+        .iter()
+        .filter(|crowd| !crowd.of.contains('@'))
+    {
+        if crowd
+            .lives
+            .iter()
+            .any(|(life, _)| excuses.attempt(life, crowd.at - CROWDED_BY_MS, crowd.at))
+        {
             verdict.count("more than a window at a peer, some of them cut off");
         } else {
-            verdict.blame("windows", format!("{} at {}: {:?}", crowd.of, crowd.at, crowd.lives));
+            verdict.blame(
+                "windows",
+                format!("{} at {}: {:?}", crowd.of, crowd.at, crowd.lives),
+            );
         }
     }
     let mut destinations: BTreeMap<&str, Vec<&Asked>> = BTreeMap::new();
@@ -39,23 +50,41 @@ pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Ve
     }
 }
 
-fn judge_holds(destination: &str, asked: &[&Asked], evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
-    for held in evidence.held.iter().filter(|held| held.destination == destination) {
+fn judge_holds(
+    destination: &str,
+    asked: &[&Asked],
+    evidence: &Evidence,
+    excuses: &Excuses<'_>,
+    verdict: &mut Verdict,
+) {
+    for held in evidence
+        .held
+        .iter()
+        .filter(|held| held.destination == destination)
+    {
         // Another hold of the same destination ended this one with its release.
         let is_alone = evidence
             .held
             .iter()
             .filter(|other| other.destination == destination)
-            .all(|other| std::ptr::eq(other, held) || other.until < held.from || other.from > held.until);
+            .all(|other| {
+                std::ptr::eq(other, held) || other.until < held.from || other.from > held.until
+            });
         if !is_alone || excuses.forgotten(held.from, held.until) {
             continue;
         }
-        for ask in asked.iter().filter(|ask| (held.from + BEGUN_MS..held.until).contains(&ask.at)) {
+        for ask in asked
+            .iter()
+            .filter(|ask| (held.from + BEGUN_MS..held.until).contains(&ask.at))
+        {
             if excuses.stood_still(&ask.life, held.from - CROWDED_BY_MS, ask.at) {
                 verdict.count("sent to a held destination by a worker that stood still");
             } else {
                 let (from, until) = (held.from, held.until);
-                let what = format!("{} was sent by {} at {}, held from {from} to {until}", ask.job, ask.life, ask.at);
+                let what = format!(
+                    "{} was sent by {} at {}, held from {from} to {until}",
+                    ask.job, ask.life, ask.at
+                );
                 verdict.blame("holds", what);
             }
         }
@@ -66,7 +95,8 @@ fn judge_holds(destination: &str, asked: &[&Asked], evidence: &Evidence, excuses
 /// a window of attempts that were claimed before.
 fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdict: &mut Verdict) {
     let (rate, burst, window) = RATED;
-    let counts = |ask: &&&Asked| ask.begins && !excuses.attempt(&ask.life, ask.at - CROWDED_BY_MS, ask.at);
+    let counts =
+        |ask: &&&Asked| ask.begins && !excuses.attempt(&ask.life, ask.at - CROWDED_BY_MS, ask.at);
     let times: Vec<Ms> = asked.iter().filter(counts).map(|ask| ask.at).collect();
     for (first, from) in times.iter().enumerate() {
         for (last, until) in times.iter().enumerate().skip(first) {
@@ -74,7 +104,9 @@ fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdic
             let most = (burst + window + 1) as i64 + rate as i64 * span / 1_000;
             let sent = (last - first + 1) as i64;
             if sent > most {
-                let what = format!("{destination}: {sent} attempts from {from} to {until}, and {most} are the most");
+                let what = format!(
+                    "{destination}: {sent} attempts from {from} to {until}, and {most} are the most"
+                );
                 verdict.blame("rates", what);
                 return;
             }

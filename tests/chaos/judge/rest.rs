@@ -12,7 +12,12 @@ use crate::record::{Evidence, Ms};
 /// How long a process must have lived before SIGTERM has to end it well.
 const STARTED_MS: Ms = 2_000;
 
-pub(super) fn judge(evidence: &Evidence, histories: &Histories<'_>, excuses: &Excuses<'_>, verdict: &mut Verdict) {
+pub(super) fn judge(
+    evidence: &Evidence,
+    histories: &Histories<'_>,
+    excuses: &Excuses<'_>,
+    verdict: &mut Verdict,
+) {
     judge_standings(evidence, histories, verdict);
     judge_stream(evidence, excuses, verdict);
     judge_processes(evidence, excuses, verdict);
@@ -22,33 +27,56 @@ pub(super) fn judge(evidence: &Evidence, histories: &Histories<'_>, excuses: &Ex
     for wrong in &evidence.rest.wrong {
         verdict.blame("processes and answers", wrong.clone());
     }
-    for event in evidence.events.iter().filter(|event| event.kind == EventKind::JobRecovered) {
+    for event in evidence
+        .events
+        .iter()
+        .filter(|event| event.kind == EventKind::JobRecovered)
+    {
         if evidence.run.shape.can_lose_writes() {
             verdict.count("jobs recovered after writes were lost");
         } else {
-            verdict.blame("nothing is lost", format!("{} was in no set: {}", event.job, event.id));
+            verdict.blame(
+                "nothing is lost",
+                format!("{} was in no set: {}", event.job, event.id),
+            );
         }
     }
 }
 
 fn judge_standings(evidence: &Evidence, histories: &Histories<'_>, verdict: &mut Verdict) {
-    let mut held: BTreeMap<&str, Standing> =
-        evidence.rest.standings.iter().map(|(job, standing)| (job.as_str(), *standing)).collect();
+    let mut held: BTreeMap<&str, Standing> = evidence
+        .rest
+        .standings
+        .iter()
+        .map(|(job, standing)| (job.as_str(), *standing))
+        .collect();
     for (job, history) in &histories.0 {
         let says = history.iter().rev().find_map(|event| match event.kind {
             EventKind::AddressRetired | EventKind::AddressSuppressed => event.standing,
-            EventKind::AddressReinstated | EventKind::MessageDelivered | EventKind::JobScheduled => {
-                Some(Standing::Active)
-            }
+            EventKind::AddressReinstated
+            | EventKind::MessageDelivered
+            | EventKind::JobScheduled => Some(Standing::Active),
             _ => None,
         });
-        let (says, has) = (says.unwrap_or(Standing::Active), held.remove(job).unwrap_or(Standing::Active));
+        let (says, has) = (
+            says.unwrap_or(Standing::Active),
+            held.remove(job).unwrap_or(Standing::Active),
+        );
         if says != has {
-            verdict.blame("standings", format!("{job} is {has:?}, and its events say {says:?}"));
+            verdict.blame(
+                "standings",
+                format!("{job} is {has:?}, and its events say {says:?}"),
+            );
         }
     }
-    for (job, standing) in held.into_iter().filter(|(_, standing)| *standing != Standing::Active) {
-        verdict.blame("standings", format!("{job} is {standing:?}, and has no event"));
+    for (job, standing) in held
+        .into_iter()
+        .filter(|(_, standing)| *standing != Standing::Active)
+    {
+        verdict.blame(
+            "standings",
+            format!("{job} is {standing:?}, and has no event"),
+        );
     }
 }
 
@@ -64,13 +92,19 @@ fn judge_stream(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdic
             // What was seen last is lost, and the stream goes on with what came before it.
             last.remove(shard);
             if !evidence.run.shape.can_lose_writes() {
-                verdict.blame("events resume", format!("{id}, though no server lost anything"));
+                verdict.blame(
+                    "events resume",
+                    format!("{id}, though no server lost anything"),
+                );
             }
             continue;
         }
         let before = last.insert(shard, place(id));
         if before.is_some_and(|before| before > place(id)) {
-            verdict.blame("events resume", format!("{id} came after a later one of its shard"));
+            verdict.blame(
+                "events resume",
+                format!("{id} came after a later one of its shard"),
+            );
         }
     }
     for id in &evidence.rest.stored {
@@ -85,24 +119,41 @@ fn judge_stream(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdic
             verdict.blame("events resume", format!("the stream missed {id}"));
         }
     }
-    let read: HashSet<&str> = evidence.events.iter().map(|event| event.id.as_str()).collect();
+    let read: HashSet<&str> = evidence
+        .events
+        .iter()
+        .map(|event| event.id.as_str())
+        .collect();
     let stored: HashSet<&str> = evidence.rest.stored.iter().map(String::as_str).collect();
     for id in stored.symmetric_difference(&read) {
-        verdict.blame("events resume", format!("{id} is not both in the servers and in a stream from the start"));
+        verdict.blame(
+            "events resume",
+            format!("{id} is not both in the servers and in a stream from the start"),
+        );
     }
 }
 
 fn judge_processes(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
     for ended in &evidence.ended {
         let status = ended.status.as_deref().unwrap_or("no end within its time");
-        if excuses.store_in_trouble(&ended.life, ended.at - ended.age_ms.min(STARTED_MS), ended.at + STARTED_MS) {
+        if excuses.store_in_trouble(
+            &ended.life,
+            ended.at - ended.age_ms.min(STARTED_MS),
+            ended.at + STARTED_MS,
+        ) {
             verdict.count("ends of processes without a store");
         } else if !ended.was_asked {
-            verdict.blame("processes and answers", format!("{} ended by itself at {}: {status}", ended.life, ended.at));
+            verdict.blame(
+                "processes and answers",
+                format!("{} ended by itself at {}: {status}", ended.life, ended.at),
+            );
         } else if !ended.is_success && ended.age_ms > STARTED_MS {
             verdict.blame(
                 "processes and answers",
-                format!("{} ended on SIGTERM at {} with {status}", ended.life, ended.at),
+                format!(
+                    "{} ended on SIGTERM at {} with {status}",
+                    ended.life, ended.at
+                ),
             );
         }
     }

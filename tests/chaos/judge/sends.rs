@@ -25,16 +25,23 @@ pub(super) fn judge(
     }
     let mut refuted: HashMap<&str, Vec<RangeInclusive<Ms>>> = HashMap::new();
     for refutation in &evidence.refuted {
-        refuted.entry(&refutation.message).or_default().push(refutation.from..=refutation.at);
+        refuted
+            .entry(&refutation.message)
+            .or_default()
+            .push(refutation.from..=refutation.at);
     }
     for (message, takes) in &mut taken {
         takes.sort_by_key(|take| take.at);
         let reports = refuted.get(message).map_or(&[][..], Vec::as_slice);
         for pair in takes.windows(2) {
-            judge_pair(message, pair[0], pair[1], reports, stories, excuses, verdict);
+            judge_pair(
+                message, pair[0], pair[1], reports, stories, excuses, verdict,
+            );
         }
     }
-    judge_ends(&taken, &refuted, stories, excuses, facts, histories, verdict);
+    judge_ends(
+        &taken, &refuted, stories, excuses, facts, histories, verdict,
+    );
     judge_suppressed(evidence, excuses, histories, verdict);
     judge_overlaps(evidence, excuses, verdict);
 }
@@ -55,7 +62,9 @@ fn judge_pair(
     verdict: &mut Verdict,
 ) {
     // It takes effect at some time before it is answered.
-    let between = |report: &RangeInclusive<Ms>| *report.start() <= second.at + SETTLED_MS && *report.end() >= first.at;
+    let between = |report: &RangeInclusive<Ms>| {
+        *report.start() <= second.at + SETTLED_MS && *report.end() >= first.at
+    };
     let came_in_again = stories.get(message).is_some_and(|story| {
         let anew = story.entries.iter().skip(1);
         anew.clone().any(|at| (first.at..=second.at).contains(at))
@@ -64,11 +73,21 @@ fn judge_pair(
         verdict.count("accepted twice, the first time without an answer");
     } else if reports.iter().any(between) || came_in_again {
         verdict.count("accepted again after a report or a repeated input");
-    } else if was_in_flight(first, excuses) || excuses.outdated(&second.life, second.began, second.at) {
+    } else if was_in_flight(first, excuses)
+        || excuses.outdated(&second.life, second.began, second.at)
+    {
         verdict.count("accepted twice, in flight at a fault");
     } else {
         let told = |take: &Taken| format!("by {} from {} to {}", take.life, take.began, take.at);
-        verdict.blame("accepted once", format!("{message} of {}: {} and {}", first.job, told(first), told(second)));
+        verdict.blame(
+            "accepted once",
+            format!(
+                "{message} of {}: {} and {}",
+                first.job,
+                told(first),
+                told(second)
+            ),
+        );
     }
 }
 
@@ -85,23 +104,38 @@ fn judge_ends(
     for (message, story) in stories {
         let takes = taken.get(message).map_or(&[][..], Vec::as_slice);
         let own = |reason: Option<&str>| reason != Some("reported");
-        let delivered: Vec<_> = story.ends.iter().filter(|end| end.kind == EventKind::MessageDelivered).collect();
+        let delivered: Vec<_> = story
+            .ends
+            .iter()
+            .filter(|end| end.kind == EventKind::MessageDelivered)
+            .collect();
         if takes.is_empty() && delivered.iter().any(|end| own(end.reason.as_deref())) {
             verdict.blame(
                 "delivered is accepted",
-                format!("{message}: {} says so, and no peer accepted it", delivered[0].id),
+                format!(
+                    "{message}: {} says so, and no peer accepted it",
+                    delivered[0].id
+                ),
             );
         }
-        let Some(last) = story.ends.last() else { continue };
+        let Some(last) = story.ends.last() else {
+            continue;
+        };
         // One that came in again has more than one story, and an address that was ended from
         // outside has its own.
         let is_plain = story.entries.len() == 1 && delivered.is_empty();
         let is_ended_outside = facts.contains_key(last.job.as_str())
-            || histories.of_job(&last.job).iter().any(|event| is_of_intake(event.kind, event.attempt));
+            || histories
+                .of_job(&last.job)
+                .iter()
+                .any(|event| is_of_intake(event.kind, event.attempt));
         if !is_plain || is_ended_outside || refuted.contains_key(message) || takes.is_empty() {
             continue;
         }
-        if takes.iter().all(|take| !take.answered || was_in_flight(take, excuses)) {
+        if takes
+            .iter()
+            .all(|take| !take.answered || was_in_flight(take, excuses))
+        {
             verdict.count("accepted and dropped, in flight at a fault");
         } else {
             let take = takes[0];
@@ -121,26 +155,49 @@ fn judge_ends(
 
 /// Whether an event ends a job from outside: a bounce that kills the address, or a complaint.
 fn is_of_intake(kind: EventKind, attempt: Option<u32>) -> bool {
-    matches!(kind, EventKind::AddressRetired | EventKind::AddressSuppressed) && attempt.unwrap_or(0) == 0
+    matches!(
+        kind,
+        EventKind::AddressRetired | EventKind::AddressSuppressed
+    ) && attempt.unwrap_or(0) == 0
 }
 
 /// Once a complaint is answered, nothing is sent to its address.
-fn judge_suppressed(evidence: &Evidence, excuses: &Excuses<'_>, histories: &Histories<'_>, verdict: &mut Verdict) {
+fn judge_suppressed(
+    evidence: &Evidence,
+    excuses: &Excuses<'_>,
+    histories: &Histories<'_>,
+    verdict: &mut Verdict,
+) {
     let mut since: HashMap<&str, Ms> = HashMap::new();
-    for told in evidence.told.iter().filter(|told| told.answer == "suppressed") {
+    for told in evidence
+        .told
+        .iter()
+        .filter(|told| told.answer == "suppressed")
+    {
         let at = since.entry(&told.job).or_insert(told.answered_at);
         *at = told.answered_at.min(*at);
     }
     for ask in &evidence.asked {
-        let Some(since) = since.get(ask.job.as_str()).filter(|since| **since < ask.at) else { continue };
+        let Some(since) = since.get(ask.job.as_str()).filter(|since| **since < ask.at) else {
+            continue;
+        };
         // The servers may have forgotten the complaint.
-        let is_known = histories.of_job(&ask.job).iter().any(|event| event.kind == EventKind::AddressSuppressed);
-        if excuses.outdated(&ask.life, ask.at, ask.at) || !is_known || excuses.forgotten(*since, *since) {
+        let is_known = histories
+            .of_job(&ask.job)
+            .iter()
+            .any(|event| event.kind == EventKind::AddressSuppressed);
+        if excuses.outdated(&ask.life, ask.at, ask.at)
+            || !is_known
+            || excuses.forgotten(*since, *since)
+        {
             verdict.count("sent after a complaint, in flight at a fault");
         } else {
             verdict.blame(
                 "no mail after a complaint",
-                format!("{} was sent by {} at {}, and suppressed since {since}", ask.job, ask.life, ask.at),
+                format!(
+                    "{} was sent by {} at {}, and suppressed since {since}",
+                    ask.job, ask.life, ask.at
+                ),
             );
         }
     }
@@ -151,11 +208,22 @@ fn judge_overlaps(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verd
     for job in &evidence.rest.leased_twice {
         verdict.blame("one lease at a time", job.clone());
     }
-    for crowd in evidence.crowds.iter().filter(|crowd| crowd.of.contains('@')) {
-        if crowd.lives.iter().any(|(life, began)| excuses.attempt(life, *began, crowd.at)) {
+    for crowd in evidence
+        .crowds
+        .iter()
+        .filter(|crowd| crowd.of.contains('@'))
+    {
+        if crowd
+            .lives
+            .iter()
+            .any(|(life, began)| excuses.attempt(life, *began, crowd.at))
+        {
             verdict.count("two attempts of a job at once, one of them cut off");
         } else {
-            verdict.blame("one lease at a time", format!("{} at {}: {:?}", crowd.of, crowd.at, crowd.lives));
+            verdict.blame(
+                "one lease at a time",
+                format!("{} at {}: {:?}", crowd.of, crowd.at, crowd.lives),
+            );
         }
     }
 }

@@ -50,7 +50,12 @@ struct Session {
 }
 
 /// Speaks with one client until either side has enough.
-pub(super) async fn converse(stream: TcpStream, tls: Option<TlsAcceptor>, route: &'static str, book: Arc<Book>) {
+pub(super) async fn converse(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    route: &'static str,
+    book: Arc<Book>,
+) {
     let connection = book.next_connection();
     let mut session = Session {
         book,
@@ -85,7 +90,9 @@ impl Session {
         let mut lines = BufReader::new(Either::Left(stream));
         say(&mut lines, "220 peer.chaos.test ESMTP").await?;
         loop {
-            let Some(line) = read_line(&mut lines).await? else { return Ok(()) };
+            let Some(line) = read_line(&mut lines).await? else {
+                return Ok(());
+            };
             match self.answer(&line, &mut lines).await? {
                 Next::Command => {}
                 Next::Close => return Ok(()),
@@ -96,7 +103,9 @@ impl Session {
                     return Ok(());
                 }
                 Next::Encrypt => {
-                    let (Some(tls), Either::Left(stream)) = (&tls, lines.into_inner()) else { return Ok(()) };
+                    let (Some(tls), Either::Left(stream)) = (&tls, lines.into_inner()) else {
+                        return Ok(());
+                    };
                     lines = BufReader::new(Either::Right(Box::new(tls.accept(stream).await?)));
                     self.encrypted = true;
                 }
@@ -105,13 +114,25 @@ impl Session {
     }
 
     async fn answer(&mut self, line: &str, lines: &mut BufReader<Stream>) -> io::Result<Next> {
-        let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+        let verb = line
+            .split([' ', ':'])
+            .next()
+            .unwrap_or_default()
+            .to_ascii_uppercase();
         match verb.as_str() {
             "EHLO" | "HELO" => {
-                line.get(5..).unwrap_or_default().trim().clone_into(&mut self.life);
-                let tls = if self.offers_tls && !self.encrypted { "250-STARTTLS\r\n" } else { "" };
-                let hello =
-                    format!("250-peer.chaos.test\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES");
+                line.get(5..)
+                    .unwrap_or_default()
+                    .trim()
+                    .clone_into(&mut self.life);
+                let tls = if self.offers_tls && !self.encrypted {
+                    "250-STARTTLS\r\n"
+                } else {
+                    ""
+                };
+                let hello = format!(
+                    "250-peer.chaos.test\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES"
+                );
                 say(lines, &hello).await?;
                 Ok(Next::Command)
             }
@@ -140,18 +161,28 @@ impl Session {
         }
     }
 
-    async fn recipient(&mut self, recipient: &str, lines: &mut BufReader<Stream>) -> io::Result<Next> {
+    async fn recipient(
+        &mut self,
+        recipient: &str,
+        lines: &mut BufReader<Stream>,
+    ) -> io::Result<Next> {
         self.end_transaction();
         let begins = self.last.as_deref() != Some(recipient);
         self.last = Some(recipient.to_owned());
-        let transaction = self.book.begin(self.route, self.connection, &self.life, recipient, begins);
+        let transaction =
+            self.book
+                .begin(self.route, self.connection, &self.life, recipient, begins);
         let act = transaction.act;
         self.open = Some(transaction);
         match act {
             Act::Say(Phase::Recipient, reply) => {
                 self.end_transaction();
                 say(lines, reply).await?;
-                return Ok(if reply.starts_with("421") { Next::Close } else { Next::Command });
+                return Ok(if reply.starts_with("421") {
+                    Next::Close
+                } else {
+                    Next::Command
+                });
             }
             Act::Hang(Phase::Recipient) => return hang(lines).await,
             Act::Reset(Phase::Recipient) => return Ok(Next::Reset),
@@ -173,9 +204,13 @@ impl Session {
             return Ok(Next::Command);
         };
         say(lines, "354 go on").await?;
-        let Some(content) = read_content(lines).await? else { return Ok(Next::Close) };
+        let Some(content) = read_content(lines).await? else {
+            return Ok(Next::Close);
+        };
         let message = message_id(&content);
-        let Some(open) = &self.open else { return Ok(Next::Close) };
+        let Some(open) = &self.open else {
+            return Ok(Next::Close);
+        };
         let reply = match act {
             Act::Hang(_) => return hang(lines).await,
             Act::Reset(_) => return Ok(Next::Reset),
@@ -243,6 +278,8 @@ fn bracketed(line: &str) -> String {
 
 fn message_id(content: &[u8]) -> String {
     let text = String::from_utf8_lossy(content);
-    let value = text.lines().find_map(|line| line.strip_prefix("Message-ID: "));
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Message-ID: "));
     value.unwrap_or("no Message-ID").trim().to_owned()
 }

@@ -22,10 +22,16 @@ impl ServerClock {
         if !faketime::is_installed() {
             return Err("libfaketime is not installed; `scripts/tools test` installs it");
         }
-        if programs().first().is_none_or(|program| program != "redis-server") {
+        if programs()
+            .first()
+            .is_none_or(|program| program != "redis-server")
+        {
             return Err("only Redis starts with libfaketime");
         }
-        Ok(Self { clock: FakeClock::new("+0"), ahead: AtomicI64::new(0) })
+        Ok(Self {
+            clock: FakeClock::new("+0"),
+            ahead: AtomicI64::new(0),
+        })
     }
 
     pub(super) fn servers(&self) -> Servers {

@@ -55,7 +55,10 @@ impl Store {
     pub(crate) async fn some_master(&self, target: usize) -> anyhow::Result<u16> {
         let masters = self.masters().await;
         let count = masters.len();
-        masters.get(target % count.max(1)).copied().context("no server is a master")
+        masters
+            .get(target % count.max(1))
+            .copied()
+            .context("no server is a master")
     }
 
     /// Ends the server on `port` with SIGKILL.
@@ -84,7 +87,8 @@ impl Store {
     /// Makes the server on `port` refuse writes because its memory is full, or not any more.
     pub(crate) async fn set_full(&self, port: u16, is_full: bool) -> RedisResult<()> {
         let limit = if is_full { "1mb" } else { "0" };
-        self.ask::<()>(port, &["CONFIG", "SET", "maxmemory", limit]).await
+        self.ask::<()>(port, &["CONFIG", "SET", "maxmemory", limit])
+            .await
     }
 
     /// Makes a server forget all scripts.
@@ -109,14 +113,29 @@ impl Store {
             Running::One(..) => bail!("one server alone has no replica"),
             Running::Sentinel(sentinel) => {
                 let port = sentinel.sentinels[target % sentinel.sentinels.len()].to_string();
-                let options = ["-p", &port, "--no-auth-warning", "-a", harness::servers::SENTINEL_PASSWORD];
-                let answer = sentinel.servers.cli_with(&options, &["SENTINEL", "FAILOVER", "mail"]);
+                let options = [
+                    "-p",
+                    &port,
+                    "--no-auth-warning",
+                    "-a",
+                    harness::servers::SENTINEL_PASSWORD,
+                ];
+                let answer = sentinel
+                    .servers
+                    .cli_with(&options, &["SENTINEL", "FAILOVER", "mail"]);
                 answer.context("the sentinel refuses a failover")?;
             }
             Running::Cluster(cluster) => {
                 let masters = self.masters().await;
-                let replicas: Vec<u16> = cluster.ports.iter().copied().filter(|port| !masters.contains(port)).collect();
-                let replica = replicas.get(target % replicas.len().max(1)).context("no server is a replica")?;
+                let replicas: Vec<u16> = cluster
+                    .ports
+                    .iter()
+                    .copied()
+                    .filter(|port| !masters.contains(port))
+                    .collect();
+                let replica = replicas
+                    .get(target % replicas.len().max(1))
+                    .context("no server is a replica")?;
                 self.ask::<()>(*replica, &["CLUSTER", "FAILOVER"]).await?;
             }
         }

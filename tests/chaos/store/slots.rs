@@ -16,18 +16,31 @@ impl Store {
     pub(crate) async fn move_slot(&self, target: usize) -> anyhow::Result<()> {
         let masters = self.masters().await;
         let shard = target % SHARDS;
-        let owner = self.shards().await.context("not every shard has a master")?[shard];
+        let owner = self
+            .shards()
+            .await
+            .context("not every shard has a master")?[shard];
         let others: Vec<u16> = masters.into_iter().filter(|port| *port != owner).collect();
-        let heir = *others.get(target / SHARDS % others.len().max(1)).context("there is no other master")?;
-        let slot: u64 = self.ask(owner, &["CLUSTER", "KEYSLOT", &format!("rd:{{{shard}}}:jobs")]).await?;
+        let heir = *others
+            .get(target / SHARDS % others.len().max(1))
+            .context("there is no other master")?;
+        let slot: u64 = self
+            .ask(
+                owner,
+                &["CLUSTER", "KEYSLOT", &format!("rd:{{{shard}}}:jobs")],
+            )
+            .await?;
         let slot = slot.to_string();
         let owner_id: String = self.ask(owner, &["CLUSTER", "MYID"]).await?;
         let heir_id: String = self.ask(heir, &["CLUSTER", "MYID"]).await?;
-        self.ask::<()>(heir, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &owner_id]).await?;
-        self.ask::<()>(owner, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &heir_id]).await?;
+        self.ask::<()>(heir, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &owner_id])
+            .await?;
+        self.ask::<()>(owner, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &heir_id])
+            .await?;
         self.move_keys(owner, heir, &slot).await?;
         for port in [heir, owner] {
-            self.ask::<()>(port, &["CLUSTER", "SETSLOT", &slot, "NODE", &heir_id]).await?;
+            self.ask::<()>(port, &["CLUSTER", "SETSLOT", &slot, "NODE", &heir_id])
+                .await?;
         }
         Ok(())
     }
@@ -35,7 +48,9 @@ impl Store {
     async fn move_keys(&self, owner: u16, heir: u16, slot: &str) -> anyhow::Result<()> {
         let heir = heir.to_string();
         for _ in 0..ROUNDS_MAX {
-            let keys: Vec<String> = self.ask(owner, &["CLUSTER", "GETKEYSINSLOT", slot, KEYS_AT_ONCE]).await?;
+            let keys: Vec<String> = self
+                .ask(owner, &["CLUSTER", "GETKEYSINSLOT", slot, KEYS_AT_ONCE])
+                .await?;
             if keys.is_empty() {
                 return Ok(());
             }
@@ -48,9 +63,13 @@ impl Store {
 
     /// Ends moves that a fault has cut short: slots that are half moved are finished.
     pub(crate) async fn finish_moves(&self) {
-        let Some(port) = self.masters().await.first().copied() else { return };
+        let Some(port) = self.masters().await.first().copied() else {
+            return;
+        };
         let node = format!("127.0.0.1:{port}");
         // It repairs what it finds; what it says is of no use to us.
-        let _ = self.servers().cli_with(&[], &["--cluster", "fix", &node, "--cluster-yes"]);
+        let _ = self
+            .servers()
+            .cli_with(&[], &["--cluster", "fix", &node, "--cluster-yes"]);
     }
 }

@@ -42,7 +42,11 @@ fn start_worker(world: &World, peer: &SmtpPeer) -> Redeliver {
 async fn with_due_job() -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
-    let world = World::with(Settings { start, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        start,
+        ..Settings::default()
+    })
+    .await;
     let mut bounce = bounce(JO, "m1", FULL);
     bounce["content"] = json!({"inline": "Subject: hello\r\n\r\nhello\r\n"});
     world.take_in(bounce).await;
@@ -53,12 +57,15 @@ fn verb(command: &str) -> &str {
     command.split([' ', ':']).next().unwrap_or_default()
 }
 
-/// Freezes a worker while it waits for the reply to `command`, lets another worker take the job, and lets the first one go
-/// on with the reply already there. The peer must have got the message once.
+/// Freezes a worker while it waits for the reply to `command`, lets another worker take the job,
+/// and lets the first one go on with the reply already there. The peer must have got the message
+/// once.
 async fn sends_once(command: &'static str) {
     let world = with_due_job().await;
     let peer = SmtpPeer::start(move |heard| match agree(&heard.command) {
-        Act::Say(reply) if heard.connection == 1 && verb(&heard.command) == command => Act::SayLater(reply),
+        Act::Say(reply) if heard.connection == 1 && verb(&heard.command) == command => {
+            Act::SayLater(reply)
+        }
         act => act,
     })
     .await;
@@ -126,18 +133,33 @@ async fn no_sender_is_asked_for_the_next_message_when_the_lease_is_over() {
     let world = World::new().await;
     world.take_in_and_wait(bounce(JO, "m1", FULL)).await;
     world.take_in(bounce(JO, "m2", FULL)).await;
-    let sender = Arc::new(Slow { clock: world.clock.clone(), sent: AtomicUsize::default() });
+    let sender = Arc::new(Slow {
+        clock: world.clock.clone(),
+        sent: AtomicUsize::default(),
+    });
     let routes = Routes::new("default").with("default", sender.clone());
-    let attempter = Attempter::new(routes, Contents::new(Vec::new()), Table::embedded(), world.clock.clone());
+    let attempter = Attempter::new(
+        routes,
+        Contents::new(Vec::new()),
+        Table::embedded(),
+        world.clock.clone(),
+    );
     let lease_end = LeaseEnd::new(world.clock.clone(), world.clock.running(), LEASE);
     let leased = world.claim_one().await;
-    let settlement = attempter.attempt(leased, &CancellationToken::new(), &lease_end).await;
+    let settlement = attempter
+        .attempt(leased, &CancellationToken::new(), &lease_end)
+        .await;
     assert!(settlement.is_some(), "the first got through");
     assert_eq!(sender.sent.load(Ordering::Relaxed), 1);
 
     world.clock.advance(LEASE);
     let leased = world.claim_one().await;
-    let settlement = attempter.attempt(leased, &CancellationToken::new(), &lease_end).await;
-    assert!(settlement.is_none(), "nothing happened, so the job is given back");
+    let settlement = attempter
+        .attempt(leased, &CancellationToken::new(), &lease_end)
+        .await;
+    assert!(
+        settlement.is_none(),
+        "nothing happened, so the job is given back"
+    );
     assert_eq!(sender.sent.load(Ordering::Relaxed), 1);
 }

@@ -1,5 +1,6 @@
-//! The clock of the Redis server is set an hour ahead or back while mail is under way. Nothing is lost, only attempts in
-//! flight may be repeated, and work that is due does not wait until the clock has caught up.
+//! The clock of the Redis server is set an hour ahead or back while mail is under way. Nothing is
+//! lost, only attempts in flight may be repeated, and work that is due does not wait until the
+//! clock has caught up.
 
 use std::collections::BTreeMap;
 
@@ -37,14 +38,20 @@ async fn survives(offset: &str, first_worker: First) {
     let world = world_with_due_jobs(&url).await;
     // The first attempts stay in flight until the clock has been set.
     let peer = SmtpPeer::start(|heard| match agree(&heard.command) {
-        Act::Say(reply) if heard.command.starts_with("RCPT") && heard.connection <= AT_ONCE => Act::SayLater(reply),
+        Act::Say(reply) if heard.command.starts_with("RCPT") && heard.connection <= AT_ONCE => {
+            Act::SayLater(reply)
+        }
         act => act,
     })
     .await;
     let scheduler = start_scheduler(&world, &url);
     // It has seen the clock before it is set: upkeep has begun.
     let occurrences = format!("{}:*:upkeep:reinstate:*", world.prefix);
-    let began = async || servers.cli(port, &["KEYS", &occurrences]).filter(|keys| !keys.is_empty());
+    let began = async || {
+        servers
+            .cli(port, &["KEYS", &occurrences])
+            .filter(|keys| !keys.is_empty())
+    };
     eventually("upkeep", began).await;
     let first = start_worker(&world, &url, &peer);
     peer.has_heard("RCPT", AT_ONCE).await;
@@ -56,16 +63,28 @@ async fn survives(offset: &str, first_worker: First) {
     peer.has_heard("RCPT", AT_ONCE + 1).await;
     peer.say_it();
 
-    let ends =
-        eventually("the end of all jobs", async || Some(world.final_events().await).filter(|ends| ends.len() >= JOBS));
+    let ends = eventually("the end of all jobs", async || {
+        Some(world.final_events().await).filter(|ends| ends.len() >= JOBS)
+    });
     let mut ends_of: BTreeMap<String, usize> = BTreeMap::new();
-    ends.await.into_iter().for_each(|(_, message, _)| *ends_of.entry(message).or_default() += 1);
-    assert_eq!(ends_of.values().copied().collect::<Vec<_>>(), [1; JOBS], "each message ends once");
+    ends.await
+        .into_iter()
+        .for_each(|(_, message, _)| *ends_of.entry(message).or_default() += 1);
+    assert_eq!(
+        ends_of.values().copied().collect::<Vec<_>>(),
+        [1; JOBS],
+        "each message ends once"
+    );
     let mut copies_of: BTreeMap<_, usize> = BTreeMap::new();
-    peer.contents().into_iter().for_each(|content| *copies_of.entry(content).or_default() += 1);
+    peer.contents()
+        .into_iter()
+        .for_each(|content| *copies_of.entry(content).or_default() += 1);
     assert_eq!(copies_of.len(), JOBS, "each message was sent");
     let repeated = copies_of.values().filter(|copies| **copies > 1).count();
-    assert!(repeated <= AT_ONCE && copies_of.values().all(|copies| *copies <= 2), "{copies_of:?}");
+    assert!(
+        repeated <= AT_ONCE && copies_of.values().all(|copies| *copies <= 2),
+        "{copies_of:?}"
+    );
     assert!(world.store.leased(JOBS).await.unwrap().is_empty());
     drop((first, second, scheduler));
 }
@@ -74,9 +93,18 @@ async fn world_with_due_jobs(url: &str) -> World {
     let epoch = Timestamp::default();
     let start = epoch.plus(SystemClock.now().since(epoch) - 3 * DAY);
     let redis = Deployment::Server(url.to_owned());
-    let world = World::with(Settings { start, redis, ..Settings::default() }).await;
+    let world = World::with(Settings {
+        start,
+        redis,
+        ..Settings::default()
+    })
+    .await;
     let bounces = (0..JOBS).map(|n| {
-        let mut bounce = bounce(&format!("user{n}@host{}.example", n % DOMAINS), &format!("m{n}"), FULL);
+        let mut bounce = bounce(
+            &format!("user{n}@host{}.example", n % DOMAINS),
+            &format!("m{n}"),
+            FULL,
+        );
         bounce["content"] = json!({"inline": format!("Subject: {n}\r\n\r\nhello\r\n")});
         bounce
     });
@@ -94,13 +122,19 @@ fn configuration(world: &World, url: &str) -> String {
 
 fn start_scheduler(world: &World, url: &str) -> Redeliver {
     let configuration = configuration(world, url);
-    let listen =
-        format!("[scheduler]\nlisten = \"127.0.0.1:{}\"\n[upkeep]\nreinstate = \"* * * * * *\"\n", free_port());
+    let listen = format!(
+        "[scheduler]\nlisten = \"127.0.0.1:{}\"\n[upkeep]\nreinstate = \"* * * * * *\"\n",
+        free_port()
+    );
     Redeliver::start("scheduler", &format!("{configuration}{listen}"))
 }
 
 fn start_worker(world: &World, url: &str, peer: &SmtpPeer) -> Redeliver {
-    let (configuration, host, port) = (configuration(world, url), peer.address.ip(), peer.address.port());
+    let (configuration, host, port) = (
+        configuration(world, url),
+        peer.address.ip(),
+        peer.address.port(),
+    );
     Redeliver::start(
         "worker",
         &format!(

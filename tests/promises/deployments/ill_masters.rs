@@ -1,4 +1,5 @@
-//! One master of a Cluster that refuses writes or does not answer holds up nothing of what is on the others.
+//! One master of a Cluster that refuses writes or does not answer holds up nothing of what is on
+//! the others.
 
 use std::time::Duration;
 
@@ -16,10 +17,15 @@ fn domain(cluster: &Cluster, world: &World, port: u16, is_there: bool) -> String
     let keys = Keys::new(&world.prefix, SHARDS);
     let asked = |domain: &str| {
         let shard = Destination::named(domain).shard(SHARDS);
-        cluster.servers.cli(port, &["EXISTS", &keys.shard(shard).prefix]).unwrap()
+        cluster
+            .servers
+            .cli(port, &["EXISTS", &keys.shard(shard).prefix])
+            .unwrap()
     };
     let mut names = (0..).map(|n| format!("host{n}.example"));
-    names.find(|name| asked(name).starts_with("MOVED") != is_there).expect("there is no end of names")
+    names
+        .find(|name| asked(name).starts_with("MOVED") != is_there)
+        .expect("there is no end of names")
 }
 
 /// What befalls a master, and how it is over.
@@ -33,19 +39,31 @@ const REFUSES: Illness = Illness {
     ends: &["CONFIG", "SET", "min-replicas-to-write", "0"],
 };
 
-const SILENT: Illness = Illness { begins: &["CLIENT", "PAUSE", "600000", "WRITE"], ends: &["CLIENT", "UNPAUSE"] };
+const SILENT: Illness = Illness {
+    begins: &["CLIENT", "PAUSE", "600000", "WRITE"],
+    ends: &["CLIENT", "UNPAUSE"],
+};
 
-/// While one master is ill, with all that a worker may have under way, what is on others goes on; and then all the rest.
+/// While one master is ill, with all that a worker may have under way, what is on others goes on;
+/// and then all the rest.
 async fn holds_up_nothing_of_the_others(illness: Illness) {
     const JOBS: usize = 4;
     let cluster = Cluster::start(&programs()[0], &[]).await;
-    let nodes = cluster.ports[..2].iter().map(|port| format!("\"redis://127.0.0.1:{port}\""));
-    let world = world_on(&format!("cluster = [{}]\n", nodes.collect::<Vec<_>>().join(", "))).await;
+    let nodes = cluster.ports[..2]
+        .iter()
+        .map(|port| format!("\"redis://127.0.0.1:{port}\""));
+    let world = world_on(&format!(
+        "cluster = [{}]\n",
+        nodes.collect::<Vec<_>>().join(", ")
+    ))
+    .await;
     let ill = cluster.ports[0];
     let tell = |words: &[&str]| assert_eq!(cluster.servers.cli(ill, words).unwrap().trim(), "OK");
     let [there, elsewhere] = [true, false].map(|is_there| domain(&cluster, &world, ill, is_there));
     for n in 0..JOBS {
-        world.take_in(bounce(&format!("user{n}@{there}"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("user{n}@{there}"), "m1", FULL))
+            .await;
     }
     world.clock.advance(30 * HOUR);
     world.mail.hold();
@@ -61,7 +79,9 @@ async fn holds_up_nothing_of_the_others(illness: Illness) {
         eventually("the end of an attempt", async || left().then_some(())).await;
     }
     for n in 0..JOBS {
-        world.take_in(bounce(&format!("user{n}@{elsewhere}"), "m1", FULL)).await;
+        world
+            .take_in(bounce(&format!("user{n}@{elsewhere}"), "m1", FULL))
+            .await;
     }
     world.clock.advance(30 * HOUR);
     // One permit would not do: the first two to be tried elsewhere stay in flight.

@@ -1,4 +1,5 @@
-//! TLS to one server, behind sentinels and in a Cluster: it is certified on both sides, and nothing goes beside it.
+//! TLS to one server, behind sentinels and in a Cluster: it is certified on both sides, and nothing
+//! goes beside it.
 
 use harness::certificates::Certificates;
 use harness::servers::{Cluster, Sentinel, Servers, free_port, programs};
@@ -12,7 +13,8 @@ async fn tls_is_checked_both_ways() {
     for program in programs() {
         let servers = Servers::new(&program);
         let made = Certificates::make(servers.folder());
-        let [authority, certificate, key] = [&made.authority, &made.certificate, &made.key].map(|path| path.display());
+        let [authority, certificate, key] =
+            [&made.authority, &made.certificate, &made.key].map(|path| path.display());
         let port = free_port();
         let tls = [
             format!("tls-port {port}"),
@@ -27,11 +29,19 @@ async fn tls_is_checked_both_ways() {
         let trust = format!("{url}tls_ca_file = \"{authority}\"\n");
         let own = format!("{trust}tls_cert_file = \"{certificate}\"\ntls_key_file = \"{key}\"\n");
         let asking = connections(&own);
-        eventually("the server answers", async || asking.info("server").await.ok()).await;
+        eventually("the server answers", async || {
+            asking.info("server").await.ok()
+        })
+        .await;
         in_time("all verbs", use_every_verb(&world_on(&own).await)).await;
 
-        assert!(connections(&trust).info("server").await.is_err(), "the server wants to know who we are");
-        let Err(StoreError::Unavailable(why)) = connections(&url).info("server").await else { panic!("not certified") };
+        assert!(
+            connections(&trust).info("server").await.is_err(),
+            "the server wants to know who we are"
+        );
+        let Err(StoreError::Unavailable(why)) = connections(&url).info("server").await else {
+            panic!("not certified")
+        };
         assert!(why.to_lowercase().contains("certificate"), "{why}");
     }
 }
@@ -40,8 +50,12 @@ async fn tls_is_checked_both_ways() {
 async fn sentinels_and_the_servers_that_they_name_are_asked_over_tls() {
     for program in programs() {
         let sentinel = Sentinel::start_with(Servers::encrypted(&program), &[&user()]).await;
-        let nodes =
-            sentinel.sentinels.map(|port| format!("\"rediss://127.0.0.1:{}\"", sentinel.servers.reached_at(port)));
+        let nodes = sentinel.sentinels.map(|port| {
+            format!(
+                "\"rediss://127.0.0.1:{}\"",
+                sentinel.servers.reached_at(port)
+            )
+        });
         let redis = format!(
             "sentinel = {{ master = \"mail\", nodes = [{}] }}\nsentinel_password = \"{}\"\n{}",
             nodes.join(", "),
@@ -56,8 +70,12 @@ async fn sentinels_and_the_servers_that_they_name_are_asked_over_tls() {
 async fn all_nodes_of_a_cluster_are_asked_over_tls() {
     for program in programs() {
         let cluster = Cluster::start_with(Servers::encrypted(&program), &[&user()]).await;
-        let nodes = cluster.ports[..2].iter().map(|port| cluster.servers.reached_at(*port));
-        let nodes: Vec<_> = nodes.map(|port| format!("\"rediss://127.0.0.1:{port}\"")).collect();
+        let nodes = cluster.ports[..2]
+            .iter()
+            .map(|port| cluster.servers.reached_at(*port));
+        let nodes: Vec<_> = nodes
+            .map(|port| format!("\"rediss://127.0.0.1:{port}\""))
+            .collect();
         let redis = format!("cluster = [{}]\n{}", nodes.join(", "), login());
         is_trusted_by_its_authority_alone(&cluster.servers, &redis).await;
     }
@@ -68,6 +86,8 @@ async fn is_trusted_by_its_authority_alone(servers: &Servers, redis: &str) {
     let authority = servers.folder().join("ca.pem");
     let trust = format!("{redis}tls_ca_file = \"{}\"\n", authority.display());
     in_time("all verbs", use_every_verb(&world_on(&trust).await)).await;
-    let Err(err) = connections(redis).info("server").await else { panic!("nobody has certified them") };
+    let Err(err) = connections(redis).info("server").await else {
+        panic!("nobody has certified them")
+    };
     assert!(matches!(err, StoreError::Unavailable(_)), "{err}");
 }

@@ -1,11 +1,12 @@
-//! A server that is there and says nothing is noticed by a time limit, and left for a new connection.
+//! A server that is there and says nothing is noticed by a time limit, and left for a new
+//! connection.
 
 use std::time::Instant;
 
 use super::*;
 
-/// How long it may take until silence is noticed: one limit, and what a busy machine adds. One limit for each connection
-/// of the pool would be more.
+/// How long it may take until silence is noticed: one limit, and what a busy machine adds. One
+/// limit for each connection of the pool would be more.
 const NOTICED_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// As many connections as the pool holds, all of them idle.
@@ -13,7 +14,9 @@ const POOL: usize = 8;
 
 async fn with_a_full_pool() -> Faulty {
     let faulty = Faulty::new().await;
-    faulty.proxy.chance(|name| (name == "PING").then_some(Fault::Late(TIMEOUT / 3)));
+    faulty
+        .proxy
+        .chance(|name| (name == "PING").then_some(Fault::Late(TIMEOUT / 3)));
     let pings = join_all([0; POOL].map(|_| faulty.store.ping())).await;
     assert!(pings.iter().all(Result::is_ok), "{pings:?}");
     assert_eq!(faulty.proxy.connections().open, POOL);
@@ -34,11 +37,18 @@ async fn a_call_on_a_silent_server_ends_within_one_time_limit_however_many_conne
     let asked = Instant::now();
     let pings = join_all([0; 3 * POOL].map(|_| faulty.store.ping())).await;
     assert!(pings.iter().all(is_away));
-    assert!(asked.elapsed() < 2 * NOTICED_WITHIN, "{:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < 2 * NOTICED_WITHIN,
+        "{:?}",
+        asked.elapsed()
+    );
 
     faulty.proxy.let_through();
     assert!(faulty.store.ping().await.is_ok());
-    assert!(faulty.proxy.connections().made > POOL, "on a new connection");
+    assert!(
+        faulty.proxy.connections().made > POOL,
+        "on a new connection"
+    );
 }
 
 #[tokio::test]
@@ -60,8 +70,16 @@ async fn a_scheduler_on_a_silent_server_says_within_a_time_limit_that_it_is_not_
     let asked = Instant::now();
     problem(http.get("/readyz").send().await.unwrap(), 503).await;
     problem(http.post_json(&bounce(JO, "m1", FULL)).await, 503).await;
-    assert!(asked.elapsed() < 2 * NOTICED_WITHIN, "{:?}", asked.elapsed());
-    assert_eq!(http.get("/healthz").send().await.unwrap().status(), 200, "the process itself is well");
+    assert!(
+        asked.elapsed() < 2 * NOTICED_WITHIN,
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(
+        http.get("/healthz").send().await.unwrap().status(),
+        200,
+        "the process itself is well"
+    );
 
     faulty.proxy.let_through();
     assert_eq!(http.get("/readyz").send().await.unwrap().status(), 200);
@@ -85,11 +103,20 @@ async fn a_worker_goes_on_by_itself_when_a_silent_server_speaks_again() {
     assert_eq!(world.final_events().await, []);
 
     proxy.let_through();
-    eventually("the delivery", async || (world.final_events().await.len() == 1).then_some(())).await;
-    world.take_in_and_wait(bounce("sam@example.com", "m2", FULL)).await;
+    eventually("the delivery", async || {
+        (world.final_events().await.len() == 1).then_some(())
+    })
+    .await;
+    world
+        .take_in_and_wait(bounce("sam@example.com", "m2", FULL))
+        .await;
     world.mail.has_been_tried(3).await;
     worker.stopped().await;
-    assert_eq!(world.mail.messages(), ["m1", "m1", "m2"], "no attempt was made twice");
+    assert_eq!(
+        world.mail.messages(),
+        ["m1", "m1", "m2"],
+        "no attempt was made twice"
+    );
     assert_eq!(world.final_events().await.len(), 2);
 }
 
@@ -103,13 +130,19 @@ async fn a_worker_goes_on_by_itself_when_connections_are_taken_again() {
     world.mail.has_been_tried(2).await;
     proxy.close();
     world.mail.let_go();
-    eventually("the attempt has ended", async || (world.mail.in_flight() == 0).then_some(())).await;
+    eventually("the attempt has ended", async || {
+        (world.mail.in_flight() == 0).then_some(())
+    })
+    .await;
     // More than all claims of one round, so the settle was turned away too.
     proxy.has_made(proxy.connections().made + 6).await;
     assert!(is_away(&faulty.store.ping().await));
     assert_eq!(world.final_events().await, []);
     proxy.let_through();
-    eventually("the delivery", async || (world.final_events().await.len() == 1).then_some(())).await;
+    eventually("the delivery", async || {
+        (world.final_events().await.len() == 1).then_some(())
+    })
+    .await;
     worker.stopped().await;
     assert_eq!(world.mail.tried().len(), 2, "no attempt was made twice");
 }

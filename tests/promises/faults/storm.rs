@@ -31,16 +31,22 @@ const KINDS: [(usize, Fault); 5] = [
 /// After how many looks all connections are cut at once.
 const CUT_EVERY: usize = 100;
 
-/// How far the clock moves with each look while jobs are leased. Leases of lost claims run out by it; and a settle that
-/// is repeated once or twice still comes in time.
+/// How far the clock moves with each look while jobs are leased. Leases of lost claims run out by
+/// it; and a settle that is repeated once or twice still comes in time.
 const STEP: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn in_a_storm_of_faults_every_message_ends_once_and_every_attempt_counts_once() {
     let storms = join_all((0..SEEDS).map(storm)).await;
     println!("faults and lapses: {storms:?}");
-    assert!(storms.iter().all(|(faults, _)| *faults > 40), "it was not much of a storm: {storms:?}");
-    assert!(storms.iter().any(|(_, lapses)| *lapses > 0), "no claim was lost: {storms:?}");
+    assert!(
+        storms.iter().all(|(faults, _)| *faults > 40),
+        "it was not much of a storm: {storms:?}"
+    );
+    assert!(
+        storms.iter().any(|(_, lapses)| *lapses > 0),
+        "no claim was lost: {storms:?}"
+    );
 }
 
 /// Tells how many faults there were, and how many leases lapsed.
@@ -55,7 +61,9 @@ async fn storm(seed: u64) -> (usize, usize) {
     // All messages of a job are answered alike, so an attempt is a success or a failure as a whole.
     world.mail.answers(move |attempt| {
         let recipient = attempt.recipient.as_str().bytes().map(u64::from);
-        let seed = recipient.fold(seed + u64::from(attempt.number), |seed, byte| seed.wrapping_mul(31) + byte);
+        let seed = recipient.fold(seed + u64::from(attempt.number), |seed, byte| {
+            seed.wrapping_mul(31) + byte
+        });
         let mut random = Random::from_seed(seed);
         outcome(random.weighted(&[(3, OK), (5, MAINTENANCE), (1, UNKNOWN)]))
     });
@@ -90,17 +98,25 @@ fn address(n: usize) -> String {
 async fn post_all(faulty: &Faulty) -> BTreeSet<(String, String)> {
     let http = Http::serve_on(&faulty.store, &Config::embedded()).await;
     let firsts = (0..JOBS).map(|n| (address(n), format!("m{n}")));
-    let seconds = (0..JOBS).step_by(JOINED).map(|n| (address(n), format!("n{n}")));
+    let seconds = (0..JOBS)
+        .step_by(JOINED)
+        .map(|n| (address(n), format!("n{n}")));
     let messages: Vec<(String, String)> = firsts.chain(seconds).collect();
     for some in messages.chunks(8) {
-        let bounces: Vec<Value> = some.iter().map(|(to, message)| bounce(to, message, MAINTENANCE)).collect();
+        let bounces: Vec<Value> = some
+            .iter()
+            .map(|(to, message)| bounce(to, message, MAINTENANCE))
+            .collect();
         let answers = eventually("the bounces to be taken in", async || {
             let response = http.post_json(&Value::Array(bounces.clone())).await;
             (response.status() != 503).then_some(response)
         })
         .await;
         for answer in json(answers).await.as_array().unwrap() {
-            assert!(["scheduled", "joined", "duplicate"].contains(&answer["answer"].as_str().unwrap()), "{answer}");
+            assert!(
+                ["scheduled", "joined", "duplicate"].contains(&answer["answer"].as_str().unwrap()),
+                "{answer}"
+            );
         }
     }
     messages.into_iter().collect()
@@ -117,7 +133,9 @@ async fn world_ends(faulty: &Faulty) -> bool {
     let jobs: Vec<_> = reports.into_iter().flatten().collect();
     let waiting = jobs.iter().filter_map(|job| job.due).min();
     // Where one is due, a worker is about to claim it.
-    if let Some(next) = waiting.filter(|due| *due > world.now() && jobs.iter().all(|job| job.leased_until.is_none())) {
+    if let Some(next) = waiting
+        .filter(|due| *due > world.now() && jobs.iter().all(|job| job.leased_until.is_none()))
+    {
         world.clock.set(next.plus(HOUR / 4));
     }
     jobs.is_empty()
@@ -127,14 +145,20 @@ async fn world_ends(faulty: &Faulty) -> bool {
 async fn account(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize {
     let world = &faulty.world;
     let (mut ended, mut delivered): (BTreeMap<_, usize>, BTreeSet<_>) = Default::default();
-    let (mut attempts, mut lapses): (BTreeMap<String, Vec<u32>>, BTreeMap<String, usize>) = Default::default();
+    let (mut attempts, mut lapses): (BTreeMap<String, Vec<u32>>, BTreeMap<String, usize>) =
+        Default::default();
     for event in world.events().await {
         // Events of a destination or a shard are about no job.
-        let Ok(job) = JobId::parse(&event.job) else { continue };
+        let Ok(job) = JobId::parse(&event.job) else {
+            continue;
+        };
         let recipient = job.recipient.as_str().to_owned();
         let message = (recipient.clone(), event.message.clone().unwrap_or_default());
         match event.kind {
-            EventKind::AttemptDeferred => attempts.entry(recipient).or_default().push(event.attempt.unwrap()),
+            EventKind::AttemptDeferred => attempts
+                .entry(recipient)
+                .or_default()
+                .push(event.attempt.unwrap()),
             EventKind::JobLapsed => *lapses.entry(recipient).or_default() += 1,
             kind if kind.is_final() => {
                 if kind == EventKind::MessageDelivered {
@@ -145,25 +169,45 @@ async fn account(faulty: &Faulty, accepted: BTreeSet<(String, String)>) -> usize
             _ => {}
         }
     }
-    assert!(ended.values().all(|count| *count == 1), "each message ends once: {ended:?}");
+    assert!(
+        ended.values().all(|count| *count == 1),
+        "each message ends once: {ended:?}"
+    );
     assert_eq!(ended.into_keys().collect::<BTreeSet<_>>(), accepted);
     for (recipient, attempts) in attempts {
         let counted: Vec<u32> = (1..).take(attempts.len()).collect();
         assert_eq!(attempts, counted, "the attempts of {recipient}");
     }
 
-    // A message is tried again in the same attempt only where the lease of the first try had run out.
+    // A message is tried again in the same attempt only where the lease of the first try had run
+    // out.
     let (mut tries, mut repeated): (BTreeSet<_>, BTreeMap<_, BTreeSet<_>>) = Default::default();
     for tried in world.mail.tried() {
         delivered.remove(&(tried.recipient.clone(), tried.message.clone()));
-        if !tries.insert((tried.recipient.clone(), tried.message.clone(), tried.attempt)) {
-            repeated.entry(tried.recipient).or_default().insert(tried.attempt);
+        if !tries.insert((
+            tried.recipient.clone(),
+            tried.message.clone(),
+            tried.attempt,
+        )) {
+            repeated
+                .entry(tried.recipient)
+                .or_default()
+                .insert(tried.attempt);
         }
     }
-    assert!(delivered.is_empty(), "these count as delivered and were never sent: {delivered:?}");
+    assert!(
+        delivered.is_empty(),
+        "these count as delivered and were never sent: {delivered:?}"
+    );
     for (recipient, attempts) in &repeated {
-        assert!(attempts.len() <= lapses.get(recipient).copied().unwrap_or_default(), "{recipient}: {attempts:?}");
+        assert!(
+            attempts.len() <= lapses.get(recipient).copied().unwrap_or_default(),
+            "{recipient}: {attempts:?}"
+        );
     }
-    assert!(repeated.len() <= JOBS / 4, "attempts that nobody disturbed were repeated: {repeated:?}");
+    assert!(
+        repeated.len() <= JOBS / 4,
+        "attempts that nobody disturbed were repeated: {repeated:?}"
+    );
     lapses.values().sum()
 }

@@ -1,4 +1,5 @@
-//! What must be so after any operations: the store's promises once more, in memory and in the plainest way.
+//! What must be so after any operations: the store's promises once more, in memory and in the
+//! plainest way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -72,11 +73,22 @@ impl Model {
         occurred: Timestamp,
         now: Timestamp,
     ) -> &str {
-        if self.delivered.get(address).is_some_and(|delivered| occurred <= *delivered) {
+        if self
+            .delivered
+            .get(address)
+            .is_some_and(|delivered| occurred <= *delivered)
+        {
             return "stale";
         }
-        let gone = self.gone.get(address).filter(|gone| gone.is_gone(now)).map(|gone| gone.standing);
-        let waits = self.jobs.get(address).is_some_and(|job| job.messages.iter().any(|one| one == message));
+        let gone = self
+            .gone
+            .get(address)
+            .filter(|gone| gone.is_gone(now))
+            .map(|gone| gone.standing);
+        let waits = self
+            .jobs
+            .get(address)
+            .is_some_and(|job| job.messages.iter().any(|one| one == message));
         if [UNKNOWN, FULL_FOR_GOOD].contains(&reply) {
             // What is unavailable can still turn out to be dead.
             if gone.is_none() || (gone == Some(Standing::Unavailable) && reply == UNKNOWN) {
@@ -101,13 +113,22 @@ impl Model {
         self.accept(address, message);
         let Some(job) = self.jobs.get_mut(address) else {
             let messages = vec![message.to_owned()];
-            let job = Job { created: now, attempt: 0, held: false, messages, due: now, tried: occurred, lease: None };
+            let job = Job {
+                created: now,
+                attempt: 0,
+                held: false,
+                messages,
+                due: now,
+                tried: occurred,
+                lease: None,
+            };
             self.jobs.insert(address, job);
             return "scheduled";
         };
         job.messages.push(message.to_owned());
         let bound = job.lease.as_ref().map_or(0, |lease| lease.seen) + MAX_MESSAGES;
-        let replaced = (job.messages.len() > bound).then(|| job.messages.remove(bound - MAX_MESSAGES));
+        let replaced =
+            (job.messages.len() > bound).then(|| job.messages.remove(bound - MAX_MESSAGES));
         if let Some(replaced) = replaced {
             self.end(address, &replaced);
         }
@@ -117,7 +138,10 @@ impl Model {
     /// A message is dropped as it comes in, and nothing is said of it again today and tomorrow.
     fn drop(&mut self, address: &'static str, message: &str, now: Timestamp) {
         let today = now.ms().div_euclid(DAY.as_millis() as i64);
-        let known = self.dropped.get(&(address, message.to_owned())).is_some_and(|day| *day >= today - 1);
+        let known = self
+            .dropped
+            .get(&(address, message.to_owned()))
+            .is_some_and(|day| *day >= today - 1);
         if !known {
             self.accept(address, message);
             self.end(address, message);
@@ -126,7 +150,13 @@ impl Model {
     }
 
     /// What somebody says of an address, about this message where it is about one.
-    pub(super) fn tell(&mut self, address: &'static str, word: &str, message: Option<&str>, now: Timestamp) -> &str {
+    pub(super) fn tell(
+        &mut self,
+        address: &'static str,
+        word: &str,
+        message: Option<&str>,
+        now: Timestamp,
+    ) -> &str {
         let standing = self.gone.get(address).map(|gone| gone.standing);
         if word == "delivered" {
             self.delivered.insert(address, now);
@@ -134,15 +164,34 @@ impl Model {
         match (word, standing) {
             ("complaint" | "delivered" | "engaged", Some(Standing::Suppressed)) => "suppressed",
             ("complaint", _) => {
-                for message in self.jobs.remove(address).map(|job| job.messages).unwrap_or_default() {
+                for message in self
+                    .jobs
+                    .remove(address)
+                    .map(|job| job.messages)
+                    .unwrap_or_default()
+                {
                     self.end(address, &message);
                 }
-                self.gone.insert(address, Gone { standing: Standing::Suppressed, until: None, strikes: 0 });
+                self.gone.insert(
+                    address,
+                    Gone {
+                        standing: Standing::Suppressed,
+                        until: None,
+                        strikes: 0,
+                    },
+                );
                 "suppressed"
             }
             ("reinstate", None | Some(Standing::Active)) => "noted",
             ("reinstate", _) => {
-                self.gone.insert(address, Gone { standing: Standing::Active, until: None, strikes: 0 });
+                self.gone.insert(
+                    address,
+                    Gone {
+                        standing: Standing::Active,
+                        until: None,
+                        strikes: 0,
+                    },
+                );
                 "reinstated"
             }
             _ if self.jobs.contains_key(address) => self.revive(address, word, message, now),
@@ -151,16 +200,31 @@ impl Model {
             (_, Some(Standing::Active)) if self.gone[address].strikes == 0 => "noted",
             (_, Some(standing)) => {
                 self.gone.remove(address);
-                if standing == Standing::Active { "noted" } else { "reinstated" }
+                if standing == Standing::Active {
+                    "noted"
+                } else {
+                    "reinstated"
+                }
             }
         }
     }
 
-    fn revive(&mut self, address: &'static str, word: &str, named: Option<&str>, now: Timestamp) -> &str {
+    fn revive(
+        &mut self,
+        address: &'static str,
+        word: &str,
+        named: Option<&str>,
+        now: Timestamp,
+    ) -> &str {
         let job = self.jobs.get_mut(address).unwrap();
         let all = word == "delivered" && named.is_none();
         let is_ended = |message: &String| all || Some(message.as_str()) == named;
-        let ended: Vec<String> = job.messages.iter().filter(|message| is_ended(message)).cloned().collect();
+        let ended: Vec<String> = job
+            .messages
+            .iter()
+            .filter(|message| is_ended(message))
+            .cloned()
+            .collect();
         let rests = now.since(job.tried) < HOUR;
         let closes = ended.len() == job.messages.len();
         if !closes && (job.lease.is_some() || (ended.is_empty() && (rests || named.is_some()))) {
@@ -185,9 +249,21 @@ impl Model {
     }
 
     /// Who is leased by a claim at `now`, in order, given the leases that the store made of it.
-    pub(super) fn claim(&mut self, now: Timestamp, keys: &BTreeMap<&'static str, LeaseKey>) -> Vec<&'static str> {
-        let lapsed: Vec<_> = self.leases.iter().filter(|(_, (deadline, _))| *deadline <= now).collect();
-        for (key, (deadline, on)) in lapsed.into_iter().map(|(key, lease)| (*key, lease.clone())).collect::<Vec<_>>() {
+    pub(super) fn claim(
+        &mut self,
+        now: Timestamp,
+        keys: &BTreeMap<&'static str, LeaseKey>,
+    ) -> Vec<&'static str> {
+        let lapsed: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|(_, (deadline, _))| *deadline <= now)
+            .collect();
+        for (key, (deadline, on)) in lapsed
+            .into_iter()
+            .map(|(key, lease)| (*key, lease.clone()))
+            .collect::<Vec<_>>()
+        {
             self.leases.remove(&key);
             for address in on {
                 if self.is_on(address, key) {
@@ -195,25 +271,48 @@ impl Model {
                 }
             }
         }
-        let mut claimed: Vec<_> =
-            self.jobs.iter_mut().filter(|(_, job)| job.lease.is_none() && job.due <= now).collect();
+        let mut claimed: Vec<_> = self
+            .jobs
+            .iter_mut()
+            .filter(|(_, job)| job.lease.is_none() && job.due <= now)
+            .collect();
         for (address, job) in &mut claimed {
-            let host_dead = self.delivered_there.get(domain(address)).is_none_or(|at| *at < job.created);
-            let Some(key) = keys.get(*address).copied() else { continue };
-            job.lease = Some(Leased { key, claimed: now, seen: job.messages.len(), host_dead });
-            self.leases.entry(key).or_insert_with(|| (now.plus(LEASE), BTreeSet::new())).1.insert(address);
+            let host_dead = self
+                .delivered_there
+                .get(domain(address))
+                .is_none_or(|at| *at < job.created);
+            let Some(key) = keys.get(*address).copied() else {
+                continue;
+            };
+            job.lease = Some(Leased {
+                key,
+                claimed: now,
+                seen: job.messages.len(),
+                host_dead,
+            });
+            self.leases
+                .entry(key)
+                .or_insert_with(|| (now.plus(LEASE), BTreeSet::new()))
+                .1
+                .insert(address);
         }
         claimed.into_iter().map(|(address, _)| *address).collect()
     }
 
     /// Whether the job is leased under this key.
     fn is_on(&self, address: &str, key: LeaseKey) -> bool {
-        self.jobs.get(address).and_then(|job| job.lease.as_ref()).is_some_and(|lease| lease.key == key)
+        self.jobs
+            .get(address)
+            .and_then(|job| job.lease.as_ref())
+            .is_some_and(|lease| lease.key == key)
     }
 
-    /// Takes an address out of a lease: it was settled, or given back. Whether that was in time, and not in vain.
+    /// Takes an address out of a lease: it was settled, or given back. Whether that was in time,
+    /// and not in vain.
     pub(super) fn end_lease(&mut self, address: &'static str, key: LeaseKey) -> bool {
-        let Some((_, on)) = self.leases.get_mut(&key) else { return false };
+        let Some((_, on)) = self.leases.get_mut(&key) else {
+            return false;
+        };
         on.remove(address);
         if on.is_empty() {
             self.leases.remove(&key);
@@ -223,7 +322,9 @@ impl Model {
 
     /// Lengthens a lease; whether it still lasts.
     pub(super) fn extend(&mut self, key: LeaseKey, deadline: Timestamp) -> bool {
-        let Some((until, _)) = self.leases.get_mut(&key) else { return false };
+        let Some((until, _)) = self.leases.get_mut(&key) else {
+            return false;
+        };
         *until = deadline;
         true
     }
@@ -240,13 +341,26 @@ impl Model {
         self.trim(address);
     }
 
-    /// What an attempt leads to whose messages are answered with `replies`: the delay until the next one, where the job
-    /// waits for one.
-    pub(super) fn settle(&mut self, address: &'static str, replies: &[&str], now: Timestamp) -> Option<Duration> {
+    /// What an attempt leads to whose messages are answered with `replies`: the delay until the
+    /// next one, where the job waits for one.
+    pub(super) fn settle(
+        &mut self,
+        address: &'static str,
+        replies: &[&str],
+        now: Timestamp,
+    ) -> Option<Duration> {
         let job = self.jobs.get_mut(address).unwrap();
-        let Leased { claimed, seen, host_dead, .. } = job.lease.take().unwrap();
+        let Leased {
+            claimed,
+            seen,
+            host_dead,
+            ..
+        } = job.lease.take().unwrap();
         let joined = job.messages.split_off(seen);
-        let (mut waiting, mut step) = (std::mem::replace(&mut job.messages, joined), job.attempt + 1);
+        let (mut waiting, mut step) = (
+            std::mem::replace(&mut job.messages, joined),
+            job.attempt + 1,
+        );
         let (created, held) = (job.created, job.held);
         let overdue = |now: Timestamp| now.since(created) >= 30 * DAY;
         let mut replies = replies.iter().copied();
@@ -256,7 +370,10 @@ impl Model {
                 (true, false) => "its last failure again",
                 (false, _) => replies.next().unwrap_or(OK),
             };
-            match (reply, delays(reply).get(step as usize).filter(|_| !overdue(now))) {
+            match (
+                reply,
+                delays(reply).get(step as usize).filter(|_| !overdue(now)),
+            ) {
                 (OK, _) => {
                     // A failure from here on is a new outage.
                     step = 0;
@@ -296,7 +413,8 @@ impl Model {
                 }
             }
         }
-        // No message is left but what joined, which goes on at once with the whole schedule before it.
+        // No message is left but what joined, which goes on at once with the whole schedule before
+        // it.
         let job = self.jobs.get_mut(address).unwrap();
         (job.created, job.attempt, job.held, job.due) = (now, 0, false, now);
         if job.messages.is_empty() {
@@ -309,12 +427,27 @@ impl Model {
 
     /// What was not dealt with stays in front of what joined.
     fn wait(&mut self, address: &'static str, waiting: Vec<String>) {
-        self.jobs.get_mut(address).unwrap().messages.splice(0..0, waiting);
+        self.jobs
+            .get_mut(address)
+            .unwrap()
+            .messages
+            .splice(0..0, waiting);
         self.trim(address);
     }
 
-    fn retire(&mut self, address: &'static str, standing: Standing, host_dead: bool, now: Timestamp) {
-        for message in self.jobs.remove(address).map(|job| job.messages).unwrap_or_default() {
+    fn retire(
+        &mut self,
+        address: &'static str,
+        standing: Standing,
+        host_dead: bool,
+        now: Timestamp,
+    ) {
+        for message in self
+            .jobs
+            .remove(address)
+            .map(|job| job.messages)
+            .unwrap_or_default()
+        {
             self.end(address, &message);
         }
         let before = self.gone.get(address).map_or(0, |gone| gone.strikes);
@@ -322,34 +455,58 @@ impl Model {
         let gone = match standing {
             Standing::Unavailable if strikes < 3 || host_dead => {
                 let days = (30 << before.min(8)).min(180);
-                Gone { standing, until: Some(now.plus(days * DAY)), strikes }
+                Gone {
+                    standing,
+                    until: Some(now.plus(days * DAY)),
+                    strikes,
+                }
             }
-            Standing::Unavailable => Gone { standing: Standing::Inactive, until: None, strikes },
-            _ => Gone { standing, until: None, strikes: 0 },
+            Standing::Unavailable => Gone {
+                standing: Standing::Inactive,
+                until: None,
+                strikes,
+            },
+            _ => Gone {
+                standing,
+                until: None,
+                strikes: 0,
+            },
         };
         self.gone.insert(address, gone);
     }
 
     /// Lifts what is over, and tells how many.
     pub(super) fn reinstate(&mut self, now: Timestamp) -> u64 {
-        let over = self.gone.values_mut().filter(|gone| gone.until.is_some_and(|until| until <= now));
-        over.map(|gone| (gone.standing, gone.until) = (Standing::Active, None)).count() as u64
+        let over = self
+            .gone
+            .values_mut()
+            .filter(|gone| gone.until.is_some_and(|until| until <= now));
+        over.map(|gone| (gone.standing, gone.until) = (Standing::Active, None))
+            .count() as u64
     }
 
     fn trim(&mut self, address: &str) {
         let messages = &mut self.jobs.get_mut(address).unwrap().messages;
-        let replaced: Vec<String> = messages.drain(..messages.len().saturating_sub(MAX_MESSAGES)).collect();
+        let replaced: Vec<String> = messages
+            .drain(..messages.len().saturating_sub(MAX_MESSAGES))
+            .collect();
         for message in replaced {
             self.end(address, &message);
         }
     }
 
     fn accept(&mut self, address: &str, message: &str) {
-        *self.accepted.entry((address.to_owned(), message.to_owned())).or_default() += 1;
+        *self
+            .accepted
+            .entry((address.to_owned(), message.to_owned()))
+            .or_default() += 1;
     }
 
     fn end(&mut self, address: &str, message: &str) {
-        *self.ended.entry((address.to_owned(), message.to_owned())).or_default() += 1;
+        *self
+            .ended
+            .entry((address.to_owned(), message.to_owned()))
+            .or_default() += 1;
     }
 }
 
@@ -370,7 +527,11 @@ pub(super) fn delays(reply: &str) -> Vec<Duration> {
 
 /// Where an address is left that `reply` is the last word about.
 fn end(reply: &str) -> Standing {
-    if reply == UNKNOWN { Standing::Inactive } else { Standing::Unavailable }
+    if reply == UNKNOWN {
+        Standing::Inactive
+    } else {
+        Standing::Unavailable
+    }
 }
 
 fn domain(address: &'static str) -> &'static str {

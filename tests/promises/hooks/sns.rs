@@ -1,4 +1,5 @@
-//! SES tells by way of SNS: signatures by certificates of SNS's own hosts, of topics that are meant.
+//! SES tells by way of SNS: signatures by certificates of SNS's own hosts, of topics that are
+//! meant.
 
 use rcgen::{CertificateParams, PKCS_RSA_SHA256};
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -12,7 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:bounces";
-const CERTIFICATE: &str = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef.pem";
+const CERTIFICATE: &str =
+    "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123456789abcdef.pem";
 const KEY_PEM: &str = include_str!("../../fixtures/sns-key.pem");
 const SHA1: &str = include_str!("../../fixtures/sns-sha1.json");
 
@@ -38,12 +40,18 @@ impl Hosts {
     /// Hosts whose certificate holds from one year to another.
     fn with_certificate(from: i32, to: i32) -> Arc<Self> {
         let document = PrivatePkcs8KeyDer::from_pem_slice(KEY_PEM.as_bytes()).unwrap();
-        let key = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&document, &PKCS_RSA_SHA256).unwrap();
+        let key =
+            rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&document, &PKCS_RSA_SHA256).unwrap();
         let mut parameters = CertificateParams::new(vec!["sns.amazonaws.com".to_owned()]).unwrap();
-        (parameters.not_before, parameters.not_after) =
-            (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
+        (parameters.not_before, parameters.not_after) = (
+            rcgen::date_time_ymd(from, 1, 1),
+            rcgen::date_time_ymd(to, 1, 1),
+        );
         let certificate = parameters.self_signed(&key).unwrap().pem().into_bytes();
-        Arc::new(Self { certificate, asked: Mutex::default() })
+        Arc::new(Self {
+            certificate,
+            asked: Mutex::default(),
+        })
     }
 
     fn asked(&self) -> Vec<String> {
@@ -53,7 +61,13 @@ impl Hosts {
 
 async fn serve_ses(world: &World, hosts: &Arc<Hosts>) -> Http {
     let mut config = Config::embedded();
-    config.hooks.set(Service::Ses, Hook { topics: vec![TOPIC.to_owned()], ..Hook::default() });
+    config.hooks.set(
+        Service::Ses,
+        Hook {
+            topics: vec![TOPIC.to_owned()],
+            ..Hook::default()
+        },
+    );
     let scheduler = Scheduler::new(world.store.clone(), Table::embedded(), &config).unwrap();
     Http::serve_scheduler(scheduler.with_fetch(hosts.clone())).await
 }
@@ -61,15 +75,38 @@ async fn serve_ses(world: &World, hosts: &Arc<Hosts>) -> Http {
 /// Signs a message as SNS does, in version 2.
 fn sign(mut message: Value) -> Value {
     let names: &[&str] = match message["Type"].as_str() {
-        Some("Notification") => &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"],
-        _ => &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"],
+        Some("Notification") => &[
+            "Message",
+            "MessageId",
+            "Subject",
+            "Timestamp",
+            "TopicArn",
+            "Type",
+        ],
+        _ => &[
+            "Message",
+            "MessageId",
+            "SubscribeURL",
+            "Timestamp",
+            "Token",
+            "TopicArn",
+            "Type",
+        ],
     };
-    let lines = names.iter().filter_map(|name| Some(format!("{name}\n{}\n", message[*name].as_str()?)));
+    let lines = names
+        .iter()
+        .filter_map(|name| Some(format!("{name}\n{}\n", message[*name].as_str()?)));
     let text: String = lines.collect();
     let document = PrivatePkcs8KeyDer::from_pem_slice(KEY_PEM.as_bytes()).unwrap();
     let key = RsaKeyPair::from_pkcs8(document.secret_pkcs8_der()).unwrap();
     let mut signature = vec![0; key.public().modulus_len()];
-    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+    key.sign(
+        &RSA_PKCS1_SHA256,
+        &SystemRandom::new(),
+        text.as_bytes(),
+        &mut signature,
+    )
+    .unwrap();
     message["Signature"] = BASE64_STANDARD.encode(signature).into();
     message["SignatureVersion"] = "2".into();
     message["SigningCertURL"] = CERTIFICATE.into();
@@ -87,7 +124,15 @@ async fn what_sns_has_signed_is_taken_in_in_both_versions_with_one_look_at_the_c
     let world = World::new().await;
     let hosts = Hosts::with_certificate(2026, 2028);
     let http = serve_ses(&world, &hosts).await;
-    let wire = taken(send(http.post("/v1/hooks/ses").header("content-type", "text/plain").body(SHA1)).await).await;
+    let wire = taken(
+        send(
+            http.post("/v1/hooks/ses")
+                .header("content-type", "text/plain")
+                .body(SHA1),
+        )
+        .await,
+    )
+    .await;
     assert_eq!(words(&wire), ["scheduled"], "{wire}");
     assert_eq!(world.waiting(JO).await, ["ses-1"]);
 
@@ -122,7 +167,13 @@ async fn what_sns_has_not_signed_for_this_topic_lately_changes_nothing() {
     let long_ago = Timestamp::from_ms(world.now().ms() - 13 * 3_600_000);
     for (what, message) in [
         ("not signed", good.clone()),
-        ("another topic", sign(but("TopicArn", json!("arn:aws:sns:eu-west-1:999999999999:bounces")))),
+        (
+            "another topic",
+            sign(but(
+                "TopicArn",
+                json!("arn:aws:sns:eu-west-1:999999999999:bounces"),
+            )),
+        ),
         ("no topic", sign(but("TopicArn", json!(null)))),
         ("long ago", sign(but("Timestamp", json!(long_ago)))),
         ("another type", sign(but("Type", json!("Teleport")))),
@@ -132,13 +183,26 @@ async fn what_sns_has_not_signed_for_this_topic_lately_changes_nothing() {
         ("another version", after("SignatureVersion", "1")),
         ("no version", after("SignatureVersion", "3")),
         ("no signature", after("Signature", "")),
-        ("evil certificate", after("SigningCertURL", "https://evil.example/SimpleNotificationService-1.pem")),
-        ("plain certificate", after("SigningCertURL", &CERTIFICATE.replace("https", "http"))),
+        (
+            "evil certificate",
+            after(
+                "SigningCertURL",
+                "https://evil.example/SimpleNotificationService-1.pem",
+            ),
+        ),
+        (
+            "plain certificate",
+            after("SigningCertURL", &CERTIFICATE.replace("https", "http")),
+        ),
     ] {
         problem(send(http.post("/v1/hooks/ses").json(&message)).await, 401).await;
         assert_eq!(world.events().await, [], "{what}");
     }
-    assert!(hosts.asked().iter().all(|url| url == CERTIFICATE), "nobody else is ever asked: {:?}", hosts.asked());
+    assert!(
+        hosts.asked().iter().all(|url| url == CERTIFICATE),
+        "nobody else is ever asked: {:?}",
+        hosts.asked()
+    );
     assert_eq!(
         words(&taken(send(http.post("/v1/hooks/ses").json(&sign(good))).await).await).len(),
         1,
@@ -151,11 +215,30 @@ async fn a_certificate_whose_time_is_over_or_that_is_none_proves_nothing() {
     let world = World::new().await;
     for (from, to) in [(2020, 2026), (2027, 2030)] {
         let http = serve_ses(&world, &Hosts::with_certificate(from, to)).await;
-        problem(send(http.post("/v1/hooks/ses").json(&sign(complaint(world.now())))).await, 401).await;
+        problem(
+            send(
+                http.post("/v1/hooks/ses")
+                    .json(&sign(complaint(world.now()))),
+            )
+            .await,
+            401,
+        )
+        .await;
     }
-    let none = Arc::new(Hosts { certificate: b"no certificate".to_vec(), asked: Mutex::default() });
+    let none = Arc::new(Hosts {
+        certificate: b"no certificate".to_vec(),
+        asked: Mutex::default(),
+    });
     let http = serve_ses(&world, &none).await;
-    problem(send(http.post("/v1/hooks/ses").json(&sign(complaint(world.now())))).await, 401).await;
+    problem(
+        send(
+            http.post("/v1/hooks/ses")
+                .json(&sign(complaint(world.now()))),
+        )
+        .await,
+        401,
+    )
+    .await;
     assert_eq!(world.events().await, []);
 }
 
@@ -172,14 +255,32 @@ async fn a_subscription_is_confirmed_at_sns_alone() {
     };
     let good = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=t1";
     for (url, topic, status) in [
-        ("https://evil.example/?Action=ConfirmSubscription", TOPIC, 401),
-        ("https://sns.eu-west-1.amazonaws.com.evil.example/", TOPIC, 401),
+        (
+            "https://evil.example/?Action=ConfirmSubscription",
+            TOPIC,
+            401,
+        ),
+        (
+            "https://sns.eu-west-1.amazonaws.com.evil.example/",
+            TOPIC,
+            401,
+        ),
         ("http://sns.eu-west-1.amazonaws.com/", TOPIC, 401),
         (good, "arn:aws:sns:eu-west-1:999999999999:bounces", 401),
         ("https://sns.eu-west-1.amazonaws.com/down", TOPIC, 503),
     ] {
-        problem(send(http.post("/v1/hooks/ses").json(&confirm(url, topic))).await, status).await;
-        assert!(!hosts.asked().iter().any(|asked| asked.contains("evil") || asked == good), "{url}");
+        problem(
+            send(http.post("/v1/hooks/ses").json(&confirm(url, topic))).await,
+            status,
+        )
+        .await;
+        assert!(
+            !hosts
+                .asked()
+                .iter()
+                .any(|asked| asked.contains("evil") || asked == good),
+            "{url}"
+        );
     }
     let wire = taken(send(http.post("/v1/hooks/ses").json(&confirm(good, TOPIC))).await).await;
     assert_eq!(wire["ignored"], 1);
@@ -190,15 +291,35 @@ async fn a_subscription_is_confirmed_at_sns_alone() {
 async fn certificates_are_fetched_over_tls_from_who_can_prove_to_be_the_host() {
     let host = "sns.eu-west-1.amazonaws.com";
     for (named, answer, expected) in [
-        (host, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody".to_owned(), Ok(b"body".to_vec())),
-        (host, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(), Err("404")),
         (
             host,
-            "HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody".to_owned(),
+            Ok(b"body".to_vec()),
+        ),
+        (
+            host,
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            Err("404"),
+        ),
+        (
+            host,
+            "HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\nContent-Length: 0\r\n\r\n"
+                .to_owned(),
             Err("302"),
         ),
-        (host, format!("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{}", "x".repeat(99_999)), Err("limit")),
-        ("evil.example", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil".to_owned(), Err("certificate")),
+        (
+            host,
+            format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{}",
+                "x".repeat(99_999)
+            ),
+            Err("limit"),
+        ),
+        (
+            "evil.example",
+            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil".to_owned(),
+            Err("certificate"),
+        ),
     ] {
         let made = rcgen::generate_simple_self_signed(vec![named.to_owned()]).unwrap();
         let certificate: CertificateDer<'static> = made.cert.der().clone();
@@ -206,18 +327,29 @@ async fn certificates_are_fetched_over_tls_from_who_can_prove_to_be_the_host() {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let tls = tls.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let tls = tls
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = TlsAcceptor::from(Arc::new(tls)).accept(stream).await else { return };
+            let Ok(mut stream) = TlsAcceptor::from(Arc::new(tls)).accept(stream).await else {
+                return;
+            };
             let _ = stream.read(&mut [0; 4_096]).await;
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.shutdown().await;
         });
-        let fetched = Https::trusting(roots).unwrap().by_way_of(address).get(&Url::parse(CERTIFICATE).unwrap()).await;
+        let fetched = Https::trusting(roots)
+            .unwrap()
+            .by_way_of(address)
+            .get(&Url::parse(CERTIFICATE).unwrap())
+            .await;
         match (fetched, expected) {
             (Ok(body), Ok(expected)) => assert_eq!(body, expected),
             (Err(why), Err(expected)) => assert!(why.contains(expected), "{named}: {why}"),

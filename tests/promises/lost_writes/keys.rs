@@ -1,5 +1,5 @@
-//! What each key means for processes that live on while Redis loses the last second of writes: the rows of the table in
-//! docs/durability.md, in its order.
+//! What each key means for processes that live on while Redis loses the last second of writes: the
+//! rows of the table in docs/durability.md, in its order.
 
 use std::time::Duration;
 
@@ -33,7 +33,10 @@ async fn jobs_a_lost_bounce_is_taken_in_again_when_it_is_repeated() {
     world.take_in(bounce(LOST, "m1", FULL)).await;
     forget(&redis, &world).await;
     assert_eq!(world.job_if_any(LOST).await.map(|_| ()), None);
-    assert!(matches!(world.take_in(bounce(LOST, "m1", FULL)).await, Answer::Scheduled { .. }));
+    assert!(matches!(
+        world.take_in(bounce(LOST, "m1", FULL)).await,
+        Answer::Scheduled { .. }
+    ));
 }
 
 #[tokio::test]
@@ -45,17 +48,33 @@ async fn settled_a_lost_settlement_takes_effect_when_its_call_is_repeated() {
     redis.remember();
     let call = SettleCall::unique();
     for _ in 0..2 {
-        assert_eq!(world.store.settle(call, &settlement).await.unwrap().settled, [Settled::Done]);
+        assert_eq!(
+            world.store.settle(call, &settlement).await.unwrap().settled,
+            [Settled::Done]
+        );
         assert_eq!(world.final_events().await.len(), 1);
         forget(&redis, &world).await;
         assert_eq!(world.final_events().await.len(), 0);
     }
-    // If nobody repeats it, the lease runs out and the attempt is made again, with an exact counter.
+    // If nobody repeats it, the lease runs out and the attempt is made again, with an exact
+    // counter.
     world.clock.advance(LEASE);
     let again = world.claim_one().await;
-    assert_eq!((again.job.head.attempt, world.events_of(EventKind::JobLapsed).await.len()), (0, 1));
+    assert_eq!(
+        (
+            again.job.head.attempt,
+            world.events_of(EventKind::JobLapsed).await.len()
+        ),
+        (0, 1)
+    );
     let (.., repaired) = put_right(&world).await;
-    assert!(repaired.iter().flatten().all(|repaired| *repaired == Default::default()), "{repaired:?}");
+    assert!(
+        repaired
+            .iter()
+            .flatten()
+            .all(|repaired| *repaired == Default::default()),
+        "{repaired:?}"
+    );
 }
 
 #[tokio::test]
@@ -67,7 +86,10 @@ async fn meanwhile_a_lost_mark_leaves_the_lease_as_it_was() {
     world.take_in(bounce(KEPT, "m2", UNKNOWN)).await;
     assert_eq!(world.standing(KEPT).await, Standing::Inactive);
     forget(&redis, &world).await;
-    assert_eq!((world.standing(KEPT).await, world.pace(HOST).await.in_flight), (Standing::Active, 1));
+    assert_eq!(
+        (world.standing(KEPT).await, world.pace(HOST).await.in_flight),
+        (Standing::Active, 1)
+    );
     world.mail.says(OK);
     let settlement = world.attempt(leased).await;
     assert_eq!(world.settle(&settlement).await, Settled::Done);
@@ -102,7 +124,11 @@ async fn pace_counts_the_leases_that_are_left_and_late_news_changes_nothing() {
         let late = world.attempt(leased).await;
         assert_eq!(world.settle(&late).await, Settled::Stale);
     }
-    assert_eq!(world.pace(HOST).await, before, "neither window, narrowed nor breaker has moved");
+    assert_eq!(
+        world.pace(HOST).await,
+        before,
+        "neither window, narrowed nor breaker has moved"
+    );
     assert_eq!(world.claim().await.len(), 2);
 }
 
@@ -116,8 +142,14 @@ async fn seen_webhooks_are_taken_for_new_and_a_lost_claim_is_not_given_back_twic
     forget(&redis, &world).await;
     assert_eq!(world.store.heard(&ids).await.unwrap(), [false]);
     let another = world.store.begin_hearing("once").await.unwrap().unwrap();
-    assert!(!world.store.end_hearing(&claim).await.unwrap(), "it is not the first one's any more");
-    assert!(world.store.begin_hearing("once").await.unwrap().is_none(), "the second one has it still");
+    assert!(
+        !world.store.end_hearing(&claim).await.unwrap(),
+        "it is not the first one's any more"
+    );
+    assert!(
+        world.store.begin_hearing("once").await.unwrap().is_none(),
+        "the second one has it still"
+    );
     assert!(world.store.end_hearing(&another).await.unwrap());
 }
 
@@ -125,7 +157,9 @@ async fn seen_webhooks_are_taken_for_new_and_a_lost_claim_is_not_given_back_twic
 async fn delivered_without_the_delivery_an_old_bounce_starts_a_job() {
     let (redis, world) = open().await;
     redis.remember();
-    world.tell(json!({"recipient": KEPT, "type": "delivered"})).await;
+    world
+        .tell(json!({"recipient": KEPT, "type": "delivered"}))
+        .await;
     let mut old = bounce(KEPT, "m1", FULL);
     old["occurred_at"] = json!(domain::clock::Timestamp::from_ms(world.now().ms() - 60_000));
     assert_eq!(world.take_in(old.clone()).await, Answer::Stale);
@@ -139,7 +173,10 @@ async fn dropped_and_tallies_a_message_is_dropped_once_in_the_history_that_is_le
     redis.remember();
     for _ in 0..2 {
         for _ in 0..2 {
-            assert_eq!(world.take_in(bounce(KEPT, "m1", TOO_BIG)).await, Answer::Dropped);
+            assert_eq!(
+                world.take_in(bounce(KEPT, "m1", TOO_BIG)).await,
+                Answer::Dropped
+            );
         }
         assert_eq!(world.final_events().await.len(), 1);
         forget(&redis, &world).await;
@@ -152,7 +189,9 @@ async fn standing_a_lost_suppression_is_there_when_it_is_told_again() {
     let (redis, world) = open().await;
     redis.remember();
     for _ in 0..2 {
-        world.tell(json!({"recipient": KEPT, "type": "complaint"})).await;
+        world
+            .tell(json!({"recipient": KEPT, "type": "complaint"}))
+            .await;
         assert_eq!(world.standing(KEPT).await, Standing::Suppressed);
         forget(&redis, &world).await;
         assert_eq!(world.standing(KEPT).await, Standing::Active);
@@ -163,24 +202,49 @@ async fn standing_a_lost_suppression_is_there_when_it_is_told_again() {
 async fn upkeep_a_lost_claim_lets_an_occurrence_run_again() {
     let (redis, world) = open().await;
     redis.remember();
-    let claim = async || world.store.claim_occurrence("reinstate", world.now(), DAY).await.unwrap();
+    let claim = async || {
+        world
+            .store
+            .claim_occurrence("reinstate", world.now(), DAY)
+            .await
+            .unwrap()
+    };
     assert!(claim().await && !claim().await);
     forget(&redis, &world).await;
     assert!(claim().await, "each task is idempotent");
 }
 
 #[tokio::test]
-async fn journal_a_reader_that_has_seen_what_is_lost_goes_on_with_what_comes_next_and_hears_of_the_gap() {
+async fn journal_a_reader_that_has_seen_what_is_lost_goes_on_with_what_comes_next_and_hears_of_the_gap()
+ {
     let (redis, world) = open().await;
     world.take_in(bounce(KEPT, "m1", FULL)).await;
     let kept = world.store.journal_ends().await.unwrap();
     redis.remember();
     world.take_in(bounce(LOST, "m1", FULL)).await;
     let seen = world.store.journal_ends().await.unwrap();
-    assert!(world.store.journal_gaps(&seen).await.unwrap().iter().all(Option::is_none));
+    assert!(
+        world
+            .store
+            .journal_gaps(&seen)
+            .await
+            .unwrap()
+            .iter()
+            .all(Option::is_none)
+    );
     forget(&redis, &world).await;
-    let gaps: Vec<_> = world.store.journal_gaps(&seen).await.unwrap().into_iter().flatten().collect();
-    let place = kept.into_iter().find(|id| *id != EntryId::default()).unwrap();
+    let gaps: Vec<_> = world
+        .store
+        .journal_gaps(&seen)
+        .await
+        .unwrap()
+        .into_iter()
+        .flatten()
+        .collect();
+    let place = kept
+        .into_iter()
+        .find(|id| *id != EntryId::default())
+        .unwrap();
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].state, gaps[0].after), (EntryState::Lost, place));
     // As upkeep does to what is old.
@@ -192,12 +256,22 @@ async fn placements_that_a_process_remembers_are_written_again_and_all_agree() {
     let (redis, world) = open().await;
     redis.remember();
     let google = Destination::named("google");
-    assert_eq!(world.store.destinations(&["gmail.com"]).await.unwrap(), std::slice::from_ref(&google));
+    assert_eq!(
+        world.store.destinations(&["gmail.com"]).await.unwrap(),
+        std::slice::from_ref(&google)
+    );
     world.take_in(bounce("jo@gmail.com", "m1", FULL)).await;
-    assert_eq!(world.store.kept(&["gmail.com"]).await.unwrap(), [Some(google.clone())]);
+    assert_eq!(
+        world.store.kept(&["gmail.com"]).await.unwrap(),
+        [Some(google.clone())]
+    );
     forget(&redis, &world).await;
     let other = world.store_by_real_time().await;
-    assert_eq!(other.kept(&["gmail.com"]).await.unwrap(), [None], "Redis has lost it");
+    assert_eq!(
+        other.kept(&["gmail.com"]).await.unwrap(),
+        [None],
+        "Redis has lost it"
+    );
     put_right(&world).await;
     assert_eq!(other.kept(&["gmail.com"]).await.unwrap(), [Some(google)]);
 }
@@ -207,7 +281,13 @@ async fn workers_a_lost_heartbeat_is_made_good_by_the_next() {
     let (redis, world) = open().await;
     redis.remember();
     let worker = WorkerId::unique();
-    let beat = async || world.store.beat(worker, Duration::from_secs(60)).await.unwrap();
+    let beat = async || {
+        world
+            .store
+            .beat(worker, Duration::from_secs(60))
+            .await
+            .unwrap()
+    };
     assert_eq!(beat().await, [worker]);
     forget(&redis, &world).await;
     assert!(world.store.workers().await.unwrap().is_empty());
@@ -222,7 +302,10 @@ async fn meta_of_a_store_that_came_back_empty_is_written_again() {
     redis.remember();
     forget(&redis, &world).await;
     put_right(&world).await;
-    assert_eq!(redis.ask(&["HGET", &meta, "shards"]), world.store.shards().to_string());
+    assert_eq!(
+        redis.ask(&["HGET", &meta, "shards"]),
+        world.store.shards().to_string()
+    );
 }
 
 #[tokio::test]
@@ -232,11 +315,20 @@ async fn intake_a_lost_group_is_made_again_and_what_was_finished_is_read_again()
     redis.ask(&["XADD", &stream, "*", "bounce", "{}"]);
     redis.remember();
     world.store.open_intake().await.unwrap();
-    let read = async || world.store.read_intake("reader", 10, Duration::from_millis(1)).await;
+    let read = async || {
+        world
+            .store
+            .read_intake("reader", 10, Duration::from_millis(1))
+            .await
+    };
     for _ in 0..2 {
         let entries = read().await.unwrap();
         assert_eq!(entries.len(), 1);
-        world.store.finish_intake(&[entries[0].id.clone()]).await.unwrap();
+        world
+            .store
+            .finish_intake(&[entries[0].id.clone()])
+            .await
+            .unwrap();
         forget(&redis, &world).await;
         assert!(read().await.is_err(), "the group is gone");
         world.store.open_intake().await.unwrap();

@@ -1,5 +1,5 @@
-//! Jobs and leases in memory and in the plainest way: what a claim brings follows from what is due, and from the pace of each
-//! destination.
+//! Jobs and leases in memory and in the plainest way: what a claim brings follows from what is due,
+//! and from the pace of each destination.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,13 +67,17 @@ impl Model {
     }
 
     pub(super) fn in_flight(&self, place: usize) -> u32 {
-        let leased =
-            |(slot, job): &(&Slot, &Job)| *slot % DESTINATIONS == place && matches!(job.state, State::Leased(_));
+        let leased = |(slot, job): &(&Slot, &Job)| {
+            *slot % DESTINATIONS == place && matches!(job.state, State::Leased(_))
+        };
         self.jobs.iter().filter(leased).count() as u32
     }
 
     /// When the job is due, until when it is leased, and since when it is in quarantine.
-    pub(super) fn job(&self, slot: Slot) -> Option<(Option<Timestamp>, Option<Timestamp>, Option<Timestamp>)> {
+    pub(super) fn job(
+        &self,
+        slot: Slot,
+    ) -> Option<(Option<Timestamp>, Option<Timestamp>, Option<Timestamp>)> {
         self.jobs.get(&slot).map(|job| match job.state {
             State::Waiting(due) => (Some(due), None, None),
             State::Leased(token) => (None, Some(self.leases[&(self.shard(slot), token)].0), None),
@@ -82,16 +86,29 @@ impl Model {
     }
 
     pub(super) fn quarantined(&self) -> impl Iterator<Item = Slot> {
-        self.jobs.iter().filter(|(_, job)| matches!(job.state, State::Quarantined(_))).map(|(slot, _)| *slot)
+        self.jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.state, State::Quarantined(_)))
+            .map(|(slot, _)| *slot)
     }
 
     pub(super) fn schedule(&mut self, slot: Slot, due: Timestamp) {
-        self.jobs.insert(slot, Job { state: State::Waiting(due), lapses: 0 });
+        self.jobs.insert(
+            slot,
+            Job {
+                state: State::Waiting(due),
+                lapses: 0,
+            },
+        );
     }
 
     pub(super) fn retire(&mut self, slot: Slot, now: Timestamp) {
         let in_flight = self.in_flight(slot % DESTINATIONS);
-        if let Some(Job { state: State::Leased(token), .. }) = self.jobs.remove(&slot) {
+        if let Some(Job {
+            state: State::Leased(token),
+            ..
+        }) = self.jobs.remove(&slot)
+        {
             self.feed(slot, token, Feedback::Nothing, in_flight, now);
         }
     }
@@ -126,8 +143,15 @@ impl Model {
         let mut had_of_unproven = Vec::new();
         for place in self.places(shard) {
             let due: Vec<Slot> = self.due(place, now);
-            let of_place: Vec<Slot> = had.iter().copied().filter(|slot| slot % DESTINATIONS == place).collect();
-            assert!(of_place.iter().all(|slot| due.contains(slot)), "{of_place:?} are not all due; {due:?} are");
+            let of_place: Vec<Slot> = had
+                .iter()
+                .copied()
+                .filter(|slot| slot % DESTINATIONS == place)
+                .collect();
+            assert!(
+                of_place.iter().all(|slot| due.contains(slot)),
+                "{of_place:?} are not all due; {due:?} are"
+            );
             let allowed = self.allowed(place, now);
             let count = match allowed {
                 Allowed::Some(count) => count,
@@ -139,7 +163,10 @@ impl Model {
             } else {
                 // While some wait for a place, each gets one.
                 wanted = if is_crowded { wanted.min(1) } else { wanted };
-                assert!(of_place.len() <= wanted, "destination {place}, due: {due:?}");
+                assert!(
+                    of_place.len() <= wanted,
+                    "destination {place}, due: {due:?}"
+                );
                 of_unproven += of_place.len();
                 wanted_of_unproven += wanted;
                 if self.is_awaiting_answer(place) {
@@ -150,8 +177,15 @@ impl Model {
                 }
             }
             let latest = of_place.iter().filter_map(|slot| self.due_of(*slot)).max();
-            let left = due.iter().filter(|slot| !of_place.contains(slot)).filter_map(|slot| self.due_of(*slot)).min();
-            assert!(latest.is_none() || left.is_none() || latest <= left, "those go first that are due first");
+            let left = due
+                .iter()
+                .filter(|slot| !of_place.contains(slot))
+                .filter_map(|slot| self.due_of(*slot))
+                .min();
+            assert!(
+                latest.is_none() || left.is_none() || latest <= left,
+                "those go first that are due first"
+            );
             if let Some(token) = token.filter(|_| !of_place.is_empty()) {
                 self.paces[place].take(&self.settings, allowed, token, of_place.len(), now);
             }
@@ -173,16 +207,23 @@ impl Model {
             }
         }
         if let Some(token) = token {
-            self.leases.insert((shard, token), (now.plus(LEASE), had.iter().copied().collect()));
+            self.leases.insert(
+                (shard, token),
+                (now.plus(LEASE), had.iter().copied().collect()),
+            );
             for place in self.places(shard) {
                 self.paces[place].serial = token.serial;
             }
         }
     }
 
-    /// The earliest instant from now on at which a claim of the shard would bring something, as long as nothing happens.
+    /// The earliest instant from now on at which a claim of the shard would bring something, as
+    /// long as nothing happens.
     pub(super) fn earliest(&self, shard: u16, now: Timestamp) -> Option<Timestamp> {
-        self.places(shard).into_iter().filter_map(|place| self.earliest_at(place, now)).min()
+        self.places(shard)
+            .into_iter()
+            .filter_map(|place| self.earliest_at(place, now))
+            .min()
     }
 
     fn earliest_at(&self, place: usize, now: Timestamp) -> Option<Timestamp> {
@@ -214,7 +255,12 @@ impl Model {
 
     fn due(&self, place: usize, now: Timestamp) -> Vec<Slot> {
         let is_due = |slot: &Slot| self.due_of(*slot).is_some_and(|due| due <= now);
-        self.jobs.keys().copied().filter(|slot| slot % DESTINATIONS == place).filter(is_due).collect()
+        self.jobs
+            .keys()
+            .copied()
+            .filter(|slot| slot % DESTINATIONS == place)
+            .filter(is_due)
+            .collect()
     }
 
     fn due_of(&self, slot: Slot) -> Option<Timestamp> {
@@ -230,15 +276,30 @@ impl Model {
     }
 
     fn lapse(&mut self, shard: u16, now: Timestamp) {
-        let over: Vec<_> = self.leases.iter().filter(|((at, _), (until, _))| *at == shard && *until <= now).collect();
-        let over: Vec<_> = over.into_iter().map(|(key, (until, on))| (*key, *until, on.clone())).collect();
-        let in_flight: Vec<u32> = (0..DESTINATIONS).map(|place| self.in_flight(place)).collect();
+        let over: Vec<_> = self
+            .leases
+            .iter()
+            .filter(|((at, _), (until, _))| *at == shard && *until <= now)
+            .collect();
+        let over: Vec<_> = over
+            .into_iter()
+            .map(|(key, (until, on))| (*key, *until, on.clone()))
+            .collect();
+        let in_flight: Vec<u32> = (0..DESTINATIONS)
+            .map(|place| self.in_flight(place))
+            .collect();
         for (key, until, on) in over {
             self.leases.remove(&key);
             for slot in on {
                 if self.is_on(slot, key.1) {
                     self.end_by_lapse(slot, until, now);
-                    self.feed(slot, key.1, Feedback::Nothing, in_flight[slot % DESTINATIONS], now);
+                    self.feed(
+                        slot,
+                        key.1,
+                        Feedback::Nothing,
+                        in_flight[slot % DESTINATIONS],
+                        now,
+                    );
                 }
             }
         }
@@ -255,14 +316,19 @@ impl Model {
     }
 
     pub(super) fn put_back(&mut self, slot: Slot, now: Timestamp) -> bool {
-        let job = self.jobs.get_mut(&slot).filter(|job| matches!(job.state, State::Quarantined(_)));
+        let job = self
+            .jobs
+            .get_mut(&slot)
+            .filter(|job| matches!(job.state, State::Quarantined(_)));
         job.map(|job| job.state = State::Waiting(now)).is_some()
     }
 
     /// Takes a job out of a lease. Whether it was in it; in vain too.
     fn leave(&mut self, slot: Slot, token: LeaseToken) -> bool {
         let key = (self.shard(slot), token);
-        let Some((_, on)) = self.leases.get_mut(&key) else { return false };
+        let Some((_, on)) = self.leases.get_mut(&key) else {
+            return false;
+        };
         let was_on = on.remove(&slot);
         if on.is_empty() {
             self.leases.remove(&key);
@@ -271,12 +337,16 @@ impl Model {
     }
 
     fn is_on(&self, slot: Slot, token: LeaseToken) -> bool {
-        self.jobs.get(&slot).is_some_and(|job| job.state == State::Leased(token))
+        self.jobs
+            .get(&slot)
+            .is_some_and(|job| job.state == State::Leased(token))
     }
 
     /// The destinations of a shard.
     fn places(&self, shard: u16) -> Vec<usize> {
-        (0..DESTINATIONS).filter(|place| self.shards[*place] == shard).collect()
+        (0..DESTINATIONS)
+            .filter(|place| self.shards[*place] == shard)
+            .collect()
     }
 
     fn shard(&self, slot: Slot) -> u16 {
@@ -284,11 +354,26 @@ impl Model {
     }
 
     /// Whether the settlement counts. What a void attempt says of its destination is heard.
-    pub(super) fn settle(&mut self, slot: Slot, token: LeaseToken, feedback: Feedback, now: Timestamp) -> bool {
+    pub(super) fn settle(
+        &mut self,
+        slot: Slot,
+        token: LeaseToken,
+        feedback: Feedback,
+        now: Timestamp,
+    ) -> bool {
         let (was_on, valid) = (self.leave(slot, token), self.is_on(slot, token));
         if was_on {
-            self.feed(slot, token, feedback, self.in_flight(slot % DESTINATIONS), now);
-            if matches!(feedback, Feedback::Good | Feedback::RouteFailed | Feedback::Answered) {
+            self.feed(
+                slot,
+                token,
+                feedback,
+                self.in_flight(slot % DESTINATIONS),
+                now,
+            );
+            if matches!(
+                feedback,
+                Feedback::Good | Feedback::RouteFailed | Feedback::Answered
+            ) {
                 self.paces[slot % DESTINATIONS].note_answer(now);
             }
         }
@@ -325,7 +410,13 @@ impl Model {
         is_mute
     }
 
-    pub(super) fn release(&mut self, slot: Slot, token: LeaseToken, due: Timestamp, now: Timestamp) -> bool {
+    pub(super) fn release(
+        &mut self,
+        slot: Slot,
+        token: LeaseToken,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> bool {
         let valid = self.settle(slot, token, Feedback::Nothing, now);
         if valid {
             self.jobs.get_mut(&slot).unwrap().state = State::Waiting(due);
@@ -335,7 +426,13 @@ impl Model {
 
     pub(super) fn crash(&mut self, slot: Slot, token: LeaseToken, now: Timestamp) {
         if self.leave(slot, token) && self.is_on(slot, token) {
-            self.feed(slot, token, Feedback::Nothing, self.in_flight(slot % DESTINATIONS), now);
+            self.feed(
+                slot,
+                token,
+                Feedback::Nothing,
+                self.in_flight(slot % DESTINATIONS),
+                now,
+            );
             self.end_by_lapse(slot, now, now);
         }
     }
@@ -345,7 +442,10 @@ impl Model {
     }
 
     pub(super) fn unhold(&mut self, place: usize, now: Timestamp) -> bool {
-        self.paces[place].hold.take().is_some_and(|until| until.is_none_or(|until| until > now))
+        self.paces[place]
+            .hold
+            .take()
+            .is_some_and(|until| until.is_none_or(|until| until > now))
     }
 
     pub(super) fn override_limits(&mut self, place: usize, limits: Option<PaceLimits>) {
@@ -353,7 +453,14 @@ impl Model {
     }
 
     /// An attempt ended, and says something of its destination; `in_flight` counts it.
-    fn feed(&mut self, slot: Slot, token: LeaseToken, feedback: Feedback, in_flight: u32, now: Timestamp) {
+    fn feed(
+        &mut self,
+        slot: Slot,
+        token: LeaseToken,
+        feedback: Feedback,
+        in_flight: u32,
+        now: Timestamp,
+    ) {
         self.awaiting_answer.remove(&(slot % DESTINATIONS));
         self.paces[slot % DESTINATIONS].feed(&self.settings, token, feedback, in_flight, now);
     }

@@ -13,7 +13,12 @@ use crate::smtp::mail;
 async fn relay(main: Vec<String>) -> Postfix {
     // Nobody listens there.
     let transports = vec![("example.com".to_owned(), "smtp:[127.0.0.1]:9".to_owned())];
-    Postfix::start(Settings { transports, main, ..Settings::default() }).await
+    Postfix::start(Settings {
+        transports,
+        main,
+        ..Settings::default()
+    })
+    .await
 }
 
 fn settings(relay: &Postfix, mode: TlsMode, authority: Option<Vec<u8>>) -> SmtpSettings {
@@ -25,15 +30,49 @@ fn settings(relay: &Postfix, mode: TlsMode, authority: Option<Vec<u8>>) -> SmtpS
 
 #[tokio::test]
 async fn a_certificate_is_verified_where_tls_is_required_and_taken_as_it_is_where_it_is_not() {
-    let (tls, stranger, misnamed) = (Tls::of("127.0.0.1"), Tls::of("127.0.0.1"), Tls::of("mx1.example.com"));
+    let (tls, stranger, misnamed) = (
+        Tls::of("127.0.0.1"),
+        Tls::of("127.0.0.1"),
+        Tls::of("mx1.example.com"),
+    );
     let good = relay(tls.main()).await;
     let bad = relay(misnamed.main()).await;
     for (name, relay, mode, authority, version) in [
-        ("known", &good, TlsMode::Required, tls.authority(), Some(Some("TLSv1.3"))),
-        ("unknown", &good, TlsMode::Required, stranger.authority(), None),
-        ("for another name", &bad, TlsMode::Required, misnamed.authority(), None),
-        ("unknown, and not asked", &good, TlsMode::Opportunistic, stranger.authority(), Some(Some("TLSv1.3"))),
-        ("for another name, and not asked", &bad, TlsMode::Opportunistic, None, Some(Some("TLSv1.3"))),
+        (
+            "known",
+            &good,
+            TlsMode::Required,
+            tls.authority(),
+            Some(Some("TLSv1.3")),
+        ),
+        (
+            "unknown",
+            &good,
+            TlsMode::Required,
+            stranger.authority(),
+            None,
+        ),
+        (
+            "for another name",
+            &bad,
+            TlsMode::Required,
+            misnamed.authority(),
+            None,
+        ),
+        (
+            "unknown, and not asked",
+            &good,
+            TlsMode::Opportunistic,
+            stranger.authority(),
+            Some(Some("TLSv1.3")),
+        ),
+        (
+            "for another name, and not asked",
+            &bad,
+            TlsMode::Opportunistic,
+            None,
+            Some(Some("TLSv1.3")),
+        ),
         ("in the clear", &good, TlsMode::None, None, Some(None)),
     ] {
         let sender = SmtpSender::new(settings(relay, mode, authority));
@@ -41,28 +80,55 @@ async fn a_certificate_is_verified_where_tls_is_required_and_taken_as_it_is_wher
         let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
         match version {
             Some(version) => {
-                assert!(matches!(outcome, Outcome::Accepted(_)), "{name}: {outcome:?}, {}", relay.log());
-                assert_eq!(transcript.expect("there was a wire").tls.as_deref(), version, "{name}");
+                assert!(
+                    matches!(outcome, Outcome::Accepted(_)),
+                    "{name}: {outcome:?}, {}",
+                    relay.log()
+                );
+                assert_eq!(
+                    transcript.expect("there was a wire").tls.as_deref(),
+                    version,
+                    "{name}"
+                );
             }
             None => {
-                let Outcome::Unreachable(fault) = outcome else { panic!("{name}: {outcome:?}") };
-                assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{name}: {fault}");
-                assert_eq!(relay.log().matches(": client=").count(), queued, "{name}: nothing was sent");
+                let Outcome::Unreachable(fault) = outcome else {
+                    panic!("{name}: {outcome:?}")
+                };
+                assert_eq!(
+                    (fault.kind, fault.side),
+                    (FaultKind::Tls, Side::Ours),
+                    "{name}: {fault}"
+                );
+                assert_eq!(
+                    relay.log().matches(": client=").count(),
+                    queued,
+                    "{name}: nothing was sent"
+                );
             }
         }
     }
-    assert!(good.log().contains("TLS connection established from"), "{}", good.log());
+    assert!(
+        good.log().contains("TLS connection established from"),
+        "{}",
+        good.log()
+    );
 }
 
 #[tokio::test]
 async fn a_relay_without_tls_gets_nothing_where_it_is_required() {
     let relay = relay(Vec::new()).await;
-    let Outcome::Unreachable(fault) =
-        SmtpSender::new(settings(&relay, TlsMode::Required, None)).send(&mail("m1")).await
+    let Outcome::Unreachable(fault) = SmtpSender::new(settings(&relay, TlsMode::Required, None))
+        .send(&mail("m1"))
+        .await
     else {
         panic!("it offers no TLS")
     };
-    assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+    assert_eq!(
+        (fault.kind, fault.side),
+        (FaultKind::Tls, Side::Ours),
+        "{fault}"
+    );
     assert!(!relay.log().contains(": client="), "{}", relay.log());
 }
 
@@ -72,8 +138,16 @@ async fn a_relay_that_wants_tls_first_is_our_trouble_and_not_the_message_s() {
     let mut main = tls.main();
     main.push("smtpd_tls_security_level = encrypt".to_owned());
     let relay = relay(main).await;
-    let outcome = SmtpSender::new(settings(&relay, TlsMode::None, None)).send(&mail("m1")).await;
-    let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
-    assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{fault}");
+    let outcome = SmtpSender::new(settings(&relay, TlsMode::None, None))
+        .send(&mail("m1"))
+        .await;
+    let Outcome::Unreachable(fault) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (fault.kind, fault.side),
+        (FaultKind::Connect, Side::Ours),
+        "{fault}"
+    );
     assert!(fault.text.contains("530 5.7.0"), "{fault}");
 }

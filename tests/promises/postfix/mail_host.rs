@@ -19,21 +19,91 @@ use super::{BODY, Tls, content, main};
 
 /// What an access map answers for each recipient, what we hear then, and its row of the policy.
 const REPLIES: [(&str, &str, &str, &str); 14] = [
-    ("full", "452 4.3.1 Insufficient system storage", "452 4.3.1", "system-full"),
-    ("closed", "450 4.3.2 System not accepting network messages", "450 4.3.2", "system-not-accepting"),
-    ("closing", "421 4.3.2 System not accepting network messages", "421 4.3.2", "system-not-accepting"),
-    ("disabled", "450 4.2.1 Mailbox disabled, not accepting messages", "450 4.2.1", "mailbox-disabled"),
-    ("busy", "450 4.2.1 The user is receiving mail too quickly", "450 4.2.1", "mailbox-rate"),
-    ("quota", "452 4.2.2 Mailbox full", "452 4.2.2", "mailbox-full"),
+    (
+        "full",
+        "452 4.3.1 Insufficient system storage",
+        "452 4.3.1",
+        "system-full",
+    ),
+    (
+        "closed",
+        "450 4.3.2 System not accepting network messages",
+        "450 4.3.2",
+        "system-not-accepting",
+    ),
+    (
+        "closing",
+        "421 4.3.2 System not accepting network messages",
+        "421 4.3.2",
+        "system-not-accepting",
+    ),
+    (
+        "disabled",
+        "450 4.2.1 Mailbox disabled, not accepting messages",
+        "450 4.2.1",
+        "mailbox-disabled",
+    ),
+    (
+        "busy",
+        "450 4.2.1 The user is receiving mail too quickly",
+        "450 4.2.1",
+        "mailbox-rate",
+    ),
+    (
+        "quota",
+        "452 4.2.2 Mailbox full",
+        "452 4.2.2",
+        "mailbox-full",
+    ),
     // Where the map names no status Postfix adds one.
-    ("bare", "451 Try again later", "451 4.7.1", "greylisted-or-blocked"),
-    ("gray", "450 4.7.1 Greylisted, please try again in 300 seconds", "450 4.7.1", "greylisted"),
-    ("limited", "421 4.7.0 Temporarily rate limited, try again later", "421 4.7.0", "route-limited"),
-    ("lost", "450 4.4.1 Connection timed out", "450 4.4.1", "host-trouble"),
-    ("nobody", "550 5.1.1 User unknown", "550 5.1.1", "address-dead-by-text"),
-    ("overquota", "552 5.2.2 Mailbox full", "552 5.2.2", "mailbox-out-of-use-by-text"),
-    ("filtered", "554 5.7.1 Rejected by the content policy", "554 5.7.1", "refused"),
-    ("toobig", "552 5.3.4 Message too big", "552 5.3.4", "refused"),
+    (
+        "bare",
+        "451 Try again later",
+        "451 4.7.1",
+        "greylisted-or-blocked",
+    ),
+    (
+        "gray",
+        "450 4.7.1 Greylisted, please try again in 300 seconds",
+        "450 4.7.1",
+        "greylisted",
+    ),
+    (
+        "limited",
+        "421 4.7.0 Temporarily rate limited, try again later",
+        "421 4.7.0",
+        "route-limited",
+    ),
+    (
+        "lost",
+        "450 4.4.1 Connection timed out",
+        "450 4.4.1",
+        "host-trouble",
+    ),
+    (
+        "nobody",
+        "550 5.1.1 User unknown",
+        "550 5.1.1",
+        "address-dead-by-text",
+    ),
+    (
+        "overquota",
+        "552 5.2.2 Mailbox full",
+        "552 5.2.2",
+        "mailbox-out-of-use-by-text",
+    ),
+    (
+        "filtered",
+        "554 5.7.1 Rejected by the content policy",
+        "554 5.7.1",
+        "refused",
+    ),
+    (
+        "toobig",
+        "552 5.3.4 Message too big",
+        "552 5.3.4",
+        "refused",
+    ),
 ];
 
 struct Internet {
@@ -44,7 +114,9 @@ struct Internet {
 impl Internet {
     /// `example.com`, whose one mail host is a Postfix with these lines of `main.cf`.
     async fn with(mut settings: Settings) -> Self {
-        settings.main.push("virtual_mailbox_domains = example.com".to_owned());
+        settings
+            .main
+            .push("virtual_mailbox_domains = example.com".to_owned());
         let host = Postfix::start(settings).await;
         let dns = DnsServer::start().await;
         dns.knows("example.com", &[(10, "mx1.example.com.")]);
@@ -67,14 +139,22 @@ fn mail(recipient: &str) -> Attempt {
     Attempt {
         envelope_from: Some(Address::parse("bounce@news.example.org").unwrap()),
         content: Some(content().into()),
-        ..Attempt::first(Address::parse(&format!("{recipient}@example.com")).unwrap(), "m1")
+        ..Attempt::first(
+            Address::parse(&format!("{recipient}@example.com")).unwrap(),
+            "m1",
+        )
     }
 }
 
 /// Makes an access map answer so to RCPT.
 fn access_map(replies: impl Iterator<Item = (&'static str, &'static str)>) -> String {
-    let entries: Vec<String> = replies.map(|(who, reply)| format!("{{{who}@example.com = {reply}}}")).collect();
-    format!("smtpd_recipient_restrictions = check_recipient_access inline:{{ {} }}", entries.join(", "))
+    let entries: Vec<String> = replies
+        .map(|(who, reply)| format!("{{{who}@example.com = {reply}}}"))
+        .collect();
+    format!(
+        "smtpd_recipient_restrictions = check_recipient_access inline:{{ {} }}",
+        entries.join(", ")
+    )
 }
 
 #[tokio::test]
@@ -84,10 +164,20 @@ async fn each_reply_of_a_mail_host_is_understood_and_has_its_row_of_the_policy()
     let sender = MxSender::new(internet.settings());
     for (who, _, heard, row) in REPLIES {
         let outcome = sender.send(&mail(who)).await;
-        let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else { panic!("{who}: {outcome:?}") };
+        let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else {
+            panic!("{who}: {outcome:?}")
+        };
         assert!(reply.to_string().starts_with(heard), "{who}: {reply}");
-        assert_eq!(matches!(outcome, Outcome::Refused(_)), heard.starts_with('5'), "{who}: {outcome:?}");
-        assert_eq!(Table::embedded().row(reply, "", None, "example.com").name, row, "{who}: {reply}");
+        assert_eq!(
+            matches!(outcome, Outcome::Refused(_)),
+            heard.starts_with('5'),
+            "{who}: {outcome:?}"
+        );
+        assert_eq!(
+            Table::embedded().row(reply, "", None, "example.com").name,
+            row,
+            "{who}: {reply}"
+        );
     }
 }
 
@@ -105,45 +195,85 @@ async fn mail_is_delivered_into_the_recipient_s_mailbox_as_it_was_given() {
         "virtual_minimum_uid = 1",
     ]);
     let internet = Internet::with(settings).await;
-    let (outcome, transcript) = MxSender::new(internet.settings()).send_traced(&mail("jo")).await;
+    let (outcome, transcript) = MxSender::new(internet.settings())
+        .send_traced(&mail("jo"))
+        .await;
     assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}");
-    assert_eq!(transcript.expect("there was a wire").host, "mx1.example.com");
+    assert_eq!(
+        transcript.expect("there was a wire").host,
+        "mx1.example.com"
+    );
     let arrived = folder.path().join("inbox/new");
     let text = eventually("the mail to be in the mailbox", async || {
         let file = fs::read_dir(&arrived).ok()?.next()?.ok()?;
         fs::read_to_string(file.path()).ok()
     })
     .await;
-    assert!(text.starts_with("Return-Path: <bounce@news.example.org>\n"), "{text}");
-    assert!(text.ends_with(&format!("\n\n{BODY}").replace("\r\n", "\n")), "{text}");
+    assert!(
+        text.starts_with("Return-Path: <bounce@news.example.org>\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with(&format!("\n\n{BODY}").replace("\r\n", "\n")),
+        "{text}"
+    );
 
-    let Outcome::Refused(reply) = MxSender::new(internet.settings()).send(&mail("nobody")).await else {
+    let Outcome::Refused(reply) = MxSender::new(internet.settings())
+        .send(&mail("nobody"))
+        .await
+    else {
         panic!("there is no such mailbox")
     };
     // 5.1.1 User unknown in virtual mailbox table: the text says it once more.
-    assert_eq!(Table::embedded().row(&reply, "", None, "example.com").name, "address-dead-by-text", "{reply}");
+    assert_eq!(
+        Table::embedded().row(&reply, "", None, "example.com").name,
+        "address-dead-by-text",
+        "{reply}"
+    );
 }
 
 #[tokio::test]
 async fn a_mail_host_that_is_busy_is_passed_over_for_the_next() {
-    let busy =
-        main(&["smtpd_delay_reject = no", "smtpd_client_restrictions = check_client_access static:{421 4.3.2 busy}"]);
+    let busy = main(&[
+        "smtpd_delay_reject = no",
+        "smtpd_client_restrictions = check_client_access static:{421 4.3.2 busy}",
+    ]);
     let internet = Internet::with(busy).await;
     let settings = Settings {
         at: ([127, 0, 0, 2], internet.host.address.port()).into(),
-        ..main(&["virtual_mailbox_domains = example.com", "virtual_mailbox_maps = static:inbox/"])
+        ..main(&[
+            "virtual_mailbox_domains = example.com",
+            "virtual_mailbox_maps = static:inbox/",
+        ])
     };
-    let Outcome::Deferred(reply) = MxSender::new(internet.settings()).send(&mail("jo")).await else {
+    let Outcome::Deferred(reply) = MxSender::new(internet.settings()).send(&mail("jo")).await
+    else {
         panic!("its only host is busy")
     };
-    assert_eq!(Table::embedded().row(&reply, "", None, "example.com").name, "system-not-accepting", "{reply}");
+    assert_eq!(
+        Table::embedded().row(&reply, "", None, "example.com").name,
+        "system-not-accepting",
+        "{reply}"
+    );
 
     let second = Postfix::start(settings).await;
-    internet.dns.knows("example.com", &[(10, "mx1.example.com."), (20, "mx2.example.com.")]);
+    internet.dns.knows(
+        "example.com",
+        &[(10, "mx1.example.com."), (20, "mx2.example.com.")],
+    );
     internet.dns.places("mx2.example.com", &["127.0.0.2"]);
-    let (outcome, transcript) = MxSender::new(internet.settings()).send_traced(&mail("jo")).await;
-    assert!(matches!(outcome, Outcome::Delivered(_)), "{outcome:?}, {}", second.log());
-    assert_eq!(transcript.expect("there was a wire").host, "mx2.example.com");
+    let (outcome, transcript) = MxSender::new(internet.settings())
+        .send_traced(&mail("jo"))
+        .await;
+    assert!(
+        matches!(outcome, Outcome::Delivered(_)),
+        "{outcome:?}, {}",
+        second.log()
+    );
+    assert_eq!(
+        transcript.expect("there was a wire").host,
+        "mx2.example.com"
+    );
 }
 
 #[tokio::test]
@@ -157,23 +287,45 @@ async fn tls_to_a_mail_host_is_verified_by_the_name_that_the_dns_gave() {
         let mut settings = main(&["virtual_mailbox_maps = static:inbox/"]);
         settings.main.extend(of.main());
         let internet = Internet::with(settings).await;
-        let mut settings = MxSettings { tls_required: vec!["example.com".parse().unwrap()], ..internet.settings() };
+        let mut settings = MxSettings {
+            tls_required: vec!["example.com".parse().unwrap()],
+            ..internet.settings()
+        };
         settings.session.certificates.authority = authority;
         let (outcome, transcript) = MxSender::new(settings).send_traced(&mail("jo")).await;
         let transcript = transcript.expect("there was a wire");
         match outcome {
-            Outcome::Delivered(_) if sent => assert_eq!(transcript.tls.as_deref(), Some("TLSv1.3"), "{name}"),
+            Outcome::Delivered(_) if sent => {
+                assert_eq!(transcript.tls.as_deref(), Some("TLSv1.3"), "{name}");
+            }
             Outcome::Unreachable(fault) if !sent => {
-                assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Theirs), "{name}: {fault}");
-                assert!(!internet.host.log().contains(": client="), "{name}: nothing is sent");
+                assert_eq!(
+                    (fault.kind, fault.side),
+                    (FaultKind::Tls, Side::Theirs),
+                    "{name}: {fault}"
+                );
+                assert!(
+                    !internet.host.log().contains(": client="),
+                    "{name}: nothing is sent"
+                );
             }
             other => panic!("{name}: {other:?}, {}", internet.host.log()),
         }
         // Where it is not required, mail goes out encrypted whatever the certificate says.
-        let (outcome, transcript) = MxSender::new(MxSettings { tls: TlsMode::Opportunistic, ..internet.settings() })
-            .send_traced(&mail("jo"))
-            .await;
-        assert!(matches!(outcome, Outcome::Delivered(_)), "{name}: {outcome:?}");
-        assert_eq!(transcript.expect("there was a wire").tls.as_deref(), Some("TLSv1.3"), "{name}");
+        let (outcome, transcript) = MxSender::new(MxSettings {
+            tls: TlsMode::Opportunistic,
+            ..internet.settings()
+        })
+        .send_traced(&mail("jo"))
+        .await;
+        assert!(
+            matches!(outcome, Outcome::Delivered(_)),
+            "{name}: {outcome:?}"
+        );
+        assert_eq!(
+            transcript.expect("there was a wire").tls.as_deref(),
+            Some("TLSv1.3"),
+            "{name}"
+        );
     }
 }

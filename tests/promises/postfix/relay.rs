@@ -28,11 +28,21 @@ impl Relay {
         let next = SmtpPeer::start(offering).await;
         let there = format!("smtp:[{}]:{}", next.address.ip(), next.address.port());
         let transports = vec![("example.com".to_owned(), there)];
-        Self { postfix: Postfix::start(Settings { transports, ..settings }).await, next }
+        Self {
+            postfix: Postfix::start(Settings {
+                transports,
+                ..settings
+            })
+            .await,
+            next,
+        }
     }
 
     fn settings(&self) -> SmtpSettings {
-        let mut settings = SmtpSettings::new(self.postfix.address.ip().to_string(), self.postfix.address.port());
+        let mut settings = SmtpSettings::new(
+            self.postfix.address.ip().to_string(),
+            self.postfix.address.port(),
+        );
         settings.session.connections = 1;
         settings
     }
@@ -44,7 +54,11 @@ impl Relay {
     /// The command that the next host was sent, waited for.
     async fn passed_on(&self, command: &str) -> String {
         self.next.has_heard(command, 1).await;
-        let heard = self.next.heard().into_iter().find(|heard| heard.command.starts_with(command));
+        let heard = self
+            .next
+            .heard()
+            .into_iter()
+            .find(|heard| heard.command.starts_with(command));
         heard.expect("it has been heard").command
     }
 }
@@ -53,7 +67,10 @@ fn mail(recipient: &str) -> Attempt {
     Attempt {
         envelope_from: Some(Address::parse("bounce@news.example.org").unwrap()),
         content: Some(content().into()),
-        ..Attempt::first(Address::parse(recipient).unwrap(), "<m1+a=b@news.example.org>")
+        ..Attempt::first(
+            Address::parse(recipient).unwrap(),
+            "<m1+a=b@news.example.org>",
+        )
     }
 }
 
@@ -61,23 +78,52 @@ fn mail(recipient: &str) -> Attempt {
 async fn what_a_relay_is_asked_to_report_reaches_the_next_host_and_the_content_is_not_changed() {
     let relay = Relay::start(Settings::default()).await;
     let mut settings = relay.settings();
-    settings.session.notify = Notify { failure: true, success: true, ..Notify::default() };
-    let (outcome, transcript) = SmtpSender::new(settings).send_traced(&mail("jo+x@example.com")).await;
-    let Outcome::Accepted(reply) = outcome else { panic!("{outcome:?}") };
-    assert!(reply.to_string().starts_with("250 2.0.0 Ok: queued as "), "{reply}");
+    settings.session.notify = Notify {
+        failure: true,
+        success: true,
+        ..Notify::default()
+    };
+    let (outcome, transcript) = SmtpSender::new(settings)
+        .send_traced(&mail("jo+x@example.com"))
+        .await;
+    let Outcome::Accepted(reply) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(
+        reply.to_string().starts_with("250 2.0.0 Ok: queued as "),
+        "{reply}"
+    );
     let transcript = transcript.expect("there was a wire");
-    assert_eq!((transcript.phase.as_str(), transcript.address), ("dot", relay.postfix.address.to_string()));
+    assert_eq!(
+        (transcript.phase.as_str(), transcript.address),
+        ("dot", relay.postfix.address.to_string())
+    );
 
     let from = relay.passed_on("MAIL").await;
-    assert!(from.contains(" ENVID=<m1+2Ba+3Db@news.example.org>") && from.contains(" RET=HDRS"), "{from}");
+    assert!(
+        from.contains(" ENVID=<m1+2Ba+3Db@news.example.org>") && from.contains(" RET=HDRS"),
+        "{from}"
+    );
     assert!(from.contains(" BODY=8BITMIME"), "{from}");
     let to = relay.passed_on("RCPT").await;
-    assert!(to.contains(" NOTIFY=SUCCESS,FAILURE") && to.contains(" ORCPT=rfc822;jo+2Bx@example.com"), "{to}");
+    assert!(
+        to.contains(" NOTIFY=SUCCESS,FAILURE") && to.contains(" ORCPT=rfc822;jo+2Bx@example.com"),
+        "{to}"
+    );
     relay.postfix.logs("status=sent").await;
     let passed_on = relay.next.contents().remove(0);
     let passed_on = String::from_utf8(passed_on.to_vec()).unwrap();
-    assert!(passed_on.ends_with(&format!("\r\n\r\n{BODY}")), "{passed_on}");
-    assert_eq!(passed_on.matches("Message-ID: <m1@news.example.org>").count(), 1, "{passed_on}");
+    assert!(
+        passed_on.ends_with(&format!("\r\n\r\n{BODY}")),
+        "{passed_on}"
+    );
+    assert_eq!(
+        passed_on
+            .matches("Message-ID: <m1@news.example.org>")
+            .count(),
+        1,
+        "{passed_on}"
+    );
 }
 
 #[tokio::test]
@@ -85,12 +131,25 @@ async fn a_relay_gets_many_messages_over_one_connection() {
     let relay = Relay::start(Settings::default()).await;
     let sender = relay.sender();
     for _ in 0..5 {
-        assert!(matches!(sender.send(&mail("jo@example.com")).await, Outcome::Accepted(_)));
+        assert!(matches!(
+            sender.send(&mail("jo@example.com")).await,
+            Outcome::Accepted(_)
+        ));
     }
     relay.next.has_heard(".", 5).await;
-    let clients = relay.postfix.log().lines().filter(|line| line.contains(": client=")).count();
+    let clients = relay
+        .postfix
+        .log()
+        .lines()
+        .filter(|line| line.contains(": client="))
+        .count();
     let commands = "connect from unknown[127.0.0.1]";
-    let connects = relay.postfix.log().lines().filter(|line| line.contains(&format!(": {commands}"))).count();
+    let connects = relay
+        .postfix
+        .log()
+        .lines()
+        .filter(|line| line.contains(&format!(": {commands}")))
+        .count();
     // One more looked whether it listens.
     assert_eq!((clients, connects), (5, 2), "{}", relay.postfix.log());
 }
@@ -99,18 +158,41 @@ async fn a_relay_gets_many_messages_over_one_connection() {
 async fn a_message_larger_than_the_relay_takes_is_not_even_mentioned() {
     let relay = Relay::start(main(&["message_size_limit = 4096"])).await;
     let sender = relay.sender();
-    let large = Attempt { content: Some("x: y\r\n".repeat(1_000).into()), ..mail("jo@example.com") };
-    let Outcome::Refused(reply) = sender.send(&large).await else { panic!("it is too large") };
+    let large = Attempt {
+        content: Some("x: y\r\n".repeat(1_000).into()),
+        ..mail("jo@example.com")
+    };
+    let Outcome::Refused(reply) = sender.send(&large).await else {
+        panic!("it is too large")
+    };
     assert_eq!(reply.status, Some("5.3.4".parse().unwrap()), "{reply}");
-    assert!(!relay.postfix.log().contains("reject: MAIL"), "{}", relay.postfix.log());
-    assert!(matches!(sender.send(&mail("jo@example.com")).await, Outcome::Accepted(_)), "the next one is not");
+    assert!(
+        !relay.postfix.log().contains("reject: MAIL"),
+        "{}",
+        relay.postfix.log()
+    );
+    assert!(
+        matches!(
+            sender.send(&mail("jo@example.com")).await,
+            Outcome::Accepted(_)
+        ),
+        "the next one is not"
+    );
     relay.next.has_heard(".", 1).await;
-    assert_eq!(relay.postfix.log().matches(": client=").count(), 1, "{}", relay.postfix.log());
+    assert_eq!(
+        relay.postfix.log().matches(": client=").count(),
+        1,
+        "{}",
+        relay.postfix.log()
+    );
 }
 
 #[tokio::test]
 async fn an_internationalized_address_goes_out_where_the_relay_takes_it_and_nowhere_else() {
-    for (enabled, taken) in [("smtputf8_enable = yes", true), ("smtputf8_enable = no", false)] {
+    for (enabled, taken) in [
+        ("smtputf8_enable = yes", true),
+        ("smtputf8_enable = no", false),
+    ] {
         let relay = Relay::start(main(&[enabled])).await;
         match relay.sender().send(&mail("jö@example.com")).await {
             Outcome::Accepted(_) if taken => {
@@ -118,7 +200,9 @@ async fn an_internationalized_address_goes_out_where_the_relay_takes_it_and_nowh
                 assert!(to.starts_with("RCPT TO:<jö@example.com>"), "{to}");
                 assert!(relay.passed_on("MAIL").await.contains(" SMTPUTF8"));
             }
-            Outcome::Refused(reply) if !taken => assert_eq!(reply.status, Some("5.6.7".parse().unwrap())),
+            Outcome::Refused(reply) if !taken => {
+                assert_eq!(reply.status, Some("5.6.7".parse().unwrap()));
+            }
             other => panic!("{enabled}: {other:?}"),
         }
     }
@@ -128,18 +212,37 @@ async fn an_internationalized_address_goes_out_where_the_relay_takes_it_and_nowh
 async fn a_relay_that_wants_a_login_gets_ours_and_without_it_the_trouble_is_ours() {
     for mechanisms in [&["PLAIN", "LOGIN"][..], &["LOGIN"]] {
         let logins = Logins::start(mechanisms, "redeliver", "open sesame").await;
-        let relay = Relay::start(Settings { main: logins.main(), ..Settings::default() }).await;
+        let relay = Relay::start(Settings {
+            main: logins.main(),
+            ..Settings::default()
+        })
+        .await;
         for (password, lets_in) in [("open sesame", true), ("guess", false)] {
-            let login = SmtpLogin { username: "redeliver".to_owned(), password: password.to_owned() };
-            let settings = SmtpSettings { login: Some(login), ..relay.settings() };
-            let outcome = SmtpSender::new(settings).send(&mail("jo@example.com")).await;
+            let login = SmtpLogin {
+                username: "redeliver".to_owned(),
+                password: password.to_owned(),
+            };
+            let settings = SmtpSettings {
+                login: Some(login),
+                ..relay.settings()
+            };
+            let outcome = SmtpSender::new(settings)
+                .send(&mail("jo@example.com"))
+                .await;
             match outcome {
                 Outcome::Accepted(_) if lets_in => {}
                 Outcome::Unreachable(fault) if !lets_in => {
-                    assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{fault}");
+                    assert_eq!(
+                        (fault.kind, fault.side),
+                        (FaultKind::Connect, Side::Ours),
+                        "{fault}"
+                    );
                     assert!(fault.text.contains("535 5.7.8"), "{fault}");
                 }
-                other => panic!("{mechanisms:?} {password}: {other:?}, {}", relay.postfix.log()),
+                other => panic!(
+                    "{mechanisms:?} {password}: {other:?}, {}",
+                    relay.postfix.log()
+                ),
             }
         }
     }

@@ -27,15 +27,31 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("there is room");
-        Self { files: Certificates::make(folder.path()), _folder: folder }
+        Self {
+            files: Certificates::make(folder.path()),
+            _folder: folder,
+        }
     }
 
     fn acceptor(&self, asks_for_certificate: bool) -> TlsAcceptor {
-        if asks_for_certificate { self.files.acceptor_for_known() } else { self.files.acceptor() }
+        if asks_for_certificate {
+            self.files.acceptor_for_known()
+        } else {
+            self.files.acceptor()
+        }
     }
 
-    async fn peer(&self, asks: bool, script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> SmtpPeer {
-        SmtpPeer::start_at(([127, 0, 0, 1], 0).into(), Some(self.acceptor(asks)), script).await
+    async fn peer(
+        &self,
+        asks: bool,
+        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+    ) -> SmtpPeer {
+        SmtpPeer::start_at(
+            ([127, 0, 0, 1], 0).into(),
+            Some(self.acceptor(asks)),
+            script,
+        )
+        .await
     }
 
     fn settings(&self, peer: &SmtpPeer, tls: TlsMode, trusts: bool) -> SmtpSettings {
@@ -43,7 +59,11 @@ impl Rig {
         settings.tls = tls;
         settings.session.timeouts = SmtpTimeouts::all(Duration::from_secs(5));
         let stranger = || Rig::new().pem(|files| &files.authority);
-        let authority = if trusts { self.pem(|files| &files.authority) } else { stranger() };
+        let authority = if trusts {
+            self.pem(|files| &files.authority)
+        } else {
+            stranger()
+        };
         settings.session.certificates.authority = Some(authority);
         settings
     }
@@ -76,13 +96,22 @@ async fn tls_that_is_offered_is_used_and_one_that_is_required_is_verified() {
         let transcript = transcript.expect("there was a wire");
         match version {
             Some(version) => {
-                assert!(matches!(outcome, Outcome::Accepted(_)), "{mode:?}: {outcome:?}");
+                assert!(
+                    matches!(outcome, Outcome::Accepted(_)),
+                    "{mode:?}: {outcome:?}"
+                );
                 assert_eq!(transcript.tls.as_deref(), version, "{mode:?}");
                 assert_eq!(transcript.address, peer.address.to_string());
             }
             None => {
-                let Outcome::Unreachable(fault) = outcome else { panic!("{mode:?}: {outcome:?}") };
-                assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+                let Outcome::Unreachable(fault) = outcome else {
+                    panic!("{mode:?}: {outcome:?}")
+                };
+                assert_eq!(
+                    (fault.kind, fault.side),
+                    (FaultKind::Tls, Side::Ours),
+                    "{fault}"
+                );
                 assert!(peer.connections_of("MAIL").is_empty(), "nothing is sent");
             }
         }
@@ -101,19 +130,38 @@ async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
         "STARTTLS" => Act::Encrypt("220 go on\r\n250 spoken before TLS began"),
         _ => offering(heard),
     };
-    let closed = |heard: &Heard| if heard.command == "STARTTLS" { Act::Close } else { offering(heard) };
-    let scripts: [(&str, Script); 4] =
-        [("stripped", stripped), ("refused", refused), ("broken", broken), ("closed", closed)];
+    let closed = |heard: &Heard| {
+        if heard.command == "STARTTLS" {
+            Act::Close
+        } else {
+            offering(heard)
+        }
+    };
+    let scripts: [(&str, Script); 4] = [
+        ("stripped", stripped),
+        ("refused", refused),
+        ("broken", broken),
+        ("closed", closed),
+    ];
     for (name, script) in scripts {
         let peer = rig.peer(false, script).await;
-        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true)).send(&mail("m1")).await;
+        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true))
+            .send(&mail("m1"))
+            .await;
         assert!(matches!(sent, Outcome::Accepted(_)), "{name}: {sent:?}");
 
         let peer = rig.peer(false, script).await;
-        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true)).send(&mail("m1")).await;
-        let Outcome::Unreachable(fault) = sent else { panic!("{name}: {sent:?}") };
+        let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true))
+            .send(&mail("m1"))
+            .await;
+        let Outcome::Unreachable(fault) = sent else {
+            panic!("{name}: {sent:?}")
+        };
         assert_eq!(fault.side, Side::Ours, "{name}: {fault}");
-        assert!(peer.connections_of("MAIL").is_empty(), "{name}: nothing is sent");
+        assert!(
+            peer.connections_of("MAIL").is_empty(),
+            "{name}: nothing is sent"
+        );
     }
 }
 
@@ -124,7 +172,10 @@ async fn a_relay_that_asks_for_our_certificate_gets_it() {
         let peer = rig.peer(true, offering).await;
         let mut settings = rig.settings(&peer, TlsMode::Required, true);
         if shows {
-            let files = (rig.pem(|files| &files.certificate), rig.pem(|files| &files.key));
+            let files = (
+                rig.pem(|files| &files.certificate),
+                rig.pem(|files| &files.key),
+            );
             settings.session.certificates.certificate = Some(files);
         }
         let sent = SmtpSender::new(settings).send(&mail("m1")).await;
@@ -135,7 +186,8 @@ async fn a_relay_that_asks_for_our_certificate_gets_it() {
 #[tokio::test]
 async fn where_tls_is_refused_right_after_it_began_mail_goes_in_the_clear_unless_it_is_required() {
     let rig = Rig::new();
-    // We have no certificate to show, which with TLS 1.3 is found out when we think that all is well.
+    // We have no certificate to show, which with TLS 1.3 is found out when we think that all is
+    // well.
     let peer = rig.peer(true, offering).await;
     let sender = SmtpSender::new(rig.settings(&peer, TlsMode::Opportunistic, true));
     let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
@@ -143,9 +195,17 @@ async fn where_tls_is_refused_right_after_it_began_mail_goes_in_the_clear_unless
     assert_eq!(transcript.expect("there was a wire").tls, None);
 
     let peer = rig.peer(true, offering).await;
-    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true)).send(&mail("m1")).await;
-    let Outcome::Unreachable(fault) = sent else { panic!("{sent:?}") };
-    assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Required, true))
+        .send(&mail("m1"))
+        .await;
+    let Outcome::Unreachable(fault) = sent else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(
+        (fault.kind, fault.side),
+        (FaultKind::Tls, Side::Ours),
+        "{fault}"
+    );
     assert!(peer.connections_of("MAIL").is_empty(), "nothing is sent");
 }
 
@@ -159,17 +219,34 @@ async fn tls_from_the_first_byte_is_verified_and_nothing_is_sent_without() {
         let (outcome, transcript) = sender.send_traced(&mail("m1")).await;
         if trusts {
             assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
-            assert_eq!(transcript.expect("there was a wire").tls.as_deref(), Some("TLSv1.3"));
+            assert_eq!(
+                transcript.expect("there was a wire").tls.as_deref(),
+                Some("TLSv1.3")
+            );
             assert!(peer.connections_of("STARTTLS").is_empty());
             continue;
         }
-        let Outcome::Unreachable(fault) = outcome else { panic!("{outcome:?}") };
-        assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+        let Outcome::Unreachable(fault) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(
+            (fault.kind, fault.side),
+            (FaultKind::Tls, Side::Ours),
+            "{fault}"
+        );
         assert_eq!(peer.heard(), [], "nothing is sent");
     }
     // A peer that speaks in the clear is none.
     let peer = rig.peer(false, plain).await;
-    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, true)).send(&mail("m1")).await;
-    let Outcome::Unreachable(fault) = sent else { panic!("{sent:?}") };
-    assert_eq!((fault.kind, fault.side), (FaultKind::Tls, Side::Ours), "{fault}");
+    let sent = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, true))
+        .send(&mail("m1"))
+        .await;
+    let Outcome::Unreachable(fault) = sent else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(
+        (fault.kind, fault.side),
+        (FaultKind::Tls, Side::Ours),
+        "{fault}"
+    );
 }

@@ -23,7 +23,11 @@ const LIMIT: Duration = Duration::from_millis(250);
 const COMMANDS: [&str; 6] = ["", "EHLO", "MAIL", "RCPT", "DATA", "."];
 
 fn is(heard: &Heard, command: &str) -> bool {
-    if command.is_empty() { heard.command.is_empty() } else { heard.command.starts_with(command) }
+    if command.is_empty() {
+        heard.command.is_empty()
+    } else {
+        heard.command.starts_with(command)
+    }
 }
 
 fn impatient(peer: &SmtpPeer) -> SmtpSettings {
@@ -42,7 +46,14 @@ fn usual(command: &str, pipelines: bool) -> Act {
 
 /// What comes of a peer that does this at this command.
 async fn outcome(command: &'static str, act: Act, pipelines: bool) -> Outcome {
-    outcome_by(|peer| SmtpSender::new(impatient(peer)), &mail("m1"), command, act, pipelines).await
+    outcome_by(
+        |peer| SmtpSender::new(impatient(peer)),
+        &mail("m1"),
+        command,
+        act,
+        pipelines,
+    )
+    .await
 }
 
 /// The same, by another sender and for another message.
@@ -55,13 +66,18 @@ async fn outcome_by<S: Sender>(
 ) -> Outcome {
     let peer = SmtpPeer::start(move |heard| {
         let bad = is(heard, command) || (command == "EHLO" && heard.command.starts_with("HELO"));
-        if bad { act } else { usual(&heard.command, pipelines) }
+        if bad {
+            act
+        } else {
+            usual(&heard.command, pipelines)
+        }
     })
     .await;
     let sender = sender_to(&peer);
     let most = SmtpTimeouts::all(LIMIT).whole() + Duration::from_secs(10);
     let sent = tokio::time::timeout(most, sender.send_traced(attempt)).await;
-    let (outcome, transcript) = sent.unwrap_or_else(|_| panic!("{command:?}, {act:?}: no outcome in time"));
+    let (outcome, transcript) =
+        sent.unwrap_or_else(|_| panic!("{command:?}, {act:?}: no outcome in time"));
     let transcript = transcript.expect("there was a wire");
     let phase = match command {
         "" => Phase::Greeting,
@@ -72,7 +88,10 @@ async fn outcome_by<S: Sender>(
         _ => Phase::Dot,
     };
     // What was sent ahead makes a reset come as early as it comes.
-    assert!(transcript.phase == phase || matches!(act, Act::Reset), "{command:?}, {act:?}: {transcript:?}");
+    assert!(
+        transcript.phase == phase || matches!(act, Act::Reset),
+        "{command:?}, {act:?}: {transcript:?}"
+    );
     outcome
 }
 
@@ -80,7 +99,10 @@ async fn outcome_by<S: Sender>(
 fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
     let long: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(100 << 10)));
     let endless: &'static str = String::leak(format!("452 4.3.1 {}", "x".repeat(1 << 20)));
-    let many: &'static str = String::leak(format!("{}452 4.3.1 full", "452-4.3.1 more\r\n".repeat(1_000)));
+    let many: &'static str = String::leak(format!(
+        "{}452 4.3.1 full",
+        "452-4.3.1 more\r\n".repeat(1_000)
+    ));
     let full = Some("4.3.1");
     [
         (Act::Say("452 4.3.1 full"), full, None),
@@ -89,41 +111,74 @@ fn failures() -> [(Act, Option<&'static str>, Option<FaultKind>); 14] {
         (Act::Say(long), full, None),
         (Act::Say(many), full, None),
         (Act::Say(endless), None, Some(FaultKind::Garbled)),
-        (Act::Say("HTTP/1.1 400 Bad Request"), None, Some(FaultKind::Garbled)),
+        (
+            Act::Say("HTTP/1.1 400 Bad Request"),
+            None,
+            Some(FaultKind::Garbled),
+        ),
         (Act::Say("\u{0}\u{1}\u{2}"), None, Some(FaultKind::Garbled)),
         (Act::Say("999 what"), None, Some(FaultKind::Garbled)),
         (Act::Hang, None, Some(FaultKind::Lost)),
         (Act::Close, None, Some(FaultKind::Lost)),
         (Act::Reset, None, Some(FaultKind::Lost)),
         (Act::Begin("250-half\r\n250-a"), None, Some(FaultKind::Lost)),
-        (Act::Drip("250 slower than anyone waits", 40), None, Some(FaultKind::Lost)),
+        (
+            Act::Drip("250 slower than anyone waits", 40),
+            None,
+            Some(FaultKind::Lost),
+        ),
     ]
 }
 
 #[tokio::test]
 async fn every_phase_may_fail_in_every_way_and_the_outcome_comes_in_time() {
-    let cases =
-        COMMANDS.into_iter().flat_map(|command| failures().map(|(act, status, kind)| (command, act, status, kind)));
+    let cases = COMMANDS
+        .into_iter()
+        .flat_map(|command| failures().map(|(act, status, kind)| (command, act, status, kind)));
     let cases = cases.flat_map(|case| [(case, false), (case, true)]);
-    join_all(cases.map(async |((command, act, status, kind), pipelines)| {
-        let what = format!("{command:?}, {:.80}, pipelines {pipelines}", format!("{act:?}"));
-        match (outcome(command, act, pipelines).await, status, kind) {
-            (Outcome::Deferred(reply) | Outcome::Refused(reply), Some(status), None) => {
-                assert!(!matches!(command, "" | "EHLO"), "{what}: that is nothing about the message");
-                assert_eq!(reply.status.map(|status| status.to_string()).as_deref(), Some(status), "{what}");
+    join_all(
+        cases.map(async |((command, act, status, kind), pipelines)| {
+            let what = format!(
+                "{command:?}, {:.80}, pipelines {pipelines}",
+                format!("{act:?}")
+            );
+            match (outcome(command, act, pipelines).await, status, kind) {
+                (Outcome::Deferred(reply) | Outcome::Refused(reply), Some(status), None) => {
+                    assert!(
+                        !matches!(command, "" | "EHLO"),
+                        "{what}: that is nothing about the message"
+                    );
+                    assert_eq!(
+                        reply.status.map(|status| status.to_string()).as_deref(),
+                        Some(status),
+                        "{what}"
+                    );
+                }
+                // Trouble before MAIL is the relay's with us.
+                (Outcome::Unreachable(fault), Some(_), None) => {
+                    assert!(matches!(command, "" | "EHLO"), "{what}: {fault}");
+                    assert_eq!(
+                        (fault.kind, fault.side),
+                        (FaultKind::Connect, Side::Ours),
+                        "{what}"
+                    );
+                }
+                (Outcome::Unreachable(fault), None, Some(kind)) => {
+                    let kind = if command == "." {
+                        FaultKind::Unanswered
+                    } else {
+                        kind
+                    };
+                    assert_eq!(
+                        (fault.kind, fault.side),
+                        (kind, Side::Ours),
+                        "{what}: {fault}"
+                    );
+                }
+                (other, ..) => panic!("{what}: {other:?}"),
             }
-            // Trouble before MAIL is the relay's with us.
-            (Outcome::Unreachable(fault), Some(_), None) => {
-                assert!(matches!(command, "" | "EHLO"), "{what}: {fault}");
-                assert_eq!((fault.kind, fault.side), (FaultKind::Connect, Side::Ours), "{what}");
-            }
-            (Outcome::Unreachable(fault), None, Some(kind)) => {
-                let kind = if command == "." { FaultKind::Unanswered } else { kind };
-                assert_eq!((fault.kind, fault.side), (kind, Side::Ours), "{what}: {fault}");
-            }
-            (other, ..) => panic!("{what}: {other:?}"),
-        }
-    }))
+        }),
+    )
     .await;
 }
 
@@ -157,8 +212,15 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
             let sent = tokio::time::timeout(most, sender.send(&mail("m1"))).await;
             sent.unwrap_or_else(|_| panic!("seed {seed}, message {n}: no outcome in time"));
         }
-        let sent = peer.heard().iter().filter(|heard| heard.command == ".").count();
-        assert!(sent <= 10, "seed {seed}: content that may have been taken is not sent again by the same attempt");
+        let sent = peer
+            .heard()
+            .iter()
+            .filter(|heard| heard.command == ".")
+            .count();
+        assert!(
+            sent <= 10,
+            "seed {seed}: content that may have been taken is not sent again by the same attempt"
+        );
     }))
     .await;
 }
@@ -166,29 +228,56 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
 #[tokio::test]
 async fn what_is_not_answered_after_the_dot_can_be_taken_for_delivered_and_is_told() {
     for (after_dot, assumed) in [(AfterDot::Resend, false), (AfterDot::AssumeDelivered, true)] {
-        let peer = SmtpPeer::start(|heard| if heard.command == "." { Act::Close } else { agree(&heard.command) }).await;
+        let peer = SmtpPeer::start(|heard| {
+            if heard.command == "." {
+                Act::Close
+            } else {
+                agree(&heard.command)
+            }
+        })
+        .await;
         let mut settings = impatient(&peer);
         settings.session.after_dot = after_dot;
         let (outcome, transcript) = SmtpSender::new(settings).send_traced(&mail("m1")).await;
-        assert_eq!(matches!(outcome, Outcome::Accepted(_)), assumed, "{outcome:?}");
-        assert!(transcript.is_some_and(|transcript| transcript.unknown && transcript.phase == Phase::Dot));
+        assert_eq!(
+            matches!(outcome, Outcome::Accepted(_)),
+            assumed,
+            "{outcome:?}"
+        );
+        assert!(
+            transcript
+                .is_some_and(|transcript| transcript.unknown && transcript.phase == Phase::Dot)
+        );
     }
 }
 
 #[tokio::test]
 async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
-    // RCPT is refused and DATA is not, which a server that takes commands ahead may do (RFC 2920, section 3.1).
+    // RCPT is refused and DATA is not, which a server that takes commands ahead may do (RFC 2920,
+    // section 3.1).
     let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
         "RCPT TO:<jo@example.com>" => Act::Say("450 4.2.1 disabled"),
         command => usual(command, true),
     })
     .await;
     let sender = SmtpSender::new(impatient(&peer));
-    let to_sam = Attempt { recipient: Address::parse("sam@example.com").expect("it is one"), ..mail("m2") };
+    let to_sam = Attempt {
+        recipient: Address::parse("sam@example.com").expect("it is one"),
+        ..mail("m2")
+    };
     for _ in 0..3 {
-        let Outcome::Deferred(reply) = sender.send(&mail("m1")).await else { panic!("it was refused") };
-        assert_eq!(reply.to_string(), "450 4.2.1 disabled (in reply to RCPT TO command)");
+        let Outcome::Deferred(reply) = sender.send(&mail("m1")).await else {
+            panic!("it was refused")
+        };
+        assert_eq!(
+            reply.to_string(),
+            "450 4.2.1 disabled (in reply to RCPT TO command)"
+        );
         assert!(matches!(sender.send(&to_sam).await, Outcome::Accepted(_)));
     }
-    assert_eq!(peer.connections_of("MAIL"), [1; 6], "and the connection stays");
+    assert_eq!(
+        peer.connections_of("MAIL"),
+        [1; 6],
+        "and the connection stays"
+    );
 }

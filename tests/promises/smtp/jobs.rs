@@ -1,4 +1,5 @@
-//! Whatever the peer does, the state of the job stays right: a relay that acts at random, in the life of whole jobs.
+//! Whatever the peer does, the state of the job stays right: a relay that acts at random, in the
+//! life of whole jobs.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -37,7 +38,8 @@ const ACTS: [Act; 12] = [
     Act::Reset,
 ];
 
-/// A relay that answers every `1/often` command at random, and the contents that it has said yes to.
+/// A relay that answers every `1/often` command at random, and the contents that it has said yes
+/// to.
 async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
     let random = Mutex::new(Random::from_seed(seed));
     let taken = Arc::new(Mutex::new(Vec::new()));
@@ -50,7 +52,10 @@ async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
         };
         if heard.command == "." {
             let yes = matches!(act, Act::Say(reply) if reply.starts_with('2'));
-            answers.lock().expect("nobody panics while holding it").push(yes);
+            answers
+                .lock()
+                .expect("nobody panics while holding it")
+                .push(yes);
         }
         act
     })
@@ -58,10 +63,15 @@ async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
     (peer, taken)
 }
 
-/// What a try makes of the job's counter: its last event says whether it counts, and after a delivery it begins anew.
+/// What a try makes of the job's counter: its last event says whether it counts, and after a
+/// delivery it begins anew.
 fn counted(before: u32, try_events: &[Event]) -> u32 {
-    let delivered = try_events.iter().any(|event| event.kind == EventKind::MessageDelivered);
-    let held = try_events.iter().any(|event| event.reason.as_deref() == Some("held"));
+    let delivered = try_events
+        .iter()
+        .any(|event| event.kind == EventKind::MessageDelivered);
+    let held = try_events
+        .iter()
+        .any(|event| event.reason.as_deref() == Some("held"));
     match (delivered, held) {
         (true, _) => 0,
         (false, true) => before,
@@ -73,7 +83,11 @@ async fn live_and_let_die(seed: u64) {
     let often = 2 + (seed % 5) as usize;
     let (peer, taken) = erratic(seed, often).await;
     // So that a job that is due can be claimed, whatever its destination has failed with.
-    let mut world = World::with(Settings { pace: Pace::unbounded(), ..Settings::default() }).await;
+    let mut world = World::with(Settings {
+        pace: Pace::unbounded(),
+        ..Settings::default()
+    })
+    .await;
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
     settings.session.timeouts = SmtpTimeouts::all(LIMIT);
     world.sends_by(Arc::new(SmtpSender::new(settings)));
@@ -90,20 +104,41 @@ async fn live_and_let_die(seed: u64) {
         let known = world.events().await.len();
         world.clock.set(before.due.expect("nobody has leased it"));
         assert_eq!(world.work().await, 1, "seed {seed}");
-        let Some(after) = world.job_if_any(JO).await else { break };
+        let Some(after) = world.job_if_any(JO).await else {
+            break;
+        };
         let all = world.events().await;
         let expected = counted(before.job.head.attempt, &all[known..]);
-        assert_eq!(after.job.head.attempt, expected, "seed {seed}, try {tries}: {:?}", &all[known..]);
+        assert_eq!(
+            after.job.head.attempt,
+            expected,
+            "seed {seed}, try {tries}: {:?}",
+            &all[known..]
+        );
     }
 
-    let mut ended: Vec<String> = world.final_events().await.into_iter().map(|(_, message, _)| message).collect();
+    let mut ended: Vec<String> = world
+        .final_events()
+        .await
+        .into_iter()
+        .map(|(_, message, _)| message)
+        .collect();
     ended.sort();
     assert_eq!(ended, ids, "seed {seed}: each message has one final event");
-    let (contents, taken) = (peer.contents(), taken.lock().expect("nobody panics while holding it").clone());
+    let (contents, taken) = (
+        peer.contents(),
+        taken
+            .lock()
+            .expect("nobody panics while holding it")
+            .clone(),
+    );
     let mut done = HashSet::new();
     for (content, taken) in contents.iter().zip(&taken) {
         let content = String::from_utf8_lossy(content).into_owned();
-        assert!(!done.contains(&content), "seed {seed}: what was taken is not sent again: {content}");
+        assert!(
+            !done.contains(&content),
+            "seed {seed}: what was taken is not sent again: {content}"
+        );
         if *taken {
             done.insert(content);
         }
@@ -111,10 +146,17 @@ async fn live_and_let_die(seed: u64) {
     for retired in world.events_of(EventKind::AddressRetired).await {
         let reply = Reply::parse(retired.reply.as_deref().unwrap_or_default());
         // A relay that closes before it has the message says nothing of the address.
-        let word = reply.code.is_some_and(|code| code != 421) || reply.to_string().contains("end of DATA");
-        assert!(word, "seed {seed}: only a mail system's word retires: {reply}");
+        let word =
+            reply.code.is_some_and(|code| code != 421) || reply.to_string().contains("end of DATA");
+        assert!(
+            word,
+            "seed {seed}: only a mail system's word retires: {reply}"
+        );
     }
-    assert_eq!(world.standing_record(JO).await.is_some(), !world.events_of(EventKind::AddressRetired).await.is_empty());
+    assert_eq!(
+        world.standing_record(JO).await.is_some(),
+        !world.events_of(EventKind::AddressRetired).await.is_empty()
+    );
 }
 
 #[tokio::test]

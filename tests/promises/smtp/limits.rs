@@ -1,5 +1,5 @@
-//! Each phase has a limit of its own: where the peer says nothing there, the attempt ends when that one is over, whatever the
-//! others are, and not before.
+//! Each phase has a limit of its own: where the peer says nothing there, the attempt ends when that
+//! one is over, whatever the others are, and not before.
 
 use std::time::Duration;
 use std::{fs, io};
@@ -34,31 +34,62 @@ type Limit = fn(&mut SmtpTimeouts) -> &mut Duration;
 
 /// In which phase the peer falls silent: at this command, after this.
 const HANGS: [(Phase, Limit, &str, Act); 10] = [
-    (Phase::Greeting, |limits| &mut limits.greeting, "", Act::Hang),
-    (Phase::Hello, |limits| &mut limits.greeting, "EHLO", Act::Hang),
-    (Phase::Tls, |limits| &mut limits.greeting, "STARTTLS", Act::Hang),
+    (
+        Phase::Greeting,
+        |limits| &mut limits.greeting,
+        "",
+        Act::Hang,
+    ),
+    (
+        Phase::Hello,
+        |limits| &mut limits.greeting,
+        "EHLO",
+        Act::Hang,
+    ),
+    (
+        Phase::Tls,
+        |limits| &mut limits.greeting,
+        "STARTTLS",
+        Act::Hang,
+    ),
     // The handshake is a part of connecting.
-    (Phase::Tls, |limits| &mut limits.connect, "STARTTLS", Act::Begin("220 go on\r\n")),
-    (Phase::Auth, |limits| &mut limits.greeting, "AUTH", Act::Hang),
+    (
+        Phase::Tls,
+        |limits| &mut limits.connect,
+        "STARTTLS",
+        Act::Begin("220 go on\r\n"),
+    ),
+    (
+        Phase::Auth,
+        |limits| &mut limits.greeting,
+        "AUTH",
+        Act::Hang,
+    ),
     (Phase::Mail, |limits| &mut limits.mail, "MAIL", Act::Hang),
     (Phase::Rcpt, |limits| &mut limits.rcpt, "RCPT", Act::Hang),
     (Phase::Data, |limits| &mut limits.data, "DATA", Act::Hang),
     // It asks for the content and reads nothing of it.
-    (Phase::Data, |limits| &mut limits.data, "DATA", Act::Begin("354 go on\r\n")),
+    (
+        Phase::Data,
+        |limits| &mut limits.data,
+        "DATA",
+        Act::Begin("354 go on\r\n"),
+    ),
     (Phase::Dot, |limits| &mut limits.dot, ".", Act::Hang),
 ];
 
 fn offering(heard: &Heard, pipelines: bool) -> Act {
     match heard.command.split(' ').next().unwrap_or_default() {
-        "EHLO" if pipelines => {
-            Act::Say("250-peer.example\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME")
-        }
+        "EHLO" if pipelines => Act::Say(
+            "250-peer.example\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME",
+        ),
         "EHLO" => Act::Say("250-peer.example\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME"),
         _ => agree(&heard.command),
     }
 }
 
-/// Sends to a peer that falls silent so, within these limits. `None`: nothing had come of it after `waited`.
+/// Sends to a peer that falls silent so, within these limits. `None`: nothing had come of it after
+/// `waited`.
 async fn sent(
     (phase, _, command, act): (Phase, Limit, &'static str, Act),
     pipelines: bool,
@@ -67,41 +98,73 @@ async fn sent(
 ) -> Option<Outcome> {
     let folder = tempfile::tempdir().expect("there is room");
     let peer = SmtpPeer::start(move |heard| {
-        let now = if command.is_empty() { heard.command.is_empty() } else { heard.command.starts_with(command) };
+        let now = if command.is_empty() {
+            heard.command.is_empty()
+        } else {
+            heard.command.starts_with(command)
+        };
         if now { act } else { offering(heard, pipelines) }
     })
     .await;
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());
-    settings.tls = if phase == Phase::Tls { TlsMode::Required } else { TlsMode::None };
-    settings.login = Some(SmtpLogin { username: "ann".to_owned(), password: "geheim".to_owned() });
+    settings.tls = if phase == Phase::Tls {
+        TlsMode::Required
+    } else {
+        TlsMode::None
+    };
+    settings.login = Some(SmtpLogin {
+        username: "ann".to_owned(),
+        password: "geheim".to_owned(),
+    });
     settings.session.timeouts = limits;
     let files = Certificates::make(folder.path());
-    settings.session.certificates.authority = Some(fs::read(&files.authority).expect("it was made"));
+    settings.session.certificates.authority =
+        Some(fs::read(&files.authority).expect("it was made"));
     // More than sockets keep for a peer that does not read.
     let large = matches!(act, Act::Begin(_)) && phase == Phase::Data;
-    let content = if large { "0123456789\r\n".repeat(2 << 20) } else { "Subject: hello\r\n\r\nbye\r\n".to_owned() };
-    let attempt = Attempt { content: Some(content.into()), ..mail("m1") };
+    let content = if large {
+        "0123456789\r\n".repeat(2 << 20)
+    } else {
+        "Subject: hello\r\n\r\nbye\r\n".to_owned()
+    };
+    let attempt = Attempt {
+        content: Some(content.into()),
+        ..mail("m1")
+    };
     let sender = SmtpSender::new(settings);
     let (outcome, transcript) = timeout(waited, sender.send_traced(&attempt)).await.ok()?;
-    assert_eq!(transcript.expect("there was a wire").phase, phase, "{command:?}, {act:?}: {outcome:?}");
+    assert_eq!(
+        transcript.expect("there was a wire").phase,
+        phase,
+        "{command:?}, {act:?}: {outcome:?}"
+    );
     Some(outcome)
 }
 
 #[tokio::test]
 async fn each_phase_ends_by_its_own_limit_however_long_the_others_are() {
-    let cases = HANGS.into_iter().flat_map(|case| [(case, false), (case, true)]);
+    let cases = HANGS
+        .into_iter()
+        .flat_map(|case| [(case, false), (case, true)]);
     join_all(cases.map(async |(case, pipelines)| {
         let mut limits = SmtpTimeouts::all(LONG);
         *case.1(&mut limits) = SHORT;
         let outcome = sent(case, pipelines, limits, BETWEEN).await;
-        assert!(matches!(outcome, Some(Outcome::Unreachable(_))), "{}, {:?}: {outcome:?}", case.0, case.3);
+        assert!(
+            matches!(outcome, Some(Outcome::Unreachable(_))),
+            "{}, {:?}: {outcome:?}",
+            case.0,
+            case.3
+        );
     }))
     .await;
 }
 
 #[tokio::test]
 async fn no_phase_ends_by_the_limit_of_another() {
-    let cases = HANGS.into_iter().flat_map(|case| [(case, false), (case, true)]);
+    let cases = HANGS
+        .into_iter()
+        .flat_map(|case| [(case, false), (case, true)]);
     join_all(cases.map(async |(case, pipelines)| {
         let mut limits = SmtpTimeouts::all(MODEST);
         *case.1(&mut limits) = LONG;
@@ -111,10 +174,13 @@ async fn no_phase_ends_by_the_limit_of_another() {
     .await;
 }
 
-/// A listener whose queue is full, so that nobody else gets a connection, nor hears that there is none.
+/// A listener whose queue is full, so that nobody else gets a connection, nor hears that there is
+/// none.
 async fn full() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().expect("there are sockets");
-    socket.bind(([127, 0, 0, 1], 0).into()).expect("a port is free");
+    socket
+        .bind(([127, 0, 0, 1], 0).into())
+        .expect("a port is free");
     let listener = socket.listen(1).expect("it is bound");
     let address = listener.local_addr().expect("it is bound");
     let mut waiting = Vec::new();
@@ -129,16 +195,25 @@ async fn full() -> (TcpListener, Vec<TcpStream>) {
 async fn a_host_that_does_not_even_say_no_is_left_within_the_limit_for_connecting() {
     let (listener, _waiting) = full().await;
     let address = listener.local_addr().expect("it is bound");
-    for (connect, others, waited, ends) in [(SHORT, LONG, BETWEEN, true), (LONG, SHORT, LONGER, false)] {
+    for (connect, others, waited, ends) in
+        [(SHORT, LONG, BETWEEN, true), (LONG, SHORT, LONGER, false)]
+    {
         let mut settings = SmtpSettings::new(address.ip().to_string(), address.port());
-        settings.session.timeouts = SmtpTimeouts { connect, ..SmtpTimeouts::all(others) };
+        settings.session.timeouts = SmtpTimeouts {
+            connect,
+            ..SmtpTimeouts::all(others)
+        };
         let sent = timeout(waited, SmtpSender::new(settings).send(&mail("m1"))).await;
-        assert_eq!(matches!(sent, Ok(Outcome::Unreachable(_))), ends, "{sent:?}");
+        assert_eq!(
+            matches!(sent, Ok(Outcome::Unreachable(_))),
+            ends,
+            "{sent:?}"
+        );
     }
 }
 
-/// A peer that says yes to all commands, stops reading when the content comes, and goes on when it is told to. How its
-/// connection ends.
+/// A peer that says yes to all commands, stops reading when the content comes, and goes on when it
+/// is told to. How its connection ends.
 async fn stops_reading(listener: TcpListener, goes_on: oneshot::Receiver<()>) -> io::Result<usize> {
     let (stream, _) = listener.accept().await?;
     let mut stream = BufReader::new(stream);
@@ -147,7 +222,11 @@ async fn stops_reading(listener: TcpListener, goes_on: oneshot::Receiver<()>) ->
     while command != "DATA\r\n" {
         command.clear();
         stream.read_line(&mut command).await?;
-        let answer: &[u8] = if command == "DATA\r\n" { b"354 go on\r\n" } else { b"250 yes\r\n" };
+        let answer: &[u8] = if command == "DATA\r\n" {
+            b"354 go on\r\n"
+        } else {
+            b"250 yes\r\n"
+        };
         stream.write_all(answer).await?;
     }
     let _ = goes_on.await;
@@ -156,7 +235,9 @@ async fn stops_reading(listener: TcpListener, goes_on: oneshot::Receiver<()>) ->
 
 #[tokio::test]
 async fn what_was_not_sent_when_an_attempt_ends_is_not_sent_later() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a port");
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("there is a port");
     let address = listener.local_addr().expect("it listens");
     let (go_on, goes_on) = oneshot::channel();
     let peer = tokio::spawn(stops_reading(listener, goes_on));
@@ -164,10 +245,18 @@ async fn what_was_not_sent_when_an_attempt_ends_is_not_sent_later() {
     settings.tls = TlsMode::None;
     settings.session.timeouts = SmtpTimeouts::all(MODEST);
     let more_than_the_system_holds = "x".repeat(32 << 20);
-    let attempt = Attempt { content: Some(more_than_the_system_holds.into()), ..mail("m1") };
+    let attempt = Attempt {
+        content: Some(more_than_the_system_holds.into()),
+        ..mail("m1")
+    };
     let outcome = SmtpSender::new(settings).send(&attempt).await;
     assert!(matches!(outcome, Outcome::Unreachable(_)), "{outcome:?}");
     go_on.send(()).expect("the peer waits");
-    let ended = in_time("the end of the connection", peer).await.expect("it ends");
-    assert_eq!(ended.expect_err("it was not closed in order").kind(), io::ErrorKind::ConnectionReset);
+    let ended = in_time("the end of the connection", peer)
+        .await
+        .expect("it ends");
+    assert_eq!(
+        ended.expect_err("it was not closed in order").kind(),
+        io::ErrorKind::ConnectionReset
+    );
 }

@@ -1,4 +1,5 @@
-//! Connections carry so many messages and no more, get so old, say who we are, and are left with a farewell.
+//! Connections carry so many messages and no more, get so old, say who we are, and are left with a
+//! farewell.
 
 use std::time::Duration;
 
@@ -21,7 +22,10 @@ async fn a_connection_carries_so_many_messages_and_is_left_with_a_farewell() {
     settings.session.messages_max = 2;
     let sender = SmtpSender::new(settings);
     for _ in 0..5 {
-        assert!(matches!(sender.send(&mail("m1")).await, Outcome::Accepted(_)));
+        assert!(matches!(
+            sender.send(&mail("m1")).await,
+            Outcome::Accepted(_)
+        ));
     }
     assert_eq!(peer.connections_of("MAIL"), [1, 1, 2, 2, 3]);
     peer.has_heard("QUIT", 2).await;
@@ -51,18 +55,38 @@ async fn a_server_that_has_closed_every_kept_connection_still_gets_the_message()
     settings.session.connections = 4;
     let sender = SmtpSender::new(settings);
     let (first, second) = (mail("m1"), mail("m2"));
-    let (a, b, c, d) =
-        tokio::join!(sender.send(&first), sender.send(&second), sender.send(&first), sender.send(&second));
-    assert!([a, b, c, d].iter().all(|outcome| matches!(outcome, Outcome::Accepted(_))));
-    let without_sender = Attempt { envelope_from: None, ..mail("m3") };
-    assert!(matches!(sender.send(&without_sender).await, Outcome::Accepted(_)));
+    let (a, b, c, d) = tokio::join!(
+        sender.send(&first),
+        sender.send(&second),
+        sender.send(&first),
+        sender.send(&second)
+    );
+    assert!(
+        [a, b, c, d]
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Accepted(_)))
+    );
+    let without_sender = Attempt {
+        envelope_from: None,
+        ..mail("m3")
+    };
+    assert!(matches!(
+        sender.send(&without_sender).await,
+        Outcome::Accepted(_)
+    ));
 }
 
 #[tokio::test]
 async fn who_we_are_is_said_by_plain_or_by_login() {
     for (offer, commands) in [
-        ("250-peer.example\r\n250 AUTH LOGIN PLAIN", vec!["AUTH PLAIN AGFubgBnZWhlaW0="]),
-        ("250-peer.example\r\n250 AUTH LOGIN", vec!["AUTH LOGIN", "YW5u", "Z2VoZWlt"]),
+        (
+            "250-peer.example\r\n250 AUTH LOGIN PLAIN",
+            vec!["AUTH PLAIN AGFubgBnZWhlaW0="],
+        ),
+        (
+            "250-peer.example\r\n250 AUTH LOGIN",
+            vec!["AUTH LOGIN", "YW5u", "Z2VoZWlt"],
+        ),
     ] {
         let last = *commands.last().expect("there is one");
         let peer = SmtpPeer::start(move |heard| match heard.command.as_str() {
@@ -73,27 +97,44 @@ async fn who_we_are_is_said_by_plain_or_by_login() {
         })
         .await;
         let mut settings = settings(&peer);
-        settings.login = Some(SmtpLogin { username: "ann".to_owned(), password: "geheim".to_owned() });
+        settings.login = Some(SmtpLogin {
+            username: "ann".to_owned(),
+            password: "geheim".to_owned(),
+        });
         let sent = SmtpSender::new(settings).send(&mail("m1")).await;
         assert!(matches!(sent, Outcome::Accepted(_)), "{offer}: {sent:?}");
-        let heard: Vec<_> = peer.heard().into_iter().map(|heard| heard.command).collect();
+        let heard: Vec<_> = peer
+            .heard()
+            .into_iter()
+            .map(|heard| heard.command)
+            .collect();
         assert_eq!(&heard[2..2 + commands.len()], commands, "{offer}");
     }
 }
 
 #[tokio::test]
 async fn a_relay_that_does_not_know_us_counts_against_nobody() {
-    let peer = SmtpPeer::start(|heard| match heard.command.split(' ').next().unwrap_or_default() {
-        "EHLO" => Act::Say("250-peer.example\r\n250 AUTH PLAIN"),
-        "AUTH" => Act::Say("535 5.7.8 who are you"),
-        _ => agree(&heard.command),
-    })
+    let peer = SmtpPeer::start(
+        |heard| match heard.command.split(' ').next().unwrap_or_default() {
+            "EHLO" => Act::Say("250-peer.example\r\n250 AUTH PLAIN"),
+            "AUTH" => Act::Say("535 5.7.8 who are you"),
+            _ => agree(&heard.command),
+        },
+    )
     .await;
     let mut settings = settings(&peer);
-    settings.login = Some(SmtpLogin { username: "ann".to_owned(), password: "geheim".to_owned() });
-    let Outcome::Unreachable(fault) = SmtpSender::new(settings).send(&mail("m1")).await else { panic!() };
+    settings.login = Some(SmtpLogin {
+        username: "ann".to_owned(),
+        password: "geheim".to_owned(),
+    });
+    let Outcome::Unreachable(fault) = SmtpSender::new(settings).send(&mail("m1")).await else {
+        panic!()
+    };
     assert_eq!(fault.kind, FaultKind::Connect);
-    assert!(fault.text.contains("535 5.7.8") && !fault.text.contains("geheim"), "{fault}");
+    assert!(
+        fault.text.contains("535 5.7.8") && !fault.text.contains("geheim"),
+        "{fault}"
+    );
 }
 
 #[tokio::test]
@@ -118,14 +159,32 @@ async fn what_the_server_offers_is_made_use_of() {
     })
     .await;
     let sender = SmtpSender::new(settings(&peer));
-    let umlaut = Attempt { content: Some("A: b\r\n\r\nü\r\n".into()), ..mail("m1") };
+    let umlaut = Attempt {
+        content: Some("A: b\r\n\r\nü\r\n".into()),
+        ..mail("m1")
+    };
     assert!(matches!(sender.send(&umlaut).await, Outcome::Accepted(_)));
-    let heard: Vec<_> = peer.heard().into_iter().map(|heard| heard.command).collect();
-    assert_eq!(heard[2], "MAIL FROM:<bounce@news.example.org> SIZE=12 BODY=8BITMIME RET=HDRS ENVID=m1");
-    assert_eq!(heard[3], "RCPT TO:<jo@example.com> NOTIFY=FAILURE ORCPT=rfc822;jo@example.com");
+    let heard: Vec<_> = peer
+        .heard()
+        .into_iter()
+        .map(|heard| heard.command)
+        .collect();
+    assert_eq!(
+        heard[2],
+        "MAIL FROM:<bounce@news.example.org> SIZE=12 BODY=8BITMIME RET=HDRS ENVID=m1"
+    );
+    assert_eq!(
+        heard[3],
+        "RCPT TO:<jo@example.com> NOTIFY=FAILURE ORCPT=rfc822;jo@example.com"
+    );
 
-    let large = Attempt { content: Some("x\r\n".repeat(400).into()), ..mail("m2") };
-    let Outcome::Refused(reply) = sender.send(&large).await else { panic!("it is too large") };
+    let large = Attempt {
+        content: Some("x\r\n".repeat(400).into()),
+        ..mail("m2")
+    };
+    let Outcome::Refused(reply) = sender.send(&large).await else {
+        panic!("it is too large")
+    };
     assert_eq!(reply.status, Some("5.3.4".parse().unwrap()));
     assert_eq!(peer.connections_of("MAIL"), [1], "and it is not even tried");
 }
@@ -144,7 +203,14 @@ fn narrow(peer: &SmtpPeer) -> SmtpSettings {
 
 #[tokio::test]
 async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take() {
-    let peer = SmtpPeer::start(|heard| if heard.command == "DATA" { Act::Hang } else { agree(&heard.command) }).await;
+    let peer = SmtpPeer::start(|heard| {
+        if heard.command == "DATA" {
+            Act::Hang
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
     let sender = SmtpSender::new(narrow(&peer));
     let first = mail("m1");
     tokio::select! {
@@ -162,13 +228,29 @@ async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take(
 
 #[tokio::test]
 async fn a_connection_takes_its_place_until_its_farewell_is_over() {
-    let peer = SmtpPeer::start(|heard| if heard.command == "QUIT" { Act::Hang } else { agree(&heard.command) }).await;
+    let peer = SmtpPeer::start(|heard| {
+        if heard.command == "QUIT" {
+            Act::Hang
+        } else {
+            agree(&heard.command)
+        }
+    })
+    .await;
     let mut settings = narrow(&peer);
     settings.session.messages_max = 1;
     let sender = SmtpSender::new(settings);
-    assert!(matches!(sender.send(&mail("m1")).await, Outcome::Accepted(_)));
-    let Outcome::Unreachable(fault) = sender.send(&mail("m2")).await else { panic!("the relay has two connections") };
-    assert_eq!((fault.kind, fault.side), (FaultKind::Local, Side::Ours), "{fault}");
+    assert!(matches!(
+        sender.send(&mail("m1")).await,
+        Outcome::Accepted(_)
+    ));
+    let Outcome::Unreachable(fault) = sender.send(&mail("m2")).await else {
+        panic!("the relay has two connections")
+    };
+    assert_eq!(
+        (fault.kind, fault.side),
+        (FaultKind::Local, Side::Ours),
+        "{fault}"
+    );
     assert_eq!(peer.connections_of("EHLO"), [1]);
 }
 
@@ -182,5 +264,8 @@ async fn a_refusal_is_known_before_the_connection_is_fit_for_the_next_message() 
     .await;
     let sender = SmtpSender::new(settings(&peer));
     let outcome = tokio::time::timeout(SOON, sender.send(&mail("m1"))).await;
-    assert!(matches!(outcome, Ok(Outcome::Deferred(_))), "it was told: {outcome:?}");
+    assert!(
+        matches!(outcome, Ok(Outcome::Deferred(_))),
+        "it was told: {outcome:?}"
+    );
 }

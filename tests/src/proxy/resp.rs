@@ -8,7 +8,11 @@ use tokio::net::unix::OwnedReadHalf;
 
 /// What a test calls a request: the verb of the script that it runs, or the name of the command.
 pub(super) fn name_of(request: &[u8]) -> String {
-    let mut words = request.split(|byte| *byte == b'\n').skip(2).step_by(2).map(<[u8]>::trim_ascii_end);
+    let mut words = request
+        .split(|byte| *byte == b'\n')
+        .skip(2)
+        .step_by(2)
+        .map(<[u8]>::trim_ascii_end);
     let mut word = || String::from_utf8_lossy(words.next().unwrap_or_default()).into_owned();
     let command = word().to_ascii_uppercase();
     if command == "EVALSHA" {
@@ -38,8 +42,8 @@ impl Frames {
     }
 }
 
-/// Where the first request or answer ends; `None` where more of it is to come. RESP2 and RESP3: a line, which may announce
-/// bytes or more values.
+/// Where the first request or answer ends; `None` where more of it is to come. RESP2 and RESP3: a
+/// line, which may announce bytes or more values.
 fn end_of_frame(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut missing) = (0, 1);
     while missing > 0 {
@@ -77,9 +81,17 @@ mod tests {
             "_\r\n",
         ] {
             for cut in 0..whole.len() {
-                assert_eq!(end_of_frame(&whole.as_bytes()[..cut]), None, "{whole:?} to {cut}");
+                assert_eq!(
+                    end_of_frame(&whole.as_bytes()[..cut]),
+                    None,
+                    "{whole:?} to {cut}"
+                );
             }
-            assert_eq!(end_of_frame(format!("{whole}+next\r\n").as_bytes()), Some(whole.len()), "{whole:?}");
+            assert_eq!(
+                end_of_frame(format!("{whole}+next\r\n").as_bytes()),
+                Some(whole.len()),
+                "{whole:?}"
+            );
         }
     }
 

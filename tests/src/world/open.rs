@@ -50,7 +50,10 @@ impl Default for Settings {
             start: Timestamp::parse("2026-11-21T09:30:00Z").expect("it is an instant"),
             max_messages: 32,
             max_lapses: 5,
-            pace: Pace { window_new: Pace::default().window, ..Pace::default() },
+            pace: Pace {
+                window_new: Pace::default().window,
+                ..Pace::default()
+            },
             rules: Vec::new(),
             confirm: Duration::ZERO,
         }
@@ -109,7 +112,11 @@ impl World {
 
     /// Another process on the store of `world`: what it remembers and its clock are its own.
     pub async fn sharing(world: &Self) -> Self {
-        let settings = Settings { start: world.now(), redis: world.settings.redis.clone(), ..Settings::default() };
+        let settings = Settings {
+            start: world.now(),
+            redis: world.settings.redis.clone(),
+            ..Settings::default()
+        };
         Self::under(world.prefix.clone(), settings.redis.connections(), settings).await
     }
 
@@ -120,18 +127,40 @@ impl World {
         let mail = Arc::new(MailSystem::default());
         let attempter = attempter(mail.clone(), settings.confirm, &clock);
         let accept = Accept::new(store.clone(), table, Placer::new(store.clone(), None));
-        Self { clock, store, mail, prefix, connections, settings, accept, attempter }
+        Self {
+            clock,
+            store,
+            mail,
+            prefix,
+            connections,
+            settings,
+            accept,
+            attempter,
+        }
     }
 
     /// From now on the store is one that has just been opened, on the same keys.
     pub async fn restart(&mut self) {
-        self.store = open(self.connections.clone(), &self.settings, &self.prefix, &self.clock).await;
+        self.store = open(
+            self.connections.clone(),
+            &self.settings,
+            &self.prefix,
+            &self.clock,
+        )
+        .await;
     }
 
     /// The same store as a process of its own sees it: by the servers' clock.
     pub async fn store_by_real_time(&self) -> Store {
         let limits = limits(&self.settings);
-        let store = Store::open(self.connections.clone(), &self.prefix, SHARDS, limits, Arc::new(SystemClock)).await;
+        let store = Store::open(
+            self.connections.clone(),
+            &self.prefix,
+            SHARDS,
+            limits,
+            Arc::new(SystemClock),
+        )
+        .await;
         store.expect("it is open already")
     }
 
@@ -143,18 +172,39 @@ impl World {
         let connections = redis::connections_with(url, timeout);
         // A time limit that is to be met soon is short for opening a store on a busy machine.
         eventually("the way to be open", async || {
-            try_open(connections.clone(), &self.settings, &self.prefix, &self.clock).await.ok()
+            try_open(
+                connections.clone(),
+                &self.settings,
+                &self.prefix,
+                &self.clock,
+            )
+            .await
+            .ok()
         })
         .await
     }
 }
 
 /// What attempts are made by where all mail leaves by one sender.
-pub(super) fn attempter(sender: Arc<dyn Sender>, confirm: Duration, clock: &Arc<ManualClock>) -> Attempter {
-    Attempter::new(routes(sender, confirm), contents(), Table::embedded(), clock.clone())
+pub(super) fn attempter(
+    sender: Arc<dyn Sender>,
+    confirm: Duration,
+    clock: &Arc<ManualClock>,
+) -> Attempter {
+    Attempter::new(
+        routes(sender, confirm),
+        contents(),
+        Table::embedded(),
+        clock.clone(),
+    )
 }
 
-async fn open(connections: Connections, settings: &Settings, prefix: &str, clock: &Arc<ManualClock>) -> Store {
+async fn open(
+    connections: Connections,
+    settings: &Settings,
+    prefix: &str,
+    clock: &Arc<ManualClock>,
+) -> Store {
     let opened = try_open(connections, settings, prefix, clock).await;
     opened.expect("the tests' own Redis answers, and all stores under a prefix have one shape")
 }
@@ -170,6 +220,16 @@ async fn try_open(
 }
 
 fn limits(settings: &Settings) -> Limits {
-    let Settings { max_messages, max_lapses, pace, .. } = *settings;
-    Limits { max_messages, max_lapses, pace, ..Config::embedded().limits(&Table::embedded()) }
+    let Settings {
+        max_messages,
+        max_lapses,
+        pace,
+        ..
+    } = *settings;
+    Limits {
+        max_messages,
+        max_lapses,
+        pace,
+        ..Config::embedded().limits(&Table::embedded())
+    }
 }

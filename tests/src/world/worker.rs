@@ -22,13 +22,18 @@ pub struct RunningWorker {
 }
 
 impl World {
-    /// Starts a worker in the background; `change` its settings before. It looks for work all the time.
+    /// Starts a worker in the background; `change` its settings before. It looks for work all the
+    /// time.
     pub fn start_worker(&self, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
         self.start_worker_on(&self.store, change)
     }
 
     /// The same, with another way to the store.
-    pub fn start_worker_on(&self, store: &Store, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
+    pub fn start_worker_on(
+        &self,
+        store: &Store,
+        change: impl FnOnce(&mut config::Worker),
+    ) -> RunningWorker {
         let mut settings = Config::embedded().worker;
         settings.lease = LEASE;
         settings.poll_max = 2 * MS;
@@ -43,7 +48,10 @@ impl World {
             settings,
         );
         let stop = CancellationToken::new();
-        RunningWorker { running: tokio::spawn(worker.run(stop.clone())), stop }
+        RunningWorker {
+            running: tokio::spawn(worker.run(stop.clone())),
+            stop,
+        }
     }
 }
 

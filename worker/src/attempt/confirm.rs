@@ -1,5 +1,5 @@
-//! Relays take a message and may report later that it did not get through. What they took waits in its job, and silence
-//! delivers it.
+//! Relays take a message and may report later that it did not get through. What they took waits in
+//! its job, and silence delivers it.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -31,12 +31,23 @@ impl Progress {
         }
     }
 
-    /// A relay has taken the message in front, and has `delay` to say otherwise. `Some` where that ends the attempt.
-    pub(super) fn accept(&mut self, mut accepted: Event, delay: Duration, now: Timestamp) -> Option<Box<Settlement>> {
+    /// A relay has taken the message in front, and has `delay` to say otherwise. `Some` where that
+    /// ends the attempt.
+    pub(super) fn accept(
+        &mut self,
+        mut accepted: Event,
+        delay: Duration,
+        now: Timestamp,
+    ) -> Option<Box<Settlement>> {
         let mut message = self.waiting.pop_front()?;
         let at = self.leased.claimed_at;
         let serial = self.leased.lease.token.serial;
-        message.accepted = Some(Acceptance { attempt: self.step, at, until: at.plus(delay), serial });
+        message.accepted = Some(Acceptance {
+            attempt: self.step,
+            at,
+            until: at.plus(delay),
+            serial,
+        });
         self.accepted.push(message);
         // The probe waits alone; an address that has shown that it is alive gets the rest at once.
         if self.delivered && !self.waiting.is_empty() {
@@ -51,13 +62,22 @@ impl Progress {
         Some(self.wait(delay, tally, accepted))
     }
 
-    /// Nothing is left to try and a bounce may still come for what was accepted: the job waits for the first silence.
+    /// Nothing is left to try and a bounce may still come for what was accepted: the job waits for
+    /// the first silence.
     pub(super) fn wait_for_bounces(&mut self, now: Timestamp) -> Option<Box<Settlement>> {
-        let until = self.accepted.iter().filter_map(|message| Some(message.accepted?.until)).min()?;
+        let until = self
+            .accepted
+            .iter()
+            .filter_map(|message| Some(message.accepted?.until))
+            .min()?;
         let mut last = self.about(EventKind::AttemptDeferred);
         last.attempt = Some(self.attempt());
         last.reason = Some("confirming".to_owned());
-        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Accepted };
+        let result = if self.delivered {
+            TallyResult::Delivered
+        } else {
+            TallyResult::Accepted
+        };
         let tally = self.tally(result, self.leased.job.head.status, now);
         self.renew_if_delivered(now);
         Some(self.wait(until.since(now.max(self.leased.claimed_at)), tally, last))
@@ -69,7 +89,8 @@ pub(super) fn split(messages: Vec<Message>) -> (Vec<Message>, VecDeque<Message>)
     if messages.iter().all(|message| message.accepted.is_none()) {
         return (Vec::new(), messages.into());
     }
-    let (accepted, waiting): (Vec<Message>, Vec<Message>) =
-        messages.into_iter().partition(|message| message.accepted.is_some());
+    let (accepted, waiting): (Vec<Message>, Vec<Message>) = messages
+        .into_iter()
+        .partition(|message| message.accepted.is_some());
     (accepted, waiting.into())
 }

@@ -1,5 +1,5 @@
-//! What an attempt has come to so far, and what each verdict does to its job: every verdict either lets the next message
-//! have its turn or ends the attempt in a settlement.
+//! What an attempt has come to so far, and what each verdict does to its job: every verdict either
+//! lets the next message have its turn or ends the attempt in a settlement.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -28,8 +28,8 @@ pub(super) struct Progress {
     pub(super) accepted: Vec<Message>,
     /// Whether nothing is tried, because all that there was to do was to hear no bounce.
     only_heard: bool,
-    /// Which attempt policy is asked about. After a delivery it is 0: a failure then is a new outage, which our own try
-    /// was the first to meet.
+    /// Which attempt policy is asked about. After a delivery it is 0: a failure then is a new
+    /// outage, which our own try was the first to meet.
     pub(super) step: u32,
     pub(super) delivered: bool,
     /// What the last outcome says about the destination.
@@ -61,7 +61,10 @@ impl Progress {
 
     /// Notes what was seen of the message in front.
     pub(super) fn note(&mut self, outcome: &Outcome, transcript: Option<Transcript>) {
-        self.unknown |= is_unanswered(outcome) || transcript.as_ref().is_some_and(|transcript| transcript.unknown);
+        self.unknown |= is_unanswered(outcome)
+            || transcript
+                .as_ref()
+                .is_some_and(|transcript| transcript.unknown);
         self.transcript = transcript.map(Box::new);
     }
 
@@ -95,7 +98,11 @@ impl Progress {
             Verdict::DropMessage => {
                 let mut dropped = said(EventKind::MessageDropped);
                 let missing = matches!(outcome, Outcome::Unreadable(_));
-                let reason = if missing { DropReason::ContentMissing } else { DropReason::GivenUp };
+                let reason = if missing {
+                    DropReason::ContentMissing
+                } else {
+                    DropReason::GivenUp
+                };
                 dropped.reason = Some(reason.as_str().to_owned());
                 self.events.push(&dropped);
                 self.waiting.pop_front();
@@ -131,7 +138,10 @@ impl Progress {
                 self.drop_all(DropReason::GivenUp);
                 Some(self.end(now))
             }
-            Verdict::Retire { standing, host_dead } => {
+            Verdict::Retire {
+                standing,
+                host_dead,
+            } => {
                 let deferred = said(EventKind::AttemptDeferred);
                 let mut retired = said(EventKind::AddressRetired);
                 (retired.message, retired.late_ms, retired.metadata) = (None, None, Map::new());
@@ -141,7 +151,11 @@ impl Progress {
                 self.waiting = mem::take(&mut self.accepted).into();
                 self.drop_all(DropReason::Retired);
                 let policy = retired.policy.clone().unwrap_or_default();
-                let end = End::Retire { standing: *standing, policy, host_dead: *host_dead };
+                let end = End::Retire {
+                    standing: *standing,
+                    policy,
+                    host_dead: *host_dead,
+                };
                 let tally = self.tally(TallyResult::Retired, decision.reply.status, now);
                 Some(self.settlement(end, tally, &retired))
             }
@@ -150,7 +164,11 @@ impl Progress {
 
     /// An event about the job.
     pub(super) fn about(&self, kind: EventKind) -> Event {
-        Event::about(kind, self.leased.lease.job.clone(), &self.leased.job.head.destination)
+        Event::about(
+            kind,
+            self.leased.lease.job.clone(),
+            &self.leased.job.head.destination,
+        )
     }
 
     /// An event about one message, and what was said about it.
@@ -189,11 +207,19 @@ impl Progress {
     }
 
     /// The job waits for its next attempt, with what still waits in it.
-    pub(super) fn wait(&mut self, delay: Duration, tally: Tally, mut last: Event) -> Box<Settlement> {
+    pub(super) fn wait(
+        &mut self,
+        delay: Duration,
+        tally: Tally,
+        mut last: Event,
+    ) -> Box<Settlement> {
         last.delay = Some(ms(delay));
         let mut messages = mem::take(&mut self.accepted);
         messages.extend(mem::take(&mut self.waiting));
-        let job = Job { messages, ..self.leased.job.clone() };
+        let job = Job {
+            messages,
+            ..self.leased.job.clone()
+        };
         self.settlement(End::Retry { job, delay }, tally, &last)
     }
 
@@ -206,7 +232,11 @@ impl Progress {
         let mut last = self.about(EventKind::AttemptDeferred);
         last.attempt = Some(self.attempt());
         last.reason = Some("interrupted".to_owned());
-        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
+        let result = if self.delivered {
+            TallyResult::Delivered
+        } else {
+            TallyResult::Ended
+        };
         let tally = self.tally(result, job.head.status, now);
         self.renew_if_delivered(now);
         Some(self.wait(Duration::ZERO, tally, last))
@@ -220,7 +250,8 @@ impl Progress {
         }
     }
 
-    /// No message is left to try: the job ends, and the address keeps its standing; or it waits for what was accepted.
+    /// No message is left to try: the job ends, and the address keeps its standing; or it waits for
+    /// what was accepted.
     pub(super) fn end(&mut self, now: Timestamp) -> Box<Settlement> {
         if let Some(waiting) = self.wait_for_bounces(now) {
             return waiting;
@@ -228,27 +259,49 @@ impl Progress {
         let job = &self.leased.job;
         let mut last = self.about(EventKind::JobClosed);
         last.attempt = Some(self.attempt());
-        let result = if self.delivered { TallyResult::Delivered } else { TallyResult::Ended };
+        let result = if self.delivered {
+            TallyResult::Delivered
+        } else {
+            TallyResult::Ended
+        };
         let tally = self.tally(result, job.head.status, now);
         self.settlement(End::Close, tally, &last)
     }
 
     /// How this attempt is counted, where it ends so.
-    pub(super) fn tally(&self, result: TallyResult, status: Option<EnhancedStatus>, now: Timestamp) -> Tally {
+    pub(super) fn tally(
+        &self,
+        result: TallyResult,
+        status: Option<EnhancedStatus>,
+        now: Timestamp,
+    ) -> Tally {
         let result = match result {
             TallyResult::Delivered if self.only_heard => TallyResult::Confirmed,
             TallyResult::Retired => result,
             _ if self.unknown => TallyResult::Unknown,
             _ => result,
         };
-        Tally::new(result, status, self.attempt(), self.leased.job.head.created, now)
+        Tally::new(
+            result,
+            status,
+            self.attempt(),
+            self.leased.job.head.created,
+            now,
+        )
     }
 
     fn settlement(&mut self, end: End, tally: Tally, last: &Event) -> Box<Settlement> {
         self.events.push(last);
         let events = mem::take(&mut self.events);
         let lease = self.leased.lease.clone();
-        Box::new(Settlement { lease, end, delivered: self.delivered, feedback: self.feedback, tally, events })
+        Box::new(Settlement {
+            lease,
+            end,
+            delivered: self.delivered,
+            feedback: self.feedback,
+            tally,
+            events,
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Trouble of our own that attempts meet, as the log has it: by route, kind and error, when it begins and when it is over.
+//! Trouble of our own that attempts meet, as the log has it: by route, kind and error, when it
+//! begins and when it is over.
 
 use std::time::Instant;
 
@@ -25,23 +26,38 @@ impl RouteTroubles {
     /// Logs what an outcome has news of.
     pub(super) fn say(&self, route: &str, outcome: &Outcome) {
         let kind = match outcome {
-            Outcome::Unreachable(fault) if fault.side == Side::Ours => Some(Kind::Fault(fault.kind, fault.name)),
+            Outcome::Unreachable(fault) if fault.side == Side::Ours => {
+                Some(Kind::Fault(fault.kind, fault.name))
+            }
             Outcome::Unreadable(_) => Some(Kind::ContentMissing),
             _ => None,
         };
         for news in self.0.note(route, kind, Instant::now()) {
             match (news, outcome) {
                 (News::Begun, Outcome::Unreadable(why)) => {
-                    tracing::warn!(route, why, "content is missing: messages are dropped, their addresses stay");
+                    tracing::warn!(
+                        route,
+                        why,
+                        "content is missing: messages are dropped, their addresses stay"
+                    );
                 }
                 (News::Begun, Outcome::Unreachable(fault)) => {
                     let fault = shown(fault);
-                    tracing::warn!(route, fault, "a trouble of our own: mail waits, and no attempt is spent");
+                    tracing::warn!(
+                        route,
+                        fault,
+                        "a trouble of our own: mail waits, and no attempt is spent"
+                    );
                 }
                 (News::Begun, _) => {}
                 (News::Over { lasted, times }, _) => {
                     let (lasted_s, attempts) = (lasted.as_secs(), times);
-                    tracing::info!(route, attempts, lasted_s, "a trouble of our own on this route is over");
+                    tracing::info!(
+                        route,
+                        attempts,
+                        lasted_s,
+                        "a trouble of our own on this route is over"
+                    );
                 }
             }
         }
@@ -50,7 +66,13 @@ impl RouteTroubles {
 
 /// A fault as the log may have it: what others said may name an address, plain or as in a URL.
 fn shown(fault: &Fault) -> String {
-    let hide = |word| if str::contains(word, '@') || str::contains(word, "%40") { "…" } else { word };
+    let hide = |word| {
+        if str::contains(word, '@') || str::contains(word, "%40") {
+            "…"
+        } else {
+            word
+        }
+    };
     let text = fault.to_string();
     let words: Vec<&str> = text.split_whitespace().map(hide).collect();
     words.join(" ").chars().take(SHOWN_CHARS).collect()
@@ -64,10 +86,19 @@ mod tests {
     fn no_address_is_shown_and_no_more_than_there_is_room_for() {
         for (text, expected) in [
             ("530 5.7.0 TLS first", "not sent: 530 5.7.0 TLS first"),
-            ("no login for <jo@example.com>, sorry", "not sent: no login for … sorry"),
-            ("GET https://host/mail/jo%40example.com.eml failed", "not sent: GET … failed"),
+            (
+                "no login for <jo@example.com>, sorry",
+                "not sent: no login for … sorry",
+            ),
+            (
+                "GET https://host/mail/jo%40example.com.eml failed",
+                "not sent: GET … failed",
+            ),
         ] {
-            assert_eq!(shown(&Fault::ours(FaultKind::Local, text.to_owned())), expected);
+            assert_eq!(
+                shown(&Fault::ours(FaultKind::Local, text.to_owned())),
+                expected
+            );
         }
         let long = Fault::ours(FaultKind::Local, "x".repeat(10_000));
         assert_eq!(shown(&long).chars().count(), SHOWN_CHARS);

@@ -1,5 +1,6 @@
-//! Content at URLs: in the object stores and web servers that the configuration names, and nowhere else. Credentials of the
-//! stores come from the environment, by the names that each of them has for that.
+//! Content at URLs: in the object stores and web servers that the configuration names, and nowhere
+//! else. Credentials of the stores come from the environment, by the names that each of them has
+//! for that.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use super::ContentError;
 
 mod connector;
 
-/// How the variables begin that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, …
+/// How the variables begin that configure a store: AWS_ACCESS_KEY_ID, GOOGLE_SERVICE_ACCOUNT,
+/// AZURE_STORAGE_ACCOUNT_NAME, …
 const VARIABLES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// The places that content may be read from.
@@ -41,22 +43,35 @@ pub(super) struct Found {
 }
 
 impl Stores {
-    /// The places under these URLs, with what the variables say of how to get there. Nothing is connected yet.
+    /// The places under these URLs, with what the variables say of how to get there. Nothing is
+    /// connected yet.
     pub(super) fn open(urls: &[Url], variables: &[(String, String)]) -> Result<Self, String> {
         system::tls::prepare();
-        urls.iter().map(|url| open(url, variables)).collect::<Result<_, _>>().map(Self)
+        urls.iter()
+            .map(|url| open(url, variables))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Asks for one object, which has to have at most `max` bytes.
     pub(super) async fn find(&self, url: &str, max: usize) -> Result<Found, ContentError> {
         let nowhere = ContentError::Missing("the content's URL lies outside content.stores");
-        let Some((origin, path)) = Url::parse(url).ok().and_then(|url| split(&url).ok()) else { return Err(nowhere) };
-        let place = self.0.iter().find(|place| place.origin == origin && path.prefix_matches(&place.under));
-        let Some(Place { store, .. }) = place else { return Err(nowhere) };
+        let Some((origin, path)) = Url::parse(url).ok().and_then(|url| split(&url).ok()) else {
+            return Err(nowhere);
+        };
+        let place = self
+            .0
+            .iter()
+            .find(|place| place.origin == origin && path.prefix_matches(&place.under));
+        let Some(Place { store, .. }) = place else {
+            return Err(nowhere);
+        };
         let object = store.get(&path).await.map_err(|err| sort(&err))?;
         match usize::try_from(object.meta.size) {
             Ok(size) if size <= max => Ok(Found { size, object }),
-            _ => Err(ContentError::Missing("the content is larger than content.max")),
+            _ => Err(ContentError::Missing(
+                "the content is larger than content.max",
+            )),
         }
     }
 }
@@ -68,7 +83,9 @@ impl Found {
         let mut pieces = self.object.into_stream();
         while let Some(piece) = pieces.try_next().await.map_err(|err| sort(&err))? {
             if content.len() + piece.len() > self.size {
-                return Err(ContentError::unread("the store sent more of the object than it had said"));
+                return Err(ContentError::unread(
+                    "the store sent more of the object than it had said",
+                ));
             }
             content.extend_from_slice(&piece);
         }
@@ -79,22 +96,32 @@ impl Found {
 fn open(url: &Url, variables: &[(String, String)]) -> Result<Place, String> {
     let named = |err: String| format!("content.stores: {url}: {err}");
     let (origin, under) = split(url).map_err(named)?;
-    let of_stores = variables.iter().filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
-    let mut options: Vec<(String, String)> =
-        of_stores.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+    let of_stores = variables
+        .iter()
+        .filter(|(name, _)| VARIABLES.iter().any(|start| name.starts_with(start)));
+    let mut options: Vec<(String, String)> = of_stores
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .collect();
     if url.scheme() == "http" {
         options.push(("allow_http".to_owned(), "true".to_owned()));
     }
     let store = connect(url, &options).map_err(|err| named(err.to_string()))?;
-    Ok(Place { origin, under, store })
+    Ok(Place {
+        origin,
+        under,
+        store,
+    })
 }
 
 /// A builder with the URL, those of the options that are its own, and our way to connect.
 macro_rules! build {
     ($builder:ty, $url:expr, $options:expr) => {{
-        let known = $options.iter().filter_map(|(key, value)| Some((key.parse().ok()?, value)));
-        let builder =
-            known.fold(<$builder>::new().with_url($url), |builder, (key, value)| builder.with_config(key, value));
+        let known = $options
+            .iter()
+            .filter_map(|(key, value)| Some((key.parse().ok()?, value)));
+        let builder = known.fold(<$builder>::new().with_url($url), |builder, (key, value)| {
+            builder.with_config(key, value)
+        });
         Arc::new(builder.with_http_connector(Straight).build()?) as Arc<dyn ObjectStore>
     }};
 }
@@ -102,23 +129,30 @@ macro_rules! build {
 fn connect(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
     Ok(match ObjectStoreScheme::parse(url)?.0 {
         ObjectStoreScheme::AmazonS3 => build!(AmazonS3Builder, url.as_str(), options),
-        ObjectStoreScheme::GoogleCloudStorage => build!(GoogleCloudStorageBuilder, url.as_str(), options),
+        ObjectStoreScheme::GoogleCloudStorage => {
+            build!(GoogleCloudStorageBuilder, url.as_str(), options)
+        }
         ObjectStoreScheme::MicrosoftAzure => build!(MicrosoftAzureBuilder, url.as_str(), options),
         ObjectStoreScheme::Http => build!(HttpBuilder, &url[..Position::BeforePath], options),
         other => {
             let source = format!("{other:?} is no store that content may be in").into();
-            return Err(Error::Generic { store: "content", source });
+            return Err(Error::Generic {
+                store: "content",
+                source,
+            });
         }
     })
 }
 
-/// The place that a URL names, and the object's name there, decoded, so that no encoding leads out of a place.
+/// The place that a URL names, and the object's name there, decoded, so that no encoding leads out
+/// of a place.
 fn split(url: &Url) -> Result<(String, Path), String> {
     let (_, path) = ObjectStoreScheme::parse(url).map_err(|err| err.to_string())?;
     Ok((url[..Position::BeforePath].to_owned(), path))
 }
 
-/// What is not there will not be there later. All else may pass: wrong credentials too, which somebody puts right.
+/// What is not there will not be there later. All else may pass: wrong credentials too, which
+/// somebody puts right.
 fn sort(err: &Error) -> ContentError {
     match err {
         Error::NotFound { .. } => ContentError::Missing("the content's object is not there"),
@@ -138,9 +172,19 @@ mod tests {
 
     async fn places() -> Stores {
         let store = Arc::new(InMemory::new());
-        store.put(&Path::from("mail/a.eml"), "Subject: x\r\n".into()).await.unwrap();
-        store.put(&Path::from("secret/b.eml"), "no".into()).await.unwrap();
-        Stores(vec![Place { origin: "s3://bucket".to_owned(), under: Path::from("mail"), store }])
+        store
+            .put(&Path::from("mail/a.eml"), "Subject: x\r\n".into())
+            .await
+            .unwrap();
+        store
+            .put(&Path::from("secret/b.eml"), "no".into())
+            .await
+            .unwrap();
+        Stores(vec![Place {
+            origin: "s3://bucket".to_owned(),
+            under: Path::from("mail"),
+            store,
+        }])
     }
 
     #[tokio::test]
@@ -159,15 +203,35 @@ mod tests {
             "s3://bucket/mail/nothing.eml",
             "no url",
         ] {
-            assert!(matches!(places.find(elsewhere, 100).await, Err(ContentError::Missing(_))), "{elsewhere}");
+            assert!(
+                matches!(
+                    places.find(elsewhere, 100).await,
+                    Err(ContentError::Missing(_))
+                ),
+                "{elsewhere}"
+            );
         }
-        assert!(matches!(places.find("s3://bucket/mail/a.eml", 11).await, Err(ContentError::Missing(_))), "too large");
+        assert!(
+            matches!(
+                places.find("s3://bucket/mail/a.eml", 11).await,
+                Err(ContentError::Missing(_))
+            ),
+            "too large"
+        );
     }
 
     #[test]
     fn every_kind_of_store_opens() {
-        for url in ["s3://bucket/mail", "gs://bucket", "https://cdn.example.com/mail", "http://127.0.0.1:1/"] {
-            assert!(Stores::open(&[Url::parse(url).unwrap()], &[]).is_ok(), "{url}");
+        for url in [
+            "s3://bucket/mail",
+            "gs://bucket",
+            "https://cdn.example.com/mail",
+            "http://127.0.0.1:1/",
+        ] {
+            assert!(
+                Stores::open(&[Url::parse(url).unwrap()], &[]).is_ok(),
+                "{url}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Room for content in memory: one bound for all that attempts hold and the cache keeps. Who finds none waits for it.
+//! Room for content in memory: one bound for all that attempts hold and the cache keeps. Who finds
+//! none waits for it.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Room is given in pieces of so many bytes.
 const PIECE: usize = 1 << 10;
 
-/// What content takes while it is read, in times its size: as it came, and with each line end made CRLF.
+/// What content takes while it is read, in times its size: as it came, and with each line end made
+/// CRLF.
 const WHILE_READ: usize = 3;
 
 /// The room that there is.
@@ -29,11 +31,17 @@ struct Held {
 impl Room {
     /// Room for so many bytes.
     pub(super) fn new(bytes: usize) -> Self {
-        let pieces = pieces(bytes).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        Self { free: Arc::new(Semaphore::new(pieces)), pieces }
+        let pieces = pieces(bytes)
+            .min(Semaphore::MAX_PERMITS)
+            .min(u32::MAX as usize);
+        Self {
+            free: Arc::new(Semaphore::new(pieces)),
+            pieces,
+        }
     }
 
-    /// Waits for the room that reading content of `size` bytes takes. Who waits holds none, so all come to it in their turn.
+    /// Waits for the room that reading content of `size` bytes takes. Who waits holds none, so all
+    /// come to it in their turn.
     pub(super) async fn take(&self, size: usize) -> Taken {
         let wanted = pieces(WHILE_READ.saturating_mul(size)).min(self.pieces);
         let wanted = u32::try_from(wanted).expect("there are no more than that");
@@ -43,11 +51,15 @@ impl Room {
 }
 
 impl Taken {
-    /// Gives back what the content, as it was made fit, does not need. The rest comes back with the content's last clone.
+    /// Gives back what the content, as it was made fit, does not need. The rest comes back with the
+    /// content's last clone.
     pub(super) fn keep(mut self, content: Vec<u8>) -> Bytes {
         let surplus = self.0.num_permits().saturating_sub(pieces(content.len()));
         drop(self.0.split(surplus));
-        Bytes::from_owner(Held { content, _room: self })
+        Bytes::from_owner(Held {
+            content,
+            _room: self,
+        })
     }
 }
 
@@ -71,12 +83,22 @@ mod tests {
     async fn room_comes_back_with_the_last_clone() {
         let room = Room::new(12 * PIECE);
         let content = room.take(4 * PIECE).await.keep(vec![b'x'; 4 * PIECE]);
-        assert_eq!(room.free.available_permits(), 8, "what reading takes beside is given back");
+        assert_eq!(
+            room.free.available_permits(),
+            8,
+            "what reading takes beside is given back"
+        );
         let clone = content.slice(1..);
         drop(content);
-        assert!(room.take(3 * PIECE).now_or_never().is_none(), "8 are free and 9 are wanted");
+        assert!(
+            room.take(3 * PIECE).now_or_never().is_none(),
+            "8 are free and 9 are wanted"
+        );
         drop(clone);
         assert_eq!(room.free.available_permits(), 12);
-        assert!(room.take(1 << 40).now_or_never().is_some(), "what is larger than all gets all");
+        assert!(
+            room.take(1 << 40).now_or_never().is_some(),
+            "what is larger than all gets all"
+        );
     }
 }

@@ -17,8 +17,8 @@ struct Lines {
     longest: usize,
 }
 
-/// The content with CRLF line ends; where it has no others it is not copied. A line that no server has to take is refused
-/// before anybody is connected to.
+/// The content with CRLF line ends; where it has no others it is not copied. A line that no server
+/// has to take is refused before anybody is connected to.
 pub(super) fn fit(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
     if is_empty_content(&raw) {
         return Err(ContentError::Missing("the content is empty"));
@@ -31,12 +31,19 @@ pub(super) fn fit(raw: Vec<u8>) -> Result<Vec<u8>, ContentError> {
         next = after;
     }
     if lines.longest.max(raw.len() - next) > LINE_MAX {
-        return Err(ContentError::Missing("the content has a line of more than 998 octets (RFC 5322, section 2.1.1)"));
+        return Err(ContentError::Missing(
+            "the content has a line of more than 998 octets (RFC 5322, section 2.1.1)",
+        ));
     }
-    Ok(if lines.bare == 0 { raw } else { with_crlf(&raw, lines.bare) })
+    Ok(if lines.bare == 0 {
+        raw
+    } else {
+        with_crlf(&raw, lines.bare)
+    })
 }
 
-/// Makes every line end CRLF: bare CR and bare LF have no place in mail, and let a receiver see other lines than we do.
+/// Makes every line end CRLF: bare CR and bare LF have no place in mail, and let a receiver see
+/// other lines than we do.
 fn with_crlf(raw: &[u8], bare: usize) -> Vec<u8> {
     let mut wire = Vec::with_capacity(raw.len() + bare);
     let mut next = 0;
@@ -84,7 +91,10 @@ mod tests {
     #[test]
     fn content_of_nothing_is_no_mail() {
         for raw in ["", "\r\n", " \t\r\n\n"] {
-            assert!(matches!(fit(raw.into()), Err(ContentError::Missing(_))), "{raw:?}");
+            assert!(
+                matches!(fit(raw.into()), Err(ContentError::Missing(_))),
+                "{raw:?}"
+            );
         }
     }
 

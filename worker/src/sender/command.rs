@@ -1,7 +1,9 @@
-//! Runs a program that sends, as `sendmail` does: the envelope as arguments, the content on its standard input. What its
-//! exit status means is that of sysexits.h; where its output begins with a reply or a status, that is the reply.
+//! Runs a program that sends, as `sendmail` does: the envelope as arguments, the content on its
+//! standard input. What its exit status means is that of sysexits.h; where its output begins with a
+//! reply or a status, that is the reply.
 //!
-//! No shell reads anything of a message, no variable is inherited, and no address can become an option.
+//! No shell reads anything of a message, no variable is inherited, and no address can become an
+//! option.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -23,7 +25,8 @@ use super::{Attempt, Fate, Sender};
 mod arguments;
 mod exit;
 
-/// For so long after its end a program's output is waited for: another that it has started may hold it open.
+/// For so long after its end a program's output is waited for: another that it has started may hold
+/// it open.
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
 /// How much is written to a program at once, in bytes.
@@ -43,7 +46,12 @@ impl CommandSender {
         Self { settings }
     }
 
-    async fn run(&self, arguments: Vec<String>, content: &[u8], fate: &Fate) -> Result<Outcome, Fault> {
+    async fn run(
+        &self,
+        arguments: Vec<String>,
+        content: &[u8],
+        fate: &Fate,
+    ) -> Result<Outcome, Fault> {
         let child = Command::new(&self.settings.program)
             .args(arguments)
             .env_clear()
@@ -57,10 +65,22 @@ impl CommandSender {
             .map_err(|err| not_started(&err))?;
         let mut running = Running(child);
         // From its start on it may have sent.
-        match fate.answer(timeout(self.settings.timeout, running.ended(content, &self.settings))).await {
+        match fate
+            .answer(timeout(
+                self.settings.timeout,
+                running.ended(content, &self.settings),
+            ))
+            .await
+        {
             Some(Ok(Ok((status, output)))) => exit::outcome(status, &output),
-            Some(Ok(Err(err))) => Err(Fault::ours(FaultKind::Unanswered, format!("the program was lost: {err}"))),
-            None => Err(Fault::ours(FaultKind::Unanswered, "the program was stopped before its end".to_owned())),
+            Some(Ok(Err(err))) => Err(Fault::ours(
+                FaultKind::Unanswered,
+                format!("the program was lost: {err}"),
+            )),
+            None => Err(Fault::ours(
+                FaultKind::Unanswered,
+                "the program was stopped before its end".to_owned(),
+            )),
             Some(Err(_)) => {
                 let span = self.settings.timeout;
                 Err(Fault::ours(
@@ -73,15 +93,23 @@ impl CommandSender {
 }
 
 impl Running {
-    /// Hands the content over and waits for the end: the exit status, and the output up to its bound.
-    async fn ended(&mut self, content: &[u8], settings: &CommandSettings) -> io::Result<(ExitStatus, Vec<u8>)> {
-        let CommandSettings { crlf, output_max, .. } = *settings;
+    /// Hands the content over and waits for the end: the exit status, and the output up to its
+    /// bound.
+    async fn ended(
+        &mut self,
+        content: &[u8],
+        settings: &CommandSettings,
+    ) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let CommandSettings {
+            crlf, output_max, ..
+        } = *settings;
         let (input, mut from) = (self.0.stdin.take(), self.0.stdout.take());
         let mut output = Vec::new();
         let status = {
             let write = async {
                 if let Some(input) = input {
-                    // A program may know enough before it has read everything; its exit status says what came of it.
+                    // A program may know enough before it has read everything; its exit status says
+                    // what came of it.
                     let _ = write(input, content, crlf).await;
                 }
             };
@@ -112,7 +140,11 @@ impl Drop for Running {
 }
 
 /// Reads to the end, and keeps what comes first.
-async fn read_up_to(from: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>, most: usize) -> io::Result<()> {
+async fn read_up_to(
+    from: &mut (impl AsyncRead + Unpin),
+    kept: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<()> {
     let mut piece = [0; 4_096];
     loop {
         let count = from.read(&mut piece).await?;
@@ -127,13 +159,17 @@ async fn read_up_to(from: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>, mos
 impl Sender for CommandSender {
     async fn send(&self, attempt: &Attempt) -> Outcome {
         let Some(content) = &attempt.content else {
-            return Outcome::Unreadable("the message has no content, which a command route needs".to_owned());
+            return Outcome::Unreadable(
+                "the message has no content, which a command route needs".to_owned(),
+            );
         };
         let arguments = match arguments::fill(&self.settings.arguments, attempt) {
             Ok(arguments) => arguments,
             Err(reply) => return Outcome::Refused(reply),
         };
-        self.run(arguments, content, &attempt.fate).await.unwrap_or_else(Outcome::Unreachable)
+        self.run(arguments, content, &attempt.fate)
+            .await
+            .unwrap_or_else(Outcome::Unreachable)
     }
 }
 
@@ -142,11 +178,15 @@ fn not_started(err: &io::Error) -> Fault {
     let what = format!("the program cannot be started: {err}");
     match own_error(err) {
         Some(cause) => cause.fault(FaultKind::Local, &what),
-        None => Fault::ours(FaultKind::Local, format!("{what}: check program of the route")),
+        None => Fault::ours(
+            FaultKind::Local,
+            format!("{what}: check program of the route"),
+        ),
     }
 }
 
-/// Writes the content, with CRLF or the line ends of Unix. All of its own line ends are CRLF. It is not copied as a whole.
+/// Writes the content, with CRLF or the line ends of Unix. All of its own line ends are CRLF. It is
+/// not copied as a whole.
 async fn write(input: impl AsyncWrite + Unpin, content: &[u8], crlf: bool) -> io::Result<()> {
     let mut input = BufWriter::with_capacity(WRITE, input);
     if crlf {
@@ -165,11 +205,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_gets_the_line_ends_that_it_expects() {
-        for (content, lf) in [("a\r\nb\r\n", "a\nb\n"), ("\r\n\r\nx", "\n\nx"), ("", ""), ("no end", "no end")] {
+        for (content, lf) in [
+            ("a\r\nb\r\n", "a\nb\n"),
+            ("\r\n\r\nx", "\n\nx"),
+            ("", ""),
+            ("no end", "no end"),
+        ] {
             for (crlf, expected) in [(true, content), (false, lf)] {
                 let mut written = Vec::new();
                 write(&mut written, content.as_bytes(), crlf).await.unwrap();
-                assert_eq!(String::from_utf8(written).unwrap(), expected, "{content:?} {crlf}");
+                assert_eq!(
+                    String::from_utf8(written).unwrap(),
+                    expected,
+                    "{content:?} {crlf}"
+                );
             }
         }
     }
@@ -180,6 +229,9 @@ mod tests {
         let mut from = output.as_slice();
         let mut kept = Vec::new();
         read_up_to(&mut from, &mut kept, 10_000).await.unwrap();
-        assert_eq!((kept.len(), kept.starts_with(b"first"), from.len()), (10_000, true, 0));
+        assert_eq!(
+            (kept.len(), kept.starts_with(b"first"), from.len()),
+            (10_000, true, 0)
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! Whether anybody knows what becomes of a message: from the moment that all of it is out until its answer has come, the peer
-//! may have it. Who attempts and the sender share this, so that an attempt that is cut off then is not taken for one that
-//! did not happen.
+//! Whether anybody knows what becomes of a message: from the moment that all of it is out until its
+//! answer has come, the peer may have it. Who attempts and the sender share this, so that an
+//! attempt that is cut off then is not taken for one that did not happen.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -29,16 +29,25 @@ struct Open<'a>(&'a AtomicBool);
 impl Fate {
     /// That of a message whose attempt ends where `cut` is cancelled.
     pub fn until(cut: CancellationToken) -> Self {
-        Self { open: Arc::default(), cut, lease_end: LeaseEnd::default() }
+        Self {
+            open: Arc::default(),
+            cut,
+            lease_end: LeaseEnd::default(),
+        }
     }
 
     /// The same for a message that may only be sent while its lease lasts.
     pub fn within(cut: CancellationToken, lease_end: LeaseEnd) -> Self {
-        Self { open: Arc::default(), cut, lease_end }
+        Self {
+            open: Arc::default(),
+            cut,
+            lease_end,
+        }
     }
 
-    /// To be awaited before each step that brings a message closer to being taken by the peer. Goes on at once while the lease
-    /// lasts. When it is over, another worker may have the job: then the attempt is cut off, and this waits for ever.
+    /// To be awaited before each step that brings a message closer to being taken by the peer. Goes
+    /// on at once while the lease lasts. When it is over, another worker may have the job: then the
+    /// attempt is cut off, and this waits for ever.
     pub async fn may_send(&self) {
         if self.lease_end.is_over() {
             self.cut.cancel();
@@ -46,9 +55,9 @@ impl Fate {
         }
     }
 
-    /// Waits for the peer's answer to a message that is out, or will be by what is waited for. An attempt that is cut off
-    /// meanwhile goes on until the answer is there, two seconds at most. `None`: it was cut off and the answer did not come,
-    /// so that nobody knows.
+    /// Waits for the peer's answer to a message that is out, or will be by what is waited for. An
+    /// attempt that is cut off meanwhile goes on until the answer is there, two seconds at most.
+    /// `None`: it was cut off and the answer did not come, so that nobody knows.
     pub async fn answer<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
         self.open.store(true, Ordering::Relaxed);
         let _open = Open(&self.open);

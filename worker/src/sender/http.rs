@@ -1,8 +1,9 @@
-//! Asks the platform to send by itself: the attempt goes to it as a signed POST, and its answer is the outcome. A platform
-//! in any language is a sender so, and one that renders its mail again needs no content kept for it.
+//! Asks the platform to send by itself: the attempt goes to it as a signed POST, and its answer is
+//! the outcome. A platform in any language is a sender so, and one that renders its mail again
+//! needs no content kept for it.
 //!
-//! One route has one URL. Redirects are not followed and no proxy of the environment is used, so mail goes to no other
-//! host than that one, and TLS is verified.
+//! One route has one URL. Redirects are not followed and no proxy of the environment is used, so
+//! mail goes to no other host than that one, and TLS is verified.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -44,11 +45,18 @@ impl HttpSender {
             .connect_timeout(settings.connect_timeout)
             .timeout(settings.timeout);
         if let Some(pem) = &settings.ca {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|err| format!("ca_file: {err}"))?;
+            let certificates =
+                Certificate::from_pem_bundle(pem).map_err(|err| format!("ca_file: {err}"))?;
             builder = builder.tls_certs_merge(certificates);
         }
-        let client = builder.build().map_err(|err| format!("no HTTP client can be made: {}", chain(&err)))?;
-        Ok(Self { client, settings, clock })
+        let client = builder
+            .build()
+            .map_err(|err| format!("no HTTP client can be made: {}", chain(&err)))?;
+        Ok(Self {
+            client,
+            settings,
+            clock,
+        })
     }
 
     async fn post(&self, attempt: &Attempt, body: Vec<u8>) -> Result<Outcome, Fault> {
@@ -61,7 +69,10 @@ impl HttpSender {
             .header("idempotency-key", &key)
             .header("webhook-id", &key)
             .header("webhook-timestamp", seconds(now))
-            .header("webhook-signature", self.settings.signer.sign(&key, now, &body));
+            .header(
+                "webhook-signature",
+                self.settings.signer.sign(&key, now, &body),
+            );
         let request = match &attempt.traceparent {
             Some(trace) => request.header("traceparent", trace.as_str()),
             None => request,
@@ -96,7 +107,9 @@ impl Sender for HttpSender {
                 "552 5.3.4 the message is larger than request_max of its http route",
             ));
         }
-        self.post(attempt, body).await.unwrap_or_else(Outcome::Unreachable)
+        self.post(attempt, body)
+            .await
+            .unwrap_or_else(Outcome::Unreachable)
     }
 
     fn wants_content(&self) -> bool {
@@ -104,19 +117,28 @@ impl Sender for HttpSender {
     }
 }
 
-/// How long the answer asks us to stay away (RFC 9110, section 10.2.3): a number of seconds, or a date.
+/// How long the answer asks us to stay away (RFC 9110, section 10.2.3): a number of seconds, or a
+/// date.
 fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     value.parse().ok().or_else(|| {
         let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
-        Some(Timestamp::from_ms(date.timestamp_millis()).since(now).as_secs())
+        Some(
+            Timestamp::from_ms(date.timestamp_millis())
+                .since(now)
+                .as_secs(),
+        )
     })
 }
 
-/// The platform's trouble is ours: it never counts against the recipient. Once the request may have been read, nobody
-/// knows whether the mail went out.
+/// The platform's trouble is ours: it never counts against the recipient. Once the request may have
+/// been read, nobody knows whether the mail went out.
 fn fault(err: reqwest::Error) -> Fault {
-    let kind = if err.is_connect() { FaultKind::Connect } else { FaultKind::Unanswered };
+    let kind = if err.is_connect() {
+        FaultKind::Connect
+    } else {
+        FaultKind::Unanswered
+    };
     let err = err.without_url();
     match system_error(&err).and_then(own_error) {
         Some(cause) => cause.fault(kind, &chain(&err)),

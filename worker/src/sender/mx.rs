@@ -1,7 +1,8 @@
 //! Takes mail straight to the recipients' own mail hosts (RFC 5321, section 5.1).
 //!
-//! A host that cannot be reached, turns us away or closes is a reason to try the next; what a host says about the message
-//! is the outcome. Here a greeting of 421 is the host's failure and says something about it, other than at our own relay.
+//! A host that cannot be reached, turns us away or closes is a reason to try the next; what a host
+//! says about the message is the outcome. Here a greeting of 421 is the host's failure and says
+//! something about it, other than at our own relay.
 
 use std::sync::Arc;
 
@@ -54,9 +55,21 @@ impl MxSender {
         }
         let session = settings.session.clone();
         let tls = TlsClient::new(session.certificates.clone());
-        let pools = Pools::new(Manner { settings: session, login: None, tls }, sessions);
+        let pools = Pools::new(
+            Manner {
+                settings: session,
+                login: None,
+                tls,
+            },
+            sessions,
+        );
         let sources = Sources::new(&settings.sources);
-        Self { settings, dns, pools, sources }
+        Self {
+            settings,
+            dns,
+            pools,
+            sources,
+        }
     }
 
     async fn try_hosts(&self, attempt: &Attempt, content: &[u8], trail: &mut Trail) -> Outcome {
@@ -94,7 +107,12 @@ impl MxSender {
                 }
                 left -= 1;
                 let place = Place::Address((address, self.settings.port).into());
-                let peer = Peer { host: hosts::name(&host, address), place, source, tls: self.tls_for(domain) };
+                let peer = Peer {
+                    host: hosts::name(&host, address),
+                    place,
+                    source,
+                    tls: self.tls_for(domain),
+                };
                 contact::turn_to_host();
                 match self.pools.hand_over(&peer, attempt, content, trail).await {
                     Ok(reply) => return Outcome::Delivered(reply),
@@ -118,8 +136,16 @@ impl MxSender {
     }
 
     fn tls_for(&self, domain: &str) -> TlsMode {
-        let required = self.settings.tls_required.iter().any(|rule| rule.covers(domain));
-        if required { TlsMode::Required } else { self.settings.tls }
+        let required = self
+            .settings
+            .tls_required
+            .iter()
+            .any(|rule| rule.covers(domain));
+        if required {
+            TlsMode::Required
+        } else {
+            self.settings.tls
+        }
     }
 }
 
@@ -130,7 +156,9 @@ impl Sender for MxSender {
     }
 
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
-        let Some(content) = &attempt.content else { return (without_content(), None) };
+        let Some(content) = &attempt.content else {
+            return (without_content(), None);
+        };
         let mut trail = Trail::default();
         let outcome = self.try_hosts(attempt, content, &mut trail).await;
         (outcome, Some(trail.finish()))
@@ -144,7 +172,9 @@ mod tests {
     #[tokio::test]
     async fn tls_is_required_where_it_is_said() {
         let settings = MxSettings {
-            tls_required: ["example.com", "*.example.org"].map(|rule| rule.parse().unwrap()).into(),
+            tls_required: ["example.com", "*.example.org"]
+                .map(|rule| rule.parse().unwrap())
+                .into(),
             nameservers: vec!["127.0.0.1:53".parse().unwrap()],
             ..MxSettings::default()
         };

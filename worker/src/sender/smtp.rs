@@ -1,7 +1,8 @@
 //! Hands mail to a relay over SMTP (RFC 5321). Connections are kept and used again.
 //!
-//! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before that (no connection,
-//! a refused greeting), a 421 before the content is out and lost connections are ours, and never count against the recipient.
+//! What the relay says to MAIL, RCPT or the content is its answer for this message. Trouble before
+//! that (no connection, a refused greeting), a 421 before the content is out and lost connections
+//! are ours, and never count against the recipient.
 
 use std::sync::Arc;
 
@@ -53,11 +54,36 @@ impl SmtpSender {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn among(settings: SmtpSettings, sessions: Arc<OpenSessions>) -> Self {
-        let SmtpSettings { host, port, tls, login, session } = settings;
-        let relay = Peer { host, place: Place::Port(port), source: None, tls };
-        let (after_dot, tls) = (session.after_dot, TlsClient::new(session.certificates.clone()));
-        let pools = Pools::new(Manner { settings: session, login, tls }, sessions);
-        Self { pools, relay, after_dot }
+        let SmtpSettings {
+            host,
+            port,
+            tls,
+            login,
+            session,
+        } = settings;
+        let relay = Peer {
+            host,
+            place: Place::Port(port),
+            source: None,
+            tls,
+        };
+        let (after_dot, tls) = (
+            session.after_dot,
+            TlsClient::new(session.certificates.clone()),
+        );
+        let pools = Pools::new(
+            Manner {
+                settings: session,
+                login,
+                tls,
+            },
+            sessions,
+        );
+        Self {
+            pools,
+            relay,
+            after_dot,
+        }
     }
 }
 
@@ -68,9 +94,15 @@ impl Sender for SmtpSender {
     }
 
     async fn send_traced(&self, attempt: &Attempt) -> (Outcome, Option<Transcript>) {
-        let Some(content) = &attempt.content else { return (without_content(), None) };
+        let Some(content) = &attempt.content else {
+            return (without_content(), None);
+        };
         let mut trail = Trail::default();
-        let outcome = match self.pools.hand_over(&self.relay, attempt, content, &mut trail).await {
+        let outcome = match self
+            .pools
+            .hand_over(&self.relay, attempt, content, &mut trail)
+            .await
+        {
             Ok(reply) => Outcome::Accepted(reply),
             Err(stop) if stop.is_unknown() => {
                 trail.is_unknown();
@@ -87,9 +119,14 @@ impl Sender for SmtpSender {
     }
 }
 
-/// What stands for the reply where a message was sent whole and not answered for, and counts as taken.
+/// What stands for the reply where a message was sent whole and not answered for, and counts as
+/// taken.
 pub(super) fn assumed() -> Reply {
-    Reply { code: None, status: None, text: "no reply to the message; it is assumed to have been taken".to_owned() }
+    Reply {
+        code: None,
+        status: None,
+        text: "no reply to the message; it is assumed to have been taken".to_owned(),
+    }
 }
 
 /// What can only be an smtp route's message without content.

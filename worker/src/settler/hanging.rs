@@ -48,7 +48,13 @@ pub(super) struct Hanging {
 impl Hanging {
     pub(super) fn new(patience: Patience) -> Self {
         let now = Instant::now();
-        Self { patience, wanted: HashMap::new(), silent: HashMap::new(), looked_at: now, awake_since: now }
+        Self {
+            patience,
+            wanted: HashMap::new(),
+            silent: HashMap::new(),
+            looked_at: now,
+            awake_since: now,
+        }
     }
 
     /// How often to [`relieve`](Self::relieve).
@@ -63,13 +69,18 @@ impl Hanging {
 
     /// What attempts wait for an answer that is long in coming: for each shard its destinations,
     /// and since when the first of them waits.
-    pub(super) fn waiting(&mut self, held: &mut HeldLeases) -> BTreeMap<u16, BTreeMap<Destination, Instant>> {
+    pub(super) fn waiting(
+        &mut self,
+        held: &mut HeldLeases,
+    ) -> BTreeMap<u16, BTreeMap<Destination, Instant>> {
         let mut waiting: BTreeMap<u16, BTreeMap<Destination, Instant>> = BTreeMap::new();
         self.look();
         for job in held.open_jobs() {
             if let Some(since) = self.silent_since(job).filter(|since| self.is_long(*since)) {
                 let of_shard = waiting.entry(job.lease.shard).or_default();
-                let first = of_shard.entry(job.lease.destination.clone()).or_insert(since);
+                let first = of_shard
+                    .entry(job.lease.destination.clone())
+                    .or_insert(since);
                 *first = since.min(*first);
             }
         }
@@ -86,7 +97,11 @@ impl Hanging {
     /// Attempts whose content is on its way, and those that no host keeps waiting, go on.
     pub(super) fn relieve(&mut self, held: &mut HeldLeases) {
         self.look();
-        let wanted: u64 = self.wanted.drain().map(|(_, destinations)| destinations).sum();
+        let wanted: u64 = self
+            .wanted
+            .drain()
+            .map(|(_, destinations)| destinations)
+            .sum();
         let (mut short, mut leaving, mut long) = (0, 0, Vec::new());
         for job in held.open_jobs() {
             if job.contact.given_up().is_some() {
@@ -131,7 +146,9 @@ impl Hanging {
 
     /// Since when its host has been silent while this process ran.
     fn silent_since(&self, job: &HeldJob) -> Option<Instant> {
-        job.contact.silent_since().map(|since| since.max(self.awake_since))
+        job.contact
+            .silent_since()
+            .map(|since| since.max(self.awake_since))
     }
 
     fn is_long(&self, silent_since: Instant) -> bool {
@@ -152,7 +169,9 @@ impl Hanging {
 
     /// Whether its destination is silent, by what the store said last.
     fn is_silent(&self, job: &HeldJob) -> bool {
-        self.silent.get(&job.lease.shard).is_some_and(|silent| silent.contains(&job.lease.destination))
+        self.silent
+            .get(&job.lease.shard)
+            .is_some_and(|silent| silent.contains(&job.lease.destination))
     }
 }
 
@@ -173,7 +192,11 @@ mod tests {
     /// What is known of attempts, if one has hung for long and others need its place.
     fn hanging() -> Hanging {
         let (permits, places) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-        let mut hanging = Hanging::new(Patience { permits, places, patience: PATIENCE });
+        let mut hanging = Hanging::new(Patience {
+            permits,
+            places,
+            patience: PATIENCE,
+        });
         hanging.note_silent(0, HashSet::from([Destination::named("there")]));
         hanging.want(0, 9);
         hanging
@@ -182,21 +205,30 @@ mod tests {
     /// A lease on jobs at one destination, whose attempts have these contacts with it; and what
     /// tells of each whether it was cut off.
     fn held(contacts: &[&Contact]) -> (HeldLeases, Vec<CancellationToken>) {
-        let key = LeaseKey { shard: 0, token: LeaseToken { serial: 1, nonce: 1 } };
-        let cuts: Vec<_> = contacts.iter().map(|_| CancellationToken::new()).collect();
-        let jobs = (1..).zip(contacts).zip(&cuts).map(|((number, contact), cut)| HeldJob {
-            lease: Lease {
-                job: format!("notice/jo{number}@example.com").into(),
-                destination: Destination::named("there"),
-                shard: key.shard,
-                token: key.token,
-                number,
-                due: Timestamp::from_ms(0),
+        let key = LeaseKey {
+            shard: 0,
+            token: LeaseToken {
+                serial: 1,
+                nonce: 1,
             },
-            cut: cut.clone(),
-            contact: (*contact).clone(),
-            place: None,
-        });
+        };
+        let cuts: Vec<_> = contacts.iter().map(|_| CancellationToken::new()).collect();
+        let jobs = (1..)
+            .zip(contacts)
+            .zip(&cuts)
+            .map(|((number, contact), cut)| HeldJob {
+                lease: Lease {
+                    job: format!("notice/jo{number}@example.com").into(),
+                    destination: Destination::named("there"),
+                    shard: key.shard,
+                    token: key.token,
+                    number,
+                    due: Timestamp::from_ms(0),
+                },
+                cut: cut.clone(),
+                contact: (*contact).clone(),
+                place: None,
+            });
         let mut held = HeldLeases::default();
         held.take(HeldLease::new(key, jobs.collect(), LeaseEnd::default()));
         (held, cuts)
@@ -223,7 +255,10 @@ mod tests {
         let (direct, by_relay) = (Contact::with_host(false).await, Contact::default());
         let (mut held, cuts) = held(&[&direct, &by_relay]);
         hanging().relieve(&mut held);
-        assert!(cuts[0].is_cancelled(), "it waits for a connection to a host that is silent");
+        assert!(
+            cuts[0].is_cancelled(),
+            "it waits for a connection to a host that is silent"
+        );
         assert!(!cuts[1].is_cancelled(), "its relay may be well");
     }
 }

@@ -38,11 +38,16 @@ impl HeldLease {
     /// nothing more is sent. `end` is moved on as the lease is lengthened.
     pub fn new(key: LeaseKey, jobs: Vec<HeldJob>, end: LeaseEnd) -> Self {
         let left = jobs.len();
-        Self { key, open: jobs.into_iter().map(Some).collect(), left, end }
+        Self {
+            key,
+            open: jobs.into_iter().map(Some).collect(),
+            left,
+            end,
+        }
     }
 
-    /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others alone. Tells how many
-    /// those are.
+    /// Stops the attempts of these jobs, by their ids in full, and holds the lease for the others
+    /// alone. Tells how many those are.
     fn let_go(&mut self, void: &[String]) -> usize {
         for slot in &mut self.open {
             if let Some(job) = slot.take_if(|job| void.iter().any(|id| **id == *job.lease.job)) {
@@ -66,13 +71,22 @@ impl HeldLeases {
 
     /// The jobs whose attempts have not ended.
     pub(super) fn open_jobs(&mut self) -> impl Iterator<Item = &mut HeldJob> {
-        self.0.values_mut().flat_map(|held| held.open.iter_mut().flatten())
+        self.0
+            .values_mut()
+            .flat_map(|held| held.open.iter_mut().flatten())
     }
 
     /// The attempt in this slot has ended. A lease of which no job is left is held no more.
     pub(super) fn close(&mut self, slot: Slot) {
-        let Some(held) = self.0.get_mut(&slot.lease) else { return };
-        if held.open.get_mut(slot.number).and_then(Option::take).is_some() {
+        let Some(held) = self.0.get_mut(&slot.lease) else {
+            return;
+        };
+        if held
+            .open
+            .get_mut(slot.number)
+            .and_then(Option::take)
+            .is_some()
+        {
             held.left -= 1;
         }
         if held.left == 0 {
@@ -89,12 +103,20 @@ impl HeldLeases {
         by_shard
     }
 
-    /// What became of a lease that was to last for `length` from when it was asked for. Attempts whose lease is lost are
-    /// stopped.
-    pub(super) fn note_extended(&mut self, key: LeaseKey, asked_at: Duration, length: Duration, extended: &Extended) {
+    /// What became of a lease that was to last for `length` from when it was asked for. Attempts
+    /// whose lease is lost are stopped.
+    pub(super) fn note_extended(
+        &mut self,
+        key: LeaseKey,
+        asked_at: Duration,
+        length: Duration,
+        extended: &Extended,
+    ) {
         match extended {
             Extended::Yes(void) => {
-                let Some(held) = self.0.get_mut(&key) else { return };
+                let Some(held) = self.0.get_mut(&key) else {
+                    return;
+                };
                 held.end.extend(asked_at, length);
                 if !void.is_empty() && held.let_go(void) == 0 {
                     self.0.remove(&key);

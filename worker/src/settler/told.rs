@@ -1,5 +1,5 @@
-//! What the store is told of the jobs of one shard: how their attempts ended, and which are given back. It is told until
-//! it has answered, and no other shard waits for that.
+//! What the store is told of the jobs of one shard: how their attempts ended, and which are given
+//! back. It is told until it has answered, and no other shard waits for that.
 
 use std::collections::HashSet;
 use std::mem;
@@ -20,12 +20,12 @@ use tokio::time::{Instant, sleep};
 /// How long to wait before a store that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// How many calls at once may go to stores that did not answer the last time: each can hold a connection until its time is
-/// over.
+/// How many calls at once may go to stores that did not answer the last time: each can hold a
+/// connection until its time is over.
 const ASKING_AGAIN_MAX: usize = 2;
 
-/// What the store does not know yet of the jobs of one shard: no more than the worker has permits, because nothing is claimed
-/// there while it waits.
+/// What the store does not know yet of the jobs of one shard: no more than the worker has permits,
+/// because nothing is claimed there while it waits.
 #[derive(Default)]
 pub(super) struct Untold {
     /// Attempts that have ended, and what bounds how many there can be.
@@ -43,7 +43,10 @@ pub(super) struct Untold {
 impl Untold {
     /// Whether the store knows all.
     pub(super) fn is_empty(&self) -> bool {
-        self.ended.is_empty() && self.crashed.is_empty() && self.untried.is_empty() && self.unanswered.is_empty()
+        self.ended.is_empty()
+            && self.crashed.is_empty()
+            && self.untried.is_empty()
+            && self.unanswered.is_empty()
     }
 }
 
@@ -65,9 +68,20 @@ pub(super) struct Teller {
 impl Teller {
     /// One for all shards of a store.
     pub(super) fn new(store: Store, worth_a_visit: Sender<u16>) -> Self {
-        let none = || (0..store.shards()).map(|_| AtomicBool::new(false)).collect();
+        let none = || {
+            (0..store.shards())
+                .map(|_| AtomicBool::new(false))
+                .collect()
+        };
         let (behind, silent, short) = (none(), none(), none());
-        Self { store, behind, worth_a_visit, silent, asking_again: Semaphore::new(ASKING_AGAIN_MAX), short }
+        Self {
+            store,
+            behind,
+            worth_a_visit,
+            silent,
+            asking_again: Semaphore::new(ASKING_AGAIN_MAX),
+            short,
+        }
     }
 
     /// Whether something of this shard waits for a store that does not answer.
@@ -77,7 +91,13 @@ impl Teller {
 
     /// Tells the store all of it, and returns when it has answered.
     pub(super) async fn tell(&self, shard: u16, untold: Untold) {
-        let Untold { ended, mut permits, crashed, untried, unanswered } = untold;
+        let Untold {
+            ended,
+            mut permits,
+            crashed,
+            untried,
+            unanswered,
+        } = untold;
         if !ended.is_empty() {
             self.settle(shard, ended, &mut permits).await;
         }
@@ -91,13 +111,22 @@ impl Teller {
         self.behind[usize::from(shard)].store(false, Ordering::Relaxed);
     }
 
-    async fn settle(&self, shard: u16, settlements: Vec<Settlement>, permits: &mut Vec<OwnedSemaphorePermit>) {
+    async fn settle(
+        &self,
+        shard: u16,
+        settlements: Vec<Settlement>,
+        permits: &mut Vec<OwnedSemaphorePermit>,
+    ) {
         // The same name at each try: where an answer was lost, the next one is the same.
         let call = SettleCall::unique();
         let mut asked_before = false;
         loop {
             match self.ask(shard, self.store.settle(call, &settlements)).await {
-                Ok(SettleReport { settled, missing, worth_a_visit }) => {
+                Ok(SettleReport {
+                    settled,
+                    missing,
+                    worth_a_visit,
+                }) => {
                     self.note_durability(shard, missing);
                     for shard in worth_a_visit {
                         let _ = self.worth_a_visit.try_send(shard);
@@ -105,7 +134,10 @@ impl Teller {
                     let count = |what| settled.iter().filter(|one| **one == what).count();
                     let (stale, void) = (count(Settled::Stale), count(Settled::Void));
                     if void > 0 {
-                        tracing::debug!(void, "jobs were ended by a bounce or a fact while they were attempted");
+                        tracing::debug!(
+                            void,
+                            "jobs were ended by a bounce or a fact while they were attempted"
+                        );
                     }
                     if stale > 0 {
                         tracing::warn!(
@@ -138,18 +170,29 @@ impl Teller {
     }
 
     /// Gives jobs back. Why is asked at each call, and not before it is the shard's turn.
-    async fn give_back(&self, shard: u16, leases: &[Lease], why: impl Fn() -> GivenBack + Copy + Send + Sync) {
+    async fn give_back(
+        &self,
+        shard: u16,
+        leases: &[Lease],
+        why: impl Fn() -> GivenBack + Copy + Send + Sync,
+    ) {
         while !leases.is_empty() {
-            match self.ask(shard, async { self.store.release(leases, why()).await }).await {
+            match self
+                .ask(shard, async { self.store.release(leases, why()).await })
+                .await
+            {
                 Ok(released) => {
                     let why = why();
                     match why {
-                        GivenBack::Unanswered(_) => tracing::debug!(shard, released, ?why, "gave a job back"),
+                        GivenBack::Unanswered(_) => {
+                            tracing::debug!(shard, released, ?why, "gave a job back");
+                        }
                         _ => tracing::info!(shard, released, ?why, "gave jobs back"),
                     }
                     return;
                 }
-                // What was given back before the answer was lost has a stale token by now, and stays as it is.
+                // What was given back before the answer was lost has a stale token by now, and
+                // stays as it is.
                 Err(err) if err.may_pass() => self.pause(shard, &mut Vec::new()).await,
                 // One that cannot be given back must not take the others with it.
                 Err(_) if leases.len() > 1 => {
@@ -167,26 +210,40 @@ impl Teller {
     }
 
     /// Lengthens leases of one shard, as [`Store::extend`] does.
-    pub(super) async fn extend(&self, shard: u16, leases: &[LeaseKey], length: Duration) -> Vec<Extended> {
+    pub(super) async fn extend(
+        &self,
+        shard: u16,
+        leases: &[LeaseKey],
+        length: Duration,
+    ) -> Vec<Extended> {
         let _turn = self.turn(shard).await;
         let answers = self.store.extend(leases, length).await;
-        self.silent[usize::from(shard)].store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
+        self.silent[usize::from(shard)]
+            .store(answers.contains(&Extended::Unknown), Ordering::Relaxed);
         answers
     }
 
     /// Tells the store of destinations of one shard where an attempt has waited since then for an
     /// answer. Returns those that are silent; none if the store does not answer.
-    pub(super) async fn tell_silence(&self, shard: u16, waiting: Vec<(Destination, Instant)>) -> HashSet<Destination> {
+    pub(super) async fn tell_silence(
+        &self,
+        shard: u16,
+        waiting: Vec<(Destination, Instant)>,
+    ) -> HashSet<Destination> {
         // How long they have waited is asked when it is the shard's turn, and not before.
         let told = async {
-            let waiting = waiting.iter().map(|(there, since)| (there.clone(), since.elapsed()));
+            let waiting = waiting
+                .iter()
+                .map(|(there, since)| (there.clone(), since.elapsed()));
             let waiting: Vec<_> = waiting.collect();
             self.store.note_silence(shard, &waiting).await
         };
         match self.ask(shard, told).await {
             Ok(silent) => {
                 let named = waiting.into_iter().zip(silent);
-                named.filter_map(|((destination, _), is_silent)| is_silent.then_some(destination)).collect()
+                named
+                    .filter_map(|((destination, _), is_silent)| is_silent.then_some(destination))
+                    .collect()
             }
             Err(err) => {
                 tracing::debug!(%err, shard, "it could not be told which destinations do not answer");
@@ -196,7 +253,11 @@ impl Teller {
     }
 
     /// Asks the store about one shard.
-    async fn ask<T>(&self, shard: u16, question: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn ask<T>(
+        &self,
+        shard: u16,
+        question: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let _turn = self.turn(shard).await;
         let answer = question.await;
         let is_silent = answer.as_ref().is_err_and(StoreError::may_pass);
@@ -212,16 +273,17 @@ impl Teller {
         self.asking_again.acquire().await.ok()
     }
 
-    /// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the shard, so its permits
-    /// can go to others.
+    /// Waits before a store that did not answer is asked again. Meanwhile nothing is claimed of the
+    /// shard, so its permits can go to others.
     async fn pause(&self, shard: u16, permits: &mut Vec<OwnedSemaphorePermit>) {
         self.behind[usize::from(shard)].store(true, Ordering::Relaxed);
         permits.clear();
         sleep(RETRY_PAUSE).await;
     }
 
-    /// Says once that settlements do not reach the configured durability, and once that they do again, of whatever shard.
-    /// Attempts are not held up for it: they were made, and to make them again would be worse.
+    /// Says once that settlements do not reach the configured durability, and once that they do
+    /// again, of whatever shard. Attempts are not held up for it: they were made, and to make them
+    /// again would be worse.
     fn note_durability(&self, shard: u16, missing: Option<String>) {
         let is_any_short = || self.short.iter().any(|short| short.load(Ordering::Relaxed));
         let was_any_short = is_any_short();

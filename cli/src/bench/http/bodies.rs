@@ -1,4 +1,5 @@
-//! The bounces that are posted: every address once, replies as mail systems give them, and fields as platforms fill them.
+//! The bounces that are posted: every address once, replies as mail systems give them, and fields
+//! as platforms fill them.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -29,7 +30,10 @@ pub(super) struct Bodies {
 impl Bodies {
     /// Addresses at so many domains, which have all failed just now.
     pub(super) fn new(domains: usize) -> Self {
-        Self { domains: Zipf::new(domains), occurred_at: SystemClock.now() }
+        Self {
+            domains: Zipf::new(domains),
+            occurred_at: SystemClock.now(),
+        }
     }
 
     /// The bounces of these numbers as NDJSON. No number has another one's address.
@@ -39,7 +43,8 @@ impl Bodies {
         let mut body = String::with_capacity(numbers.len() * 420);
         for n in numbers {
             let domain = self.domains.pick(random.next());
-            let reply = REPLIES[(random.next() * REPLIES.len() as f64) as usize].replace("{n}", &format!("{n:09x}"));
+            let reply = REPLIES[(random.next() * REPLIES.len() as f64) as usize]
+                .replace("{n}", &format!("{n:09x}"));
             let _ = writeln!(
                 body,
                 r#"{{"recipient":"firstname.lastname{n}@d{domain}.example","reply":"{reply}","message_id":"<c42.{n}@news.example.org>","occurred_at":"{occurred_at}","account":"acme","stream":"newsletter","envelope_from":"bounce@news.example.org","remote_mta":"mx1.d{domain}.example","metadata":{{"campaign":"c42"}}}}"#

@@ -29,11 +29,15 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts the scheduler of this very program on loopback, with the defaults that ship, and waits until it is ready.
+    /// Starts the scheduler of this very program on loopback, with the defaults that ship, and
+    /// waits until it is ready.
     pub(super) async fn start(redis: &str) -> Result<Self> {
         let folder = TempDir::with_prefix("redeliver-bench-")?;
         let config = folder.path().join("redeliver.toml");
-        fs::write(&config, format!("[redis]\nurl = \"{redis}\"\n[log]\nfilter = \"warn\"\n"))?;
+        fs::write(
+            &config,
+            format!("[redis]\nurl = \"{redis}\"\n[log]\nfilter = \"warn\"\n"),
+        )?;
         let address = free_address()?;
         let child = Command::new(std::env::current_exe()?)
             .args(["scheduler", "--listen", &address.to_string(), "--config"])
@@ -46,8 +50,15 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start the bench's own scheduler")?;
-        let id = child.id().context("the bench's own scheduler ended as it started")?;
-        let server = Self { child, id, address, _folder: folder };
+        let id = child
+            .id()
+            .context("the bench's own scheduler ended as it started")?;
+        let server = Self {
+            child,
+            id,
+            address,
+            _folder: folder,
+        };
         server.wait_until_ready().await?;
         Ok(server)
     }
@@ -55,7 +66,10 @@ impl Server {
     async fn wait_until_ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY_MAX;
         let ready = format!("http://{}/readyz", self.address);
-        while !reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success()) {
+        while !reqwest::get(&ready)
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
             if Instant::now() > deadline {
                 bail!("the bench's own scheduler was not ready within {READY_MAX:?}");
             }
@@ -72,9 +86,17 @@ impl Server {
     /// The CPU time that it has used so far, to the hundredth of a second.
     pub(super) fn cpu(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
-        // The name, in parentheses, may have spaces. Behind it user time is the 12th field and system time the 13th.
-        let (_, fields) = stat.rsplit_once(')').context("the system tells CPU times in another way")?;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // The name, in parentheses, may have spaces. Behind it user time is the 12th field and
+        // system time the 13th.
+        let (_, fields) = stat
+            .rsplit_once(')')
+            .context("the system tells CPU times in another way")?;
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
         Ok(Duration::from_millis(ticks * 1_000 / TICKS))
     }
 
@@ -95,6 +117,7 @@ impl Server {
 
     fn proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.id);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {path}; this mode needs Linux"))
+        fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {path}; this mode needs Linux"))
     }
 }

@@ -1,5 +1,7 @@
-//! A mail server on loopback that serves so many connections at once and not one more: whoever comes above that is told
-//! 421. Each message takes it a while, and each connection carries one. It must not know of jobs, pace or policy.
+//! A mail server on loopback that serves so many connections at once and not one more: whoever
+//! comes above that is told
+//! 421. Each message takes it a while, and each connection carries one. It must not know of jobs,
+//!      pace or policy.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,7 +48,11 @@ impl Server {
             random: Mutex::new(Random::new(421)),
         });
         let accepting = tokio::spawn(accept(listener, state.clone()));
-        Ok(Self { address, state, accepting })
+        Ok(Self {
+            address,
+            state,
+            accepting,
+        })
     }
 
     /// The time that messages have taken, all connections together.
@@ -63,21 +69,37 @@ impl Drop for Server {
 
 impl State {
     fn service_time(&self) -> Duration {
-        let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let random = self
+            .random
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next();
         SERVICE_MIN + (SERVICE_MAX - SERVICE_MIN).mul_f64(random)
     }
 
     /// Every other refusal has no enhanced status.
     fn refusal(&self) -> String {
-        let bare = self.refusals.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
-        format!("{}\r\n", if bare { TOO_MANY.replace("4.3.2 ", "") } else { TOO_MANY.to_owned() })
+        let bare = self
+            .refusals
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(2);
+        format!(
+            "{}\r\n",
+            if bare {
+                TOO_MANY.replace("4.3.2 ", "")
+            } else {
+                TOO_MANY.to_owned()
+            }
+        )
     }
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         while connections.try_join_next().is_some() {}
         let state = state.clone();
         // A peer that goes away is its own affair.
@@ -104,7 +126,9 @@ async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
                 }
                 let started = Instant::now();
                 sleep(state.service_time()).await;
-                state.busy_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+                state
+                    .busy_us
+                    .fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
                 return output.write_all(b"250 2.0.0 taken\r\n").await;
             }
             _ => output.write_all(b"502 5.5.1 not here\r\n").await?,

@@ -43,13 +43,19 @@ impl Servers {
         let [healthy, silent, mute] = [1, 2, 3].map(|last| Ipv4Addr::new(127, 0, 0, last));
         let first = TcpListener::bind((healthy, 0)).await?;
         let port = first.local_addr()?.port();
-        let bind = async |address| TcpListener::bind(SocketAddr::new(Ipv4Addr::into(address), port)).await;
+        let bind =
+            async |address| TcpListener::bind(SocketAddr::new(Ipv4Addr::into(address), port)).await;
         let accepting = vec![
             tokio::spawn(accept(first, Manner::Healthy)),
             tokio::spawn(accept(bind(silent).await?, Manner::Silent)),
             tokio::spawn(accept(bind(mute).await?, Manner::NoAnswerToRcpt)),
         ];
-        Ok(Self { port, healthy, hanging: [silent, mute], accepting })
+        Ok(Self {
+            port,
+            healthy,
+            hanging: [silent, mute],
+            accepting,
+        })
     }
 }
 
@@ -62,7 +68,9 @@ impl Drop for Servers {
 async fn accept(listener: TcpListener, manner: Manner) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         while connections.try_join_next().is_some() {}
         // A peer that goes away is its own affair.
         connections.spawn(async move { drop(converse(stream, manner).await) });

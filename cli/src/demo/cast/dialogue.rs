@@ -1,5 +1,5 @@
-//! One SMTP connection of a member of the cast: lines in, replies out (RFC 5321). It knows the commands; whom to let in is
-//! the server's to say.
+//! One SMTP connection of a member of the cast: lines in, replies out (RFC 5321). It knows the
+//! commands; whom to let in is the server's to say.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,15 @@ pub(super) async fn converse(stream: TcpStream, server: &Server) -> io::Result<(
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
     let mut replies = format!("220 mx.{} ESMTP\r\n", server.role.domain);
-    let mut dialogue = Dialogue { server, greeted: false, over: false, transaction: None };
+    let mut dialogue = Dialogue {
+        server,
+        greeted: false,
+        over: false,
+        transaction: None,
+    };
     loop {
-        // Replies to pipelined commands go out together, once none of the commands is left (RFC 2920 §3.2).
+        // Replies to pipelined commands go out together, once none of the commands is left (RFC
+        // 2920 §3.2).
         if input.buffer().is_empty() || dialogue.over {
             output.write_all(replies.as_bytes()).await?;
             replies.clear();
@@ -38,13 +44,19 @@ pub(super) async fn converse(stream: TcpStream, server: &Server) -> io::Result<(
     }
 }
 
-/// Reads one line with its line end, and says whether there was one. Of a line longer than [`LINE_MAX`] it leaves a
-/// piece that has no line end.
-async fn read_line(input: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> io::Result<bool> {
+/// Reads one line with its line end, and says whether there was one. Of a line longer than
+/// [`LINE_MAX`] it leaves a piece that has no line end.
+async fn read_line(
+    input: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+) -> io::Result<bool> {
     let mut too_long = false;
     loop {
         line.clear();
-        (&mut *input).take(LINE_MAX as u64).read_until(b'\n', line).await?;
+        (&mut *input)
+            .take(LINE_MAX as u64)
+            .read_until(b'\n', line)
+            .await?;
         if line.ends_with(b"\n") {
             if too_long {
                 line.pop();
@@ -80,7 +92,10 @@ pub(super) struct Transaction {
 impl Dialogue<'_> {
     /// Takes the next line and gives the reply to it, if it calls for one.
     fn hear(&mut self, line: &[u8]) -> Option<String> {
-        if let Some(transaction) = self.transaction.take_if(|transaction| transaction.content.is_some()) {
+        if let Some(transaction) = self
+            .transaction
+            .take_if(|transaction| transaction.content.is_some())
+        {
             return self.collect(transaction, line);
         }
         if !line.ends_with(b"\n") {
@@ -129,7 +144,9 @@ impl Dialogue<'_> {
                 }
             },
             ("DATA", Some(_)) if !argument.is_empty() => "501 5.5.4 DATA has no argument",
-            ("DATA", Some(transaction)) if transaction.recipients.is_empty() => "503 5.5.1 No valid recipients",
+            ("DATA", Some(transaction)) if transaction.recipients.is_empty() => {
+                "503 5.5.1 No valid recipients"
+            }
             ("DATA", Some(transaction)) => {
                 transaction.content = Some(Vec::new());
                 "354 End data with <CR><LF>.<CR><LF>"
@@ -147,17 +164,20 @@ impl Dialogue<'_> {
         if verb == "HELO" {
             return format!("250 {name}");
         }
-        let extensions = "250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES";
+        let extensions =
+            "250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES";
         format!("250-{name}\r\n{extensions}\r\n250 SIZE {MESSAGE_MAX}")
     }
 
-    /// Adds a line of the message to its transaction, which stays open until the dot (RFC 5321 §4.5.2).
+    /// Adds a line of the message to its transaction, which stays open until the dot (RFC 5321
+    /// §4.5.2).
     fn collect(&mut self, mut transaction: Transaction, line: &[u8]) -> Option<String> {
         let content = transaction.content.get_or_insert_default();
         if line == b".\r\n" {
-            return Some(
-                transaction.fault.map_or_else(|| self.server.take(&transaction.recipients, content), Into::into),
-            );
+            return Some(transaction.fault.map_or_else(
+                || self.server.take(&transaction.recipients, content),
+                Into::into,
+            ));
         }
         if !line.ends_with(b"\n") {
             transaction.fault = Some("500 5.5.2 Line too long");
@@ -173,7 +193,8 @@ impl Dialogue<'_> {
 
 /// The transaction that `MAIL` opens, or the reply that refuses it.
 fn open(argument: &str) -> Result<Transaction, &'static str> {
-    let (sender, parameters) = path(argument, "FROM:").ok_or("501 5.5.4 Syntax: MAIL FROM:<address>")?;
+    let (sender, parameters) =
+        path(argument, "FROM:").ok_or("501 5.5.4 Syntax: MAIL FROM:<address>")?;
     let mut transaction = Transaction::default();
     for parameter in parameters.to_ascii_uppercase().split_whitespace() {
         match parameter.split_once('=') {
@@ -193,10 +214,13 @@ fn open(argument: &str) -> Result<Transaction, &'static str> {
     Ok(transaction)
 }
 
-/// The address and the parameters in `TO:<address> parameters`. The address ends at the last `>`, because a quoted local
-/// part may hold one and the parameters announced here may not.
+/// The address and the parameters in `TO:<address> parameters`. The address ends at the last `>`,
+/// because a quoted local part may hold one and the parameters announced here may not.
 pub(super) fn path<'a>(argument: &'a str, keyword: &str) -> Option<(&'a str, &'a str)> {
     let (head, rest) = argument.split_at_checked(keyword.len())?;
-    let path = rest.trim_start().strip_prefix('<').filter(|_| head.eq_ignore_ascii_case(keyword))?;
+    let path = rest
+        .trim_start()
+        .strip_prefix('<')
+        .filter(|_| head.eq_ignore_ascii_case(keyword))?;
     path.rsplit_once('>')
 }

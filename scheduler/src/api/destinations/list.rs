@@ -11,9 +11,16 @@ use crate::api::page::{self, Page};
 use crate::api::problem::Problem;
 
 /// `GET /v1/destinations`: how each fares, in short.
-pub async fn list(State(api): State<Api>, query: Result<Query<Page>, QueryRejection>) -> Result<Json<Value>, Problem> {
+pub async fn list(
+    State(api): State<Api>,
+    query: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
     let (limit, after) = page::read(query, |text| text.parse().ok())?;
     let (listed, next) = api.store.destinations_after(after, limit).await?;
-    let short = listed.iter().map(|one| in_short(&api, &one.destination, &one.pace, one.waiting));
-    Ok(Json(json!({"destinations": short.collect::<Vec<_>>(), "next": next.map(|place| place.to_string())})))
+    let short = listed
+        .iter()
+        .map(|one| in_short(&api, &one.destination, &one.pace, one.waiting));
+    Ok(Json(
+        json!({"destinations": short.collect::<Vec<_>>(), "next": next.map(|place| place.to_string())}),
+    ))
 }

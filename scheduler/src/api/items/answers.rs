@@ -48,7 +48,10 @@ pub(super) enum NotKept {
 impl AnswerRoom {
     /// So many bytes.
     pub fn new(max: usize) -> Self {
-        Self { max, taken: Arc::default() }
+        Self {
+            max,
+            taken: Arc::default(),
+        }
     }
 }
 
@@ -76,7 +79,12 @@ impl Drop for Part {
 impl Answers {
     /// None yet. Up to `in_memory` bytes need no file.
     pub(super) fn new(in_memory: usize, room: AnswerRoom) -> Self {
-        Self { spool: SpooledTempFile::new(in_memory), in_memory, length: 0, part: Part { room, bytes: 0 } }
+        Self {
+            spool: SpooledTempFile::new(in_memory),
+            in_memory,
+            length: 0,
+            part: Part { room, bytes: 0 },
+        }
     }
 
     /// Keeps some more.
@@ -132,13 +140,20 @@ mod tests {
     #[test]
     fn files_share_their_room_and_memory_takes_none() {
         let room = AnswerRoom::new(100);
-        let (mut one, mut two) = (Answers::new(10, room.clone()), Answers::new(10, room.clone()));
+        let (mut one, mut two) = (
+            Answers::new(10, room.clone()),
+            Answers::new(10, room.clone()),
+        );
         one.add(&[b'x'; 10]).unwrap();
         assert_eq!(room.taken.load(Ordering::Relaxed), 0, "it is in memory");
         one.add(&[b'x'; 60]).unwrap();
         assert!(matches!(two.add(&[b'x'; 31]), Err(NotKept::NoRoom(100))));
         let body = one.into_body().unwrap();
-        assert_eq!(room.taken.load(Ordering::Relaxed), 70, "the file is there until it is sent");
+        assert_eq!(
+            room.taken.load(Ordering::Relaxed),
+            70,
+            "the file is there until it is sent"
+        );
         drop((body, two));
         assert_eq!(room.taken.load(Ordering::Relaxed), 0);
     }

@@ -30,11 +30,15 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
     let mut sent_to = SentTo::new();
     match document {
         Document::Many(items) => {
-            let mut items = items.into_iter().map(|item| I::read(api, item.unique()?)).peekable();
+            let mut items = items
+                .into_iter()
+                .map(|item| I::read(api, item.unique()?))
+                .peekable();
             answers.push(b'[');
             while items.peek().is_some() {
                 let batch = items.by_ref().take(api.limits.batch).collect();
-                let (taken, sent) = answer(api, batch, |answers| answers.push(b','), &mut answers).await?;
+                let (taken, sent) =
+                    answer(api, batch, |answers| answers.push(b','), &mut answers).await?;
                 tally.add(taken);
                 sent_to.extend(sent);
             }
@@ -49,17 +53,24 @@ pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, 
         }
     }
     api.accept.wait_for_workers(sent_to).await?;
-    Ok((tally.status(), [(header::CONTENT_TYPE, "application/json")], answers).into_response())
+    Ok((
+        tally.status(),
+        [(header::CONTENT_TYPE, "application/json")],
+        answers,
+    )
+        .into_response())
 }
 
 impl Document {
-    /// Reads a document of at most so many items. The bound is kept while reading, because items of a few bytes become
-    /// many times as large in memory.
+    /// Reads a document of at most so many items. The bound is kept while reading, because items of
+    /// a few bytes become many times as large in memory.
     fn read(bytes: &[u8], items_max: usize, plural: &str) -> Result<Self, Problem> {
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         let read = if first == Some(&b'[') {
-            Items { max: items_max }.deserialize(&mut reader).map(Self::Many)
+            Items { max: items_max }
+                .deserialize(&mut reader)
+                .map(Self::Many)
         } else {
             Parsed::deserialize(&mut reader).map(Self::One)
         };
@@ -67,13 +78,13 @@ impl Document {
             Ok(Self::Many(items)) if items.is_empty() => {
                 Err(Problem::bad_request(format!("the array holds no {plural}")))
             }
-            Ok(Self::Many(items)) if items.len() > items_max => {
-                Err(Problem::too_large(format!("an array may have {items_max} {plural}; send more as {NDJSON}")))
-            }
+            Ok(Self::Many(items)) if items.len() > items_max => Err(Problem::too_large(format!(
+                "an array may have {items_max} {plural}; send more as {NDJSON}"
+            ))),
             Ok(document) => Ok(document),
-            Err(err) => {
-                Err(Problem::bad_request(format!("the body is not JSON: {err}; {NDJSON} is another content type")))
-            }
+            Err(err) => Err(Problem::bad_request(format!(
+                "the body is not JSON: {err}; {NDJSON} is another content type"
+            ))),
         }
     }
 }

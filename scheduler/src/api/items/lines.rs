@@ -1,5 +1,6 @@
-//! Items that are a line each, NDJSON of any length. Lines are taken in by the batch: while one is in the store the next ones
-//! are being read, and beyond a bound the body waits, which is what a client that sends faster gets to feel.
+//! Items that are a line each, NDJSON of any length. Lines are taken in by the batch: while one is
+//! in the store the next ones are being read, and beyond a bound the body waits, which is what a
+//! client that sends faster gets to feel.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -21,7 +22,8 @@ use crate::intake::accept::SentTo;
 use crate::intake::json::Refusal;
 use crate::intake::lines::{Line, Lines, Numbered};
 
-/// Batches of one request that are under way at once: one in the store, one to follow it at once, and one being read.
+/// Batches of one request that are under way at once: one in the store, one to follow it at once,
+/// and one being read.
 const UNDER_WAY_MAX: usize = 3;
 
 /// The batches of one request. They are read beside each other, and taken in one after the other.
@@ -45,8 +47,9 @@ struct Answered {
     lines: Vec<u8>,
 }
 
-/// Reads the whole stream before it answers, because many clients do not read an answer while they still write: the two
-/// would wait for each other for ever. The answers wait in memory, and beyond a bound in a temporary file.
+/// Reads the whole stream before it answers, because many clients do not read an answer while they
+/// still write: the two would wait for each other for ever. The answers wait in memory, and beyond
+/// a bound in a temporary file.
 pub(super) async fn take_in<I: Item>(api: &Api, body: Body) -> Result<Response, Problem> {
     let mut chunks = body.into_data_stream();
     let mut lines = Lines::new(api.limits.line);
@@ -81,11 +84,19 @@ impl Batches {
         let (is_in, last_is_in) = oneshot::channel();
         let _ = is_in.send(());
         let (tally, sent_to) = (Tally::default(), SentTo::new());
-        Self { api, under_way: VecDeque::new(), last_is_in, tally, sent_to, answers, taken_in: 0 }
+        Self {
+            api,
+            under_way: VecDeque::new(),
+            last_is_in,
+            tally,
+            sent_to,
+            answers,
+            taken_in: 0,
+        }
     }
 
-    /// Starts a batch, once there is room for it. What it brings to the store stays there even where the request ends before
-    /// its answer.
+    /// Starts a batch, once there is room for it. What it brings to the store stays there even
+    /// where the request ends before its answer.
     async fn add<I: Item>(&mut self, batch: Vec<Numbered>) -> Result<(), Problem> {
         if batch.is_empty() {
             return Ok(());
@@ -104,13 +115,18 @@ impl Batches {
 
     /// Waits for the first batch that is under way, and keeps its answers.
     async fn finish_first(&mut self) -> Result<(), Problem> {
-        let Some(first) = self.under_way.pop_front() else { return Ok(()) };
+        let Some(first) = self.under_way.pop_front() else {
+            return Ok(());
+        };
         // Nobody cancels it, so it has panicked where it did not end.
-        let answers = first.await.unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))?;
+        let answers = first
+            .await
+            .unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))?;
         self.tally.add(answers.tally);
         self.sent_to.extend(answers.sent_to);
         self.taken_in = answers.last_line;
-        // One write per batch: beyond the bound the answers go to a file, where each write is a system call.
+        // One write per batch: beyond the bound the answers go to a file, where each write is a
+        // system call.
         match self.answers.add(&answers.lines) {
             Ok(()) => Ok(()),
             Err(why) => Err(self.not_kept(&why).await),
@@ -139,9 +155,15 @@ impl Batches {
         if self.tally.read == 0 {
             return Err(Problem::bad_request(format!("the body holds no {plural}")));
         }
-        self.api.accept.wait_for_workers(mem::take(&mut self.sent_to)).await?;
+        self.api
+            .accept
+            .wait_for_workers(mem::take(&mut self.sent_to))
+            .await?;
         let status = self.tally.status();
-        let answers = mem::replace(&mut self.answers, Answers::new(0, self.api.answer_room.clone()));
+        let answers = mem::replace(
+            &mut self.answers,
+            Answers::new(0, self.api.answer_room.clone()),
+        );
         let body = match answers.into_body() {
             Ok(body) => body,
             Err(why) => return Err(self.not_kept(&why).await),
@@ -150,8 +172,8 @@ impl Batches {
     }
 }
 
-/// Reads the lines of a batch, and takes them in when the batch before it is in. Where that one failed this one is not taken
-/// in, for its request fails as a whole.
+/// Reads the lines of a batch, and takes them in when the batch before it is in. Where that one
+/// failed this one is not taken in, for its request fails as a whole.
 async fn one<I: Item>(
     api: Api,
     batch: Vec<Numbered>,
@@ -159,22 +181,36 @@ async fn one<I: Item>(
     is_in: oneshot::Sender<()>,
     _room: OwnedSemaphorePermit,
 ) -> Result<Answered, StoreError> {
-    let read =
-        |(number, line)| read_line::<I>(&api, &line).map_err(|refusal| Refusal { line: Some(number), ..refusal });
+    let read = |(number, line)| {
+        read_line::<I>(&api, &line).map_err(|refusal| Refusal {
+            line: Some(number),
+            ..refusal
+        })
+    };
     let last_line = batch.last().map_or(0, |(number, _)| *number);
     let items = batch.into_iter().map(read).collect();
     if may_follow.await.is_err() {
-        return Err(StoreError::Unavailable("what came before could not be taken in".to_owned()));
+        return Err(StoreError::Unavailable(
+            "what came before could not be taken in".to_owned(),
+        ));
     }
     let mut lines = Vec::new();
     let (tally, sent_to) = answer::<I>(&api, items, |lines| lines.push(b'\n'), &mut lines).await?;
     let _ = is_in.send(());
-    Ok(Answered { last_line, tally, sent_to, lines })
+    Ok(Answered {
+        last_line,
+        tally,
+        sent_to,
+        lines,
+    })
 }
 
 fn read_line<I: Item>(api: &Api, line: &Line) -> Result<I, Refusal> {
     match line {
         Line::Whole(text) => I::read_text(api, text),
-        Line::TooLong => Err(Refusal::whole(format!("the line is longer than {} bytes", api.limits.line))),
+        Line::TooLong => Err(Refusal::whole(format!(
+            "the line is longer than {} bytes",
+            api.limits.line
+        ))),
     }
 }

@@ -14,10 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use super::Accept;
 
-/// How long to wait before it is asked again whether a worker has stopped. It takes a second at most.
+/// How long to wait before it is asked again whether a worker has stopped. It takes a second at
+/// most.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Suppressed addresses that a worker may still be sending to, with where they are kept. Hardly any: their jobs are leased.
+/// Suppressed addresses that a worker may still be sending to, with where they are kept. Hardly
+/// any: their jobs are leased.
 pub type SentTo = Vec<(JobId, Destination)>;
 
 /// What became of one fact, as the API says it.
@@ -30,35 +32,54 @@ pub struct FactAnswered {
 }
 
 impl Accept {
-    /// Takes in facts and answers each, in the order given. When it returns, Redis has them, and no worker sends anything to
-    /// an address that they suppress.
+    /// Takes in facts and answers each, in the order given. When it returns, Redis has them, and no
+    /// worker sends anything to an address that they suppress.
     ///
     /// # Errors
-    /// Those of the store; the call may be made again. [`StoreError::UnderWay`] where a worker has not stopped in time: the
-    /// address is suppressed all the same.
+    /// Those of the store; the call may be made again. [`StoreError::UnderWay`] where a worker has
+    /// not stopped in time: the address is suppressed all the same.
     pub async fn tell(&self, facts: Vec<Fact>) -> Result<Vec<FactAnswered>, StoreError> {
         let (answered, sent_to) = self.tell_without_waiting(facts).await?;
         self.wait_for_workers(sent_to).await?;
         Ok(answered)
     }
 
-    /// The same, but a worker that was sending at that moment may go on until it hears of it. Names the addresses, of those
-    /// that are suppressed, for which that is so.
+    /// The same, but a worker that was sending at that moment may go on until it hears of it. Names
+    /// the addresses, of those that are suppressed, for which that is so.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn tell_without_waiting(&self, facts: Vec<Fact>) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
-        let words: Vec<(JobId, Word)> = facts.iter().map(|fact| (fact.job_id(), Word::Fact(fact.kind))).collect();
+    pub async fn tell_without_waiting(
+        &self,
+        facts: Vec<Fact>,
+    ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
+        let words: Vec<(JobId, Word)> = facts
+            .iter()
+            .map(|fact| (fact.job_id(), Word::Fact(fact.kind)))
+            .collect();
         let destinations = self.destinations(&words).await?;
         let told = words.into_iter().zip(facts).zip(destinations);
         let told: Vec<Told> = told
             .map(|(((job, word), fact), destination)| {
-                let Fact { occurred_at, message_id, .. } = fact;
-                Told { job, destination, word, occurred_at, message_id }
+                let Fact {
+                    occurred_at,
+                    message_id,
+                    ..
+                } = fact;
+                Told {
+                    job,
+                    destination,
+                    word,
+                    occurred_at,
+                    message_id,
+                }
             })
             .collect();
         let answers = self.store.tell(&told).await?.into_iter();
-        let answered = told.iter().zip(answers).map(|(told, answer)| FactAnswered { answer, job: told.job.key() });
+        let answered = told.iter().zip(answers).map(|(told, answer)| FactAnswered {
+            answer,
+            job: told.job.key(),
+        });
         let answered = answered.collect();
         Ok((answered, self.still_sent_to(told).await?))
     }
@@ -71,7 +92,13 @@ impl Accept {
         let words = [(job, word)];
         let destination = self.destinations(&words).await?.remove(0);
         let [(job, word)] = words;
-        let told = vec![Told { job, destination, word, occurred_at: None, message_id: None }];
+        let told = vec![Told {
+            job,
+            destination,
+            word,
+            occurred_at: None,
+            message_id: None,
+        }];
         let answer = self.store.tell(&told).await?.remove(0);
         let sent_to = self.still_sent_to(told).await?;
         self.wait_for_workers(sent_to).await?;
@@ -81,7 +108,8 @@ impl Accept {
     /// Waits until no worker sends to these addresses any more.
     ///
     /// # Errors
-    /// Those of the store; [`StoreError::UnderWay`] where a worker has not stopped within `scheduler.suppress_timeout`.
+    /// Those of the store; [`StoreError::UnderWay`] where a worker has not stopped within
+    /// `scheduler.suppress_timeout`.
     pub async fn wait_for_workers(&self, mut sent_to: SentTo) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.suppress_timeout;
         while !sent_to.is_empty() {
@@ -96,25 +124,36 @@ impl Accept {
 
     async fn still_sent_to(&self, told: Vec<Told>) -> Result<SentTo, StoreError> {
         let suppressed = told.into_iter().filter(|told| told.word.suppresses());
-        let mut sent_to = suppressed.map(|told| (told.job, told.destination)).collect();
+        let mut sent_to = suppressed
+            .map(|told| (told.job, told.destination))
+            .collect();
         self.keep_under_way(&mut sent_to).await?;
         Ok(sent_to)
     }
 
     async fn keep_under_way(&self, sent_to: &mut SentTo) -> Result<(), StoreError> {
-        let asked: Vec<_> = sent_to.iter().map(|(job, destination)| (job, destination)).collect();
+        let asked: Vec<_> = sent_to
+            .iter()
+            .map(|(job, destination)| (job, destination))
+            .collect();
         let under_way = self.store.under_way(&asked).await?;
         sent_to.retain(|(job, _)| under_way.contains(&job.key()));
         Ok(())
     }
 
-    /// Where addresses are kept. A domain is placed for good where something will be remembered of an address there, a
-    /// suppression or a delivery, so that whoever asks later finds it. The other words change only what is there already.
+    /// Where addresses are kept. A domain is placed for good where something will be remembered of
+    /// an address there, a suppression or a delivery, so that whoever asks later finds it. The
+    /// other words change only what is there already.
     async fn destinations(&self, words: &[(JobId, Word)]) -> Result<Vec<Destination>, StoreError> {
-        let remembered = words.iter().filter(|(_, word)| word.suppresses() || *word == Word::Fact(FactKind::Delivered));
+        let remembered = words
+            .iter()
+            .filter(|(_, word)| word.suppresses() || *word == Word::Fact(FactKind::Delivered));
         let domains: Vec<&str> = remembered.map(|(job, _)| job.recipient.domain()).collect();
         self.placer.place(&domains).await?;
-        let domains: Vec<&str> = words.iter().map(|(job, _)| job.recipient.domain()).collect();
+        let domains: Vec<&str> = words
+            .iter()
+            .map(|(job, _)| job.recipient.domain())
+            .collect();
         self.store.destinations(&domains).await
     }
 }
@@ -131,7 +170,12 @@ impl FactAnswered {
                 "resumed"
             }
             FactAnswer::Reinstated => "reinstated",
-            FactAnswer::Suppressed(StandingRecord { standing, since, reason, .. }) => {
+            FactAnswer::Suppressed(StandingRecord {
+                standing,
+                since,
+                reason,
+                ..
+            }) => {
                 wire["standing"] = json!(standing);
                 wire["since"] = json!(since);
                 wire["reason"] = json!(reason);

@@ -1,5 +1,5 @@
-//! A bounce of a message that a relay has accepted is the failure of that attempt: policy judges it as such, and the job
-//! goes on where it was.
+//! A bounce of a message that a relay has accepted is the failure of that attempt: policy judges it
+//! as such, and the job goes on where it was.
 
 use std::mem;
 use std::time::Duration;
@@ -42,25 +42,42 @@ impl Accept {
     ) -> Result<Vec<Answer>, StoreError> {
         for (arrival, answer) in arrivals.iter().zip(&mut answers) {
             for _ in 0..TRIES {
-                let Answer::Accepted(accepted) = answer else { break };
+                let Answer::Accepted(accepted) = answer else {
+                    break;
+                };
                 *answer = match self.refute_one(arrival, accepted).await? {
                     Some(answer) => answer,
-                    None => self.store.schedule(std::slice::from_ref(arrival)).await?.remove(0),
+                    None => self
+                        .store
+                        .schedule(std::slice::from_ref(arrival))
+                        .await?
+                        .remove(0),
                 };
             }
             if matches!(answer, Answer::Accepted(_)) {
-                return Err(StoreError::Unavailable("a job changed while its bounce was judged".to_owned()));
+                return Err(StoreError::Unavailable(
+                    "a job changed while its bounce was judged".to_owned(),
+                ));
             }
         }
         Ok(answers)
     }
 
     /// `None` where the job has changed and the bounce has to be looked at again.
-    async fn refute_one(&self, arrival: &Arrival, accepted: &AcceptedJob) -> Result<Option<Answer>, StoreError> {
+    async fn refute_one(
+        &self,
+        arrival: &Arrival,
+        accepted: &AcceptedJob,
+    ) -> Result<Option<Answer>, StoreError> {
         let now = self.store.clock().now();
         let AcceptedJob { job, record } = accepted;
-        let found = job.messages.iter().find(|message| message.id == arrival.message.id);
-        let Some((message, acceptance)) = found.and_then(|message| Some((message, message.accepted?))) else {
+        let found = job
+            .messages
+            .iter()
+            .find(|message| message.id == arrival.message.id);
+        let Some((message, acceptance)) =
+            found.and_then(|message| Some((message, message.accepted?)))
+        else {
             return Ok(Some(Answer::Duplicate));
         };
         // A report of a try before that one, come once more.
@@ -78,17 +95,45 @@ impl Accept {
             delivered_there: None,
             confirm: Duration::ZERO,
         };
-        let decision = decide(&case, &Outcome::Deferred(arrival.reply.clone()), self.table(), now);
+        let decision = decide(
+            &case,
+            &Outcome::Deferred(arrival.reply.clone()),
+            self.table(),
+            now,
+        );
         let (message, job) = (message.clone(), job.clone());
-        let refuting =
-            Refuting { job, message, acceptance, decision: &decision, id, events: EventLines::default(), now };
+        let refuting = Refuting {
+            job,
+            message,
+            acceptance,
+            decision: &decision,
+            id,
+            events: EventLines::default(),
+            now,
+        };
         let (end, events) = refuting.conclude();
         let dropped = matches!(decision.verdict, Verdict::DropMessage | Verdict::DropAll);
         let created = accepted.job.head.created;
-        let tally = Tally::new(TallyResult::Refuted, decision.reply.status, acceptance.attempt, created, now);
-        let feedback = decision.row.map_or(Feedback::Nothing, |row| row.scope.feedback());
+        let tally = Tally::new(
+            TallyResult::Refuted,
+            decision.reply.status,
+            acceptance.attempt,
+            created,
+            now,
+        );
+        let feedback = decision
+            .row
+            .map_or(Feedback::Nothing, |row| row.scope.feedback());
         let serial = acceptance.serial;
-        let refutation = Refutation { seen: &accepted.job, record, end, tally, feedback, serial, events };
+        let refutation = Refutation {
+            seen: &accepted.job,
+            record,
+            end,
+            tally,
+            feedback,
+            serial,
+            events,
+        };
         Ok(Some(match self.store.refute(&refutation).await? {
             Refuted::Changed => return Ok(None),
             Refuted::Waits(_) | Refuted::Ended if dropped => Answer::Dropped,
@@ -116,7 +161,13 @@ impl Refuting<'_> {
                 failed.delay = Some(delay.as_millis().try_into().unwrap_or(u64::MAX));
                 self.events.push(&failed);
                 self.remember(held);
-                (End::Retry { job: self.job, delay: *delay }, self.events)
+                (
+                    End::Retry {
+                        job: self.job,
+                        delay: *delay,
+                    },
+                    self.events,
+                )
             }
             Verdict::DropMessage | Verdict::Close | Verdict::Confirm(_) => {
                 self.drop(|message, dead| message.id == dead.id, DropReason::GivenUp);
@@ -124,17 +175,30 @@ impl Refuting<'_> {
             }
             Verdict::DropAll => {
                 self.events.push(&failed);
-                self.drop(|message, dead| message.accepted.is_none() || message.id == dead.id, DropReason::GivenUp);
+                self.drop(
+                    |message, dead| message.accepted.is_none() || message.id == dead.id,
+                    DropReason::GivenUp,
+                );
                 self.go_on()
             }
-            Verdict::Retire { standing, host_dead } => {
+            Verdict::Retire {
+                standing,
+                host_dead,
+            } => {
                 self.events.push(&failed);
                 self.drop(|_, _| true, DropReason::Retired);
                 let mut retired = self.event(EventKind::AddressRetired);
                 (retired.message, retired.metadata) = (None, Map::new());
                 self.events.push(&retired);
                 let policy = retired.policy.unwrap_or_default();
-                (End::Retire { standing: *standing, policy, host_dead: *host_dead }, self.events)
+                (
+                    End::Retire {
+                        standing: *standing,
+                        policy,
+                        host_dead: *host_dead,
+                    },
+                    self.events,
+                )
             }
         }
     }
@@ -148,18 +212,28 @@ impl Refuting<'_> {
         if let Some(row) = self.decision.row {
             head.policy.clone_from(&row.name);
         }
-        for message in self.job.messages.iter_mut().filter(|message| message.id == self.message.id) {
+        for message in self
+            .job
+            .messages
+            .iter_mut()
+            .filter(|message| message.id == self.message.id)
+        {
             message.accepted = None;
         }
     }
 
     fn drop(&mut self, is_dead: impl Fn(&Message, &Message) -> bool, reason: DropReason) {
-        let (dead, left): (Vec<Message>, Vec<Message>) =
-            mem::take(&mut self.job.messages).into_iter().partition(|message| is_dead(message, &self.message));
+        let (dead, left): (Vec<Message>, Vec<Message>) = mem::take(&mut self.job.messages)
+            .into_iter()
+            .partition(|message| is_dead(message, &self.message));
         self.job.messages = left;
         for message in dead {
-            let mut dropped =
-                Event::about(EventKind::MessageDropped, self.id.as_str(), &self.job.head.destination).of(&message);
+            let mut dropped = Event::about(
+                EventKind::MessageDropped,
+                self.id.as_str(),
+                &self.job.head.destination,
+            )
+            .of(&message);
             dropped.reason = Some(reason.as_str().to_owned());
             if message.id == self.message.id {
                 dropped.status = self.decision.reply.status;
@@ -170,20 +244,39 @@ impl Refuting<'_> {
         }
     }
 
-    /// What is left goes on: the next message to be tried is the probe, at once; else the job waits for other bounces.
+    /// What is left goes on: the next message to be tried is the probe, at once; else the job waits
+    /// for other bounces.
     fn go_on(mut self) -> (End, EventLines) {
         if self.job.messages.is_empty() {
-            self.events.push(&Event::about(EventKind::JobClosed, self.id.as_str(), &self.job.head.destination));
+            self.events.push(&Event::about(
+                EventKind::JobClosed,
+                self.id.as_str(),
+                &self.job.head.destination,
+            ));
             return (End::Close, self.events);
         }
-        let accepted = self.job.messages.iter().map(|message| message.accepted.map(|acceptance| acceptance.until));
-        let first = accepted.map(|until| until.unwrap_or(self.now)).min().unwrap_or(self.now);
+        let accepted = self
+            .job
+            .messages
+            .iter()
+            .map(|message| message.accepted.map(|acceptance| acceptance.until));
+        let first = accepted
+            .map(|until| until.unwrap_or(self.now))
+            .min()
+            .unwrap_or(self.now);
         let delay = first.since(self.now);
-        (End::Retry { job: self.job, delay }, self.events)
+        (
+            End::Retry {
+                job: self.job,
+                delay,
+            },
+            self.events,
+        )
     }
 
     fn event(&self, kind: EventKind) -> Event {
-        let mut event = Event::about(kind, self.id.as_str(), &self.job.head.destination).of(&self.message);
+        let mut event =
+            Event::about(kind, self.id.as_str(), &self.job.head.destination).of(&self.message);
         event.attempt = Some(self.acceptance.attempt);
         event.reply = Some(self.decision.reply.to_string());
         event.status = self.decision.reply.status;

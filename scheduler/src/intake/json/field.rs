@@ -1,5 +1,5 @@
-//! Fields of the wire format: how text is read without a copy, what every text has to keep to, and what is wrong with an
-//! item that is no such object.
+//! Fields of the wire format: how text is read without a copy, what every text has to keep to, and
+//! what is wrong with an item that is no such object.
 
 use std::borrow::Cow;
 
@@ -36,7 +36,10 @@ pub(in crate::intake) struct Field<'d> {
 
 impl<'d> Field<'d> {
     pub(in crate::intake) fn new(name: &'static str, text: Option<&'d Text<'_>>) -> Self {
-        Self { name, raw: text.map(|text| &*text.0) }
+        Self {
+            name,
+            raw: text.map(|text| &*text.0),
+        }
     }
 
     /// The text as it is, whatever is in it.
@@ -49,14 +52,21 @@ impl<'d> Field<'d> {
         Refusal::of(self.name, self.raw.map(Value::from).as_ref(), reason)
     }
 
-    /// Text of bounded length without control characters, which have no place in envelopes and headers.
+    /// Text of bounded length without control characters, which have no place in envelopes and
+    /// headers.
     pub(super) fn text(self) -> Result<Option<&'d str>, Refusal> {
-        let Some(text) = self.raw else { return Ok(None) };
+        let Some(text) = self.raw else {
+            return Ok(None);
+        };
         if text.len() > TEXT_MAX {
             return Err(self.refuse(format!("is longer than {TEXT_MAX} bytes")));
         }
         // Beyond ASCII the control characters U+0080 to U+009F are the byte 0xC2 and another.
-        if text.bytes().any(|byte| byte.is_ascii_control() || byte == 0xC2) && text.chars().any(char::is_control) {
+        if text
+            .bytes()
+            .any(|byte| byte.is_ascii_control() || byte == 0xC2)
+            && text.chars().any(char::is_control)
+        {
             return Err(self.refuse("must not hold CR, LF or other control characters"));
         }
         Ok(Some(text))
@@ -71,8 +81,12 @@ impl<'d> Field<'d> {
         self,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Option<T>, Refusal> {
-        let Some(text) = self.text()? else { return Ok(None) };
-        parse(text).map(Some).map_err(|why| self.refuse(why.to_string()))
+        let Some(text) = self.text()? else {
+            return Ok(None);
+        };
+        parse(text)
+            .map(Some)
+            .map_err(|why| self.refuse(why.to_string()))
     }
 
     pub(in crate::intake) fn address(self) -> Result<Option<Address>, Refusal> {
@@ -87,14 +101,18 @@ impl<'d> Field<'d> {
     }
 
     pub(in crate::intake) fn instant(self) -> Result<Option<Timestamp>, Refusal> {
-        self.parse(|text| Timestamp::parse(text).ok_or("must be an RFC 3339 instant, like 2026-11-21T09:30:00Z"))
+        self.parse(|text| {
+            Timestamp::parse(text).ok_or("must be an RFC 3339 instant, like 2026-11-21T09:30:00Z")
+        })
     }
 
     /// A W3C trace context: `00-<32 hex>-<16 hex>-<2 hex>`.
     pub(super) fn traceparent(self) -> Result<Option<String>, Refusal> {
         self.parse(|text| {
             let lengths = text.split('-').map(str::len);
-            let hex = text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            let hex = text
+                .bytes()
+                .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
             if lengths.eq([2, 32, 16, 2]) && hex {
                 Ok(text.to_owned())
             } else {
@@ -104,8 +122,8 @@ impl<'d> Field<'d> {
     }
 }
 
-/// The item as an object of these fields alone. What is wrong is said of the first field that is; `what` is what one item
-/// is called, and `elsewhere` where else a field may go that is unknown.
+/// The item as an object of these fields alone. What is wrong is said of the first field that is;
+/// `what` is what one item is called, and `elsewhere` where else a field may go that is unknown.
 pub(in crate::intake) fn object(
     item: Value,
     what: &str,
@@ -118,7 +136,10 @@ pub(in crate::intake) fn object(
     for (name, value) in map {
         let Some((_, kind)) = fields.iter().find(|(known, _)| known == name) else {
             let allowed: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
-            let reason = format!("there is no such field; {elsewhere}use one of {}", allowed.join(", "));
+            let reason = format!(
+                "there is no such field; {elsewhere}use one of {}",
+                allowed.join(", ")
+            );
             return Err(Refusal::of(name, None, reason));
         };
         let right = match kind {
@@ -127,7 +148,11 @@ pub(in crate::intake) fn object(
             Kind::Any => true,
         };
         if !right && !value.is_null() {
-            let allowed = if *kind == Kind::Text { "must be text" } else { "must be a JSON object" };
+            let allowed = if *kind == Kind::Text {
+                "must be text"
+            } else {
+                "must be a JSON object"
+            };
             return Err(Refusal::of(name, Some(value), allowed));
         }
     }

@@ -21,26 +21,50 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal of a whole item.
     pub fn whole(reason: impl Into<String>) -> Self {
-        Self { field: None, value: None, reason: reason.into(), line: None }
+        Self {
+            field: None,
+            value: None,
+            reason: reason.into(),
+            line: None,
+        }
     }
 
-    pub(in crate::intake) fn of(field: &str, value: Option<&Value>, reason: impl Into<String>) -> Self {
+    pub(in crate::intake) fn of(
+        field: &str,
+        value: Option<&Value>,
+        reason: impl Into<String>,
+    ) -> Self {
         let value = value.map(|value| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             text.chars().take(VALUE_CHARS).collect()
         });
-        Self { field: Some(field.chars().take(VALUE_CHARS).collect()), value, reason: reason.into(), line: None }
+        Self {
+            field: Some(field.chars().take(VALUE_CHARS).collect()),
+            value,
+            reason: reason.into(),
+            line: None,
+        }
     }
 
     /// The same, of something that is within this field.
     pub(in crate::intake) fn within(self, outer: &str) -> Self {
-        let field = self.field.map_or_else(|| outer.to_owned(), |inner| format!("{outer}.{inner}"));
-        Self { field: Some(field), ..self }
+        let field = self
+            .field
+            .map_or_else(|| outer.to_owned(), |inner| format!("{outer}.{inner}"));
+        Self {
+            field: Some(field),
+            ..self
+        }
     }
 
     /// What is wrong, without the value, which may name a person.
     pub fn without_value(&self) -> String {
-        self.field.as_ref().map_or_else(|| self.reason.clone(), |field| format!("{field}: {}", self.reason))
+        self.field.as_ref().map_or_else(
+            || self.reason.clone(),
+            |field| format!("{field}: {}", self.reason),
+        )
     }
 
     /// The refusal as the API gives it.

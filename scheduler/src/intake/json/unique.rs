@@ -26,8 +26,8 @@ impl Parsed {
     /// # Errors
     /// If it is not JSON, or a key in it is repeated.
     pub(crate) fn read(text: &[u8]) -> Result<Value, Refusal> {
-        let parsed: Self =
-            serde_json::from_slice(text).map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?;
+        let parsed: Self = serde_json::from_slice(text)
+            .map_err(|err| Refusal::whole(format!("it is not JSON: {err}")))?;
         parsed.unique()
     }
 
@@ -45,17 +45,26 @@ impl Parsed {
 
 /// A refusal of an item in which this key is repeated.
 pub(in crate::intake) fn repeated(path: &str) -> Refusal {
-    Refusal::of(path, None, "is there twice; each key may be in an object once")
+    Refusal::of(
+        path,
+        None,
+        "is there twice; each key may be in an object once",
+    )
 }
 
 /// Reads a value of a field, for `deserialize_with`. One that is null counts as absent.
 pub(super) fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     let parsed = Option::<Parsed>::deserialize(deserializer)?;
-    parsed.map(Parsed::unique).transpose().map_err(|refusal| D::Error::custom(refusal.reason))
+    parsed
+        .map(Parsed::unique)
+        .transpose()
+        .map_err(|refusal| D::Error::custom(refusal.reason))
 }
 
 /// Reads an object of a field, for `deserialize_with`. One that is null counts as absent.
-pub(super) fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Map<String, Value>>, D::Error> {
+pub(super) fn object<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Map<String, Value>>, D::Error> {
     match value(deserializer)? {
         None => Ok(None),
         Some(Value::Object(map)) => Ok(Some(map)),
@@ -66,7 +75,10 @@ pub(super) fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 impl<'de> Deserialize<'de> for Parsed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut repeated = None;
-        let value = Reader { repeated: &mut repeated }.deserialize(deserializer)?;
+        let value = Reader {
+            repeated: &mut repeated,
+        }
+        .deserialize(deserializer)?;
         Ok(Self { value, repeated })
     }
 }
@@ -121,7 +133,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = sequence.next_element_seed(Reader { repeated: self.repeated })? {
+        while let Some(item) = sequence.next_element_seed(Reader {
+            repeated: self.repeated,
+        })? {
             items.push(item);
         }
         Ok(items.into())
@@ -131,7 +145,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let is_first = self.repeated.is_none();
-            let value = entries.next_value_seed(Reader { repeated: self.repeated })?;
+            let value = entries.next_value_seed(Reader {
+                repeated: self.repeated,
+            })?;
             if let Some(path) = self.repeated.as_mut().filter(|_| is_first) {
                 *path = format!("{key}.{path}");
             }
@@ -160,7 +176,10 @@ mod tests {
             (r#"{"a":1,"b":null,"a":null}"#, "a"),
             (r#"{"metadata":{"c":{"d":1,"e":2,"d":3}}}"#, "metadata.c.d"),
             (r#"{"m":[1,[{"k":{}},{"k":1,"k":2}]]}"#, "m.k"),
-            (r#"{"first":{"x":1,"x":2},"second":1,"second":2}"#, "first.x"),
+            (
+                r#"{"first":{"x":1,"x":2},"second":1,"second":2}"#,
+                "first.x",
+            ),
             (r#"{"":1,"":2}"#, ""),
         ] {
             let refusal = Parsed::read(text.as_bytes()).unwrap_err();
@@ -190,8 +209,14 @@ mod tests {
             "{\"a\":1}x",
             r#"{"a":"\ud800"}"#,
         ] {
-            let (read, plain) = (Parsed::read(text.as_bytes()), serde_json::from_str::<Value>(text));
-            assert_eq!(read.map_err(|refusal| refusal.reason), plain.map_err(|err| format!("it is not JSON: {err}")));
+            let (read, plain) = (
+                Parsed::read(text.as_bytes()),
+                serde_json::from_str::<Value>(text),
+            );
+            assert_eq!(
+                read.map_err(|refusal| refusal.reason),
+                plain.map_err(|err| format!("it is not JSON: {err}"))
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Our side of an LMTP conversation without its wire: a command line in, what there is to say out (RFC 2033). Knows no socket and
-//! no store; who may get mail it is told.
+//! Our side of an LMTP conversation without its wire: a command line in, what there is to say out
+//! (RFC 2033). Knows no socket and no store; who may get mail it is told.
 
 use std::mem;
 
@@ -62,14 +62,28 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// A new one, by the name of `host`, for messages of at most `message_max` bytes to at most `recipients_max` addresses.
+    /// A new one, by the name of `host`, for messages of at most `message_max` bytes to at most
+    /// `recipients_max` addresses.
     pub fn new(host: &str, message_max: usize, recipients_max: usize) -> Self {
         let (host, recipients) = (host.to_owned(), Vec::new());
-        Self { host, message_max, recipients_max, greeted: false, begun: false, recipients, mistakes: 0, commands: 0 }
+        Self {
+            host,
+            message_max,
+            recipients_max,
+            greeted: false,
+            begun: false,
+            recipients,
+            mistakes: 0,
+            commands: 0,
+        }
     }
 
     /// What follows a command. `expects` says whether an address may get mail, and if not, why.
-    pub fn next(&mut self, line: &Line, expects: impl FnOnce(&str) -> Result<(), &'static str>) -> Next {
+    pub fn next(
+        &mut self,
+        line: &Line,
+        expects: impl FnOnce(&str) -> Result<(), &'static str>,
+    ) -> Next {
         self.commands += 1;
         if self.commands > IDLE_COMMANDS_MAX + self.recipients_max {
             return Next::Leave("421 4.7.0 too many commands without a message");
@@ -78,12 +92,18 @@ impl Dialogue {
             Line::Whole(line) if is_of_another_protocol(line) => {
                 return Next::Leave("421 4.7.0 this is LMTP, and not the protocol that you speak");
             }
-            Line::TooLong if !self.greeted => return Next::Leave("421 4.7.0 this is LMTP: say LHLO first"),
+            Line::TooLong if !self.greeted => {
+                return Next::Leave("421 4.7.0 this is LMTP: say LHLO first");
+            }
             Line::Whole(line) => self.obey(line, expects),
             Line::TooLong => say("500 5.5.2 the line is too long"),
         };
         self.mistakes += usize::from(matches!(&next, Next::Say(reply) if reply.starts_with("50")));
-        if self.mistakes > MISTAKES_MAX { Next::Leave("421 4.5.0 too many mistakes") } else { next }
+        if self.mistakes > MISTAKES_MAX {
+            Next::Leave("421 4.5.0 too many mistakes")
+        } else {
+            next
+        }
     }
 
     /// Whether a transaction is under way.
@@ -97,7 +117,11 @@ impl Dialogue {
         mem::take(&mut self.recipients)
     }
 
-    fn obey(&mut self, line: &[u8], expects: impl FnOnce(&str) -> Result<(), &'static str>) -> Next {
+    fn obey(
+        &mut self,
+        line: &[u8],
+        expects: impl FnOnce(&str) -> Result<(), &'static str>,
+    ) -> Next {
         let request = match Request::parse(&mut line.iter()) {
             Ok(request) => request,
             Err(smtp_proto::Error::UnknownCommand | smtp_proto::Error::InvalidParameter { .. }) => {
@@ -109,9 +133,14 @@ impl Dialogue {
             Request::Lhlo { .. } => {
                 self.end_transaction();
                 self.greeted = true;
-                let Self { host, message_max, .. } = self;
-                let extensions = "PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-SMTPUTF8";
-                Next::Say(format!("250-{host}\r\n250-{extensions}\r\n250 SIZE {message_max}"))
+                let Self {
+                    host, message_max, ..
+                } = self;
+                let extensions =
+                    "PIPELINING\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-SMTPUTF8";
+                Next::Say(format!(
+                    "250-{host}\r\n250-{extensions}\r\n250 SIZE {message_max}"
+                ))
             }
             Request::Ehlo { .. } | Request::Helo { .. } => say("500 5.5.1 this is LMTP: say LHLO"),
             Request::Quit => Next::Leave("221 2.0.0 bye"),
@@ -123,7 +152,9 @@ impl Dialogue {
             Request::Vrfy { .. } => say("252 2.5.0 send it, and see"),
             Request::Mail { .. } if !self.greeted => say("503 5.5.1 say LHLO first"),
             Request::Mail { .. } if self.begun => say("503 5.5.1 there is a sender already"),
-            Request::Mail { from } if from.size > self.message_max => say("552 5.3.4 the message is too large"),
+            Request::Mail { from } if from.size > self.message_max => {
+                say("552 5.3.4 the message is too large")
+            }
             Request::Mail { .. } => {
                 self.begun = true;
                 say("250 2.1.0 ok")
@@ -152,8 +183,13 @@ impl Dialogue {
 /// Whether a line is how another protocol begins: a request of HTTP, or bytes that are no text, as
 /// of TLS.
 fn is_of_another_protocol(line: &[u8]) -> bool {
-    let is_binary = line.first().is_some_and(|byte| !matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~'));
-    is_binary || OTHER_PROTOCOLS.iter().any(|opening| line.starts_with(opening))
+    let is_binary = line
+        .first()
+        .is_some_and(|byte| !matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~'));
+    is_binary
+        || OTHER_PROTOCOLS
+            .iter()
+            .any(|opening| line.starts_with(opening))
 }
 
 fn say(reply: &str) -> Next {

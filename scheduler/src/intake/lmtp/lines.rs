@@ -1,5 +1,5 @@
-//! What comes over an LMTP connection: lines of a bounded length, and content of a bounded size. Whoever stands still is
-//! left.
+//! What comes over an LMTP connection: lines of a bounded length, and content of a bounded size.
+//! Whoever stands still is left.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use super::dialogue::Line;
 
-/// The longest command line, in bytes: 512 (RFC 5321, section 4.5.3.1.4) and room for what extensions add.
+/// The longest command line, in bytes: 512 (RFC 5321, section 4.5.3.1.4) and room for what
+/// extensions add.
 const LINE_MAX: usize = 2_048;
 
 /// A connection, as lines.
@@ -34,7 +35,11 @@ pub(super) enum Content {
 impl Lines {
     pub(super) fn new(stream: TcpStream, idle_max: Duration) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { reader: BufReader::new(reader), writer, idle_max }
+        Self {
+            reader: BufReader::new(reader),
+            writer,
+            idle_max,
+        }
     }
 
     /// The next line, which is whole within the time for it. It can be given up while nothing has
@@ -47,7 +52,10 @@ impl Lines {
         let (mut line, mut too_long) = (Vec::new(), false);
         loop {
             let chunk = self.chunk().await?;
-            let end = chunk.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+            let end = chunk
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map(|end| end + 1);
             let used = end.unwrap_or(chunk.len());
             too_long |= line.len() + used > LINE_MAX;
             if !too_long {
@@ -55,13 +63,17 @@ impl Lines {
             }
             self.reader.consume(used);
             if end.is_some() {
-                return Ok(if too_long { Line::TooLong } else { Line::Whole(line) });
+                return Ok(if too_long {
+                    Line::TooLong
+                } else {
+                    Line::Whole(line)
+                });
             }
         }
     }
 
-    /// The content up to the line with a dot alone, without the dots that were put before others (RFC 5321, section
-    /// 4.5.2). What is too large is read to its end and forgotten.
+    /// The content up to the line with a dot alone, without the dots that were put before others
+    /// (RFC 5321, section 4.5.2). What is too large is read to its end and forgotten.
     pub(super) async fn content(&mut self, max: usize) -> io::Result<Content> {
         let mut receiver = DataReceiver::new();
         // The command's line end is the one before a first line with a dot alone.
@@ -99,6 +111,10 @@ impl Lines {
     /// What has come and is not used yet.
     async fn chunk(&mut self) -> io::Result<&[u8]> {
         let chunk = timeout(self.idle_max, self.reader.fill_buf()).await??;
-        if chunk.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(chunk) }
+        if chunk.is_empty() {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(chunk)
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! One LMTP session on its connection: what the dialogue says to each command, and after the content a reply per recipient
-//! (RFC 2033, section 4.2).
+//! One LMTP session on its connection: what the dialogue says to each command, and after the
+//! content a reply per recipient (RFC 2033, section 4.2).
 
 use std::io;
 use std::sync::Arc;
@@ -26,13 +26,25 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(stream: TcpStream, seat: Arc<Seat>, settings: Arc<Settings>) -> Self {
         let lines = Lines::new(stream, settings.idle_max);
-        let dialogue = Dialogue::new(&settings.host, settings.message_max, settings.recipients_max);
-        Self { lines, settings, dialogue, seat, transaction: None }
+        let dialogue = Dialogue::new(
+            &settings.host,
+            settings.message_max,
+            settings.recipients_max,
+        );
+        Self {
+            lines,
+            settings,
+            dialogue,
+            seat,
+            transaction: None,
+        }
     }
 
     /// Speaks until the client has enough, or `stop` is cancelled between two commands.
     pub(super) async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
-        self.lines.say(&format!("220 {} LMTP", self.settings.host)).await?;
+        self.lines
+            .say(&format!("220 {} LMTP", self.settings.host))
+            .await?;
         loop {
             let line = tokio::select! {
                 line = self.lines.line() => line,
@@ -45,7 +57,10 @@ impl Session {
                 }
                 line => line?,
             };
-            match self.dialogue.next(&line, |address| self.settings.reports.expects(address)) {
+            match self
+                .dialogue
+                .next(&line, |address| self.settings.reports.expects(address))
+            {
                 Next::Say(reply) => self.lines.say(&reply).await?,
                 Next::Content => self.content().await?,
                 Next::Leave(reply) => return self.lines.say(reply).await,
@@ -73,7 +88,10 @@ impl Session {
                 let reports = &self.settings.reports;
                 let report = reports.read(message).await;
                 for recipient in recipients {
-                    let origin = Origin { account: self.settings.account.clone(), return_path: Some(recipient) };
+                    let origin = Origin {
+                        account: self.settings.account.clone(),
+                        return_path: Some(recipient),
+                    };
                     let reply = match reports.take(report.clone(), &origin).await {
                         Err(err) => {
                             tracing::warn!(%err, "a report was put off: the store did not take it");

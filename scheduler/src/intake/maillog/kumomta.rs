@@ -1,12 +1,14 @@
-//! KumoMTA's JSON log records, one per line (docs.kumomta.com, "Log Record"), and what the log and the hook call a message.
+//! KumoMTA's JSON log records, one per line (docs.kumomta.com, "Log Record"), and what the log and
+//! the hook call a message.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{LogReader, instant};
 
-/// Reads KumoMTA's records. What failed for now, for good, or by running out of time is a bounce; receptions, deliveries
-/// and what an administrator threw away are not. Reports that came back later (`OOB`) arrive as DSN messages of their own.
+/// Reads KumoMTA's records. What failed for now, for good, or by running out of time is a bounce;
+/// receptions, deliveries and what an administrator threw away are not. Reports that came back
+/// later (`OOB`) arrive as DSN messages of their own.
 #[derive(Debug, Default)]
 pub struct Kumomta;
 
@@ -64,9 +66,12 @@ struct Peer {
 
 impl LogReader for Kumomta {
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String> {
-        let record: Record =
-            serde_json::from_str(line).map_err(|err| format!("the line is no KumoMTA log record: {err}"))?;
-        if !matches!(record.r#type.as_str(), "TransientFailure" | "Bounce" | "Expiration") {
+        let record: Record = serde_json::from_str(line)
+            .map_err(|err| format!("the line is no KumoMTA log record: {err}"))?;
+        if !matches!(
+            record.r#type.as_str(),
+            "TransientFailure" | "Bounce" | "Expiration"
+        ) {
             return Ok(Vec::new());
         }
         let recipients = match &record.recipient {
@@ -76,7 +81,10 @@ impl LogReader for Kumomta {
         if recipients.is_empty() {
             return Err("the record names no recipient".to_owned());
         }
-        Ok(recipients.iter().map(|recipient| record.bounce(recipient)).collect())
+        Ok(recipients
+            .iter()
+            .map(|recipient| record.bounce(recipient))
+            .collect())
     }
 }
 
@@ -89,33 +97,57 @@ impl Record {
         if let Some(id) = message_id(&self.headers, Some(&self.id)) {
             bounce["message_id"] = id.into();
         }
-        if let Some(at) = self.timestamp.and_then(|seconds| instant((seconds * 1_000.0) as i64)) {
+        if let Some(at) = self
+            .timestamp
+            .and_then(|seconds| instant((seconds * 1_000.0) as i64))
+        {
             bounce["occurred_at"] = at.into();
         }
-        if let Some(peer) = self.peer_address.as_ref().filter(|peer| !peer.name.is_empty()) {
+        if let Some(peer) = self
+            .peer_address
+            .as_ref()
+            .filter(|peer| !peer.name.is_empty())
+        {
             bounce["remote_mta"] = peer.name.trim_end_matches('.').into();
         }
         if !self.queue.is_empty() {
-            bounce["metadata"] = Map::from_iter([("queue".to_owned(), self.queue.as_str().into())]).into();
+            bounce["metadata"] =
+                Map::from_iter([("queue".to_owned(), self.queue.as_str().into())]).into();
         }
         bounce
     }
 }
 
-/// What a message is called, in KumoMTA's log and its hook alike, for what one tells has to fit what the other told: the
-/// Message-ID among the headers that are logged, which reports and the platform know too, else the id in the spool.
-pub(in crate::intake) fn message_id<'r>(headers: &'r Value, spool_id: Option<&'r str>) -> Option<&'r str> {
+/// What a message is called, in KumoMTA's log and its hook alike, for what one tells has to fit
+/// what the other told: the Message-ID among the headers that are logged, which reports and the
+/// platform know too, else the id in the spool.
+pub(in crate::intake) fn message_id<'r>(
+    headers: &'r Value,
+    spool_id: Option<&'r str>,
+) -> Option<&'r str> {
     let mut named = headers.as_object().into_iter().flatten();
-    let header = named.find(|(name, _)| name.eq_ignore_ascii_case("message-id")).and_then(|(_, value)| value.as_str());
+    let header = named
+        .find(|(name, _)| name.eq_ignore_ascii_case("message-id"))
+        .and_then(|(_, value)| value.as_str());
     // What was no text as it came would be the name of other messages too.
-    [header, spool_id].into_iter().flatten().find(|id| !id.is_empty() && !id.contains(char::REPLACEMENT_CHARACTER))
+    [header, spool_id]
+        .into_iter()
+        .flatten()
+        .find(|id| !id.is_empty() && !id.contains(char::REPLACEMENT_CHARACTER))
 }
 
 impl Response {
     fn reply(&self) -> String {
-        let status =
-            self.enhanced_code.as_ref().map(|code| format!(" {}.{}.{}", code.class, code.subject, code.detail));
-        format!("{}{} {}", self.code, status.unwrap_or_default(), self.content)
+        let status = self
+            .enhanced_code
+            .as_ref()
+            .map(|code| format!(" {}.{}.{}", code.class, code.subject, code.detail));
+        format!(
+            "{}{} {}",
+            self.code,
+            status.unwrap_or_default(),
+            self.content
+        )
     }
 }
 
@@ -151,7 +183,14 @@ mod tests {
             })]
         );
         assert_eq!((read("Bounce").len(), read("Expiration").len()), (1, 1));
-        for other in ["Reception", "Delivery", "AdminBounce", "OOB", "Feedback", "Delayed"] {
+        for other in [
+            "Reception",
+            "Delivery",
+            "AdminBounce",
+            "OOB",
+            "Feedback",
+            "Delayed",
+        ] {
             assert_eq!(read(other), Vec::<Value>::new(), "{other}");
         }
     }
@@ -161,19 +200,38 @@ mod tests {
         for (headers, id, expected) in [
             (json!(null), "9f1c2a", Some("9f1c2a")),
             (json!({}), "9f1c2a", Some("9f1c2a")),
-            (json!({"Subject": "hello", "Message-ID": "<m1@example.org>"}), "9f1c2a", Some("<m1@example.org>")),
-            (json!({"message-id": "<m1@example.org>"}), "", Some("<m1@example.org>")),
+            (
+                json!({"Subject": "hello", "Message-ID": "<m1@example.org>"}),
+                "9f1c2a",
+                Some("<m1@example.org>"),
+            ),
+            (
+                json!({"message-id": "<m1@example.org>"}),
+                "",
+                Some("<m1@example.org>"),
+            ),
             (json!({"Message-Id": ""}), "9f1c2a", Some("9f1c2a")),
-            (json!({"Message-ID": ["<m1@example.org>"]}), "9f1c2a", Some("9f1c2a")),
+            (
+                json!({"Message-ID": ["<m1@example.org>"]}),
+                "9f1c2a",
+                Some("9f1c2a"),
+            ),
             (json!([]), "", None),
         ] {
             let mut record = record("TransientFailure");
             (record["headers"], record["id"]) = (headers, id.into());
-            let by_log = Kumomta.bounces(&record.to_string()).unwrap().remove(0)["message_id"].clone();
+            let by_log =
+                Kumomta.bounces(&record.to_string()).unwrap().remove(0)["message_id"].clone();
             assert_eq!(by_log.as_str(), expected, "{record}");
-            let told =
-                webhook::read(Service::KumoMta, &Hook::default(), &HeaderMap::new(), record.to_string().as_bytes());
-            let Said::Bounce(by_hook) = &told.unwrap()[0].said else { panic!("{record}") };
+            let told = webhook::read(
+                Service::KumoMta,
+                &Hook::default(),
+                &HeaderMap::new(),
+                record.to_string().as_bytes(),
+            );
+            let Said::Bounce(by_hook) = &told.unwrap()[0].said else {
+                panic!("{record}")
+            };
             assert_eq!(by_hook["message_id"], by_log, "{record}");
         }
     }

@@ -1,5 +1,6 @@
-//! Postfix's log: the lines of its delivery agents that end in `status=deferred (…)` or `status=bounced (…)`. Sender and
-//! Message-ID stand on other lines of the same queue id, so those are remembered for a while.
+//! Postfix's log: the lines of its delivery agents that end in `status=deferred (…)` or
+//! `status=bounced (…)`. Sender and Message-ID stand on other lines of the same queue id, so those
+//! are remembered for a while.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{LogReader, instant};
 
-/// How many queued messages are remembered; of more, the oldest are forgotten, and bounce without a sender.
+/// How many queued messages are remembered; of more, the oldest are forgotten, and bounce without a
+/// sender.
 const QUEUED_MAX: usize = 200_000;
 
 /// A line: when, and what was said of which message in the queue.
@@ -31,7 +33,8 @@ static SENDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^from=<(?P<from>[^>]
 static MESSAGE_ID: LazyLock<Regex> = LazyLock::new(|| pattern(r"^message-id=(?P<id>\S+)$"));
 
 /// What Postfix adds to a reply that it quotes.
-static COMMAND: LazyLock<Regex> = LazyLock::new(|| pattern(r" \(in reply to [A-Z ]+(?:command)?\)$"));
+static COMMAND: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r" \(in reply to [A-Z ]+(?:command)?\)$"));
 
 fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is a constant that the tests compile")
@@ -53,10 +56,15 @@ struct Queued {
 }
 
 impl Postfix {
-    /// A reader. Traditional time stamps have neither year nor zone: they are of the year that ends `now`, and of this
-    /// offset from UTC.
+    /// A reader. Traditional time stamps have neither year nor zone: they are of the year that ends
+    /// `now`, and of this offset from UTC.
     pub fn new(now: Timestamp, offset: FixedOffset) -> Self {
-        Self { now, offset, queued: HashMap::new(), order: VecDeque::new() }
+        Self {
+            now,
+            offset,
+            queued: HashMap::new(),
+            order: VecDeque::new(),
+        }
     }
 
     fn queued(&mut self, queue: &str) -> &mut Queued {
@@ -73,7 +81,9 @@ impl Postfix {
 
     fn bounce(&self, when: &str, queue: &str, delivery: &regex::Captures<'_>) -> Value {
         let known = self.queued.get(queue);
-        let id = known.and_then(|queued| queued.message_id.as_deref()).unwrap_or(queue);
+        let id = known
+            .and_then(|queued| queued.message_id.as_deref())
+            .unwrap_or(queue);
         let mut bounce = json!({
             "recipient": &delivery["to"],
             "reply": COMMAND.replace(&delivery["reply"], ""),
@@ -100,10 +110,14 @@ impl Postfix {
         // A stamp from ahead of now, but for clocks that differ, is of the year before.
         let latest = DateTime::from_timestamp_millis(self.now.ms())? + TimeDelta::days(1);
         let of_year = |year: i32| {
-            let naive = NaiveDateTime::parse_from_str(&format!("{year} {when}"), "%Y %b %e %H:%M:%S").ok()?;
+            let naive =
+                NaiveDateTime::parse_from_str(&format!("{year} {when}"), "%Y %b %e %H:%M:%S")
+                    .ok()?;
             naive.and_local_timezone(self.offset).single()
         };
-        let at = of_year(latest.year()).filter(|at| *at <= latest).or_else(|| of_year(latest.year() - 1))?;
+        let at = of_year(latest.year())
+            .filter(|at| *at <= latest)
+            .or_else(|| of_year(latest.year() - 1))?;
         instant(at.timestamp_millis())
     }
 }
@@ -111,7 +125,9 @@ impl Postfix {
 impl LogReader for Postfix {
     fn bounces(&mut self, line: &str) -> Result<Vec<Value>, String> {
         // Other programs write to the same log, and daemons write lines that are about no message.
-        let Some(found) = LINE.captures(line) else { return Ok(Vec::new()) };
+        let Some(found) = LINE.captures(line) else {
+            return Ok(Vec::new());
+        };
         let (when, queue, rest) = (&found["when"], &found["queue"], &found["rest"]);
         if let Some(delivery) = DELIVERY.captures(rest) {
             return Ok(vec![self.bounce(when, queue, &delivery)]);
@@ -133,12 +149,17 @@ mod tests {
 
     fn reader() -> Postfix {
         // 2026-01-02T00:00:00Z
-        Postfix::new(Timestamp::from_ms(1_767_312_000_000), FixedOffset::east_opt(3_600).unwrap())
+        Postfix::new(
+            Timestamp::from_ms(1_767_312_000_000),
+            FixedOffset::east_opt(3_600).unwrap(),
+        )
     }
 
     fn read(log: &str) -> Vec<Value> {
         let mut reader = reader();
-        log.lines().flat_map(|line| reader.bounces(line).unwrap()).collect()
+        log.lines()
+            .flat_map(|line| reader.bounces(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -165,7 +186,10 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
         let stamp = |when: &str| reader().instant(when).unwrap();
         assert_eq!(stamp("Dec 31 10:00:00"), "2025-12-31T09:00:00.000Z");
         assert_eq!(stamp("Jan  2 00:59:00"), "2026-01-01T23:59:00.000Z");
-        assert_eq!(stamp("2026-01-01T10:00:00.5+02:00"), "2026-01-01T08:00:00.500Z");
+        assert_eq!(
+            stamp("2026-01-01T10:00:00.5+02:00"),
+            "2026-01-01T08:00:00.500Z"
+        );
         assert_eq!(reader().instant("Feb 31 10:00:00"), None);
     }
 
@@ -178,8 +202,14 @@ Jan  1 10:00:03 out1 postfix/qmgr[90]: 4fXk2m1Qz7: removed";
             )
         };
         let bounce = &read(&line("deferred"))[0];
-        assert_eq!(bounce["reply"], "connect to mx.example.com[192.0.2.7]:25: Connection timed out");
-        assert_eq!((&bounce["message_id"], bounce.get("remote_mta")), (&json!("ABCDEF1234"), None));
+        assert_eq!(
+            bounce["reply"],
+            "connect to mx.example.com[192.0.2.7]:25: Connection timed out"
+        );
+        assert_eq!(
+            (&bounce["message_id"], bounce.get("remote_mta")),
+            (&json!("ABCDEF1234"), None)
+        );
         assert_eq!(read(&line("bounced")).len(), 1);
         for other in ["sent", "expired", "deliverable"] {
             assert_eq!(read(&line(other)), Vec::<Value>::new(), "{other}");
@@ -204,6 +234,9 @@ Jan  1 10:00:02 out1 postfix/smtp[312]: 4fXk2m1Qz7: to=<jo@example.com>, relay=n
         for n in 0..QUEUED_MAX + 10 {
             reader.queued(&format!("{n:010}"));
         }
-        assert_eq!((reader.queued.len(), reader.order.len()), (QUEUED_MAX, QUEUED_MAX));
+        assert_eq!(
+            (reader.queued.len(), reader.order.len()),
+            (QUEUED_MAX, QUEUED_MAX)
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Recorded requests of mail services, measured where they are there: `shared/corpus/esp_events.jsonl` beside a folder above
-//! this one. They are others' and not part of the project, so the test passes without them, and says so.
+//! Recorded requests of mail services, measured where they are there:
+//! `shared/corpus/esp_events.jsonl` beside a folder above this one. They are others' and not part
+//! of the project, so the test passes without them, and says so.
 
 use std::fs;
 use std::io::{self, Write};
@@ -29,22 +30,39 @@ fn recorded_requests_mean_what_others_make_of_them() {
     let Some(file) = files.find(|file| file.exists()) else {
         // Not by a macro: what those print is shown of tests that fail only.
         return io::stderr()
-            .write_all(b"NOT MEASURED: there is no shared/corpus/esp_events.jsonl beside the repository\n")
+            .write_all(
+                b"NOT MEASURED: there is no shared/corpus/esp_events.jsonl beside the repository\n",
+            )
             .unwrap();
     };
     let text = fs::read_to_string(file).unwrap();
     let (mut right, mut all, mut wrong) = (0, 0, Vec::new());
-    for case in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
-        let Some((_, service)) = SERVICES.iter().find(|(name, _)| case["esp"] == *name) else { continue };
+    for case in text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+    {
+        let Some((_, service)) = SERVICES.iter().find(|(name, _)| case["esp"] == *name) else {
+            continue;
+        };
         let request = &case["request"];
-        let content_type = HeaderValue::from_str(request["content_type"].as_str().unwrap()).unwrap();
+        let content_type =
+            HeaderValue::from_str(request["content_type"].as_str().unwrap()).unwrap();
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]);
-        let events = read(*service, &Hook::default(), &headers, request["body"].as_str().unwrap().as_bytes());
+        let events = read(
+            *service,
+            &Hook::default(),
+            &headers,
+            request["body"].as_str().unwrap().as_bytes(),
+        );
         let events = events.unwrap_or_default();
         let expected = case["expected"].as_array().unwrap();
         all += expected.len();
         for (n, expected) in expected.iter().enumerate() {
-            match events.get(n).map_or(Err("no such event".to_owned()), |event| compare(event, expected, *service)) {
+            match events
+                .get(n)
+                .map_or(Err("no such event".to_owned()), |event| {
+                    compare(event, expected, *service)
+                }) {
                 Ok(()) => right += 1,
                 Err(why) => wrong.push(format!("{}: {why}", case["id"])),
             }
@@ -61,7 +79,10 @@ fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), Stri
         Said::Ignored(_) => ("ignored", &Value::Null),
         Said::Unknown(_) => ("unknown", &Value::Null),
     };
-    let wanted = match (expected["event_type"].as_str().unwrap(), expected["reject_reason"].as_str()) {
+    let wanted = match (
+        expected["event_type"].as_str().unwrap(),
+        expected["reject_reason"].as_str(),
+    ) {
         ("delivered", _) => "delivered",
         ("opened" | "clicked", _) => "engaged",
         ("complained", _) | ("rejected", Some("spam")) => "complaint",
@@ -83,8 +104,10 @@ fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), Stri
         }
     }
     // SES tells when it happened; what others make of it is when SNS sent it.
-    if let (Some(at), true) = (expected["timestamp"].as_str().and_then(Timestamp::parse), service != Service::Ses)
-        && item["occurred_at"].as_str().and_then(Timestamp::parse) != Some(at)
+    if let (Some(at), true) = (
+        expected["timestamp"].as_str().and_then(Timestamp::parse),
+        service != Service::Ses,
+    ) && item["occurred_at"].as_str().and_then(Timestamp::parse) != Some(at)
     {
         return Err(format!("happened at {}", item["occurred_at"]));
     }
@@ -95,8 +118,13 @@ fn compare(event: &Event, expected: &Value, service: Service) -> Result<(), Stri
         {
             return Err(format!("was answered {reply}"));
         }
-        let status = item["status"].as_str().and_then(|status| status.parse().ok());
-        let reply = Reply { status, ..Reply::parse(reply) };
+        let status = item["status"]
+            .as_str()
+            .and_then(|status| status.parse().ok());
+        let reply = Reply {
+            status,
+            ..Reply::parse(reply)
+        };
         if expected["event_type"] == "deferred" && reply.class() != Some(StatusClass::Transient) {
             return Err(format!("is not soft: {reply}"));
         }

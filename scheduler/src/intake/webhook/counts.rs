@@ -32,7 +32,11 @@ struct Count {
 
 impl Counts {
     pub(super) fn add(&self, service: Service, heard: &Heard) {
-        let refused = heard.answers.iter().filter(|answer| answer["answer"] == "refused").count() as u64;
+        let refused = heard
+            .answers
+            .iter()
+            .filter(|answer| answer["answer"] == "refused")
+            .count() as u64;
         self.change(service, |count| {
             count.requests += 1;
             count.taken += heard.answers.len() as u64 - refused;
@@ -49,9 +53,15 @@ impl Counts {
         self.change(service, |count| match denied {
             Denied::Unproven(why) => {
                 count.unverified += 1;
-                // The first, and then ever more seldom: whoever forges requests shall not fill the log.
+                // The first, and then ever more seldom: whoever forges requests shall not fill the
+                // log.
                 if count.unverified.is_power_of_two() {
-                    tracing::warn!(service = service.as_str(), why, times = count.unverified, "an unverified webhook");
+                    tracing::warn!(
+                        service = service.as_str(),
+                        why,
+                        times = count.unverified,
+                        "an unverified webhook"
+                    );
                 }
             }
             Denied::UnderWay => count.replayed += 1,
@@ -61,8 +71,23 @@ impl Counts {
 
     /// The counts of one service, as the API gives them.
     pub fn to_wire(&self, service: Service) -> Value {
-        let count = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&service).cloned().unwrap_or_default();
-        let Count { requests, unverified, unreadable, taken, refused, ignored, replayed, unknown } = count;
+        let count = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&service)
+            .cloned()
+            .unwrap_or_default();
+        let Count {
+            requests,
+            unverified,
+            unreadable,
+            taken,
+            refused,
+            ignored,
+            replayed,
+            unknown,
+        } = count;
         json!({
             "requests": requests, "unverified": unverified, "unreadable": unreadable, "taken": taken,
             "refused": refused, "ignored": ignored, "replayed": replayed, "unknown": unknown,
@@ -70,13 +95,23 @@ impl Counts {
     }
 
     fn change(&self, service: Service, change: impl FnOnce(&mut Count)) {
-        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(service).or_default());
+        change(
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(service)
+                .or_default(),
+        );
     }
 }
 
 impl Count {
     fn add_unknown(&mut self, service: Service, kind: &str, number: u64) {
-        let mut name: String = kind.chars().filter(|c| !c.is_control()).take(TYPE_CHARS).collect();
+        let mut name: String = kind
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(TYPE_CHARS)
+            .collect();
         if self.unknown.len() >= TYPES_MAX && !self.unknown.contains_key(&name) {
             name = "others".to_owned();
         }

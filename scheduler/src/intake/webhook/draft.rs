@@ -1,4 +1,5 @@
-//! Bounces and facts in the making: what the services' adapters have in common when they put events into our own words.
+//! Bounces and facts in the making: what the services' adapters have in common when they put events
+//! into our own words.
 
 use config::Hook;
 use domain::clock::Timestamp;
@@ -10,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::Said;
 use crate::intake::json::{METADATA_DEPTH_MAX, is_deeper};
 
-/// The most of a service's own data that goes along as metadata, in bytes of JSON; where there is more, none does.
+/// The most of a service's own data that goes along as metadata, in bytes of JSON; where there is
+/// more, none does.
 const METADATA_MAX: usize = 4 << 10;
 
 /// The longest name of a remote host.
@@ -21,7 +23,8 @@ const HOST_MAX: usize = 255;
 pub(super) enum Lean {
     /// Nothing: the reply says it all. Where it says nothing either, this is put before it.
     AsSaid(&'static str),
-    /// It may succeed later, whatever the reply says. Where the reply says nothing, this is put before it.
+    /// It may succeed later, whatever the reply says. Where the reply says nothing, this is put
+    /// before it.
     Soft(&'static str),
 }
 
@@ -42,12 +45,17 @@ impl Draft<'_> {
         let mut item = self.item(hook);
         item["reply"] = reply.into();
         item["status"] = status.into();
-        if let Some(host) = self.remote_mta.filter(|host| host.len() <= HOST_MAX && !host.contains(char::is_control)) {
+        if let Some(host) = self
+            .remote_mta
+            .filter(|host| host.len() <= HOST_MAX && !host.contains(char::is_control))
+        {
             item["remote_mta"] = host.into();
         }
         if let Some(metadata) = self.metadata.filter(|map| !map.is_empty()) {
             let metadata = Value::Object(metadata.clone());
-            if metadata.to_string().len() <= METADATA_MAX && !is_deeper(&metadata, METADATA_DEPTH_MAX) {
+            if metadata.to_string().len() <= METADATA_MAX
+                && !is_deeper(&metadata, METADATA_DEPTH_MAX)
+            {
                 item["metadata"] = metadata;
             }
         }
@@ -71,7 +79,11 @@ impl Draft<'_> {
 
 /// A bounce that the service still works on, or nothing where it is left to it.
 pub(super) fn deferral(hook: &Hook, bounce: Said, kind: &'static str) -> Said {
-    if hook.deferrals { bounce } else { Said::Ignored(kind) }
+    if hook.deferrals {
+        bounce
+    } else {
+        Said::Ignored(kind)
+    }
 }
 
 /// The reply as it goes on, and the status to go before its own.
@@ -79,10 +91,14 @@ fn weigh(reply: &str, lean: Lean) -> (String, Option<String>) {
     let (Lean::AsSaid(without) | Lean::Soft(without)) = lean;
     let read = Reply::parse(reply);
     match (lean, read.class()) {
-        (_, None | Some(StatusClass::Success)) => (format!("{without} {}", reply.trim()).trim_end().to_owned(), None),
+        (_, None | Some(StatusClass::Success)) => (
+            format!("{without} {}", reply.trim()).trim_end().to_owned(),
+            None,
+        ),
         (Lean::Soft(_), Some(StatusClass::Permanent)) => {
-            let status =
-                read.status.map_or("4.0.0".to_owned(), |status| format!("4.{}.{}", status.subject(), status.detail()));
+            let status = read.status.map_or("4.0.0".to_owned(), |status| {
+                format!("4.{}.{}", status.subject(), status.detail())
+            });
             (reply.to_owned(), Some(status))
         }
         _ => (reply.to_owned(), None),
@@ -97,7 +113,8 @@ fn bare_address(text: &str) -> &str {
     }
 }
 
-/// An instant as services write them: seconds since the Unix epoch, as a number or as text, or RFC 3339.
+/// An instant as services write them: seconds since the Unix epoch, as a number or as text, or RFC
+/// 3339.
 pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     let of_seconds = |seconds: f64| {
         // Cut to the millisecond, as instants in RFC 3339 are, but for what a float lacks.
@@ -106,7 +123,11 @@ pub(super) fn instant(value: &Value) -> Option<Timestamp> {
     };
     match value {
         Value::Number(number) => of_seconds(number.as_f64()?),
-        Value::String(text) => text.parse().ok().and_then(of_seconds).or_else(|| Timestamp::parse(text)),
+        Value::String(text) => text
+            .parse()
+            .ok()
+            .and_then(of_seconds)
+            .or_else(|| Timestamp::parse(text)),
         _ => None,
     }
 }
@@ -144,12 +165,21 @@ mod tests {
             ("nobody", AsSaid("550 5.1.1"), "550 5.1.1 nobody", None),
             ("", AsSaid("550 5.1.1"), "550 5.1.1", None),
             ("250 ok", AsSaid("550"), "550 250 ok", None),
-            ("552 5.2.2 full", Soft("450"), "552 5.2.2 full", Some("4.2.2")),
+            (
+                "552 5.2.2 full",
+                Soft("450"),
+                "552 5.2.2 full",
+                Some("4.2.2"),
+            ),
             ("552 full", Soft("450"), "552 full", Some("4.0.0")),
             ("452 4.2.2 full", Soft("450"), "452 4.2.2 full", None),
             ("slow down", Soft("450"), "450 slow down", None),
         ] {
-            assert_eq!(weigh(reply, lean), (expected.to_owned(), status.map(str::to_owned)), "{reply} {lean:?}");
+            assert_eq!(
+                weigh(reply, lean),
+                (expected.to_owned(), status.map(str::to_owned)),
+                "{reply} {lean:?}"
+            );
         }
     }
 
@@ -165,7 +195,14 @@ mod tests {
         ] {
             assert_eq!(instant(&value), noon, "{value}");
         }
-        for value in [json!(null), json!("yesterday"), json!(1e300), json!("inf"), json!("NaN"), json!([1])] {
+        for value in [
+            json!(null),
+            json!("yesterday"),
+            json!(1e300),
+            json!("inf"),
+            json!("NaN"),
+            json!([1]),
+        ] {
             assert_eq!(instant(&value), None, "{value}");
         }
     }

@@ -1,5 +1,6 @@
-//! The seam through which the scheduler asks SNS for something: its certificates, and to confirm a subscription. What may be
-//! asked for is decided before; this only gets it, over TLS, in bounded time and size, and follows no redirect.
+//! The seam through which the scheduler asks SNS for something: its certificates, and to confirm a
+//! subscription. What may be asked for is decided before; this only gets it, over TLS, in bounded
+//! time and size, and follows no redirect.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -53,7 +54,9 @@ impl Https {
         let found = rustls_native_certs::load_native_certs();
         let (known, _) = roots.add_parsable_certificates(found.certs);
         if known == 0 {
-            return Err("the system has no certificates of authorities; install ca-certificates".to_owned());
+            return Err(
+                "the system has no certificates of authorities; install ca-certificates".to_owned(),
+            );
         }
         Self::trusting(roots)
     }
@@ -64,18 +67,30 @@ impl Https {
     /// Never, with the cryptography that is built in.
     pub fn trusting(roots: RootCertStore) -> Result<Self, String> {
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().map_err(|err| err.to_string())?;
-        Ok(Self { tls: Arc::new(builder.with_root_certificates(roots).with_no_client_auth()), instead: None })
+        let builder = builder
+            .with_safe_default_protocol_versions()
+            .map_err(|err| err.to_string())?;
+        Ok(Self {
+            tls: Arc::new(builder.with_root_certificates(roots).with_no_client_auth()),
+            instead: None,
+        })
     }
 
-    /// The same, which connects to this address whatever the URL's host is. The certificate must be that host's all the same.
+    /// The same, which connects to this address whatever the URL's host is. The certificate must be
+    /// that host's all the same.
     #[must_use]
     pub fn by_way_of(self, address: SocketAddr) -> Self {
-        Self { instead: Some(address), ..self }
+        Self {
+            instead: Some(address),
+            ..self
+        }
     }
 
     async fn ask(&self, url: &Url) -> Result<Vec<u8>, String> {
-        let host = url.host_str().filter(|_| url.scheme() == "https").ok_or("it is no https URL")?;
+        let host = url
+            .host_str()
+            .filter(|_| url.scheme() == "https")
+            .ok_or("it is no https URL")?;
         let to_text = |err: &dyn fmt::Display| err.to_string();
         let tcp = match self.instead {
             Some(address) => TcpStream::connect(address).await,
@@ -83,18 +98,33 @@ impl Https {
         };
         let tcp = tcp.map_err(|err| to_text(&err))?;
         let name = ServerName::try_from(host.to_owned()).map_err(|err| to_text(&err))?;
-        let tls = TlsConnector::from(self.tls.clone()).connect(name, tcp).await.map_err(|err| to_text(&err))?;
-        let (mut sender, connection) = handshake(TokioIo::new(tls)).await.map_err(|err| to_text(&err))?;
+        let tls = TlsConnector::from(self.tls.clone())
+            .connect(name, tcp)
+            .await
+            .map_err(|err| to_text(&err))?;
+        let (mut sender, connection) = handshake(TokioIo::new(tls))
+            .await
+            .map_err(|err| to_text(&err))?;
         let connection = tokio::spawn(connection);
         let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-        let request = Request::get(path).header(header::HOST, host).header(header::CONNECTION, "close");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|err| to_text(&err))?;
+        let request = Request::get(path)
+            .header(header::HOST, host)
+            .header(header::CONNECTION, "close");
+        let request = request
+            .body(Empty::<Bytes>::new())
+            .map_err(|err| to_text(&err))?;
         let answer = async {
-            let response = sender.send_request(request).await.map_err(|err| to_text(&err))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|err| to_text(&err))?;
             if !response.status().is_success() {
                 return Err(format!("the answer is {}", response.status()));
             }
-            let body = Limited::new(response.into_body(), SIZE_MAX).collect().await.map_err(|err| to_text(&err))?;
+            let body = Limited::new(response.into_body(), SIZE_MAX)
+                .collect()
+                .await
+                .map_err(|err| to_text(&err))?;
             Ok(body.to_bytes().to_vec())
         };
         let answer = answer.await;
@@ -106,13 +136,17 @@ impl Https {
 #[async_trait]
 impl Fetch for Https {
     async fn get(&self, url: &Url) -> Result<Vec<u8>, String> {
-        timeout(TIME_MAX, self.ask(url)).await.map_err(|_| format!("no answer within {TIME_MAX:?}"))?
+        timeout(TIME_MAX, self.ask(url))
+            .await
+            .map_err(|_| format!("no answer within {TIME_MAX:?}"))?
     }
 }
 
 impl fmt::Debug for Https {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Https").field("instead", &self.instead).finish_non_exhaustive()
+        f.debug_struct("Https")
+            .field("instead", &self.instead)
+            .finish_non_exhaustive()
     }
 }
 

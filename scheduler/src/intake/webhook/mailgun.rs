@@ -1,5 +1,6 @@
-//! Mailgun's webhooks: one event per request. Signed are a timestamp and a token, and nothing of the event, so each token is
-//! good for one request (documentation.mailgun.com, "Securing Webhooks"). The forms of before 2018 are read too.
+//! Mailgun's webhooks: one event per request. Signed are a timestamp and a token, and nothing of
+//! the event, so each token is good for one request (documentation.mailgun.com, "Securing
+//! Webhooks"). The forms of before 2018 are read too.
 
 use axum::http::HeaderMap;
 use config::Hook;
@@ -16,19 +17,35 @@ use super::{Delivery, Denied, Event, Proven, Said, is_fresh};
 const SIGNED_MAX: usize = 200;
 
 /// Checks the signature, and that it is not too old. The token tells the request from all others.
-pub(super) fn prove(hook: &Hook, delivery: &Delivery<'_>, now: Timestamp) -> Result<Proven, Denied> {
-    let Some(key) = &hook.secret else { return Err(UNSET) };
+pub(super) fn prove(
+    hook: &Hook,
+    delivery: &Delivery<'_>,
+    now: Timestamp,
+) -> Result<Proven, Denied> {
+    let Some(key) = &hook.secret else {
+        return Err(UNSET);
+    };
     let body = body_of(delivery.headers, delivery.body).map_err(Denied::Unreadable)?;
-    let signed = if body["signature"].is_object() { &body["signature"] } else { &body };
+    let signed = if body["signature"].is_object() {
+        &body["signature"]
+    } else {
+        &body
+    };
     let part = |key: &str| text(&signed[key]).filter(|text| text.len() <= SIGNED_MAX);
-    let (Some(timestamp), Some(token), Some(signature)) = (part("timestamp"), part("token"), part("signature")) else {
+    let (Some(timestamp), Some(token), Some(signature)) =
+        (part("timestamp"), part("token"), part("signature"))
+    else {
         return Err(Denied::Unproven("the signature is missing"));
     };
     if !is_hmac(key, format!("{timestamp}{token}").as_bytes(), &signature) {
-        return Err(Denied::Unproven("the signature is not that of this hook's signing key"));
+        return Err(Denied::Unproven(
+            "the signature is not that of this hook's signing key",
+        ));
     }
     match instant(&Value::from(timestamp)) {
-        Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Proven::Body(delivery.body.to_vec(), Some(token))),
+        Some(signed_at) if is_fresh(signed_at, now, hook) => {
+            Ok(Proven::Body(delivery.body.to_vec(), Some(token)))
+        }
         _ => Err(Denied::Unproven("it was signed too long ago")),
     }
 }
@@ -46,7 +63,11 @@ pub(super) fn read(hook: &Hook, headers: &HeaderMap, body: &[u8]) -> Result<Vec<
 
 fn body_of(headers: &HeaderMap, body: &[u8]) -> Result<Value, String> {
     if let Some(form) = read_form(headers, body) {
-        return Ok(form?.into_iter().map(|(name, value)| (name, Value::from(value))).collect::<Map<_, _>>().into());
+        return Ok(form?
+            .into_iter()
+            .map(|(name, value)| (name, Value::from(value)))
+            .collect::<Map<_, _>>()
+            .into());
     }
     match serde_json::from_slice(body) {
         Ok(body @ Value::Object(_)) => Ok(body),
@@ -74,7 +95,11 @@ fn read_event(hook: &Hook, event: &Value) -> Said {
         Some("failed") => read_failed(hook, &draft, event),
         Some("rejected") => {
             let reason = event["reject"]["reason"].as_str().unwrap_or_default();
-            draft.bounce(hook, &format!("554 5.7.0 {reason}"), Lean::AsSaid("554 5.7.0"))
+            draft.bounce(
+                hook,
+                &format!("554 5.7.0 {reason}"),
+                Lean::AsSaid("554 5.7.0"),
+            )
         }
         Some("accepted") => Said::Ignored("accepted"),
         Some("stored") => Said::Ignored("stored"),
@@ -84,21 +109,32 @@ fn read_event(hook: &Hook, event: &Value) -> Said {
 
 fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
     let status = &event["delivery-status"];
-    let own_code = status["code"].as_u64().or_else(|| status["code"].as_str()?.parse().ok());
+    let own_code = status["code"]
+        .as_u64()
+        .or_else(|| status["code"].as_str()?.parse().ok());
     let temporary = event["severity"] == "temporary";
     // Beyond those of SMTP, Mailgun's own: what it knew before, and that it has given up.
     match (event["reason"].as_str().unwrap_or_default(), own_code) {
         ("suppress-complaint", _) | (_, Some(607)) => return draft.fact(hook, FactKind::Complaint),
-        ("suppress-unsubscribe", _) | (_, Some(606)) => return draft.fact(hook, FactKind::Unsubscribe),
+        ("suppress-unsubscribe", _) | (_, Some(606)) => {
+            return draft.fact(hook, FactKind::Unsubscribe);
+        }
         ("suppress-bounce", _) | (_, Some(605)) => {
             return draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550 5.1.1"));
         }
         _ => {}
     }
-    let part = |key: &str| status[key].as_str().map(str::trim).filter(|text| !text.is_empty());
+    let part = |key: &str| {
+        status[key]
+            .as_str()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    };
     let said = part("message").or(part("description")).unwrap_or_default();
     let code = own_code.filter(|code| (400..498).contains(code) || (500..600).contains(code));
-    let has_code = said.get(..3).is_some_and(|start| start.bytes().all(|b| b.is_ascii_digit()));
+    let has_code = said
+        .get(..3)
+        .is_some_and(|start| start.bytes().all(|b| b.is_ascii_digit()));
     let reply = match (code, part("enhanced-code")) {
         (Some(code), Some(enhanced)) if !has_code => format!("{code} {enhanced} {said}"),
         (Some(code), None) if !has_code => format!("{code} {said}"),
@@ -106,9 +142,14 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
         _ => said.to_owned(),
     };
     if temporary {
-        deferral(hook, draft.bounce(hook, &reply, Lean::Soft("450")), "failed for now")
+        deferral(
+            hook,
+            draft.bounce(hook, &reply, Lean::Soft("450")),
+            "failed for now",
+        )
     } else if event["reason"] == "old" || matches!(own_code, Some(498..500 | 600..605)) {
-        // It tried for hours and gave up, or never reached anybody: that is no verdict on the address.
+        // It tried for hours and gave up, or never reached anybody: that is no verdict on the
+        // address.
         draft.bounce(hook, &reply, Lean::Soft("450 4.4.7"))
     } else {
         draft.bounce(hook, &reply, Lean::AsSaid("550"))
@@ -129,11 +170,16 @@ fn modern(form: &Value) -> Value {
     });
     if failed {
         modern["reason"] = form["reason"].clone();
-        modern["delivery-status"] = json!({"code": form["code"], "message": field("error").or(field("description"))});
+        modern["delivery-status"] =
+            json!({"code": form["code"], "message": field("error").or(field("description"))});
     }
     modern
 }
 
 fn in_brackets(id: &str) -> String {
-    if id.starts_with('<') { id.to_owned() } else { format!("<{id}>") }
+    if id.starts_with('<') {
+        id.to_owned()
+    } else {
+        format!("<{id}>")
+    }
 }

@@ -1,5 +1,5 @@
-//! What is proven is taken in to its end, whether or not whoever brought it waits for the answer; and what is good for one
-//! time is taken in once, however often and by how many it is brought.
+//! What is proven is taken in to its end, whether or not whoever brought it waits for the answer;
+//! and what is good for one time is taken in once, however often and by how many it is brought.
 
 use std::panic;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 
 use super::{Denied, Event, Heard, Webhooks, name};
 
-/// How many requests are taken in at once. Those behind wait, and are gone with whoever brought them.
+/// How many requests are taken in at once. Those behind wait, and are gone with whoever brought
+/// them.
 const UNDER_WAY_MAX: u32 = 256;
 
 /// Room for requests that are taken in. Cloning it shares it.
@@ -26,23 +27,38 @@ impl Default for Room {
 impl Webhooks {
     /// Waits until nothing is under way. Nobody may bring anything any more.
     pub async fn finish(&self) {
-        let _all = self.room.0.acquire_many(UNDER_WAY_MAX).await.expect("nobody closes it");
+        let _all = self
+            .room
+            .0
+            .acquire_many(UNDER_WAY_MAX)
+            .await
+            .expect("nobody closes it");
     }
 
-    /// Takes in what a request holds. A client that hangs up midway would leave half of it, and a claim that its next try
-    /// had to wait for.
+    /// Takes in what a request holds. A client that hangs up midway would leave half of it, and a
+    /// claim that its next try had to wait for.
     pub(super) async fn take_to_the_end(
         &self,
         service: Service,
         events: Vec<Event>,
         whole: Option<String>,
     ) -> Result<Result<Heard, Denied>, StoreError> {
-        let room = self.room.0.clone().acquire_owned().await.expect("nobody closes it");
+        let room = self
+            .room
+            .0
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("nobody closes it");
         let webhooks = self.clone();
         let task = tokio::spawn(async move {
             let _room = room;
             let taken = match whole {
-                Some(id) => webhooks.take_once(service, &name(service, &id), events).await?,
+                Some(id) => {
+                    webhooks
+                        .take_once(service, &name(service, &id), events)
+                        .await?
+                }
                 None => Ok(webhooks.take_all(service, events).await?),
             };
             match &taken {
@@ -52,7 +68,8 @@ impl Webhooks {
             Ok(taken)
         });
         // Nobody cancels it, so it has panicked where it did not end.
-        task.await.unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))
+        task.await
+            .unwrap_or_else(|err| panic::resume_unwind(err.into_panic()))
     }
 
     /// Takes in a request that is good for one time.
@@ -62,7 +79,9 @@ impl Webhooks {
         id: &str,
         events: Vec<Event>,
     ) -> Result<Result<Heard, Denied>, StoreError> {
-        let Some(hearing) = self.store.begin_hearing(id).await? else { return Ok(Err(Denied::UnderWay)) };
+        let Some(hearing) = self.store.begin_hearing(id).await? else {
+            return Ok(Err(Denied::UnderWay));
+        };
         let taken = self.take_unless_heard(service, id.to_owned(), events).await;
         // Whether it could be taken in or not: if not, the service tells it again.
         let ended = self.store.end_hearing(&hearing).await;
@@ -71,10 +90,18 @@ impl Webhooks {
         Ok(Ok(heard))
     }
 
-    async fn take_unless_heard(&self, service: Service, id: String, events: Vec<Event>) -> Result<Heard, StoreError> {
+    async fn take_unless_heard(
+        &self,
+        service: Service,
+        id: String,
+        events: Vec<Event>,
+    ) -> Result<Heard, StoreError> {
         let id = [id];
         if self.store.heard(&id).await?.contains(&true) {
-            return Ok(Heard { replayed: events.len() as u64, ..Heard::default() });
+            return Ok(Heard {
+                replayed: events.len() as u64,
+                ..Heard::default()
+            });
         }
         let heard = self.take_all(service, events).await?;
         // Only now: a crash before repeats what the service tells, and loses nothing.

@@ -1,4 +1,5 @@
-//! Postmark's webhooks: one record per request, proven by basic authentication (postmarkapp.com, "Webhooks overview").
+//! Postmark's webhooks: one record per request, proven by basic authentication (postmarkapp.com,
+//! "Webhooks overview").
 
 use config::Hook;
 use domain::fact::FactKind;
@@ -9,7 +10,10 @@ use super::{Event, Said};
 
 /// Reads the records of a body.
 pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    Ok(read_json(body)?.iter().map(|record| read_record(hook, record)).collect())
+    Ok(read_json(body)?
+        .iter()
+        .map(|record| read_record(hook, record))
+        .collect())
 }
 
 fn read_record(hook: &Hook, record: &Value) -> Event {
@@ -31,10 +35,18 @@ fn read_record(hook: &Hook, record: &Value) -> Event {
         other => Said::Unknown(other.unwrap_or("a record without a type").to_owned()),
     };
     let id = text(&record["ID"]).or_else(|| {
-        let changed = word("ChangedAt").filter(|_| word("RecordType") == Some("SubscriptionChange"))?;
-        Some(format!("{changed} {} {}", word("Recipient")?, word("SuppressionReason").unwrap_or_default()))
+        let changed =
+            word("ChangedAt").filter(|_| word("RecordType") == Some("SubscriptionChange"))?;
+        Some(format!(
+            "{changed} {} {}",
+            word("Recipient")?,
+            word("SuppressionReason").unwrap_or_default()
+        ))
     });
-    Event { id: id.map(|id| format!("{} {id}", word("RecordType").unwrap_or_default())), said }
+    Event {
+        id: id.map(|id| format!("{} {id}", word("RecordType").unwrap_or_default())),
+        said,
+    }
 }
 
 /// A bounce by the type that Postmark found; what the server said stands in the details.
@@ -47,7 +59,9 @@ fn read_bounce(hook: &Hook, draft: &Draft<'_>, record: &Value) -> Said {
         "SoftBounce" | "Undeliverable" => said(Lean::Soft("450")),
         "DnsError" => said(Lean::Soft("450 4.4.4")),
         "Transient" => deferral(hook, said(Lean::Soft("450")), "Transient"),
-        "Blocked" | "ISPBlocked" | "SpamNotification" | "DMARCPolicy" => said(Lean::AsSaid("554 5.7.1")),
+        "Blocked" | "ISPBlocked" | "SpamNotification" | "DMARCPolicy" => {
+            said(Lean::AsSaid("554 5.7.1"))
+        }
         "VirusNotification" => said(Lean::AsSaid("554 5.6.0")),
         "SMTPApiError" | "TemplateRenderingFailed" => said(Lean::AsSaid("554 5.3.0")),
         "SpamComplaint" => draft.fact(hook, FactKind::Complaint),
@@ -73,6 +87,9 @@ fn read_change(hook: &Hook, draft: &Draft<'_>, record: &Value) -> Said {
         Some("HardBounce") => draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550")),
         Some("SpamComplaint") => draft.fact(hook, FactKind::Complaint),
         Some("ManualSuppression") => draft.fact(hook, FactKind::Unsubscribe),
-        other => Said::Unknown(format!("SubscriptionChange {}", other.unwrap_or("without a reason"))),
+        other => Said::Unknown(format!(
+            "SubscriptionChange {}",
+            other.unwrap_or("without a reason")
+        )),
     }
 }

@@ -1,5 +1,5 @@
-//! How a request proves where it comes from: by a password, a token, or a signature. Secrets are compared in a time that does
-//! not tell how much of them was right.
+//! How a request proves where it comes from: by a password, a token, or a signature. Secrets are
+//! compared in a time that does not tell how much of them was right.
 
 use axum::http::header::AUTHORIZATION;
 use base64::Engine;
@@ -14,28 +14,45 @@ const AUTHORIZATION_MAX: usize = 4 << 10;
 
 /// Basic authentication (RFC 7617) with the hook's user and password.
 pub(super) fn basic(hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Denied> {
-    let (Some(user), Some(password)) = (&hook.user, &hook.secret) else { return Err(UNSET) };
+    let (Some(user), Some(password)) = (&hook.user, &hook.secret) else {
+        return Err(UNSET);
+    };
     let expected = format!("{user}:{}", password.reveal_text());
     let given = authorization(delivery, "basic").and_then(|text| BASE64_STANDARD.decode(text).ok());
     match given {
-        Some(given) if same(&given, expected.as_bytes()) => Ok(Proven::Body(delivery.body.to_vec(), None)),
-        Some(_) => Err(Denied::Unproven("user or password are not those of this hook")),
-        None => Err(Denied::Unproven("basic authentication is missing; put user and password into the webhook's URL")),
+        Some(given) if same(&given, expected.as_bytes()) => {
+            Ok(Proven::Body(delivery.body.to_vec(), None))
+        }
+        Some(_) => Err(Denied::Unproven(
+            "user or password are not those of this hook",
+        )),
+        None => Err(Denied::Unproven(
+            "basic authentication is missing; put user and password into the webhook's URL",
+        )),
     }
 }
 
 /// A bearer token (RFC 6750).
 pub(super) fn bearer(hook: &Hook, delivery: &Delivery<'_>) -> Result<Proven, Denied> {
-    let Some(token) = &hook.secret else { return Err(UNSET) };
+    let Some(token) = &hook.secret else {
+        return Err(UNSET);
+    };
     match authorization(delivery, "bearer") {
-        Some(given) if same(given.as_bytes(), token.reveal()) => Ok(Proven::Body(delivery.body.to_vec(), None)),
-        Some(_) => Err(Denied::Unproven("the bearer token is not that of this hook")),
-        None => Err(Denied::Unproven("the bearer token is missing: Authorization: Bearer …")),
+        Some(given) if same(given.as_bytes(), token.reveal()) => {
+            Ok(Proven::Body(delivery.body.to_vec(), None))
+        }
+        Some(_) => Err(Denied::Unproven(
+            "the bearer token is not that of this hook",
+        )),
+        None => Err(Denied::Unproven(
+            "the bearer token is missing: Authorization: Bearer …",
+        )),
     }
 }
 
 /// What a hook without its secret answers; the configuration is refused before it comes to that.
-pub(super) const UNSET: Denied = Denied::Unproven("this hook has no secret to tell its requests by");
+pub(super) const UNSET: Denied =
+    Denied::Unproven("this hook has no secret to tell its requests by");
 
 /// Whether `signature`, in hexadecimal digits, is the HMAC-SHA256 of `text` under this key.
 pub(super) fn is_hmac(key: &Secret, text: &[u8], signature: &str) -> bool {
@@ -53,20 +70,30 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
 }
 
 /// What stands behind this scheme in the Authorization header.
 fn authorization<'d>(delivery: &Delivery<'d>, scheme: &str) -> Option<&'d str> {
-    let header = delivery.headers.get(AUTHORIZATION)?.to_str().ok().filter(|text| text.len() <= AUTHORIZATION_MAX)?;
+    let header = delivery
+        .headers
+        .get(AUTHORIZATION)?
+        .to_str()
+        .ok()
+        .filter(|text| text.len() <= AUTHORIZATION_MAX)?;
     let (given, rest) = header.split_once(' ')?;
     given.eq_ignore_ascii_case(scheme).then_some(rest.trim())
 }
 
-/// Whether two texts are the same. Their MACs under a key of the moment are compared, so that neither where they differ nor
-/// how long they are shows in the time it takes.
+/// Whether two texts are the same. Their MACs under a key of the moment are compared, so that
+/// neither where they differ nor how long they are shows in the time it takes.
 fn same(given: &[u8], expected: &[u8]) -> bool {
-    let Ok(key) = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new()) else { return false };
+    let Ok(key) = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new()) else {
+        return false;
+    };
     hmac::verify(&key, given, hmac::sign(&key, expected).as_ref()).is_ok()
 }
 
@@ -80,23 +107,55 @@ mod tests {
         HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(header).unwrap())])
     }
 
-    fn passes(prove: fn(&Hook, &Delivery<'_>) -> Result<Proven, Denied>, header: Option<&str>) -> bool {
-        let hook = Hook { user: Some("pm".to_owned()), secret: Some(Secret::new("geheim")), ..Hook::default() };
+    fn passes(
+        prove: fn(&Hook, &Delivery<'_>) -> Result<Proven, Denied>,
+        header: Option<&str>,
+    ) -> bool {
+        let hook = Hook {
+            user: Some("pm".to_owned()),
+            secret: Some(Secret::new("geheim")),
+            ..Hook::default()
+        };
         let headers = header.map(with).unwrap_or_default();
-        prove(&hook, &Delivery { headers: &headers, body: b"{}" }).is_ok()
+        prove(
+            &hook,
+            &Delivery {
+                headers: &headers,
+                body: b"{}",
+            },
+        )
+        .is_ok()
     }
 
     #[test]
     fn only_the_right_password_passes() {
         for (header, expected) in [
-            (Some(format!("Basic {}", BASE64_STANDARD.encode("pm:geheim"))), true),
-            (Some(format!("basic {}", BASE64_STANDARD.encode("pm:geheim"))), true),
-            (Some(format!("Basic {}", BASE64_STANDARD.encode("pm:geheim1"))), false),
-            (Some(format!("Basic {}", BASE64_STANDARD.encode("pm:gehei"))), false),
-            (Some(format!("Basic {}", BASE64_STANDARD.encode("PM:geheim"))), false),
+            (
+                Some(format!("Basic {}", BASE64_STANDARD.encode("pm:geheim"))),
+                true,
+            ),
+            (
+                Some(format!("basic {}", BASE64_STANDARD.encode("pm:geheim"))),
+                true,
+            ),
+            (
+                Some(format!("Basic {}", BASE64_STANDARD.encode("pm:geheim1"))),
+                false,
+            ),
+            (
+                Some(format!("Basic {}", BASE64_STANDARD.encode("pm:gehei"))),
+                false,
+            ),
+            (
+                Some(format!("Basic {}", BASE64_STANDARD.encode("PM:geheim"))),
+                false,
+            ),
             (Some("Basic pm:geheim".to_owned()), false),
             (Some("Basic".to_owned()), false),
-            (Some(format!("Bearer {}", BASE64_STANDARD.encode("pm:geheim"))), false),
+            (
+                Some(format!("Bearer {}", BASE64_STANDARD.encode("pm:geheim"))),
+                false,
+            ),
             (None, false),
         ] {
             assert_eq!(passes(basic, header.as_deref()), expected, "{header:?}");
@@ -123,7 +182,13 @@ mod tests {
         let right = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         let (key, text) = (Secret::new("Jefe"), b"what do ya want for nothing?");
         assert!(is_hmac(&key, text, right) && is_hmac(&key, text, &right.to_uppercase()));
-        for wrong in ["", &right[1..], &format!("{right}0"), &right.replace('5', "6"), &"é".repeat(32)] {
+        for wrong in [
+            "",
+            &right[1..],
+            &format!("{right}0"),
+            &right.replace('5', "6"),
+            &"é".repeat(32),
+        ] {
             assert!(!is_hmac(&key, text, wrong), "{wrong}");
         }
     }

@@ -1,5 +1,5 @@
-//! SendGrid's event webhook: an array of events, signed with ECDSA over the timestamp and the raw body
-//! (docs.sendgrid.com, "Event Webhook Reference" and "Security Features").
+//! SendGrid's event webhook: an array of events, signed with ECDSA over the timestamp and the raw
+//! body (docs.sendgrid.com, "Event Webhook Reference" and "Security Features").
 
 use config::Hook;
 use domain::clock::Timestamp;
@@ -14,24 +14,44 @@ use super::{Delivery, Denied, Event, Proven, Said, is_fresh};
 const SIGNATURE: &str = "x-twilio-email-event-webhook-signature";
 const TIMESTAMP: &str = "x-twilio-email-event-webhook-timestamp";
 
-/// What a P-256 public key starts with as a SubjectPublicKeyInfo (RFC 5480, section 2); the point follows.
+/// What a P-256 public key starts with as a SubjectPublicKeyInfo (RFC 5480, section 2); the point
+/// follows.
 const P256_INFO: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// Checks the signature, and that it is not too old.
-pub(super) fn prove(hook: &Hook, delivery: &Delivery<'_>, now: Timestamp) -> Result<Proven, Denied> {
-    let Some(key) = &hook.secret else { return Err(UNSET) };
-    let header = |name| delivery.headers.get(name).and_then(|value| value.to_str().ok());
+pub(super) fn prove(
+    hook: &Hook,
+    delivery: &Delivery<'_>,
+    now: Timestamp,
+) -> Result<Proven, Denied> {
+    let Some(key) = &hook.secret else {
+        return Err(UNSET);
+    };
+    let header = |name| {
+        delivery
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let (Some(signature), Some(timestamp)) = (header(SIGNATURE), header(TIMESTAMP)) else {
-        return Err(Denied::Unproven("the signature is missing; turn on \"Signed Event Webhook\""));
+        return Err(Denied::Unproven(
+            "the signature is missing; turn on \"Signed Event Webhook\"",
+        ));
     };
     // A key in PEM form has a line before it and one after.
-    let base64: String = key.reveal_text().lines().filter(|line| !line.starts_with("-----")).collect();
+    let base64: String = key
+        .reveal_text()
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
     let info = from_base64(&base64).unwrap_or_default();
     let Some(point) = info.strip_prefix(&P256_INFO) else {
-        return Err(Denied::Unproven("intake.hooks.sendgrid.public_key is no P-256 public key in base64"));
+        return Err(Denied::Unproven(
+            "intake.hooks.sendgrid.public_key is no P-256 public key in base64",
+        ));
     };
     let signed = [timestamp.as_bytes(), delivery.body].concat();
     let signature = from_base64(signature).unwrap_or_default();
@@ -39,14 +59,19 @@ pub(super) fn prove(hook: &Hook, delivery: &Delivery<'_>, now: Timestamp) -> Res
         .verify(&signed, &signature)
         .map_err(|_| Denied::Unproven("the signature is not that of this hook's key"))?;
     match instant(&Value::from(timestamp)) {
-        Some(signed_at) if is_fresh(signed_at, now, hook) => Ok(Proven::Body(delivery.body.to_vec(), None)),
+        Some(signed_at) if is_fresh(signed_at, now, hook) => {
+            Ok(Proven::Body(delivery.body.to_vec(), None))
+        }
         _ => Err(Denied::Unproven("it was signed too long ago")),
     }
 }
 
 /// Reads the events of a body.
 pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    Ok(read_json(body)?.iter().map(|event| read_event(hook, event)).collect())
+    Ok(read_json(body)?
+        .iter()
+        .map(|event| read_event(hook, event))
+        .collect())
 }
 
 fn read_event(hook: &Hook, event: &Value) -> Event {
@@ -73,15 +98,26 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
                 _ => reason.to_owned(),
             };
             let blocked = word("type") == Some("blocked");
-            draft.bounce(hook, &reply, Lean::AsSaid(if blocked { "450" } else { "550 5.1.1" }))
+            draft.bounce(
+                hook,
+                &reply,
+                Lean::AsSaid(if blocked { "450" } else { "550 5.1.1" }),
+            )
         }
-        Some("deferred") => deferral(hook, draft.bounce(hook, reason, Lean::Soft("450")), "deferred"),
+        Some("deferred") => deferral(
+            hook,
+            draft.bounce(hook, reason, Lean::Soft("450")),
+            "deferred",
+        ),
         Some("dropped") => read_dropped(hook, &draft, reason),
         Some("processed") => Said::Ignored("processed"),
         Some("group_resubscribe") => Said::Ignored("group_resubscribe"),
         other => Said::Unknown(other.unwrap_or("an event without a type").to_owned()),
     };
-    Event { id: word("sg_event_id").map(str::to_owned), said }
+    Event {
+        id: word("sg_event_id").map(str::to_owned),
+        said,
+    }
 }
 
 /// SendGrid did not try, because of what it knew before.
@@ -92,7 +128,13 @@ fn read_dropped(hook: &Hook, draft: &Draft<'_>, reason: &str) -> Said {
         reason if reason.contains("bounced address") => {
             draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550"))
         }
-        reason if reason == "invalid" => draft.bounce(hook, "550 5.1.3 invalid address", Lean::AsSaid("550")),
-        _ => draft.bounce(hook, &format!("554 5.7.0 {reason}"), Lean::AsSaid("554 5.7.0")),
+        reason if reason == "invalid" => {
+            draft.bounce(hook, "550 5.1.3 invalid address", Lean::AsSaid("550"))
+        }
+        _ => draft.bounce(
+            hook,
+            &format!("554 5.7.0 {reason}"),
+            Lean::AsSaid("554 5.7.0"),
+        ),
     }
 }

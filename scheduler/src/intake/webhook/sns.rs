@@ -1,6 +1,7 @@
-//! Amazon SNS: how its messages prove themselves, and how a subscription is confirmed (docs.aws.amazon.com/sns, "Verifying the
-//! signatures of Amazon SNS messages"). Anybody with an account there can have messages signed, so it is the topic that says
-//! whose they are; and certificates come from SNS's own hosts alone.
+//! Amazon SNS: how its messages prove themselves, and how a subscription is confirmed
+//! (docs.aws.amazon.com/sns, "Verifying the signatures of Amazon SNS messages"). Anybody with an
+//! account there can have messages signed, so it is the topic that says whose they are; and
+//! certificates come from SNS's own hosts alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use config::Hook;
 use domain::clock::Timestamp;
 use ring::signature::{
-    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters, UnparsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
+    UnparsedPublicKey,
 };
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -26,9 +28,23 @@ const KEPT_MAX: usize = 32;
 const FETCHES_MAX: usize = 4;
 
 /// What is signed, in this order (of those that are there).
-const SIGNED_NOTIFICATION: [&str; 6] = ["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"];
-const SIGNED_SUBSCRIPTION: [&str; 7] =
-    ["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"];
+const SIGNED_NOTIFICATION: [&str; 6] = [
+    "Message",
+    "MessageId",
+    "Subject",
+    "Timestamp",
+    "TopicArn",
+    "Type",
+];
+const SIGNED_SUBSCRIPTION: [&str; 7] = [
+    "Message",
+    "MessageId",
+    "SubscribeURL",
+    "Timestamp",
+    "Token",
+    "TopicArn",
+    "Type",
+];
 
 /// The certificates, and the way to get them.
 #[derive(Debug)]
@@ -48,21 +64,34 @@ struct Certificate {
 
 impl Sns {
     pub(super) fn new(fetch: Arc<dyn Fetch>) -> Self {
-        Self { fetch, fetches: Semaphore::new(FETCHES_MAX), kept: Mutex::default() }
+        Self {
+            fetch,
+            fetches: Semaphore::new(FETCHES_MAX),
+            kept: Mutex::default(),
+        }
     }
 
     /// Checks topic, signature and age of a message, and confirms a subscription.
-    pub(super) async fn prove(&self, hook: &Hook, delivery: &Delivery<'_>, now: Timestamp) -> Result<Proven, Denied> {
+    pub(super) async fn prove(
+        &self,
+        hook: &Hook,
+        delivery: &Delivery<'_>,
+        now: Timestamp,
+    ) -> Result<Proven, Denied> {
         let message: Value = serde_json::from_slice(delivery.body)
             .map_err(|err| Denied::Unreadable(format!("the body is not JSON: {err}")))?;
         let field = |name: &str| message[name].as_str();
-        let topic =
-            field("TopicArn").ok_or(Denied::Unproven("it is no message of SNS; raw delivery cannot be verified"))?;
+        let topic = field("TopicArn").ok_or(Denied::Unproven(
+            "it is no message of SNS; raw delivery cannot be verified",
+        ))?;
         if !hook.topics.iter().any(|pattern| covers(pattern, topic)) {
-            return Err(Denied::Unproven("the topic is none of intake.hooks.ses.topics"));
+            return Err(Denied::Unproven(
+                "the topic is none of intake.hooks.ses.topics",
+            ));
         }
         let kind = field("Type").unwrap_or_default();
-        let signed = signed_text(kind, &message).ok_or(Denied::Unproven("what has to be signed is missing"))?;
+        let signed = signed_text(kind, &message)
+            .ok_or(Denied::Unproven("what has to be signed is missing"))?;
         let algorithm = match field("SignatureVersion") {
             Some("1") => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
             Some("2") => &RSA_PKCS1_2048_8192_SHA256,
@@ -71,7 +100,8 @@ impl Sns {
         let at = field("SigningCertURL").and_then(certificate_url);
         let at = at.ok_or(Denied::Unproven("the certificate is not at a host of SNS"))?;
         let signature = field("Signature").and_then(from_base64).unwrap_or_default();
-        self.verify(&at, algorithm, &signed, &signature, now).await?;
+        self.verify(&at, algorithm, &signed, &signature, now)
+            .await?;
         match field("Timestamp").and_then(Timestamp::parse) {
             Some(signed_at) if is_fresh(signed_at, now, hook) => {}
             _ => return Err(Denied::Unproven("it was signed too long ago")),
@@ -79,7 +109,10 @@ impl Sns {
         match kind {
             "SubscriptionConfirmation" => self.confirm(field("SubscribeURL"), topic).await,
             "UnsubscribeConfirmation" => {
-                tracing::warn!(topic, "a topic of SNS has been unsubscribed, and tells nothing more");
+                tracing::warn!(
+                    topic,
+                    "a topic of SNS has been unsubscribed, and tells nothing more"
+                );
                 Ok(Proven::Done("UnsubscribeConfirmation"))
             }
             _ => Ok(Proven::Body(delivery.body.to_vec(), None)),
@@ -96,7 +129,9 @@ impl Sns {
     ) -> Result<(), Denied> {
         let certificate = self.certificate(at).await?;
         if now < certificate.from || certificate.to < now {
-            return Err(Denied::Unproven("the certificate's time is over, or has not come"));
+            return Err(Denied::Unproven(
+                "the certificate's time is over, or has not come",
+            ));
         }
         UnparsedPublicKey::new(algorithm, &certificate.key)
             .verify(signed.as_bytes(), signature)
@@ -107,11 +142,20 @@ impl Sns {
         if let Some(certificate) = self.kept().get(at.as_str()) {
             return Ok(certificate.clone());
         }
-        let undecided = |why: String| Denied::Undecided(format!("the certificate of SNS could not be fetched: {why}"));
-        // Whoever forges messages could name ever new ones: only so many are asked for at once, and others wait no time.
-        let _permit = self.fetches.try_acquire().map_err(|_| undecided("too many are being fetched".to_owned()))?;
+        let undecided = |why: String| {
+            Denied::Undecided(format!(
+                "the certificate of SNS could not be fetched: {why}"
+            ))
+        };
+        // Whoever forges messages could name ever new ones: only so many are asked for at once, and
+        // others wait no time.
+        let _permit = self
+            .fetches
+            .try_acquire()
+            .map_err(|_| undecided("too many are being fetched".to_owned()))?;
         let pem = self.fetch.get(at).await.map_err(undecided)?;
-        let certificate = read_certificate(&pem).ok_or(Denied::Unproven("the certificate cannot be read"))?;
+        let certificate =
+            read_certificate(&pem).ok_or(Denied::Unproven("the certificate cannot be read"))?;
         let mut kept = self.kept();
         if kept.len() >= KEPT_MAX {
             kept.clear();
@@ -121,11 +165,12 @@ impl Sns {
     }
 
     async fn confirm(&self, url: Option<&str>, topic: &str) -> Result<Proven, Denied> {
-        let url = url.and_then(sns_url).ok_or(Denied::Unproven("the URL to confirm at is not at a host of SNS"))?;
-        self.fetch
-            .get(&url)
-            .await
-            .map_err(|why| Denied::Undecided(format!("the subscription could not be confirmed: {why}")))?;
+        let url = url.and_then(sns_url).ok_or(Denied::Unproven(
+            "the URL to confirm at is not at a host of SNS",
+        ))?;
+        self.fetch.get(&url).await.map_err(|why| {
+            Denied::Undecided(format!("the subscription could not be confirmed: {why}"))
+        })?;
         tracing::info!(topic, "subscribed to a topic of SNS");
         Ok(Proven::Done("SubscriptionConfirmation"))
     }
@@ -137,7 +182,9 @@ impl Sns {
 
 /// Whether a topic is meant by a pattern: itself, or all that start so.
 fn covers(pattern: &str, topic: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == topic, |start| topic.starts_with(start))
+    pattern
+        .strip_suffix('*')
+        .map_or(pattern == topic, |start| topic.starts_with(start))
 }
 
 /// Names and values, each on a line of its own.
@@ -167,9 +214,13 @@ fn signed_text(kind: &str, message: &Value) -> Option<String> {
 fn sns_url(text: &str) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let host = url.host_str()?.strip_prefix("sns.")?;
-    let region = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
+    let region = host
+        .strip_suffix(".amazonaws.com")
+        .or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
     let is_region = (1..=32).contains(&region.len())
-        && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && region
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let plain = url.scheme() == "https"
         && url.port().is_none()
         && url.username().is_empty()
@@ -181,7 +232,10 @@ fn sns_url(text: &str) -> Option<Url> {
 /// Where a certificate of SNS is: `/SimpleNotificationService-<digits>.pem` at one of its hosts.
 fn certificate_url(text: &str) -> Option<Url> {
     let url = sns_url(text)?;
-    let name = url.path().strip_prefix("/SimpleNotificationService-")?.strip_suffix(".pem")?;
+    let name = url
+        .path()
+        .strip_prefix("/SimpleNotificationService-")?
+        .strip_suffix(".pem")?;
     let plain = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
     (plain && url.query().is_none()).then_some(url)
 }
@@ -191,7 +245,10 @@ fn read_certificate(pem: &[u8]) -> Option<Certificate> {
     let certificate = pem.parse_x509().ok()?;
     let seconds = |seconds: i64| Timestamp::from_ms(seconds.saturating_mul(1_000));
     let validity = certificate.validity();
-    let (from, to) = (seconds(validity.not_before.timestamp()), seconds(validity.not_after.timestamp()));
+    let (from, to) = (
+        seconds(validity.not_before.timestamp()),
+        seconds(validity.not_after.timestamp()),
+    );
     let key = certificate.public_key().subject_public_key.data.to_vec();
     Some(Certificate { key, from, to })
 }
@@ -203,28 +260,91 @@ mod tests {
     #[test]
     fn certificates_come_from_hosts_of_sns_alone() {
         for (url, expected) in [
-            ("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123abcd.pem", true),
-            ("https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-1.pem", true),
-            ("https://SNS.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem", true),
-            ("http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-1.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com@evil.example/SimpleNotificationService-1.pem", false),
-            ("https://evil@sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com.evil.example/SimpleNotificationService-1.pem", false),
-            ("https://sns.evil.example/SimpleNotificationService-1.pem", false),
-            ("https://evil.sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem", false),
-            ("https://sns.a.b.amazonaws.com/SimpleNotificationService-1.pem", false),
-            ("https://sns.bucket.s3.amazonaws.com/SimpleNotificationService-1.pem", false),
-            ("https://sns.amazonaws.com/SimpleNotificationService-1.pem", false),
+            (
+                "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123abcd.pem",
+                true,
+            ),
+            (
+                "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-1.pem",
+                true,
+            ),
+            (
+                "https://SNS.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem",
+                true,
+            ),
+            (
+                "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com@evil.example/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://evil@sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com.evil.example/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.evil.example/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://evil.sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.a.b.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.bucket.s3.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
             ("https://sns.eu-west-1.amazonaws.com/evil.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com/x/SimpleNotificationService-1.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem/../evil", false),
-            ("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-a/b.pem", false),
-            ("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem?x=1", false),
-            ("https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem#x", false),
-            ("https://sns.eu-west-1.amazonaws.com\\@evil.example/SimpleNotificationService-1.pem", false),
-            ("//sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem", false),
+            (
+                "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-.pem",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com/x/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem/../evil",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-a/b.pem",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem?x=1",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem#x",
+                false,
+            ),
+            (
+                "https://sns.eu-west-1.amazonaws.com\\@evil.example/SimpleNotificationService-1.pem",
+                false,
+            ),
+            (
+                "//sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem",
+                false,
+            ),
             ("", false),
         ] {
             assert_eq!(certificate_url(url).is_some(), expected, "{url}");

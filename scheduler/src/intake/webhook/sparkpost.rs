@@ -1,5 +1,5 @@
-//! SparkPost's event webhook: an array of wrapped events, proven by basic authentication (developers.sparkpost.com, "Event
-//! webhooks" and "Bounce classification codes").
+//! SparkPost's event webhook: an array of wrapped events, proven by basic authentication
+//! (developers.sparkpost.com, "Event webhooks" and "Bounce classification codes").
 
 use config::Hook;
 use domain::fact::FactKind;
@@ -10,20 +10,32 @@ use super::{Event, Said};
 
 /// Reads the events of a body.
 pub(super) fn read(hook: &Hook, body: &[u8]) -> Result<Vec<Event>, String> {
-    Ok(read_json(body)?.iter().map(|event| read_wrapped(hook, event)).collect())
+    Ok(read_json(body)?
+        .iter()
+        .map(|event| read_wrapped(hook, event))
+        .collect())
 }
 
 fn read_wrapped(hook: &Hook, wrapped: &Value) -> Event {
     match wrapped["msys"].as_object() {
         // An empty one is sent when the webhook is made.
-        Some(msys) if msys.is_empty() => Event { id: None, said: Said::Ignored("a test") },
-        Some(msys) => msys.values().next().map_or_else(unknown, |event| read_event(hook, event)),
+        Some(msys) if msys.is_empty() => Event {
+            id: None,
+            said: Said::Ignored("a test"),
+        },
+        Some(msys) => msys
+            .values()
+            .next()
+            .map_or_else(unknown, |event| read_event(hook, event)),
         None => unknown(),
     }
 }
 
 fn unknown() -> Event {
-    Event { id: None, said: Said::Unknown("an event without msys".to_owned()) }
+    Event {
+        id: None,
+        said: Said::Unknown("an event without msys".to_owned()),
+    }
 }
 
 fn read_event(hook: &Hook, event: &Value) -> Event {
@@ -44,7 +56,11 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
         Some("spam_complaint") => draft.fact(hook, FactKind::Complaint),
         Some("list_unsubscribe" | "link_unsubscribe") => draft.fact(hook, FactKind::Unsubscribe),
         Some("bounce" | "out_of_band") => read_bounce(hook, &draft, event),
-        Some("delay") => deferral(hook, draft.bounce(hook, &reply(event), Lean::Soft("450")), "delay"),
+        Some("delay") => deferral(
+            hook,
+            draft.bounce(hook, &reply(event), Lean::Soft("450")),
+            "delay",
+        ),
         Some("policy_rejection" | "generation_failure" | "generation_rejection") => {
             draft.bounce(hook, &reply(event), Lean::AsSaid("554 5.7.0"))
         }
@@ -55,7 +71,10 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
         Some(kind) if kind.starts_with("relay_") => Said::Ignored("an inbound message"),
         other => Said::Unknown(other.unwrap_or("an event without a type").to_owned()),
     };
-    Event { id: text(&event["event_id"]), said }
+    Event {
+        id: text(&event["event_id"]),
+        said,
+    }
 }
 
 /// A bounce by the class that SparkPost found.
@@ -74,9 +93,14 @@ fn read_bounce(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
 
 /// What the server said. What is not raw has the addresses out.
 fn reply(event: &Value) -> String {
-    let said = event["raw_reason"].as_str().or(event["reason"].as_str()).unwrap_or_default();
+    let said = event["raw_reason"]
+        .as_str()
+        .or(event["reason"].as_str())
+        .unwrap_or_default();
     match text(&event["error_code"]).filter(|code| code.len() == 3) {
-        Some(code) if !said.trim_start().starts_with(|c: char| c.is_ascii_digit()) => format!("{code} {said}"),
+        Some(code) if !said.trim_start().starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("{code} {said}")
+        }
         _ => said.to_owned(),
     }
 }

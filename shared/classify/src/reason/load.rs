@@ -6,7 +6,8 @@ use typed_toml::section::Section;
 use super::texts::Texts;
 use super::{REASONS, ROWS_MAX, Reason, Reasons, Row};
 
-/// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that no letter follows.
+/// What `…` in a text stands for: anything up to the end of a sentence, which is a full stop that
+/// no letter follows.
 const WITHIN_SENTENCE: &str = r"(?:[^.;]|\.\S)*";
 
 /// Reads the rows in their order. Names every fault at once.
@@ -18,7 +19,10 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
         Ok(table) => {
             let mut top = Section::new(FILE, "", &table, &mut faults);
             let tables = top.tables("row");
-            let notice = format!(r"(?:[[:punct:]\s\d]|\S*@\S*|\b(?:{})\b)*", top.texts("notice").join("|"));
+            let notice = format!(
+                r"(?:[[:punct:]\s\d]|\S*@\S*|\b(?:{})\b)*",
+                top.texts("notice").join("|")
+            );
             let one_of = |phrases: Vec<&str>| format!("(?:{})", phrases.join("|"));
             let names = [
                 ("…", WITHIN_SENTENCE.to_owned()),
@@ -36,16 +40,32 @@ pub(super) fn reasons(toml: &str) -> Result<Reasons, SettingsFaults> {
     }
     if rows.len() > ROWS_MAX {
         let text = format!("{} rows; at most {ROWS_MAX} are allowed", rows.len());
-        faults.push(SettingsFault { file: FILE.to_owned(), key: "row".to_owned(), text });
+        faults.push(SettingsFault {
+            file: FILE.to_owned(),
+            key: "row".to_owned(),
+            text,
+        });
     }
     let texts = Texts::new(texts).map_err(|text| {
-        faults.push(SettingsFault { file: FILE.to_owned(), key: "text".to_owned(), text });
+        faults.push(SettingsFault {
+            file: FILE.to_owned(),
+            key: "text".to_owned(),
+            text,
+        });
     });
-    texts.ok().filter(|_| faults.is_empty()).map(|texts| Reasons::new(texts, rows)).ok_or(SettingsFaults(faults))
+    texts
+        .ok()
+        .filter(|_| faults.is_empty())
+        .map(|texts| Reasons::new(texts, rows))
+        .ok_or(SettingsFaults(faults))
 }
 
 /// Reads one row. Its texts go behind those of the rows before it.
-fn read_row(mut section: Section<'_, '_>, names: &[(&str, String)], texts: &mut Vec<String>) -> Option<Row> {
+fn read_row(
+    mut section: Section<'_, '_>,
+    names: &[(&str, String)],
+    texts: &mut Vec<String>,
+) -> Option<Row> {
     let reason = section.choice("reason", REASONS);
     let mut status = Vec::new();
     for pattern in section.texts("status") {
@@ -59,7 +79,11 @@ fn read_row(mut section: Section<'_, '_>, names: &[(&str, String)], texts: &mut 
         section.fault("text", "a row needs a text or a status");
     }
     let first = texts.len();
-    let spelled_out = |text: &str| names.iter().fold(text.to_owned(), |text, (name, words)| text.replace(name, words));
+    let spelled_out = |text: &str| {
+        names.iter().fold(text.to_owned(), |text, (name, words)| {
+            text.replace(name, words)
+        })
+    };
     texts.extend(alternatives.into_iter().map(spelled_out));
     let range = first..texts.len();
     if reason.is_none() || section.texts("example").is_empty() {
@@ -67,7 +91,12 @@ fn read_row(mut section: Section<'_, '_>, names: &[(&str, String)], texts: &mut 
     }
     let after_content = section.switch("after_content").unwrap_or(false);
     section.finish();
-    Some(Row { reason: reason?, texts: range, status, after_content })
+    Some(Row {
+        reason: reason?,
+        texts: range,
+        status,
+        after_content,
+    })
 }
 
 /// The examples of all rows, with the reason of each.
@@ -79,7 +108,12 @@ pub(super) fn examples(toml: &str) -> Vec<(Reason, String)> {
     for row in rows {
         let mut section = Section::new("", "", row, &mut faults);
         if let Some(reason) = section.choice("reason", REASONS) {
-            examples.extend(section.texts("example").into_iter().map(|text| (reason, text.to_owned())));
+            examples.extend(
+                section
+                    .texts("example")
+                    .into_iter()
+                    .map(|text| (reason, text.to_owned())),
+            );
         }
     }
     examples

@@ -1,7 +1,8 @@
-//! Which of many short pieces occur in a text. A classic automaton of them has megabytes, and misses the processor's
-//! caches with nearly every byte. Here each piece is looked for by four of its bytes, the ones that the fewest share, or by
-//! all three: a table of one bit for each hash of them stays in the fastest cache, and where its bit is set the piece is
-//! compared. The table is asked for a run of bytes at once, without a way out amid it, since most ask in vain.
+//! Which of many short pieces occur in a text. A classic automaton of them has megabytes, and
+//! misses the processor's caches with nearly every byte. Here each piece is looked for by four of
+//! its bytes, the ones that the fewest share, or by all three: a table of one bit for each hash of
+//! them stays in the fastest cache, and where its bit is set the piece is compared. The table is
+//! asked for a run of bytes at once, without a way out amid it, since most ask in vain.
 
 /// How many bytes a piece has at least.
 pub(super) const LENGTH_MIN: usize = 3;
@@ -22,7 +23,8 @@ const RUN: usize = u64::BITS as usize;
 pub(super) struct Pieces {
     /// The bits of the hashes that some piece is looked for by.
     known: Box<[u64; (1 << HASH_BITS) / 64]>,
-    /// Where in `anchors` those of a bucket of hashes begin; they end where the next bucket's begin.
+    /// Where in `anchors` those of a bucket of hashes begin; they end where the next bucket's
+    /// begin.
     starts: Box<[u16; (1 << BUCKET_BITS) + 1]>,
     anchors: Vec<Anchor>,
     /// The bytes of all pieces.
@@ -42,18 +44,28 @@ struct Anchor {
 }
 
 impl Pieces {
-    /// Takes pieces of [`LENGTH_MIN`] bytes and more, of which there can be 65,535. Shorter ones are never found.
+    /// Takes pieces of [`LENGTH_MIN`] bytes and more, of which there can be 65,535. Shorter ones
+    /// are never found.
     pub(super) fn new(words: &[Vec<u8>]) -> Self {
         let keys = |word: &[u8]| -> Vec<u16> {
-            word.windows(word.len().clamp(LENGTH_MIN, LENGTH_KEY)).map(|key| hash(packed(key))).collect()
+            word.windows(word.len().clamp(LENGTH_MIN, LENGTH_KEY))
+                .map(|key| hash(packed(key)))
+                .collect()
         };
         let mut shared = vec![0_u32; 1 << HASH_BITS];
-        words.iter().flat_map(|word| keys(word)).for_each(|hash| shared[usize::from(hash)] += 1);
+        words
+            .iter()
+            .flat_map(|word| keys(word))
+            .for_each(|hash| shared[usize::from(hash)] += 1);
         let mut bytes = Vec::new();
         let mut anchors = Vec::new();
         let number = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
         for (piece, word) in words.iter().enumerate() {
-            let rarest = keys(word).into_iter().rev().enumerate().min_by_key(|(_, hash)| shared[usize::from(*hash)]);
+            let rarest = keys(word)
+                .into_iter()
+                .rev()
+                .enumerate()
+                .min_by_key(|(_, hash)| shared[usize::from(*hash)]);
             anchors.extend(rarest.map(|(behind, hash)| Anchor {
                 hash,
                 piece: number(piece),
@@ -65,15 +77,23 @@ impl Pieces {
         }
         anchors.sort_by_key(|anchor| anchor.hash);
         let mut known = Box::new([0; (1 << HASH_BITS) / 64]);
-        anchors.iter().for_each(|anchor| known[usize::from(anchor.hash) / 64] |= 1 << (anchor.hash % 64));
+        anchors
+            .iter()
+            .for_each(|anchor| known[usize::from(anchor.hash) / 64] |= 1 << (anchor.hash % 64));
         let mut starts = Box::new([0; (1 << BUCKET_BITS) + 1]);
         for (n, start) in starts.iter_mut().enumerate() {
             *start = number(anchors.partition_point(|anchor| bucket(anchor.hash) < n));
         }
-        Self { known, starts, anchors, bytes }
+        Self {
+            known,
+            starts,
+            anchors,
+            bytes,
+        }
     }
 
-    /// Calls `found` with the number of each piece that occurs in `text`, as often as it occurs. Takes time linear in `text`.
+    /// Calls `found` with the number of each piece that occurs in `text`, as often as it occurs.
+    /// Takes time linear in `text`.
     pub(super) fn each(&self, text: &[u8], mut found: impl FnMut(usize)) {
         let mut four = 0;
         for (run, bytes) in text.chunks(RUN).enumerate() {
@@ -103,13 +123,19 @@ impl Pieces {
     /// Compares the pieces of a hash whose bytes end at `end`.
     fn compare(&self, hash: u16, text: &[u8], end: usize, found: &mut impl FnMut(usize)) {
         let bucket = bucket(hash);
-        for anchor in &self.anchors[usize::from(self.starts[bucket])..usize::from(self.starts[bucket + 1])] {
+        for anchor in
+            &self.anchors[usize::from(self.starts[bucket])..usize::from(self.starts[bucket + 1])]
+        {
             if anchor.hash != hash {
                 continue;
             }
             let word = &self.bytes[anchor.at as usize..][..usize::from(anchor.length)];
             let end = end + usize::from(anchor.behind);
-            if end.checked_sub(word.len()).and_then(|start| text.get(start..end)) == Some(word) {
+            if end
+                .checked_sub(word.len())
+                .and_then(|start| text.get(start..end))
+                == Some(word)
+            {
                 found(usize::from(anchor.piece));
             }
         }
@@ -118,7 +144,8 @@ impl Pieces {
 
 /// Up to four bytes as one number.
 fn packed(key: &[u8]) -> u32 {
-    key.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
+    key.iter()
+        .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
 /// The last three of four bytes.
@@ -126,8 +153,8 @@ fn last_three(four: u32) -> u32 {
     four & 0x00FF_FFFF
 }
 
-/// A number of [`HASH_BITS`]: multiplicative hashing, by the golden ratio (Knuth, The Art of Computer Programming, section
-/// 6.4).
+/// A number of [`HASH_BITS`]: multiplicative hashing, by the golden ratio (Knuth, The Art of
+/// Computer Programming, section 6.4).
 fn hash(key: u32) -> u16 {
     (key.wrapping_mul(0x9E37_79B1) >> (u32::BITS - HASH_BITS)) as u16
 }

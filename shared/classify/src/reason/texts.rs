@@ -1,6 +1,7 @@
-//! The texts of the table of reasons, and which of them may match a reply at all. All of them in one automaton would have
-//! states without number, since many wait for a second word after a first. So each text is asked only where a piece that
-//! it cannot do without occurs, and one pass over the reply finds all such pieces.
+//! The texts of the table of reasons, and which of them may match a reply at all. All of them in
+//! one automaton would have states without number, since many wait for a second word after a first.
+//! So each text is asked only where a piece that it cannot do without occurs, and one pass over the
+//! reply finds all such pieces.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -33,8 +34,8 @@ const GROUPS_MAX: usize = 4;
 /// Pieces of which one must occur where a text matches.
 type Group = Vec<Vec<u8>>;
 
-/// Regular expressions, numbered in the order in which they were given. They are in lower case, and so is what they are asked
-/// of: that costs less than two cases for each letter.
+/// Regular expressions, numbered in the order in which they were given. They are in lower case, and
+/// so is what they are asked of: that costs less than two cases for each letter.
 pub(super) struct Texts {
     patterns: Vec<String>,
     /// Compiled when they are first asked, since most never are.
@@ -62,7 +63,10 @@ impl Candidates {
     /// Those within `texts`, in ascending order.
     pub(super) fn within(&self, texts: &Range<usize>) -> impl Iterator<Item = usize> {
         let Range { start, end } = *texts;
-        let words = self.0[..end.div_ceil(64)].iter().enumerate().skip(start / 64);
+        let words = self.0[..end.div_ceil(64)]
+            .iter()
+            .enumerate()
+            .skip(start / 64);
         words
             .flat_map(|(n, word)| ones(*word).map(move |bit| n * 64 + bit))
             .filter(move |text| (start..end).contains(text))
@@ -86,21 +90,35 @@ fn ones(mut word: u64) -> impl Iterator<Item = usize> {
 impl Texts {
     /// Takes the texts over. The error says which is none, or cannot be searched for.
     pub(super) fn new(patterns: Vec<String>) -> Result<Self, String> {
-        let (mut words, mut owners, mut groups) = (Vec::<Vec<u8>>::new(), Vec::<Vec<(u16, u8)>>::new(), Vec::new());
+        let (mut words, mut owners, mut groups) = (
+            Vec::<Vec<u8>>::new(),
+            Vec::<Vec<(u16, u8)>>::new(),
+            Vec::new(),
+        );
         let mut plain = Vec::new();
         for (text, pattern) in (0..).zip(&patterns) {
             let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
             // An escaped capital is a class.
-            if pattern.replace(r"\\", "").split('\\').enumerate().any(|(n, part)| has_capital(part, n > 0)) {
+            if pattern
+                .replace(r"\\", "")
+                .split('\\')
+                .enumerate()
+                .any(|(n, part)| has_capital(part, n > 0))
+            {
                 return Err(format!("\"{pattern}\" is not in lower case"));
             }
-            let hir = parser.parse(pattern).map_err(|err| format!("\"{pattern}\": {err}"))?;
+            let hir = parser
+                .parse(pattern)
+                .map_err(|err| format!("\"{pattern}\": {err}"))?;
             let found = groups_of(&hir);
             groups.push((1 << found.len()) - 1);
             plain.push(is_plain(&hir) && found.len() == 1);
             for (group, pieces) in found.into_iter().enumerate() {
                 for piece in pieces {
-                    let at = words.iter().position(|word| *word == piece).unwrap_or(words.len());
+                    let at = words
+                        .iter()
+                        .position(|word| *word == piece)
+                        .unwrap_or(words.len());
                     if at == words.len() {
                         words.push(piece);
                         owners.push(Vec::new());
@@ -110,13 +128,29 @@ impl Texts {
             }
         }
         if words.len() > PIECES_ALL || patterns.len() > TEXTS_MAX {
-            return Err(format!("{} texts with {} pieces are too many", patterns.len(), words.len()));
+            return Err(format!(
+                "{} texts with {} pieces are too many",
+                patterns.len(),
+                words.len()
+            ));
         }
         let pieces = Pieces::new(&words);
         let compiled = patterns.iter().map(|_| OnceLock::new()).collect();
         let mut always = Candidates::default();
-        groups.iter().enumerate().filter(|(_, groups)| **groups == 0).for_each(|(text, _)| always.insert(text));
-        Ok(Self { patterns, compiled, pieces, owners, groups, always, plain })
+        groups
+            .iter()
+            .enumerate()
+            .filter(|(_, groups)| **groups == 0)
+            .for_each(|(text, _)| always.insert(text));
+        Ok(Self {
+            patterns,
+            compiled,
+            pieces,
+            owners,
+            groups,
+            always,
+            plain,
+        })
     }
 
     /// The texts that may match `reply`, which is in lower case. One pass, whatever it says.
@@ -143,7 +177,12 @@ impl Texts {
 
     /// Whether one of the candidates within `texts` matches `reply`, which is in lower case.
     pub(super) fn any(&self, texts: &Range<usize>, candidates: &Candidates, reply: &[u8]) -> bool {
-        let matches = |text| self.plain[text] || self.compiled(text).is_some_and(|regex| regex.is_match(reply));
+        let matches = |text| {
+            self.plain[text]
+                || self
+                    .compiled(text)
+                    .is_some_and(|regex| regex.is_match(reply))
+        };
         candidates.within(texts).any(matches)
     }
 
@@ -152,7 +191,10 @@ impl Texts {
         let compile = || {
             // Byte by byte is several times as fast as by letters of all scripts.
             let mut builder = RegexBuilder::new(&self.patterns[text]);
-            builder.unicode(false).size_limit(SIZE_MAX).dfa_size_limit(SIZE_MAX);
+            builder
+                .unicode(false)
+                .size_limit(SIZE_MAX)
+                .dfa_size_limit(SIZE_MAX);
             builder.build().ok()
         };
         self.compiled[text].get_or_init(compile).as_ref()
@@ -165,9 +207,12 @@ impl Texts {
     }
 }
 
-/// Whether a part of a pattern has a capital that stands for itself; the first letter behind an escape is a class.
+/// Whether a part of a pattern has a capital that stands for itself; the first letter behind an
+/// escape is a class.
 fn has_capital(part: &str, is_escaped: bool) -> bool {
-    part.bytes().skip(usize::from(is_escaped)).any(|byte| byte.is_ascii_uppercase())
+    part.bytes()
+        .skip(usize::from(is_escaped))
+        .any(|byte| byte.is_ascii_uppercase())
 }
 
 /// Whether `hir` is a piece, or one of several, and no more.
@@ -180,7 +225,8 @@ fn is_plain(hir: &Hir) -> bool {
     }
 }
 
-/// The groups of pieces that `hir` cannot match without: the best of them, the longest pieces first.
+/// The groups of pieces that `hir` cannot match without: the best of them, the longest pieces
+/// first.
 fn groups_of(hir: &Hir) -> Vec<Group> {
     let mut groups = match hir.kind() {
         HirKind::Literal(literal) => vec![vec![literal.0.to_vec()]],
@@ -189,7 +235,9 @@ fn groups_of(hir: &Hir) -> Vec<Group> {
         HirKind::Concat(parts) => parts.iter().flat_map(groups_of).collect(),
         HirKind::Alternation(parts) => {
             let best = parts.iter().map(|part| groups_of(part).into_iter().next());
-            best.collect::<Option<Vec<Group>>>().map(|pieces| vec![pieces.concat()]).unwrap_or_default()
+            best.collect::<Option<Vec<Group>>>()
+                .map(|pieces| vec![pieces.concat()])
+                .unwrap_or_default()
         }
         _ => Vec::new(),
     };
@@ -208,7 +256,9 @@ mod tests {
 
     #[test]
     fn a_text_is_asked_only_where_it_can_match() {
-        let patterns = ["user( \\w+)? (unknown|not found)", "[0-9]+", "(over)?quota"].map(str::to_owned).to_vec();
+        let patterns = ["user( \\w+)? (unknown|not found)", "[0-9]+", "(over)?quota"]
+            .map(str::to_owned)
+            .to_vec();
         let texts = Texts::new(patterns).unwrap();
         for (reply, asked) in [
             ("user", [false, true, false]),
@@ -217,7 +267,11 @@ mod tests {
             ("quota", [false, true, true]),
         ] {
             let candidates = texts.candidates(reply.as_bytes());
-            assert_eq!([0, 1, 2].map(|text| candidates.all().any(|asked| asked == text)), asked, "{reply}");
+            assert_eq!(
+                [0, 1, 2].map(|text| candidates.all().any(|asked| asked == text)),
+                asked,
+                "{reply}"
+            );
         }
         let candidates = texts.candidates(b"the user is unknown");
         assert!(texts.any(&(0..1), &candidates, b"the user is unknown"));

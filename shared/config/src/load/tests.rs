@@ -5,7 +5,10 @@ use typed_toml::set::SECOND;
 use super::*;
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -15,7 +18,8 @@ fn the_defaults_set_every_key() {
     assert_eq!(config.scheduler.listen.unwrap().port(), 8_025);
     assert_eq!(config.worker.lease, 60 * SECOND);
     assert_eq!(config.routes.len(), 1);
-    // A key that the code asks for and the file does not show would stay at zero. For these two the file shows zero.
+    // A key that the code asks for and the file does not show would stay at zero. For these two the
+    // file shows zero.
     let shown = format!("{config:?}").replace("Connections { max: 0, per_peer: 0,", "");
     assert!(!shown.contains(": 0,"), "{shown}");
 }
@@ -28,10 +32,24 @@ fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
         ("REDELIVER_REDIS__URL", "redis://:secret@r/1"),
         ("REDELIVER_SERVICE_HOST", "10.0.0.1"),
     ]);
-    let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &variables).unwrap();
-    assert_eq!((config.worker.concurrency, config.worker.batch, config.worker.share), (8, 9, 16));
+    let config = Config::from_layers(
+        &[("default.toml", DEFAULT), ("mine.toml", file)],
+        &variables,
+    )
+    .unwrap();
+    assert_eq!(
+        (
+            config.worker.concurrency,
+            config.worker.batch,
+            config.worker.share
+        ),
+        (8, 9, 16)
+    );
     assert_eq!(config.routes.len(), 2);
-    assert!(!format!("{config:?}").contains("secret"), "secrets never print");
+    assert!(
+        !format!("{config:?}").contains("secret"),
+        "secrets never print"
+    );
     assert_eq!(config.redis.place(), "r:6379");
 }
 
@@ -39,8 +57,13 @@ fn a_file_overrides_the_defaults_and_the_environment_overrides_the_file() {
 fn all_faults_are_reported_at_once_with_file_and_key() {
     let file = "[worker]\nlease = \"soon\"\nspeed = 9\n[[route]]\nname = \"r\"\nsender = \"smtp\"\n[reddis]\n";
     let layers = [("default.toml", DEFAULT), ("mine.toml", file)];
-    let faults = Config::from_layers(&layers, &variables(&[("REDELIVER_REDIS__SHARDS", "none")])).unwrap_err();
-    let places: Vec<_> = faults.0.iter().map(|fault| format!("{} {}", fault.file, fault.key)).collect();
+    let faults = Config::from_layers(&layers, &variables(&[("REDELIVER_REDIS__SHARDS", "none")]))
+        .unwrap_err();
+    let places: Vec<_> = faults
+        .0
+        .iter()
+        .map(|fault| format!("{} {}", fault.file, fault.key))
+        .collect();
     assert_eq!(
         places,
         [
@@ -58,18 +81,36 @@ fn all_faults_are_reported_at_once_with_file_and_key() {
 fn providers_and_nameservers_are_read_and_their_faults_named() {
     let good = "[placement]\nmx = true\nnameservers = [\"192.0.2.1\", \"[2001:db8::1]:5353\"]\n\
                 [[provider]]\nname = \"acme\"\ndomains = [\"acme.example\"]\n";
-    let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", good)], &[]).unwrap();
-    let servers: Vec<_> = config.placement.nameservers.iter().map(ToString::to_string).collect();
+    let config =
+        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", good)], &[]).unwrap();
+    let servers: Vec<_> = config
+        .placement
+        .nameservers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(servers, ["192.0.2.1:53", "[2001:db8::1]:5353"]);
-    assert_eq!(config.providers.of_domain("acme.example").unwrap().as_str(), "acme");
-    assert_eq!(config.providers.of_domain("gmail.com").unwrap().as_str(), "google");
+    assert_eq!(
+        config.providers.of_domain("acme.example").unwrap().as_str(),
+        "acme"
+    );
+    assert_eq!(
+        config.providers.of_domain("gmail.com").unwrap().as_str(),
+        "google"
+    );
 
     let bad = "[placement]\ntimeout = \"0s\"\nnameservers = \"dns.example\"\n[[provider]]\nname = \"a.b\"\n";
-    let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", bad)], &[]).unwrap_err();
+    let faults =
+        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", bad)], &[]).unwrap_err();
     let keys: Vec<_> = faults.0.iter().map(|fault| fault.key.as_str()).collect();
     assert_eq!(
         keys,
-        ["placement.nameservers", "placement.timeout", "provider.a.b.name", "provider.a.b.domains"],
+        [
+            "placement.nameservers",
+            "placement.timeout",
+            "provider.a.b.name",
+            "provider.a.b.domains"
+        ],
         "{faults}"
     );
 }
@@ -77,8 +118,10 @@ fn providers_and_nameservers_are_read_and_their_faults_named() {
 #[test]
 fn return_paths_are_signed_with_a_key_that_never_prints() {
     let key = variables(&[("REDELIVER_VERP__KEY", "geheim-geheim-geheim")]);
-    let file = "[verp]\ndomain = \"Bounce.example.org\"\n[intake.lmtp]\nlisten = \"127.0.0.1:8026\"\n";
-    let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &key).unwrap();
+    let file =
+        "[verp]\ndomain = \"Bounce.example.org\"\n[intake.lmtp]\nlisten = \"127.0.0.1:8026\"\n";
+    let config =
+        Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &key).unwrap();
     assert!(!format!("{config:?}").contains("geheim"));
     assert_eq!(config.verp.verp().unwrap().domain(), "bounce.example.org");
     assert!(Config::embedded().verp.verp().is_none() && Config::embedded().lmtp.listen.is_none());
@@ -92,7 +135,8 @@ fn return_paths_are_signed_with_a_key_that_never_prints() {
         ("[intake.lmtp]\nlisten = \"here\"", "intake.lmtp.listen"),
         ("[intake.smtp]\nlisten = \"here\"", "intake.smtp"),
     ] {
-        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &[]).unwrap_err();
+        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", file)], &[])
+            .unwrap_err();
         assert_eq!(faults.0[0].key, key, "{faults}");
     }
 }
@@ -103,22 +147,41 @@ fn the_route_that_ships_is_there_only_while_it_is_the_default_route() {
     let own = "[[route]]\nname = \"default\"\nsender = \"log\"\n";
     for (file, names) in [
         (relay.to_owned(), vec!["default", "relay"]),
-        (format!("{relay}[worker]\nroute = \"relay\"\n"), vec!["relay"]),
-        (format!("{relay}{own}[worker]\nroute = \"relay\"\n"), vec!["relay", "default"]),
+        (
+            format!("{relay}[worker]\nroute = \"relay\"\n"),
+            vec!["relay"],
+        ),
+        (
+            format!("{relay}{own}[worker]\nroute = \"relay\"\n"),
+            vec!["relay", "default"],
+        ),
     ] {
-        let config = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &file)], &[]).unwrap();
-        assert_eq!(config.routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>(), names, "{file}");
+        let config =
+            Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &file)], &[]).unwrap();
+        assert_eq!(
+            config
+                .routes
+                .iter()
+                .map(|route| route.name.as_str())
+                .collect::<Vec<_>>(),
+            names,
+            "{file}"
+        );
     }
 }
 
 #[test]
 fn a_default_route_that_is_not_there_is_a_fault() {
-    let layers = [("default.toml", DEFAULT), ("mine.toml", "[worker]\nroute = \"fast\"")];
+    let layers = [
+        ("default.toml", DEFAULT),
+        ("mine.toml", "[worker]\nroute = \"fast\""),
+    ];
     let faults = Config::from_layers(&layers, &[]).unwrap_err();
     assert_eq!(faults.0[0].key, "worker.route");
 }
 
-/// Each line of these could only be a mistake. All are refused at the start, with their key and what is allowed.
+/// Each line of these could only be a mistake. All are refused at the start, with their key and
+/// what is allowed.
 #[test]
 fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
     let relay = "[[route]]\nname = \"relay\"\nsender = \"smtp\"\n";
@@ -129,44 +192,145 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
     let twice = "another [[";
     let cases = [
         // Twice the same section.
-        (destination("Example.com") + &destination("example.com"), "destination.example.com.name", twice),
+        (
+            destination("Example.com") + &destination("example.com"),
+            "destination.example.com.name",
+            twice,
+        ),
         (named("relay") + &named("relay"), "route.relay.name", twice),
         // Names that get into keys, headers, URLs, paths and logs.
         (named("a\\r\\nb"), "route.a\r\nb.name", "A-Z a-z 0-9 . _ -"),
         (named("a b"), "route.a b.name", "A-Z a-z 0-9 . _ -"),
         (named("a/b"), "route.a/b.name", "A-Z a-z 0-9 . _ -"),
         (named(""), "route..name", "A-Z a-z 0-9 . _ -"),
-        (host("mx.example\\r\\nRSET"), "route.relay.host", "like \"relay.example.com\""),
-        (host("mx.example:25"), "route.relay.host", "like \"relay.example.com\""),
-        (host("smtp://mx.example"), "route.relay.host", "like \"relay.example.com\""),
-        (format!("{}helo = \"a\\r\\nb\"\n", host("mx.example")), "route.relay.helo", "host name"),
-        (format!("{}username = \"a\\u0000b\"\n", host("mx.example")), "route.relay.username", "control characters"),
-        (destination("*example.com"), "destination.*example.com.name", "\"*.example.com\""),
-        (destination("a.*.example"), "destination.a.*.example.name", "\"*.example.com\""),
-        (destination("a\\nb"), "destination.a\nb.name", "\"*.example.com\""),
-        (hook("user = \"a\\nb\""), "intake.hooks.postmark.user", "control characters"),
-        (hook("user = \"a:b\""), "intake.hooks.postmark.user", "colon"),
-        (hook("user = \"a\"\naccount = \"a/b\""), "intake.hooks.postmark.account", "A-Z a-z 0-9 . _ -"),
-        ("[intake.hooks.ses]\ntopics = [\"*\"]".to_owned(), "intake.hooks.ses.topics", "arn:aws:sns"),
-        ("[intake.lmtp]\naccount = \"a/b\"".to_owned(), "intake.lmtp.account", "A-Z a-z 0-9 . _ -"),
-        ("[intake.lmtp]\nhost = \"a\\r\\nb\"".to_owned(), "intake.lmtp.host", "host name"),
-        ("[access]\ntokens = [\"a/b read sha256:0\"]".to_owned(), "access.tokens", "A-Z a-z 0-9 . _ -"),
-        ("[redis]\nprefix = \"*\"".to_owned(), "redis.prefix", "A-Z a-z 0-9 . _ : -"),
-        ("[redis]\nprefix = \"rd{1}\"".to_owned(), "redis.prefix", "A-Z a-z 0-9 . _ : -"),
-        ("[redis]\nprefix = \"r?[d]\"".to_owned(), "redis.prefix", "A-Z a-z 0-9 . _ : -"),
-        ("[redis]\nurl = \"redis://h\\n/1\"".to_owned(), "redis.url", "URL"),
+        (
+            host("mx.example\\r\\nRSET"),
+            "route.relay.host",
+            "like \"relay.example.com\"",
+        ),
+        (
+            host("mx.example:25"),
+            "route.relay.host",
+            "like \"relay.example.com\"",
+        ),
+        (
+            host("smtp://mx.example"),
+            "route.relay.host",
+            "like \"relay.example.com\"",
+        ),
+        (
+            format!("{}helo = \"a\\r\\nb\"\n", host("mx.example")),
+            "route.relay.helo",
+            "host name",
+        ),
+        (
+            format!("{}username = \"a\\u0000b\"\n", host("mx.example")),
+            "route.relay.username",
+            "control characters",
+        ),
+        (
+            destination("*example.com"),
+            "destination.*example.com.name",
+            "\"*.example.com\"",
+        ),
+        (
+            destination("a.*.example"),
+            "destination.a.*.example.name",
+            "\"*.example.com\"",
+        ),
+        (
+            destination("a\\nb"),
+            "destination.a\nb.name",
+            "\"*.example.com\"",
+        ),
+        (
+            hook("user = \"a\\nb\""),
+            "intake.hooks.postmark.user",
+            "control characters",
+        ),
+        (
+            hook("user = \"a:b\""),
+            "intake.hooks.postmark.user",
+            "colon",
+        ),
+        (
+            hook("user = \"a\"\naccount = \"a/b\""),
+            "intake.hooks.postmark.account",
+            "A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "[intake.hooks.ses]\ntopics = [\"*\"]".to_owned(),
+            "intake.hooks.ses.topics",
+            "arn:aws:sns",
+        ),
+        (
+            "[intake.lmtp]\naccount = \"a/b\"".to_owned(),
+            "intake.lmtp.account",
+            "A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "[intake.lmtp]\nhost = \"a\\r\\nb\"".to_owned(),
+            "intake.lmtp.host",
+            "host name",
+        ),
+        (
+            "[access]\ntokens = [\"a/b read sha256:0\"]".to_owned(),
+            "access.tokens",
+            "A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "[redis]\nprefix = \"*\"".to_owned(),
+            "redis.prefix",
+            "A-Z a-z 0-9 . _ : -",
+        ),
+        (
+            "[redis]\nprefix = \"rd{1}\"".to_owned(),
+            "redis.prefix",
+            "A-Z a-z 0-9 . _ : -",
+        ),
+        (
+            "[redis]\nprefix = \"r?[d]\"".to_owned(),
+            "redis.prefix",
+            "A-Z a-z 0-9 . _ : -",
+        ),
+        (
+            "[redis]\nurl = \"redis://h\\n/1\"".to_owned(),
+            "redis.url",
+            "URL",
+        ),
         (
             "[redis]\nsentinel = { master = \"a\\nb\", nodes = [\"redis://s1\"] }".to_owned(),
             "redis.sentinel.master",
             "control characters",
         ),
-        // Content that leaves this machine in the clear, or is somewhere else in each folder that a worker starts in.
-        ("[content]\nstores = [\"http://store.example/mail\"]".to_owned(), "content.stores", "write https://"),
-        ("[content]\nstores = [\"https://store.example/\\r\\nmail\"]".to_owned(), "content.stores", "s3://bucket"),
-        ("[content]\nroots = [\"mail\"]".to_owned(), "content.roots", "absolute path"),
+        // Content that leaves this machine in the clear, or is somewhere else in each folder that a
+        // worker starts in.
+        (
+            "[content]\nstores = [\"http://store.example/mail\"]".to_owned(),
+            "content.stores",
+            "write https://",
+        ),
+        (
+            "[content]\nstores = [\"https://store.example/\\r\\nmail\"]".to_owned(),
+            "content.stores",
+            "s3://bucket",
+        ),
+        (
+            "[content]\nroots = [\"mail\"]".to_owned(),
+            "content.roots",
+            "absolute path",
+        ),
         // Tasks that never run.
-        ("[upkeep]\nrepair = \"0 0 0 30 2 *\"".to_owned(), "upkeep.repair", "within a year"),
-        ("[upkeep]\nreinstate = \"0 0 0 1 1 * 2020\"".to_owned(), "upkeep.reinstate", "within a year"),
+        (
+            "[upkeep]\nrepair = \"0 0 0 30 2 *\"".to_owned(),
+            "upkeep.repair",
+            "within a year",
+        ),
+        (
+            "[upkeep]\nreinstate = \"0 0 0 1 1 * 2020\"".to_owned(),
+            "upkeep.reinstate",
+            "within a year",
+        ),
         // What is no cron expression, with the number of its fields.
         (
             "[upkeep]\ntrim_journal = \"every day\"".to_owned(),
@@ -178,24 +342,65 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
             "upkeep.repair",
             "has 5 fields; 6 are needed, the first is seconds",
         ),
-        ("[upkeep]\nrepair = \"\"".to_owned(), "upkeep.repair", "has 0 fields; 6 are needed"),
-        ("[upkeep]\nrepair = \"x\"".to_owned(), "upkeep.repair", "has 1 field; 6 are needed"),
-        ("[upkeep]\nrepair = \"0 0 25 * * *\"".to_owned(), "upkeep.repair", "second minute hour"),
-        ("[upkeep]\nrepair = \"@often\"".to_owned(), "upkeep.repair", "second minute hour"),
+        (
+            "[upkeep]\nrepair = \"\"".to_owned(),
+            "upkeep.repair",
+            "has 0 fields; 6 are needed",
+        ),
+        (
+            "[upkeep]\nrepair = \"x\"".to_owned(),
+            "upkeep.repair",
+            "has 1 field; 6 are needed",
+        ),
+        (
+            "[upkeep]\nrepair = \"0 0 25 * * *\"".to_owned(),
+            "upkeep.repair",
+            "second minute hour",
+        ),
+        (
+            "[upkeep]\nrepair = \"@often\"".to_owned(),
+            "upkeep.repair",
+            "second minute hour",
+        ),
         // Windows that are larger than the largest one.
-        ("[pace]\nwindow_min = 201".to_owned(), "pace.window_min", "is 201, larger than"),
-        ("[pace]\nwindow_max = 1".to_owned(), "pace.window_new", "pace.window_max, which is 1"),
-        ("[pace]\nwindow_new = 300".to_owned(), "pace.window_new", "is 300, larger than"),
+        (
+            "[pace]\nwindow_min = 201".to_owned(),
+            "pace.window_min",
+            "is 201, larger than",
+        ),
+        (
+            "[pace]\nwindow_max = 1".to_owned(),
+            "pace.window_new",
+            "pace.window_max, which is 1",
+        ),
+        (
+            "[pace]\nwindow_new = 300".to_owned(),
+            "pace.window_new",
+            "is 300, larger than",
+        ),
     ];
     for (text, key, allowed) in cases {
-        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).err();
+        let faults =
+            Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).err();
         let faults = faults.unwrap_or_else(|| panic!("accepted: {text}"));
-        let said = faults.0.iter().any(|fault| fault.key == key && fault.text.contains(allowed));
+        let said = faults
+            .0
+            .iter()
+            .any(|fault| fault.key == key && fault.text.contains(allowed));
         assert!(said, "{text}: {faults}");
-        assert!(!faults.to_string().contains('\r'), "a fault is one line: {faults:?}");
-        let mut of_cron = faults.0.iter().filter(|fault| fault.key.starts_with("upkeep."));
+        assert!(
+            !faults.to_string().contains('\r'),
+            "a fault is one line: {faults:?}"
+        );
+        let mut of_cron = faults
+            .0
+            .iter()
+            .filter(|fault| fault.key.starts_with("upkeep."));
         let is_one_line = |fault: &SettingsFault| !fault.text.contains(['\n', '^']);
-        assert!(of_cron.all(is_one_line), "a fault shows what the parser drew: {faults:?}");
+        assert!(
+            of_cron.all(is_one_line),
+            "a fault shows what the parser drew: {faults:?}"
+        );
     }
     let good = "[content]\nroots = [\"/srv/mail\"]\nstores = [\"http://127.0.0.1:9000/mail\", \"s3://bucket\"]\n\
                 [redis]\nprefix = \"app:rd-1\"\n[[destination]]\nname = \"*\"\n[[destination]]\nname = \"a.example+b.example\"\n";
@@ -209,9 +414,18 @@ fn what_can_only_be_a_mistake_is_refused_with_its_key_and_what_is_allowed() {
 fn files_that_are_no_regular_ones_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     let large = folder.path().join("large");
-    std::fs::File::create(&large).unwrap().set_len(5 << 20).unwrap();
+    std::fs::File::create(&large)
+        .unwrap()
+        .set_len(5 << 20)
+        .unwrap();
     for (file, why) in [
         (pipe.as_path(), "a named pipe"),
         (folder.path(), "a folder"),
@@ -227,8 +441,14 @@ fn files_that_are_no_regular_ones_are_refused_at_once() {
              [[route]]\nname = \"s\"\nsender = \"smtp\"\nhost = \"h\"\nusername = \"u\"\npassword_file = \"{shown}\"\n\
              tls = \"required\"\ntls_ca_file = \"{shown}\"\n"
         );
-        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[]).unwrap_err();
-        let refused = |key: &str| faults.0.iter().any(|fault| fault.key == key && fault.text.contains(why));
+        let faults = Config::from_layers(&[("default.toml", DEFAULT), ("mine.toml", &text)], &[])
+            .unwrap_err();
+        let refused = |key: &str| {
+            faults
+                .0
+                .iter()
+                .any(|fault| fault.key == key && fault.text.contains(why))
+        };
         for key in [
             "redis.url_file",
             "redis.password_file",
@@ -242,8 +462,20 @@ fn files_that_are_no_regular_ones_are_refused_at_once() {
         ] {
             assert!(refused(key), "{key} {shown}: {faults}");
         }
-        let config = Config { policy_file: Some(file.to_owned()), ..Config::embedded() };
-        assert!(config.policy().unwrap_err().to_string().contains(why), "{shown}");
-        assert!(Config::load(Some(file)).unwrap_err().to_string().contains(why), "{shown}");
+        let config = Config {
+            policy_file: Some(file.to_owned()),
+            ..Config::embedded()
+        };
+        assert!(
+            config.policy().unwrap_err().to_string().contains(why),
+            "{shown}"
+        );
+        assert!(
+            Config::load(Some(file))
+                .unwrap_err()
+                .to_string()
+                .contains(why),
+            "{shown}"
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! Reads `[pace]`, `[breaker]` and `[[destination]]`.
 
 use domain::destination::is_destination_name;
-use domain::pace::{BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED};
+use domain::pace::{
+    BURST_ALLOWED, Breaker, DestinationRule, Pace, PaceLimits, RATE_ALLOWED, WINDOW_ALLOWED,
+};
 use toml::{Table, Value};
 use typed_toml::fault::SettingsFault;
 use typed_toml::section::Section;
@@ -9,16 +11,29 @@ use typed_toml::set::{DAY, SECOND, set, set_number};
 
 pub(crate) fn read_pace(pace: &mut Pace, section: &mut Section<'_, '_>) {
     read_limits(&mut pace.limits, section, "window_max");
-    set_number(&mut pace.window_new, section.number("window_new", 1..=100_000));
-    set(&mut pace.answered_within, section.duration("answered_within", SECOND..=30 * DAY));
+    set_number(
+        &mut pace.window_new,
+        section.number("window_new", 1..=100_000),
+    );
+    set(
+        &mut pace.answered_within,
+        section.duration("answered_within", SECOND..=30 * DAY),
+    );
     set_number(&mut pace.window, section.number("window", 1..=100_000));
-    set_number(&mut pace.window_min, section.number("window_min", 1..=100_000));
+    set_number(
+        &mut pace.window_min,
+        section.number("window_min", 1..=100_000),
+    );
 }
 
-/// Finds windows that are larger than `window_max`, which no destination gets more than. `window` is
-/// only where the fast growth ends, and means the same as `window_max` if it is larger.
+/// Finds windows that are larger than `window_max`, which no destination gets more than. `window`
+/// is only where the fast growth ends, and means the same as `window_max` if it is larger.
 pub(crate) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
-    let Pace { window_new, window_min, .. } = *pace;
+    let Pace {
+        window_new,
+        window_min,
+        ..
+    } = *pace;
     let most = pace.limits.window;
     for (key, window) in [("window_new", window_new), ("window_min", window_min)] {
         if window > most {
@@ -30,16 +45,25 @@ pub(crate) fn check_windows(pace: &Pace, faults: &mut Vec<SettingsFault>) {
 }
 
 pub(crate) fn read_breaker(breaker: &mut Breaker, section: &mut Section<'_, '_>) {
-    set_number(&mut breaker.failures, section.number("failures", 1..=1_000_000));
+    set_number(
+        &mut breaker.failures,
+        section.number("failures", 1..=1_000_000),
+    );
     set(&mut breaker.share, section.fraction("share", 0.01..=1.0));
-    set_number(&mut breaker.samples, section.number("samples", 1..=1_000_000));
+    set_number(
+        &mut breaker.samples,
+        section.number("samples", 1..=1_000_000),
+    );
     set(&mut breaker.over, section.duration("over", SECOND..=DAY));
     set(&mut breaker.open, section.duration("open", SECOND..=DAY));
-    set(&mut breaker.open_max, section.duration("open_max", SECOND..=7 * DAY));
+    set(
+        &mut breaker.open_max,
+        section.duration("open_max", SECOND..=7 * DAY),
+    );
 }
 
-/// Reads a section and puts it in the place of one that an earlier file gave the same name. What it leaves out is as in
-/// `[pace]`. `named` are the names that this file has used.
+/// Reads a section and puts it in the place of one that an earlier file gave the same name. What it
+/// leaves out is as in `[pace]`. `named` are the names that this file has used.
 pub(crate) fn read_destination(
     rules: &mut Vec<DestinationRule>,
     pace: &Pace,
@@ -48,7 +72,10 @@ pub(crate) fn read_destination(
     faults: &mut Vec<SettingsFault>,
     named: &mut Vec<String>,
 ) {
-    let label = table.get("name").and_then(Value::as_str).unwrap_or_default();
+    let label = table
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let mut section = Section::new(file, format!("destination.{label}"), table, faults);
     let mut limits = pace.limits;
     read_limits(&mut limits, &mut section, "window");
@@ -60,7 +87,10 @@ pub(crate) fn read_destination(
             "every destination needs a name: \"example.com\", \"*.example.com\", a provider's, or \"*\" for all",
         );
     } else if named.contains(&name) {
-        section.fault("name", "another [[destination]] of this file has this name; keep one of them");
+        section.fault(
+            "name",
+            "another [[destination]] of this file has this name; keep one of them",
+        );
     } else {
         rules.retain(|rule| rule.name != name);
         named.push(name.clone());

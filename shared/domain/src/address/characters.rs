@@ -2,7 +2,9 @@
 //! 8264, section 4.3) without its spaces. RFC 6531 allows all, but some would make two addresses
 //! look like one, or turn a line on a console around.
 
-use icu_properties::props::{CanonicalCombiningClass, DefaultIgnorableCodePoint, GeneralCategory, JoiningType};
+use icu_properties::props::{
+    CanonicalCombiningClass, DefaultIgnorableCodePoint, GeneralCategory, JoiningType,
+};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
 /// What decoders put where bytes are no text: it says that the address was another one.
@@ -28,19 +30,31 @@ pub(super) fn are_visible(text: &str) -> bool {
 /// Whether a character is a letter, a mark, a number, punctuation or a symbol.
 fn is_visible(c: char) -> bool {
     use GeneralCategory::{
-        Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Surrogate, Unassigned,
+        Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, SpaceSeparator, Surrogate,
+        Unassigned,
     };
     let has_no_shape = matches!(
         CodePointMapData::<GeneralCategory>::new().get(c),
-        Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | SpaceSeparator | Surrogate | Unassigned
+        Control
+            | Format
+            | LineSeparator
+            | ParagraphSeparator
+            | PrivateUse
+            | SpaceSeparator
+            | Surrogate
+            | Unassigned
     );
-    !has_no_shape && c != REPLACEMENT && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+    !has_no_shape
+        && c != REPLACEMENT
+        && !CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
 /// Whether a text ends with the sign that takes the vowel from a letter of an Indic script.
 fn is_after_virama(text: &str) -> bool {
     let class = CodePointMapData::<CanonicalCombiningClass>::new();
-    text.chars().next_back().is_some_and(|c| class.get(c) == CanonicalCombiningClass::Virama)
+    text.chars()
+        .next_back()
+        .is_some_and(|c| class.get(c) == CanonicalCombiningClass::Virama)
 }
 
 /// Whether the last letter before and the first letter after would be joined in a cursive script.
@@ -49,8 +63,12 @@ fn parts_joined_letters(before: &str, after: &str) -> bool {
     let is_opaque = |kind: &JoiningType| *kind != JoiningType::Transparent;
     let last = before.chars().rev().map(|c| kinds.get(c)).find(is_opaque);
     let first = after.chars().map(|c| kinds.get(c)).find(is_opaque);
-    let joins_on = last.is_some_and(|kind| [JoiningType::LeftJoining, JoiningType::DualJoining].contains(&kind));
-    joins_on && first.is_some_and(|kind| [JoiningType::RightJoining, JoiningType::DualJoining].contains(&kind))
+    let joins_on = last
+        .is_some_and(|kind| [JoiningType::LeftJoining, JoiningType::DualJoining].contains(&kind));
+    joins_on
+        && first.is_some_and(|kind| {
+            [JoiningType::RightJoining, JoiningType::DualJoining].contains(&kind)
+        })
 }
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
-//! Makes one text of what was handed on: white space folded, lines apart. Knows nothing of codes and statuses.
+//! Makes one text of what was handed on: white space folded, lines apart. Knows nothing of codes
+//! and statuses.
 
 use std::borrow::Cow;
 
-/// Folds white space and control characters into single spaces, and line ends into single `\n`. Log pipelines write
-/// a line end as backslash and letter, so these count too. Most replies come folded.
+/// Folds white space and control characters into single spaces, and line ends into single `\n`. Log
+/// pipelines write a line end as backslash and letter, so these count too. Most replies come
+/// folded.
 pub(super) fn fold(raw: &str) -> Cow<'_, str> {
     let bytes = raw.as_bytes();
     // Without a way out amid the loop many bytes are looked at in one step.
-    let odd = bytes.iter().fold(false, |odd, b| odd | !(b' '..=b'~').contains(b) | (*b == b'\\'));
-    let twice = bytes.windows(2).fold(false, |twice, pair| twice | (pair[0] == b' ') & (pair[1] == b' '));
+    let odd = bytes.iter().fold(false, |odd, b| {
+        odd | !(b' '..=b'~').contains(b) | (*b == b'\\')
+    });
+    let twice = bytes.windows(2).fold(false, |twice, pair| {
+        twice | (pair[0] == b' ') & (pair[1] == b' ')
+    });
     if !odd && !twice && bytes.first() != Some(&b' ') && bytes.last() != Some(&b' ') {
         return Cow::Borrowed(raw);
     }

@@ -33,7 +33,8 @@ pub enum StatusPattern {
 pub struct NotAPattern;
 
 impl StatusPattern {
-    /// How exact the pattern is: of two that match a reply, the one with the larger figure is the more specific.
+    /// How exact the pattern is: of two that match a reply, the one with the larger figure is the
+    /// more specific.
     pub fn exactness(&self) -> u16 {
         match self {
             Self::Any => 0,
@@ -54,10 +55,12 @@ impl StatusPattern {
             Self::Bare => reply.code.is_none() && reply.status.is_none(),
             Self::Class(class) => reply.class() == Some(class),
             Self::Code(code) => reply.status.is_none() && reply.code == Some(code),
-            Self::Subject(class, subject) => reply.status.is_some_and(|s| s.class() == class && s.subject() == subject),
-            Self::Details(class, subject, from, to) => reply
+            Self::Subject(class, subject) => reply
                 .status
-                .is_some_and(|s| s.class() == class && s.subject() == subject && (from..=to).contains(&s.detail())),
+                .is_some_and(|s| s.class() == class && s.subject() == subject),
+            Self::Details(class, subject, from, to) => reply.status.is_some_and(|s| {
+                s.class() == class && s.subject() == subject && (from..=to).contains(&s.detail())
+            }),
             Self::Exact(status) => reply.status == Some(status),
             Self::Both(code, status) => reply.code == Some(code) && reply.status == Some(status),
         }
@@ -83,10 +86,19 @@ impl FromStr for StatusPattern {
                 _ => Err(NotAPattern),
             };
         }
-        let number = |part: &str| part.parse::<u16>().ok().filter(|n| *n <= 999).ok_or(NotAPattern);
+        let number = |part: &str| {
+            part.parse::<u16>()
+                .ok()
+                .filter(|n| *n <= 999)
+                .ok_or(NotAPattern)
+        };
         let class = |part: &str| number(part).ok().and_then(class_of).ok_or(NotAPattern);
         match *text.split('.').collect::<Vec<_>>() {
-            [code] => number(code).ok().filter(|code| (400..=599).contains(code)).map(Self::Code).ok_or(NotAPattern),
+            [code] => number(code)
+                .ok()
+                .filter(|code| (400..=599).contains(code))
+                .map(Self::Code)
+                .ok_or(NotAPattern),
             [c, "*", "*"] => Ok(Self::Class(class(c)?)),
             [c, subject, "*"] => Ok(Self::Subject(class(c)?, number(subject)?)),
             [c, subject, details] => {
@@ -103,9 +115,13 @@ impl FromStr for StatusPattern {
 }
 
 fn class_of(digit: u16) -> Option<StatusClass> {
-    [StatusClass::Success, StatusClass::Transient, StatusClass::Permanent]
-        .into_iter()
-        .find(|class| u16::from(class.digit()) == digit)
+    [
+        StatusClass::Success,
+        StatusClass::Transient,
+        StatusClass::Permanent,
+    ]
+    .into_iter()
+    .find(|class| u16::from(class.digit()) == digit)
 }
 
 impl fmt::Display for StatusPattern {
@@ -116,7 +132,9 @@ impl fmt::Display for StatusPattern {
             Self::Class(class) => write!(f, "{}.*.*", class.digit()),
             Self::Code(code) => write!(f, "{code}"),
             Self::Subject(class, subject) => write!(f, "{}.{subject}.*", class.digit()),
-            Self::Details(class, subject, from, to) => write!(f, "{}.{subject}.{from}-{to}", class.digit()),
+            Self::Details(class, subject, from, to) => {
+                write!(f, "{}.{subject}.{from}-{to}", class.digit())
+            }
             Self::Exact(status) => write!(f, "{status}"),
             Self::Both(code, status) => write!(f, "{code} {status}"),
         }
@@ -141,11 +159,21 @@ mod tests {
             ("none", "no such user", "550 no such user"),
         ] {
             let parsed: StatusPattern = pattern.parse().unwrap();
-            assert!(parsed.matches(&Reply::parse(matching)), "{pattern} matches {matching}");
-            assert!(!parsed.matches(&Reply::parse(other)), "{pattern} does not match {other}");
+            assert!(
+                parsed.matches(&Reply::parse(matching)),
+                "{pattern} matches {matching}"
+            );
+            assert!(
+                !parsed.matches(&Reply::parse(other)),
+                "{pattern} does not match {other}"
+            );
             assert_eq!(parsed.to_string(), pattern);
         }
-        assert!("*".parse::<StatusPattern>().unwrap().matches(&Reply::parse("Briefkasten voll")));
+        assert!(
+            "*".parse::<StatusPattern>()
+                .unwrap()
+                .matches(&Reply::parse("Briefkasten voll"))
+        );
     }
 
     #[test]
@@ -174,11 +202,21 @@ mod tests {
 
     #[test]
     fn the_exact_ranks_above_the_general() {
-        let ranked: Vec<StatusPattern> =
-            ["*", "4.*.*", "421", "4.3.*", "4.7.0-999", "4.7.500-699", "4.7.500-599", "4.7.1-1", "4.3.1", "452 4.3.1"]
-                .iter()
-                .map(|p| p.parse().unwrap())
-                .collect();
+        let ranked: Vec<StatusPattern> = [
+            "*",
+            "4.*.*",
+            "421",
+            "4.3.*",
+            "4.7.0-999",
+            "4.7.500-699",
+            "4.7.500-599",
+            "4.7.1-1",
+            "4.3.1",
+            "452 4.3.1",
+        ]
+        .iter()
+        .map(|p| p.parse().unwrap())
+        .collect();
         assert!(ranked.is_sorted_by_key(StatusPattern::exactness));
     }
 }

@@ -1,5 +1,5 @@
-//! Makes the connections of the pool: to the one server, to a Cluster, or to the master that sentinels
-//! name.
+//! Makes the connections of the pool: to the one server, to a Cluster, or to the master that
+//! sentinels name.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,8 @@ use crate::connection::servers::{Sentinels, Servers, is_tls};
 use crate::connection::settings::ConnectionSettings;
 use crate::error::StoreError;
 
-/// How often a Cluster's answer that a slot is elsewhere is followed, and a node that went away is looked for again.
+/// How often a Cluster's answer that a slot is elsewhere is followed, and a node that went away is
+/// looked for again.
 const CLUSTER_RETRIES: u32 = 3;
 
 /// How long such a retry waits at most, in ms.
@@ -41,7 +42,10 @@ impl Dialer {
     ///
     /// # Errors
     /// [`StoreError::Mismatch`] where they and the files of TLS do not make a connection.
-    pub(super) fn new(servers: &Servers, settings: &ConnectionSettings) -> Result<Self, StoreError> {
+    pub(super) fn new(
+        servers: &Servers,
+        settings: &ConnectionSettings,
+    ) -> Result<Self, StoreError> {
         system::tls::prepare();
         let connector = Connector::new(settings);
         let shape = match servers {
@@ -72,11 +76,22 @@ impl Dialer {
     async fn dial(&self) -> Result<Link, StoreError> {
         let lost = Arc::default();
         match &self.shape {
-            Shape::Single(node) => self.connector.connect(node, &lost).await.map_err(|err| sort(&err)),
+            Shape::Single(node) => self
+                .connector
+                .connect(node, &lost)
+                .await
+                .map_err(|err| sort(&err)),
             Shape::Sentinel(sentinels) => sentinel::master(&self.connector, sentinels).await,
             Shape::Cluster(client) => {
-                let connection = client.get_async_connection().await.map_err(|err| sort(&err))?;
-                Ok(Link { wire: Wire::Cluster(connection), lost, master: None })
+                let connection = client
+                    .get_async_connection()
+                    .await
+                    .map_err(|err| sort(&err))?;
+                Ok(Link {
+                    wire: Wire::Cluster(connection),
+                    lost,
+                    master: None,
+                })
             }
         }
     }
@@ -91,8 +106,13 @@ impl Manager for Dialer {
         Box::pin(self.dial()).await
     }
 
-    /// Asks nothing of the server: a connection that is lost is known to be, and one that failed never comes here.
+    /// Asks nothing of the server: a connection that is lost is known to be, and one that failed
+    /// never comes here.
     async fn recycle(&self, link: &mut Link, _: &Metrics) -> RecycleResult<StoreError> {
-        if link.lost.load(Ordering::Relaxed) { Err(RecycleError::message("lost")) } else { Ok(()) }
+        if link.lost.load(Ordering::Relaxed) {
+            Err(RecycleError::message("lost"))
+        } else {
+            Ok(())
+        }
     }
 }

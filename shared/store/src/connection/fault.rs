@@ -24,25 +24,60 @@ enum Passes {
 }
 
 const fn later(name: &'static str, meaning: &'static str) -> Code {
-    Code { name, passes: Passes::Later, meaning }
+    Code {
+        name,
+        passes: Passes::Later,
+        meaning,
+    }
 }
 
 const fn once_allowed(name: &'static str, meaning: &'static str) -> Code {
-    Code { name, passes: Passes::OnceAllowed, meaning }
+    Code {
+        name,
+        passes: Passes::OnceAllowed,
+        meaning,
+    }
 }
 
 /// The codes that do not say that the call itself is wrong. Any other code will be the same the
 /// next time.
 const CODES: [Code; 18] = [
-    later("ASK", "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved"),
-    later("BUSY", "another script keeps the server busy; look at SLOWLOG, and end that script with SCRIPT KILL"),
-    later("CLUSTERDOWN", "the Cluster does not serve this slot; look at CLUSTER INFO and at its nodes"),
-    later("LOADING", "the server was started and still reads its data from disk; it will be ready by itself"),
-    later("MASTERDOWN", "the server is a replica that has lost its master; wait for a failover, or mend the link"),
-    later("MISCONF", "the server cannot save its data and takes no writes; look at its disk and its log"),
-    later("MOVED", "a slot is on another node of the Cluster now; the next connection asks where"),
-    later("NOREPLICAS", "the server has fewer replicas than its min-replicas-to-write; look at its replicas"),
-    later("NOSCRIPT", "the server forgets our scripts as fast as it is told them; stop what runs SCRIPT FLUSH"),
+    later(
+        "ASK",
+        "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved",
+    ),
+    later(
+        "BUSY",
+        "another script keeps the server busy; look at SLOWLOG, and end that script with SCRIPT KILL",
+    ),
+    later(
+        "CLUSTERDOWN",
+        "the Cluster does not serve this slot; look at CLUSTER INFO and at its nodes",
+    ),
+    later(
+        "LOADING",
+        "the server was started and still reads its data from disk; it will be ready by itself",
+    ),
+    later(
+        "MASTERDOWN",
+        "the server is a replica that has lost its master; wait for a failover, or mend the link",
+    ),
+    later(
+        "MISCONF",
+        "the server cannot save its data and takes no writes; look at its disk and its log",
+    ),
+    later(
+        "MOVED",
+        "a slot is on another node of the Cluster now; the next connection asks where",
+    ),
+    later(
+        "NOREPLICAS",
+        "the server has fewer replicas than its min-replicas-to-write; look at its replicas",
+    ),
+    later(
+        "NOSCRIPT",
+        "the server forgets our scripts as fast as it is told them; stop what runs SCRIPT FLUSH",
+    ),
     later(
         "OOM",
         "the server's memory is full; raise maxmemory or remove data. Until then nothing is taken in and no job is \
@@ -53,12 +88,30 @@ const CODES: [Code; 18] = [
         "the server is a replica; after a failover the new master is found by itself, else name the master in the \
          configuration",
     ),
-    later("TRYAGAIN", "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved"),
-    later("UNBLOCKED", "the server has become a replica and ended a call that waited; the new master will be asked"),
-    later("UNKILLABLE", "another script keeps the server busy and has written already; it ends by itself"),
-    once_allowed("NOAUTH", "the server wants a password; set redis.username and redis.password"),
-    once_allowed("NOPERM", "our user may not do this; docs/deployment.md has the rights that it needs"),
-    once_allowed("WRONGPASS", "the server does not take this password; look at redis.username and redis.password"),
+    later(
+        "TRYAGAIN",
+        "a slot is moving to another node of the Cluster; it goes on when the whole slot has moved",
+    ),
+    later(
+        "UNBLOCKED",
+        "the server has become a replica and ended a call that waited; the new master will be asked",
+    ),
+    later(
+        "UNKILLABLE",
+        "another script keeps the server busy and has written already; it ends by itself",
+    ),
+    once_allowed(
+        "NOAUTH",
+        "the server wants a password; set redis.username and redis.password",
+    ),
+    once_allowed(
+        "NOPERM",
+        "our user may not do this; docs/deployment.md has the rights that it needs",
+    ),
+    once_allowed(
+        "WRONGPASS",
+        "the server does not take this password; look at redis.username and redis.password",
+    ),
     // The usual code of everything that has none of its own; see OTHER_LATER.
     later("ERR", "the server cannot serve this connection now"),
 ];
@@ -84,8 +137,13 @@ pub fn named(err: &StoreError) -> Option<String> {
 }
 
 fn named_code(err: &StoreError) -> Option<&'static Code> {
-    let (StoreError::Unavailable(why) | StoreError::Forbidden(why)) = err else { return None };
-    CODES.iter().find(|code| why.strip_prefix(code.name).is_some_and(|rest| rest.starts_with(": ")))
+    let (StoreError::Unavailable(why) | StoreError::Forbidden(why)) = err else {
+        return None;
+    };
+    CODES.iter().find(|code| {
+        why.strip_prefix(code.name)
+            .is_some_and(|rest| rest.starts_with(": "))
+    })
 }
 
 impl Code {
@@ -94,8 +152,8 @@ impl Code {
     }
 }
 
-/// What the caller can do about an error. A server that is loading, has lost its master or has become a replica is as
-/// good as away: the next connection finds the new master.
+/// What the caller can do about an error. A server that is loading, has lost its master or has
+/// become a replica is as good as away: the next connection finds the new master.
 pub(super) fn sort(err: &RedisError) -> StoreError {
     if let Some(errors) = err.clone().into_server_errors()
         && let Some((_, first)) = errors.first()
@@ -106,15 +164,26 @@ pub(super) fn sort(err: &RedisError) -> StoreError {
         return sort_code(code, err.detail());
     }
     // What the system says of a connection names no argument of a call.
-    let text = if err.is_io_error() { err.to_string() } else { err.category().to_owned() };
+    let text = if err.is_io_error() {
+        err.to_string()
+    } else {
+        err.category().to_owned()
+    };
     if err.kind() == ErrorKind::AuthenticationFailed {
         return StoreError::Forbidden(text);
     }
     let away = err.is_timeout()
         || err.is_io_error()
         || err.is_unrecoverable_error()
-        || matches!(err.kind(), ErrorKind::Io | ErrorKind::ClusterConnectionNotFound);
-    if away { StoreError::Unavailable(text) } else { StoreError::Refused(text) }
+        || matches!(
+            err.kind(),
+            ErrorKind::Io | ErrorKind::ClusterConnectionNotFound
+        );
+    if away {
+        StoreError::Unavailable(text)
+    } else {
+        StoreError::Refused(text)
+    }
 }
 
 /// What the caller can do about a server's answer that is an error.
@@ -131,7 +200,11 @@ fn sort_code(name: &str, detail: Option<&str>) -> StoreError {
         Some(code) => StoreError::Forbidden(code.text()),
         None => {
             // A fault in a script names a place in it, and no arguments.
-            let place = if detail.contains("user_script") { detail } else { "" };
+            let place = if detail.contains("user_script") {
+                detail
+            } else {
+                ""
+            };
             StoreError::Refused(format!("{name} {place}").trim_end().to_owned())
         }
     }
@@ -157,8 +230,14 @@ mod tests {
                 Passes::OnceAllowed => matches!(err, StoreError::Forbidden(_)),
             };
             assert!(kept, "{err}");
-            assert_eq!(named(&err).unwrap(), format!("{}: {}", code.name, code.meaning));
-            assert!(err.to_string().contains(code.meaning) && !err.to_string().contains("jo@"), "{err}");
+            assert_eq!(
+                named(&err).unwrap(),
+                format!("{}: {}", code.name, code.meaning)
+            );
+            assert!(
+                err.to_string().contains(code.meaning) && !err.to_string().contains("jo@"),
+                "{err}"
+            );
             assert_eq!(is_demotion(&err), code.name == "READONLY");
         }
     }
@@ -166,10 +245,16 @@ mod tests {
     #[test]
     fn an_error_without_a_code_of_its_own_passes_only_if_it_is_known_to() {
         for text in OTHER_LATER {
-            assert!(matches!(answered(&format!("ERR {text}")), StoreError::Unavailable(_)), "{text}");
+            assert!(
+                matches!(answered(&format!("ERR {text}")), StoreError::Unavailable(_)),
+                "{text}"
+            );
         }
-        for line in ["ERR unknown command 'EVALSHA'", "WRONGTYPE Operation against a key", "CROSSSLOT Keys in request"]
-        {
+        for line in [
+            "ERR unknown command 'EVALSHA'",
+            "WRONGTYPE Operation against a key",
+            "CROSSSLOT Keys in request",
+        ] {
             let err = answered(line);
             assert!(matches!(err, StoreError::Refused(_)), "{err}");
             assert_eq!(named(&err), None);

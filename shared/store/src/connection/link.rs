@@ -1,4 +1,5 @@
-//! One connection, whatever the shape of the servers behind it: how it is made, and when it is used again.
+//! One connection, whatever the shape of the servers behind it: how it is made, and when it is used
+//! again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +11,8 @@ use deadpool_redis::redis::cluster_routing::{
     MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr,
 };
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisFuture,
-    RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
+    PushKind, RedisFuture, RedisResult, TlsCertificates, Value,
 };
 
 use crate::connection::servers::{certificates, is_tls};
@@ -52,12 +53,21 @@ impl Connector {
     /// With the timeouts and the files of TLS of these settings.
     pub(super) fn new(settings: &ConnectionSettings) -> Self {
         let certificates = certificates(&settings.tls);
-        let response_timeout = settings.response_timeout + settings.durability.wait_max(settings.durability_timeout);
-        Self { certificates, connect_timeout: settings.connect_timeout, response_timeout }
+        let response_timeout =
+            settings.response_timeout + settings.durability.wait_max(settings.durability_timeout);
+        Self {
+            certificates,
+            connect_timeout: settings.connect_timeout,
+            response_timeout,
+        }
     }
 
     /// Connects to one node.
-    pub(super) async fn connect(&self, node: &ConnectionInfo, lost: &Arc<AtomicBool>) -> RedisResult<Link> {
+    pub(super) async fn connect(
+        &self,
+        node: &ConnectionInfo,
+        lost: &Arc<AtomicBool>,
+    ) -> RedisResult<Link> {
         let config = self.config();
         let config = match node.redis_settings().protocol() {
             ProtocolVersion::RESP3 => {
@@ -72,8 +82,14 @@ impl Connector {
             _ => config,
         };
         let client = self.client(node)?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Link { wire: Wire::Node(connection), lost: lost.clone(), master: None })
+        let connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await?;
+        Ok(Link {
+            wire: Wire::Node(connection),
+            lost: lost.clone(),
+            master: None,
+        })
     }
 
     fn client(&self, node: &ConnectionInfo) -> RedisResult<Client> {
@@ -99,11 +115,19 @@ impl Link {
 
     /// What every server that takes writes answers to one command.
     pub(super) async fn ask_masters(&mut self, command: Cmd) -> RedisResult<Vec<Value>> {
-        Ok(self.ask_each_master(command).await?.into_iter().map(|(_, answer)| answer).collect())
+        Ok(self
+            .ask_each_master(command)
+            .await?
+            .into_iter()
+            .map(|(_, answer)| answer)
+            .collect())
     }
 
     /// The same, with the address of each server of a Cluster; with none if there is one server.
-    pub(super) async fn ask_each_master(&mut self, command: Cmd) -> RedisResult<Vec<(String, Value)>> {
+    pub(super) async fn ask_each_master(
+        &mut self,
+        command: Cmd,
+    ) -> RedisResult<Vec<(String, Value)>> {
         let answers = match &mut self.wire {
             Wire::Node(node) => vec![(Value::Nil, node.req_packed_command(&command).await?)],
             Wire::Cluster(cluster) => {
@@ -114,7 +138,9 @@ impl Link {
                 }
             }
         };
-        let read = |(address, answer): (Value, Value)| Ok((Text::from(&address).0, answer.extract_error()?));
+        let read = |(address, answer): (Value, Value)| {
+            Ok((Text::from(&address).0, answer.extract_error()?))
+        };
         answers.into_iter().map(read).collect()
     }
 }
@@ -154,13 +180,16 @@ impl ConnectionLike for Wire {
     }
 }
 
-/// What Cluster would send to all nodes, or to any, goes to the one that holds the key: SCRIPT LOAD and WAIT above all.
+/// What Cluster would send to all nodes, or to any, goes to the one that holds the key: SCRIPT LOAD
+/// and WAIT above all.
 impl ConnectionLike for SlotLink<'_> {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         let route = self.route();
         match &mut self.link.wire {
             Wire::Node(node) => node.req_packed_command(cmd),
-            Wire::Cluster(cluster) => Box::pin(cluster.route_command(cmd.clone(), RoutingInfo::SingleNode(route))),
+            Wire::Cluster(cluster) => {
+                Box::pin(cluster.route_command(cmd.clone(), RoutingInfo::SingleNode(route)))
+            }
         }
     }
 
@@ -173,7 +202,9 @@ impl ConnectionLike for SlotLink<'_> {
         let route = self.route();
         match &mut self.link.wire {
             Wire::Node(node) => node.req_packed_commands(pipeline, offset, count),
-            Wire::Cluster(cluster) => Box::pin(cluster.route_pipeline(pipeline.clone(), offset, count, route)),
+            Wire::Cluster(cluster) => {
+                Box::pin(cluster.route_pipeline(pipeline.clone(), offset, count, route))
+            }
         }
     }
 

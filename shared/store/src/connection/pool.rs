@@ -1,5 +1,5 @@
-//! Connections to Redis: a pool that hides whether there is one server, a Cluster, or a master that sentinels watch. A
-//! connection that failed or reached a demoted master is not used again.
+//! Connections to Redis: a pool that hides whether there is one server, a Cluster, or a master that
+//! sentinels watch. A connection that failed or reached a demoted master is not used again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{Manager, Object, Pool, PoolError, TimeoutType};
-use deadpool_redis::redis::{Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe};
+use deadpool_redis::redis::{
+    Arg, FromRedisValue, Pipeline, ScriptInvocation, Value, from_redis_value, pipe,
+};
 use futures::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
@@ -26,8 +28,8 @@ use crate::scripts::text_of;
 /// script.
 const LOADS_MAX: usize = 3;
 
-/// How long it takes at most, after a silence of the servers, until sentinels name the new master if
-/// there was a failover.
+/// How long it takes at most, after a silence of the servers, until sentinels name the new master
+/// if there was a failover.
 const FAILOVER_TOLD: Duration = Duration::from_millis(2_500);
 
 /// A pool of connections. Cloning it is cheap and shares them.
@@ -71,7 +73,14 @@ impl Connections {
             .map_err(|err| StoreError::Mismatch(format!("no connection pool: {err}")))?;
         let place = servers.place().into();
         let (synced, reached, calls) = Default::default();
-        Ok(Self { pool, place, settings: Arc::new(settings), synced, reached, calls })
+        Ok(Self {
+            pool,
+            place,
+            settings: Arc::new(settings),
+            synced,
+            reached,
+            calls,
+        })
     }
 
     /// What a server says of itself: one section of INFO. Of a Cluster, any node answers.
@@ -88,20 +97,25 @@ impl Connections {
         if self.settings.durability == Durability::Aof {
             let mut link = self.get().await?;
             let answer = syncs_by_itself(&mut link).await;
-            self.synced.store(self.finish(link, answer)?, Ordering::Relaxed);
+            self.synced
+                .store(self.finish(link, answer)?, Ordering::Relaxed);
         }
         Ok(())
     }
 
     /// Runs one script.
-    pub(crate) async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+    pub(crate) async fn script<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
         let (told, _) = self.run(call, None).await?;
         Ok(told.answer)
     }
 
-    /// Runs one script, and waits until its write has reached the configured durability. `key` is one of the same slot
-    /// that nothing else is kept in. For writes that are acknowledged to a client. After a silence of
-    /// the servers it takes longer, because what a master confirms then may be lost.
+    /// Runs one script, and waits until its write has reached the configured durability. `key` is
+    /// one of the same slot that nothing else is kept in. For writes that are acknowledged to a
+    /// client. After a silence of the servers it takes longer, because what a master confirms then
+    /// may be lost.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] also where it was written, and did not reach as far in time.
@@ -120,7 +134,8 @@ impl Connections {
         Ok(answer)
     }
 
-    /// Runs one script, waits for the configured durability, and tells whether its write reached it.
+    /// Runs one script, waits for the configured durability, and tells whether its write reached
+    /// it.
     pub(crate) async fn script_and_reach<T: FromRedisValue>(
         &self,
         call: &ScriptInvocation<'_>,
@@ -134,24 +149,42 @@ impl Connections {
         if self.synced.load(Ordering::Relaxed) {
             return None;
         }
-        let ConnectionSettings { durability, durability_timeout, .. } = *self.settings;
+        let ConnectionSettings {
+            durability,
+            durability_timeout,
+            ..
+        } = *self.settings;
         Barrier::new(durability, durability_timeout).map(|barrier| (barrier, key))
     }
 
     /// Runs several commands in one round trip. In a Cluster all their keys have to be of one slot.
-    pub(crate) async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StoreError> {
+    pub(crate) async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<T, StoreError> {
         let mut link = self.get().await?;
-        let answer = pipeline.query_async(&mut link.wire).await.map_err(|err| sort(&err));
+        let answer = pipeline
+            .query_async(&mut link.wire)
+            .await
+            .map_err(|err| sort(&err));
         self.finish(link, answer)
     }
 
     /// Runs several pipelines at once, each of one slot, and answers in their order.
-    pub(crate) async fn pipelines<T: FromRedisValue>(&self, pipelines: &[Pipeline]) -> Result<Vec<T>, StoreError> {
+    pub(crate) async fn pipelines<T: FromRedisValue>(
+        &self,
+        pipelines: &[Pipeline],
+    ) -> Result<Vec<T>, StoreError> {
         let link = self.get().await?;
         let answers = pipelines.iter().map(|pipeline| {
             // One connection carries them all.
             let mut wire = link.wire.clone();
-            async move { pipeline.query_async(&mut wire).await.map_err(|err| sort(&err)) }
+            async move {
+                pipeline
+                    .query_async(&mut wire)
+                    .await
+                    .map_err(|err| sort(&err))
+            }
         });
         let answers = try_join_all(answers).await;
         self.finish(link, answers)
@@ -174,7 +207,9 @@ impl Connections {
         let is_in_doubt = was_answered(&answers) && call.answered();
         drop(call);
         let mut answers = self.finish(link, answers)?.into_iter();
-        let answer = answers.next().ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
+        let answer = answers
+            .next()
+            .ok_or_else(|| StoreError::Refused("a script did not answer".to_owned()))?;
         let answer = from_redis_value(answer)
             .map_err(|_| StoreError::Refused("a script answered in another shape".to_owned()))?;
         let missing = match barrier {
@@ -184,21 +219,26 @@ impl Connections {
         Ok((Told { answer, missing }, master.filter(|_| is_in_doubt)))
     }
 
-    /// Looks whether the server that confirmed a write after a silence is still the master. It waits
-    /// first, until all sentinels know which server is the master.
+    /// Looks whether the server that confirmed a write after a silence is still the master. It
+    /// waits first, until all sentinels know which server is the master.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] if it is not: what it has confirmed is lost.
     async fn confirm_master(&self, wrote: &Arc<(String, u16)>) -> Result<(), StoreError> {
         sleep(FAILOVER_TOLD).await;
-        let unknown = |_| StoreError::Unavailable("the sentinels do not say who is the master".to_owned());
-        let link = timeout(self.settings.connect_timeout, self.pool.manager().create()).await.map_err(unknown)??;
+        let unknown =
+            |_| StoreError::Unavailable("the sentinels do not say who is the master".to_owned());
+        let link = timeout(self.settings.connect_timeout, self.pool.manager().create())
+            .await
+            .map_err(unknown)??;
         if link.master.as_ref() == Some(wrote) {
             return Ok(());
         }
         self.pool.retain(|kept, _| kept.master == link.master);
         let (host, port) = &**wrote;
-        Err(StoreError::Unavailable(format!("{host}:{port} has been replaced as master since it confirmed the write")))
+        Err(StoreError::Unavailable(format!(
+            "{host}:{port} has been replaced as master since it confirmed the write"
+        )))
     }
 
     pub(super) async fn get(&self) -> Result<Object<Dialer>, StoreError> {
@@ -206,21 +246,29 @@ impl Connections {
         let link = self.pool.get().await;
         let before = self.reached.fetch_or(link.is_ok(), Ordering::Relaxed);
         link.map_err(|err| match err {
-            // A password is changed while we run: what is to be settled has to wait for that, and not to be lost.
+            // A password is changed while we run: what is to be settled has to wait for that, and
+            // not to be lost.
             PoolError::Backend(StoreError::Forbidden(why) | StoreError::Refused(why)) if before => {
                 StoreError::Unavailable(why)
             }
             PoolError::Backend(err) => err,
-            PoolError::Timeout(TimeoutType::Wait) => {
-                StoreError::Unavailable(format!("all connections were busy for {limit}; redis.pool_max allows more"))
+            PoolError::Timeout(TimeoutType::Wait) => StoreError::Unavailable(format!(
+                "all connections were busy for {limit}; redis.pool_max allows more"
+            )),
+            PoolError::Timeout(_) => {
+                StoreError::Unavailable(format!("no connection within {limit}"))
             }
-            PoolError::Timeout(_) => StoreError::Unavailable(format!("no connection within {limit}")),
             other => StoreError::Unavailable(other.to_string()),
         })
     }
 
-    /// Gives the connection back to the pool, or lets it go where the answer says that it is of no more use.
-    pub(super) fn finish<T>(&self, link: Object<Dialer>, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Gives the connection back to the pool, or lets it go where the answer says that it is of no
+    /// more use.
+    pub(super) fn finish<T>(
+        &self,
+        link: Object<Dialer>,
+        answer: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if let Err(err @ StoreError::Unavailable(_)) = &answer {
             drop(Object::take(link));
             if is_demotion(err) {
@@ -234,7 +282,9 @@ impl Connections {
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Connections")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -245,14 +295,20 @@ fn was_answered<T>(answer: &Result<T, StoreError>) -> bool {
 
 /// Sends a script's call and what goes with it. If the server does not know the script, it gets the
 /// script's text and the call together: apart, the script could be forgotten again in between.
-async fn send(link: &mut Link, key: Vec<u8>, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
+async fn send(
+    link: &mut Link,
+    key: Vec<u8>,
+    commands: &Pipeline,
+) -> Result<Vec<Value>, StoreError> {
     let mut slot = link.slot(key);
     let mut answers = slot.send(commands).await.map_err(|err| sort(&err))?;
     for _ in 0..LOADS_MAX {
         if !is_unknown_script(&answers) {
             break;
         }
-        let Some(text) = script_text(commands) else { break };
+        let Some(text) = script_text(commands) else {
+            break;
+        };
         let mut loading = pipe();
         loading.cmd("SCRIPT").arg("LOAD").arg(text);
         for command in commands.cmd_iter() {

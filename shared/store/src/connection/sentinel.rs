@@ -1,10 +1,12 @@
-//! Asking sentinels who is the master. All are asked at once, and whom they name has to say itself that it is the master:
-//! right after a failover some may still name the old one.
+//! Asking sentinels who is the master. All are asked at once, and whom they name has to say itself
+//! that it is the master: right after a failover some may still name the old one.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use deadpool_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, Value, cmd};
+use deadpool_redis::redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, RedisResult, Value, cmd,
+};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::connection::fault::sort;
@@ -16,9 +18,15 @@ use crate::error::StoreError;
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] where there is none now, with what the sentinels said.
-pub(super) async fn master(connector: &Connector, sentinels: &Sentinels) -> Result<Link, StoreError> {
-    let mut answers: FuturesUnordered<_> =
-        sentinels.nodes.iter().map(|node| named_by(connector, node, &sentinels.master)).collect();
+pub(super) async fn master(
+    connector: &Connector,
+    sentinels: &Sentinels,
+) -> Result<Link, StoreError> {
+    let mut answers: FuturesUnordered<_> = sentinels
+        .nodes
+        .iter()
+        .map(|node| named_by(connector, node, &sentinels.master))
+        .collect();
     let mut tried: Vec<(String, u16)> = Vec::new();
     let (mut silent, mut failed) = (None, None);
     let mut answered = false;
@@ -27,8 +35,20 @@ pub(super) async fn master(connector: &Connector, sentinels: &Sentinels) -> Resu
             Ok(Some(named)) if !tried.contains(&named) => {
                 match connect(connector, sentinels, &named).await {
                     Ok(Some(link)) => return Ok(link),
-                    Ok(None) => failed = Some(format!("{}:{} is named as master, and is none", named.0, named.1)),
-                    Err(err) => failed = Some(format!("the master {}:{}: {}", named.0, named.1, reason(&err))),
+                    Ok(None) => {
+                        failed = Some(format!(
+                            "{}:{} is named as master, and is none",
+                            named.0, named.1
+                        ));
+                    }
+                    Err(err) => {
+                        failed = Some(format!(
+                            "the master {}:{}: {}",
+                            named.0,
+                            named.1,
+                            reason(&err)
+                        ));
+                    }
                 }
                 tried.push(named);
             }
@@ -47,15 +67,26 @@ pub(super) async fn master(connector: &Connector, sentinels: &Sentinels) -> Resu
             )
         }
         (None, false, why) => {
-            format!("no sentinel of {places} answered: {}; look at redis.sentinel.nodes", why.unwrap_or_default())
+            format!(
+                "no sentinel of {places} answered: {}; look at redis.sentinel.nodes",
+                why.unwrap_or_default()
+            )
         }
     }))
 }
 
 /// Whom one sentinel names.
-async fn named_by(connector: &Connector, node: &ConnectionInfo, master: &str) -> RedisResult<Option<(String, u16)>> {
+async fn named_by(
+    connector: &Connector,
+    node: &ConnectionInfo,
+    master: &str,
+) -> RedisResult<Option<(String, u16)>> {
     let mut sentinel = connector.connect(node, &Arc::default()).await?;
-    cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(master).query_async(&mut sentinel.wire).await
+    cmd("SENTINEL")
+        .arg("GET-MASTER-ADDR-BY-NAME")
+        .arg(master)
+        .query_async(&mut sentinel.wire)
+        .await
 }
 
 /// A connection to whom the sentinels named, where it says itself that it is the master.
@@ -66,15 +97,24 @@ async fn connect(
 ) -> Result<Option<Link>, RedisError> {
     let (host, port) = named.clone();
     let address = if sentinels.tls {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        }
     } else {
         ConnectionAddr::Tcp(host, port)
     };
-    let node = address.into_connection_info()?.set_redis_settings(sentinels.login.clone());
+    let node = address
+        .into_connection_info()?
+        .set_redis_settings(sentinels.login.clone());
     let lost: Arc<AtomicBool> = Arc::default();
     let mut link = connector.connect(&node, &lost).await?;
     let role: Vec<Value> = cmd("ROLE").query_async(&mut link.wire).await?;
-    let is_master = role.first().is_some_and(|role| matches!(role, Value::BulkString(word) if word == b"master"));
+    let is_master = role
+        .first()
+        .is_some_and(|role| matches!(role, Value::BulkString(word) if word == b"master"));
     link.master = Some(Arc::new(named.clone()));
     Ok(is_master.then_some(link))
 }

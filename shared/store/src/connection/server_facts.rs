@@ -1,4 +1,5 @@
-//! What servers say of themselves: INFO, a few values of CONFIG, and whether they have a Lua engine.
+//! What servers say of themselves: INFO, a few values of CONFIG, and whether they have a Lua
+//! engine.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,12 @@ use crate::error::StoreError;
 use crate::raw::{Text, texts};
 
 /// The lines of INFO that checks are made of.
-const INFO: [&str; 4] = ["redis_version", "maxmemory", "maxmemory_policy", "aof_enabled"];
+const INFO: [&str; 4] = [
+    "redis_version",
+    "maxmemory",
+    "maxmemory_policy",
+    "aof_enabled",
+];
 
 /// The settings that only CONFIG tells.
 const CONFIG: [&str; 3] = ["appendfsync", "save", "min-replicas-to-write"];
@@ -31,7 +37,9 @@ pub struct ServerFacts {
 impl ServerFacts {
     /// Those of the server at this address, by its INFO and the settings that it told.
     pub fn new(server: &str, info: &str, config: &[(&str, &str)]) -> Self {
-        let info = info.lines().filter_map(|line| line.trim_end().split_once(':'));
+        let info = info
+            .lines()
+            .filter_map(|line| line.trim_end().split_once(':'));
         let own = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         Self {
             server: server.to_owned(),
@@ -57,14 +65,18 @@ impl ServerFacts {
         let info = INFO.iter().filter(|name| self.info(name).is_none());
         let info = info.map(|name| format!("{name} at {server} (INFO does not tell it)"));
         let config = settings.iter().filter(|name| self.config(name).is_none());
-        info.chain(config.map(|name| format!("{name} at {server} (CONFIG GET may not be asked)"))).collect()
+        info.chain(config.map(|name| format!("{name} at {server} (CONFIG GET may not be asked)")))
+            .collect()
     }
 }
 
 impl Connections {
     /// What every server that takes writes says of itself, and what is asked of it.
     pub(crate) async fn server_facts(&self) -> Result<(Vec<ServerFacts>, Required), StoreError> {
-        let required = Required { durability: self.settings.durability, allow_eviction: self.settings.allow_eviction };
+        let required = Required {
+            durability: self.settings.durability,
+            allow_eviction: self.settings.allow_eviction,
+        };
         let mut link = self.get().await?;
         let facts = ask(&mut link, &self.place).await;
         Ok((self.finish(link, facts)?, required))
@@ -73,11 +85,28 @@ impl Connections {
 
 async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreError> {
     let mut facts: HashMap<String, ServerFacts> = HashMap::new();
-    for (server, text) in link.ask_each_master(cmd("INFO")).await.map_err(|err| sort(&err))? {
-        let server = if server.is_empty() { place.to_owned() } else { server };
-        facts.insert(server.clone(), ServerFacts::new(&server, &Text::from(&text).0, &[]));
+    for (server, text) in link
+        .ask_each_master(cmd("INFO"))
+        .await
+        .map_err(|err| sort(&err))?
+    {
+        let server = if server.is_empty() {
+            place.to_owned()
+        } else {
+            server
+        };
+        facts.insert(
+            server.clone(),
+            ServerFacts::new(&server, &Text::from(&text).0, &[]),
+        );
     }
-    let known = |server: String| if server.is_empty() { place.to_owned() } else { server };
+    let known = |server: String| {
+        if server.is_empty() {
+            place.to_owned()
+        } else {
+            server
+        }
+    };
     for name in CONFIG {
         let mut config = cmd("CONFIG");
         config.arg("GET").arg(name);
@@ -93,7 +122,9 @@ async fn ask(link: &mut Link, place: &str) -> Result<Vec<ServerFacts>, StoreErro
     if let Err(err) = link.ask_each_master(load).await {
         match sort(&err) {
             StoreError::Refused(why) => {
-                facts.values_mut().for_each(|of| of.no_scripts = Some(format!("not to be had ({why})")));
+                facts
+                    .values_mut()
+                    .for_each(|of| of.no_scripts = Some(format!("not to be had ({why})")));
             }
             err => return Err(err),
         }

@@ -1,9 +1,11 @@
-//! Where Redis is, in each of its three shapes, and how it is talked to. Opens nothing, and prints no secret.
+//! Where Redis is, in each of its three shapes, and how it is talked to. Opens nothing, and prints
+//! no secret.
 
 use std::fmt;
 
 use deadpool_redis::redis::{
-    ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
+    ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    TlsCertificates,
 };
 use system::tls::TlsFiles;
 
@@ -42,7 +44,9 @@ pub struct Login {
 
 /// Why a text is no place of a Redis. It does not quote the text, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not a URL like redis://host:6379/0, rediss://user:password@host:6379 or redis+unix:///path")]
+#[error(
+    "is not a URL like redis://host:6379/0, rediss://user:password@host:6379 or redis+unix:///path"
+)]
 pub struct BadUrl;
 
 impl Servers {
@@ -60,7 +64,11 @@ impl Servers {
             Self::Single(node) => node.addr().to_string(),
             Self::Cluster(nodes) => format!("the cluster of {}", addresses(nodes)),
             Self::Sentinel(sentinels) => {
-                format!("{} of the sentinels {}", sentinels.master, addresses(&sentinels.nodes))
+                format!(
+                    "{} of the sentinels {}",
+                    sentinels.master,
+                    addresses(&sentinels.nodes)
+                )
             }
         }
     }
@@ -75,7 +83,8 @@ impl Servers {
 
     /// Whether any of them speaks TLS.
     pub fn has_tls(&self) -> bool {
-        self.nodes().iter().any(is_tls) || matches!(self, Self::Sentinel(Sentinels { tls: true, .. }))
+        self.nodes().iter().any(is_tls)
+            || matches!(self, Self::Sentinel(Sentinels { tls: true, .. }))
     }
 
     /// With this user and password on every server that holds data.
@@ -83,10 +92,13 @@ impl Servers {
     pub fn with_login(self, login: &Login) -> Self {
         match self {
             Self::Single(node) => Self::Single(login.on(node)),
-            Self::Cluster(nodes) => Self::Cluster(nodes.into_iter().map(|node| login.on(node)).collect()),
-            Self::Sentinel(sentinels) => {
-                Self::Sentinel(Sentinels { login: login.over(sentinels.login.clone()), ..sentinels })
+            Self::Cluster(nodes) => {
+                Self::Cluster(nodes.into_iter().map(|node| login.on(node)).collect())
             }
+            Self::Sentinel(sentinels) => Self::Sentinel(Sentinels {
+                login: login.over(sentinels.login.clone()),
+                ..sentinels
+            }),
         }
     }
 
@@ -95,7 +107,11 @@ impl Servers {
     pub fn with_sentinel_login(self, login: &Login) -> Self {
         match self {
             Self::Sentinel(sentinels) => {
-                let nodes = sentinels.nodes.into_iter().map(|node| login.on(node)).collect();
+                let nodes = sentinels
+                    .nodes
+                    .into_iter()
+                    .map(|node| login.on(node))
+                    .collect();
                 Self::Sentinel(Sentinels { nodes, ..sentinels })
             }
             other => other,
@@ -140,7 +156,9 @@ impl Login {
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
@@ -169,8 +187,12 @@ pub fn read_url(url: &str) -> Result<ConnectionInfo, BadUrl> {
     if matches!(node.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err(BadUrl);
     }
-    // A connection that speaks RESP3 tells when it is lost, so that none has to be tried before it is used.
-    let settings = node.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    // A connection that speaks RESP3 tells when it is lost, so that none has to be tried before it
+    // is used.
+    let settings = node
+        .redis_settings()
+        .clone()
+        .set_protocol(ProtocolVersion::RESP3);
     Ok(node.set_redis_settings(settings))
 }
 
@@ -181,7 +203,11 @@ pub fn is_tls(node: &ConnectionInfo) -> bool {
 
 /// Addresses of nodes, with commas between.
 pub(super) fn addresses(nodes: &[ConnectionInfo]) -> String {
-    nodes.iter().map(|node| node.addr().to_string()).collect::<Vec<_>>().join(", ")
+    nodes
+        .iter()
+        .map(|node| node.addr().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -195,20 +221,34 @@ mod tests {
             master: "mail".to_owned(),
             nodes: vec![node(), node()],
             tls: true,
-            login: RedisConnectionInfo::default().set_username("bob").set_password("secret"),
+            login: RedisConnectionInfo::default()
+                .set_username("bob")
+                .set_password("secret"),
         };
         let shapes = [
             (Servers::Single(node()), "h1:6380"),
-            (Servers::Cluster(vec![node(), node()]), "the cluster of h1:6380, h1:6380"),
-            (Servers::Sentinel(sentinels), "mail of the sentinels h1:6380, h1:6380"),
+            (
+                Servers::Cluster(vec![node(), node()]),
+                "the cluster of h1:6380, h1:6380",
+            ),
+            (
+                Servers::Sentinel(sentinels),
+                "mail of the sentinels h1:6380, h1:6380",
+            ),
         ];
         for (servers, place) in shapes {
             assert_eq!(servers.place(), place);
             assert!(!format!("{servers:?}").contains("secret"), "{servers:?}");
         }
-        let login = Login { username: None, password: Some("secret".to_owned()) };
+        let login = Login {
+            username: None,
+            password: Some("secret".to_owned()),
+        };
         assert!(!format!("{login:?}").contains("secret"));
-        let tls = TlsFiles { authority: None, certificate: Some((b"secret".to_vec(), b"secret".to_vec())) };
+        let tls = TlsFiles {
+            authority: None,
+            certificate: Some((b"secret".to_vec(), b"secret".to_vec())),
+        };
         assert!(!format!("{tls:?}").contains("secret"));
     }
 

@@ -59,8 +59,15 @@ impl FromStr for Durability {
             "memory" => Ok(Self::Memory),
             "aof" => Ok(Self::Aof),
             _ => {
-                let n: u16 = text.strip_prefix("replicas:").and_then(|n| n.parse().ok()).ok_or(NotADurability)?;
-                if (1..=16).contains(&n) { Ok(Self::Replicas(n)) } else { Err(NotADurability) }
+                let n: u16 = text
+                    .strip_prefix("replicas:")
+                    .and_then(|n| n.parse().ok())
+                    .ok_or(NotADurability)?;
+                if (1..=16).contains(&n) {
+                    Ok(Self::Replicas(n))
+                } else {
+                    Err(NotADurability)
+                }
             }
         }
     }
@@ -79,7 +86,11 @@ impl fmt::Display for Durability {
 impl Durability {
     /// How long an answer can take longer for it.
     pub(super) fn wait_max(self, timeout: Duration) -> Duration {
-        if self == Self::Memory { Duration::ZERO } else { timeout }
+        if self == Self::Memory {
+            Duration::ZERO
+        } else {
+            timeout
+        }
     }
 }
 
@@ -89,13 +100,23 @@ mod tests {
 
     #[test]
     fn durability_is_written_as_the_documents_say() {
-        for (text, durability) in
-            [("memory", Durability::Memory), ("aof", Durability::Aof), ("replicas:2", Durability::Replicas(2))]
-        {
+        for (text, durability) in [
+            ("memory", Durability::Memory),
+            ("aof", Durability::Aof),
+            ("replicas:2", Durability::Replicas(2)),
+        ] {
             assert_eq!(text.parse(), Ok(durability));
             assert_eq!(durability.to_string(), text);
         }
-        for text in ["", "disk", "replicas", "replicas:0", "replicas:17", "replicas:-1", "replicas = 1"] {
+        for text in [
+            "",
+            "disk",
+            "replicas",
+            "replicas:0",
+            "replicas:17",
+            "replicas:-1",
+            "replicas = 1",
+        ] {
             assert_eq!(text.parse::<Durability>(), Err(NotADurability), "{text}");
         }
     }

@@ -1,9 +1,9 @@
 //! Whether the servers have just been silent.
 //!
 //! A master that stood still, or was cut off, may have been replaced meanwhile. When it goes on, it
-//! does not know that yet. It takes writes, and a replica that still follows it confirms them. These
-//! writes are lost as soon as both follow the new master. So a write that is confirmed shortly after
-//! a silence is in doubt.
+//! does not know that yet. It takes writes, and a replica that still follows it confirms them.
+//! These writes are lost as soon as both follow the new master. So a write that is confirmed
+//! shortly after a silence is in doubt.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// they look for a new master.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// How long after a silence a confirmed write is in doubt. By then all replicas follow the new master,
-/// so none confirms the writes of the old one.
+/// How long after a silence a confirmed write is in doubt. By then all replicas follow the new
+/// master, so none confirms the writes of the old one.
 const DOUBT: Duration = Duration::from_secs(5);
 
 /// The calls of one process that a server answers at once. Reads that wait for new entries do not
@@ -45,7 +45,10 @@ impl Calls {
         let mut state = self.state();
         state.under_way += 1;
         state.waiting_since.get_or_insert(now);
-        Call { calls: self, is_over: false }
+        Call {
+            calls: self,
+            is_over: false,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,7 +93,8 @@ impl Drop for Call<'_> {
 
 impl State {
     fn is_silent(&self, now: Instant) -> bool {
-        self.waiting_since.is_some_and(|since| now.duration_since(since) >= SILENCE)
+        self.waiting_since
+            .is_some_and(|since| now.duration_since(since) >= SILENCE)
     }
 }
 
@@ -114,7 +118,11 @@ mod tests {
             (66_000, 66_001, true),
             (66_200, 66_201, false),
         ] {
-            assert_eq!(calls.begin_at(at(begins)).answered_at(at(answered)), expected, "{begins}");
+            assert_eq!(
+                calls.begin_at(at(begins)).answered_at(at(answered)),
+                expected,
+                "{begins}"
+            );
         }
     }
 

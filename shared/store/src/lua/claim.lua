@@ -1,24 +1,25 @@
--- Leases due jobs of one shard: visits the destinations whose time has come, takes from each what its pace allows and no
--- more than a bounded share, and writes back when each is next worth visiting.
+-- Leases due jobs of one shard: visits the destinations whose time has come, takes from each what
+-- its pace allows and no more than a bounded share, and writes back when each is next worth
+-- visiting.
 --
 -- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of
--- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the claimer
--- has seen; how many jobs of unproven destinations at most (pace.lua)
--- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting
--- (-1: never); the serial of the lease before; how many unproven destinations wait for room; then per
--- destination: its name, when somebody there last got through ('' if unknown), '1' if it is unproven, else '', and per job id,
--- due and record. They are in the order of their due times; where due is '' it is that of the job
--- before, or later, and not after now.
--- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must
--- be settled then.
--- Cost: 10 operations and 4 per destination visited, 6 where it gives many. Atomic.
+-- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the
+-- claimer has seen; how many jobs of unproven destinations at most (pace.lua) Reply: now; the
+-- lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); the
+-- serial of the lease before; how many unproven destinations wait for room; then per destination:
+-- its name, when somebody there last got through ('' if unknown), '1' if it is unproven, else '',
+-- and per job id, due and record. They are in the order of their due times; where due is '' it is
+-- that of the job before, or later, and not after now. Full memory: refused as a whole, before
+-- anything lapses: what is claimed may be sent, and must be settled then. Cost: 10 operations and 4
+-- per destination visited, 6 where it gives many. Atomic.
 
 local batch, share, lease_ms, nonce, seen, unproven_left = unpack(ARGV, FIRST)
 batch, share, lease_ms, seen = tonumber(batch), tonumber(share), tonumber(lease_ms), tonumber(seen)
 unproven_left = tonumber(unproven_left)
 assert(#ARGV == FIRST + 5, 'claim takes 6 values')
 
--- An answer larger than this could take longer than its reader waits. The first job is always in it.
+-- An answer larger than this could take longer than its reader waits. The first job is always in
+-- it.
 local BYTES_MAX = 8 * 1024 * 1024
 
 lapse(batch)
@@ -28,15 +29,17 @@ write_due()
 -- How many destinations of the agenda are looked at, at least: some may get nothing.
 local LOOKED_AT = 64
 
--- Of how many jobs of a visit it is read when each was due: the server prints such an instant slowly.
+-- Of how many jobs of a visit it is read when each was due: the server prints such an instant
+-- slowly.
 local DUES_READ = 16
 
 local fallback = NOW + lease_ms
 -- If it is less than the claimer has seen, Redis has lost writes.
 local last_serial = not_negative(redis.call('GET', SERIAL) or 0) or 0
 local token
--- The serial is greater than all before it, and not less than the clock: so if Redis has lost its last writes, new leases
--- still come behind those that it has forgotten. If the clock was put back as well, the claimers' memory keeps the order.
+-- The serial is greater than all before it, and not less than the clock: so if Redis has lost its
+-- last writes, new leases still come behind those that it has forgotten. If the clock was put back
+-- as well, the claimers' memory keeps the order.
 local function take_token()
   if not token then
     local serial = text(math.max(last_serial + 1, seen + 1, NOW))
@@ -68,8 +71,8 @@ local function queue(destination, pace, changes)
   visit_again(destination, fallback)
 end
 
--- The first jobs of a due set that are due, no more than `most`; when they were, as far as that was read; and when the one
--- behind them is. Nil if there is no such set.
+-- The first jobs of a due set that are due, no more than `most`; when they were, as far as that was
+-- read; and when the one behind them is. Nil if there is no such set.
 local function due_jobs(key, most)
   local first = math.min(most, DUES_READ)
   local waiting = redis.pcall('ZRANGE', key, 0, first, 'WITHSCORES')

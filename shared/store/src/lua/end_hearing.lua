@@ -1,5 +1,5 @@
--- Takes back the claim on what a mail service tells, where it is still its owner's: one that ran out may be somebody else's by
--- now.
+-- Takes back the claim on what a mail service tells, where it is still its owner's: one that ran
+-- out may be somebody else's by now.
 --
 -- ARGV from FIRST: the hash of the id, as 32 hexadecimal digits; the owner's name
 -- Reply: now; 1 where it was the owner's, else 0, and nothing changed.

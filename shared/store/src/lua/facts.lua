@@ -1,5 +1,6 @@
--- Takes in a batch of facts about addresses of one shard: signs of life end what waits or lift a standing, complaints and the
--- like suppress the address, and an operator may take any standing back.
+-- Takes in a batch of facts about addresses of one shard: signs of life end what waits or lift a
+-- standing, complaints and the like suppress the address, and an operator may take any standing
+-- back.
 --
 -- ARGV from FIRST, 5 per fact:
 --   id           account/recipient
@@ -7,19 +8,21 @@
 --   what         'delivered', 'engaged', 'reinstate', or 'suppress reason'
 --   occurred     ms, or '' where nobody knows: now
 --   message      the message's id as JSON, or ''
--- Reply: now, then 2 per fact: answer and detail. Answers: 'closed' (the job ended), 'resumed' (what still waits is due now),
--- 'reinstated' (the address is active again), 'suppressed' (it is, be it by this fact or from before; detail is the standing's
--- JSON), 'stale' (it happened before what is known), 'ended' (what it names has; the rest keeps its time), 'noted' (there was
--- nothing to change); then the id of the entry that was written to the journal, '' if none was.
--- Full memory: refused, because nothing bounds how many facts come: the client is answered 503 and
--- repeats it. No new attempt begins meanwhile.
--- Cost: 4 operations for a batch, and 2 more where something was delivered; 8 per job that ends, 5 per address whose standing
--- changes, 3 per job that is resumed. Atomic; repeating it changes nothing.
+-- Reply: now, then 2 per fact: answer and detail. Answers: 'closed' (the job ended), 'resumed'
+-- (what still waits is due now), 'reinstated' (the address is active again), 'suppressed' (it is,
+-- be it by this fact or from before; detail is the standing's JSON), 'stale' (it happened before
+-- what is known), 'ended' (what it names has; the rest keeps its time), 'noted' (there was nothing
+-- to change); then the id of the entry that was written to the journal, '' if none was. Full
+-- memory: refused, because nothing bounds how many facts come: the client is answered 503 and
+-- repeats it. No new attempt begins meanwhile. Cost: 4 operations for a batch, and 2 more where
+-- something was delivered; 8 per job that ends, 5 per address whose standing changes, 3 per job
+-- that is resumed. Atomic; repeating it changes nothing.
 
 local WIDTH = 5
 assert((#ARGV - FIRST + 1) % WIDTH == 0, 'facts takes 5 values per fact')
 
--- A job that was tried within this time is not tried again for a sign of life: who opens ten mails is alive once.
+-- A job that was tried within this time is not tried again for a sign of life: who opens ten mails
+-- is alive once.
 local REST_MS = 3600000
 
 local SUPPRESSED = PREFIX .. 'suppressed'
@@ -28,7 +31,8 @@ local ids = {}
 for i = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[i] end
 if #ids == 0 then return { NOW, '' } end
 
--- What is known of each address, kept up to date while the batch goes on, for facts of one batch may meet.
+-- What is known of each address, kept up to date while the batch goes on, for facts of one batch
+-- may meet.
 local record_of, standing_of, delivered_of = {}, {}, {}
 local records = redis.call('HMGET', JOBS, unpack(ids))
 local standings = redis.call('HMGET', STANDING, unpack(ids))
@@ -74,7 +78,8 @@ end
 -- Takes a job out of wherever it is. Its events are the caller's business.
 local function end_job(id, destination)
   if redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 and not resumed[id] then
-    -- It is leased: its lease is void from here on, and what it brings is news of its destination alone.
+    -- It is leased: its lease is void from here on, and what it brings is news of its destination
+    -- alone.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
     end_attempt(destination, probe_of(destination, id), '')
   end
@@ -116,8 +121,9 @@ local function add_delivered_events(lines, id, destination)
   end
 end
 
--- The job's address is alive: what the fact names has got through, and the rest follows at once, with all attempts before it.
--- A message that does not wait may be one that does, under another name: what is told of it brings nothing forward.
+-- The job's address is alive: what the fact names has got through, and the rest follows at once,
+-- with all attempts before it. A message that does not wait may be one that does, under another
+-- name: what is told of it brings nothing forward.
 local function revive_job(id, destination, what, at, message)
   local record = record_of[id]
   local failed, tried = last_failure(record)
@@ -131,7 +137,8 @@ local function revive_job(id, destination, what, at, message)
     return 'closed', ''
   end
   if message ~= '' and ended == '' then return 'noted', '' end
-  -- Its worker has a copy of what waits and is trying it now: what the fact could change, the attempt will find out.
+  -- Its worker has a copy of what waits and is trying it now: what the fact could change, the
+  -- attempt will find out.
   if is_leased(id, destination) then return 'noted', '' end
   local in_quarantine = redis.call('ZSCORE', QUARANTINE, id)
   local rests = resumed[id] or in_quarantine or NOW - past(tried) < REST_MS
@@ -159,7 +166,8 @@ local function revive(id, destination, what, occurred, message)
   local standing = json and read_standing(json)
   if standing and standing.s == 'suppressed' then return 'suppressed', json end
   if record_of[id] then return revive_job(id, destination, what, at, message) end
-  -- What an operator took back stays known, so that a complaint from before is not taken for a new one.
+  -- What an operator took back stays known, so that a complaint from before is not taken for a new
+  -- one.
   if not standing or (standing.s == 'active' and standing.r == 'operator') then return 'noted', '' end
   if at < past(standing.t) then return 'stale', '' end
   clear_standing(id)

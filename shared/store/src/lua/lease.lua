@@ -1,10 +1,12 @@
--- Leases: which jobs a claim took, and which of them are in it still. Part of the scripts that deal with leased jobs.
+-- Leases: which jobs a claim took, and which of them are in it still. Part of the scripts that deal
+-- with leased jobs.
 --
 -- leased, a hash with two fields per lease:
 --   <token>      a mark per job in the order of the claim, 1 where it is in the lease, 0 where it is not any more
 --   <token> ids  the length of the lease in ms, and the jobs' ids, each behind a line end. An address has no control
 --                character, so no id has a line end.
--- They are apart because every settle changes marks, and Lua goes through each byte of a text that it is given or makes.
+-- They are apart because every settle changes marks, and Lua goes through each byte of a text that
+-- it is given or makes.
 
 local HELD, GONE = 49, 48
 

@@ -1,5 +1,5 @@
--- Gives one destination of a shard an operator's limits, or takes them back. It is visited at once, because it may get
--- more than before.
+-- Gives one destination of a shard an operator's limits, or takes them back. It is visited at once,
+-- because it may get more than before.
 --
 -- ARGV from FIRST: destination; 'rate burst window', or '' for none
 -- Reply: now.

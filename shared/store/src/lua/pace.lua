@@ -1,5 +1,6 @@
--- Pace: how many attempts a destination gets at once and per second, for the whole fleet, and the breaker that keeps
--- attempts from it while it is down. Part of schedule, claim, settle, refute, release.
+-- Pace: how many attempts a destination gets at once and per second, for the whole fleet, and the
+-- breaker that keeps attempts from it while it is down. Part of schedule, claim, settle, refute,
+-- release.
 --
 -- ARGV[9]   tokens per second; 0: no limit
 -- ARGV[10]  how many tokens may be saved up
@@ -35,8 +36,9 @@
 --   hold       until when an operator holds it, in ms; -1: until it is released
 --   hold_reason  what for
 --
--- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in ms. One whose hold has run out
--- is in it until upkeep looks; nobody counts on it but who lists destinations.
+-- trouble, a zset: destination → since when an operator holds it or its breaker is not closed, in
+-- ms. One whose hold has run out is in it until upkeep looks; nobody counts on it but who lists
+-- destinations.
 --
 -- unproven, a zset: destination → since when it has due jobs that no worker's share of attempts for
 -- unproven destinations had room for, in ms. A destination is proven when it has answered lately
@@ -58,7 +60,8 @@ local SILENT_MS = 5000
 -- A failure takes this share of the window; what was under way with it takes nothing more.
 local NARROWED_TO = 0.7
 
--- How far off a number of tokens may be: half of it because of the digits that are kept, half because it is a float.
+-- How far off a number of tokens may be: half of it because of the digits that are kept, half
+-- because it is a float.
 local ROUNDING = 1e-6
 
 local function event_of_destination(kind, destination, fields)
@@ -106,10 +109,11 @@ end
 -- How long a breaker is open that was opened so often in a row before.
 local function open_ms(times) return math.min(OPEN_MS * 2 ^ times, OPEN_MAX_MS) end
 
--- How many attempts a destination may be given now; the instant of the next visit that is worth it, where it had that
--- many and wants more; and, where its window alone does not say it all, what is to be done when it took some (how many, and
--- whether it wants more). Changes of its pace are put into `changes`. `fallback` is the instant to look again where only
--- somebody else's report can tell.
+-- How many attempts a destination may be given now; the instant of the next visit that is worth it,
+-- where it had that many and wants more; and, where its window alone does not say it all, what is
+-- to be done when it took some (how many, and whether it wants more). Changes of its pace are put
+-- into `changes`. `fallback` is the instant to look again where only somebody else's report can
+-- tell.
 local function allowance(pace, changes, take_token, fallback)
   local held_until = pace.hold
   if held_until == -1 then return 0, fallback end
@@ -119,7 +123,8 @@ local function allowance(pace, changes, take_token, fallback)
     -- A probe whose lease is gone will not be heard of any more.
     if state == 'half_open' and redis.call('ZSCORE', LEASES, at) then return 0, fallback end
     if state == 'open' and at > NOW then
-      -- One that was opened before the clock was set back must not stay open for the length of the step.
+      -- One that was opened before the clock was set back must not stay open for the length of the
+      -- step.
       local latest = NOW + open_ms(times - 1)
       if at <= latest then return 0, at end
       set(changes, 'breaker', 'open ' .. text(latest) .. ' ' .. text(times))
@@ -169,12 +174,14 @@ local function open_breaker(destination, changes, times)
   local at = NOW + open_ms(times)
   set(changes, 'breaker', 'open ' .. text(at) .. ' ' .. text(times + 1))
   set(changes, 'results', '')
-  -- A visit that found its probe under way has put the next one off until that one's lease would end.
+  -- A visit that found its probe under way has put the next one off until that one's lease would
+  -- end.
   wake(destination, at)
   event_of_destination('BreakerOpened', destination, ',"until":' .. text(at))
 end
 
--- The sliding window of results: this period's and, as far as it still reaches into the window, the one before.
+-- The sliding window of results: this period's and, as far as it still reaches into the window, the
+-- one before.
 local function count_results(results, good, bad)
   local row, period, now_good, now_bad, good_before, bad_before = 0, 0, 0, 0, 0, 0
   if results then row, period, now_good, now_bad, good_before, bad_before = unpack(results) end
@@ -250,8 +257,9 @@ end
 
 local function end_attempt(destination, token, mark, in_flight) end_attempts(destination, token, mark, 1, in_flight or 1) end
 
--- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route to it ('~'). Where it was
--- made before the window was last narrowed, that was for news as old as this. Of another attempt's probe it says nothing.
+-- An attempt that had ended well has turned out to have failed, by the host ('-') or by our route
+-- to it ('~'). Where it was made before the window was last narrowed, that was for news as old as
+-- this. Of another attempt's probe it says nothing.
 local function note_late_failure(destination, mark, serial)
   if mark ~= '-' and mark ~= '~' then return end
   local report = report_of(destination)
@@ -259,7 +267,8 @@ local function note_late_failure(destination, mark, serial)
   report.newest, report.late = tonumber(serial), true
 end
 
--- The token of the probe that a destination waits for, where that is the attempt of this job; else ''.
+-- The token of the probe that a destination waits for, where that is the attempt of this job; else
+-- ''.
 local function probe_of(destination, id)
   local token = report_of(destination).probe
   if not token then return '' end

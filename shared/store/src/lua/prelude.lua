@@ -1,6 +1,8 @@
--- What every script starts with: names for the shard's keys, the settings, the clock, and the steps that several share.
+-- What every script starts with: names for the shard's keys, the settings, the clock, and the steps
+-- that several share.
 --
--- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>` and the like
+-- KEYS     all of one shard, always in this order; `due:<destination>`, `pace:<destination>` and
+-- the like
 --          are derived from the shard's prefix, because which of them a script touches is known only inside it. All share
 --          one slot. The last one, `whole`, is never written: while a Cluster moves the slot to another
 --          node, a script with a key that is on neither node is refused before it runs. Without it, a
@@ -31,7 +33,8 @@ local function read_clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whole numbers are handed to commands as text made here, because the server prints a float with all its digits, slowly.
+-- Whole numbers are handed to commands as text made here, because the server prints a float with
+-- all its digits, slowly.
 local function text(number) return string.format('%d', number) end
 
 local NOW = read_clock()
@@ -44,7 +47,8 @@ local function pace_key(destination) return PREFIX .. 'pace:' .. destination end
 -- Deliveries are kept by week, so that old ones go with their key.
 local function delivered_key(weeks_ago) return PREFIX .. 'delivered:' .. math.floor(NOW / WEEK_MS) - weeks_ago end
 
--- An instant that was noted; -1 if it lies in the future. It was noted before the clock was set back, and says nothing.
+-- An instant that was noted; -1 if it lies in the future. It was noted before the clock was set
+-- back, and says nothing.
 local function past(noted) return noted <= NOW and noted or -1 end
 
 -- Calls a command that takes many values; one with none is no call.
@@ -52,8 +56,8 @@ local function call_many(command, key, values)
   if #values > 0 then redis.call(command, key, unpack(values)) end
 end
 
--- The id of the last entry that this call wrote, '' if it wrote none. The caller remembers it, to see
--- whether Redis loses it.
+-- The id of the last entry that this call wrote, '' if it wrote none. The caller remembers it, to
+-- see whether Redis loses it.
 local journaled = ''
 
 -- Writes a journal entry: a JSON array of events. One that came as it is to be written is handed on
@@ -90,7 +94,8 @@ local function count_up(key, field, number)
   return tonumber(number)
 end
 
--- Due times are collected while a script runs and written once per destination, the agenda once per call.
+-- Due times are collected while a script runs and written once per destination, the agenda once per
+-- call.
 local due_by_destination = {}
 local wake_at = {}
 
@@ -98,7 +103,8 @@ local function wake(destination, at)
   if not wake_at[destination] or at < wake_at[destination] then wake_at[destination] = at end
 end
 
--- What is to be written to a destination's due set: due and id by turns. Whoever adds to it wakes the destination.
+-- What is to be written to a destination's due set: due and id by turns. Whoever adds to it wakes
+-- the destination.
 local function due_entries(destination)
   local entries = due_by_destination[destination]
   if not entries then
@@ -141,8 +147,8 @@ end
 
 -- Message lines: the part of a record behind its head. Each line starts with its line end.
 
--- The message whose line starts at `from` was given up. Its id is taken as it stands there, as JSON, because decoding a
--- line means decoding its content.
+-- The message whose line starts at `from` was given up. Its id is taken as it stands there, as
+-- JSON, because decoding a line means decoding its content.
 local function add_dropped_event(lines, from, id, destination, reason)
   add_event(
     '{"type":"MessageDropped","job":' .. cjson.encode(id)
@@ -170,8 +176,8 @@ local function has_more_lines(lines, k)
   return true
 end
 
--- Brings lines down to `room` of them and to `bytes`, oldest first, with an event each. `spare` lines stay in any case.
--- One pass and one copy, because copying a large record is what costs.
+-- Brings lines down to `room` of them and to `bytes`, oldest first, with an event each. `spare`
+-- lines stay in any case. One pass and one copy, because copying a large record is what costs.
 local function trim_lines(lines, room, bytes, spare, id, destination)
   local count, from = 0, 0
   repeat
@@ -198,22 +204,23 @@ local function renewed(head)
   return cjson.encode(fields)
 end
 
--- Brings the record of a job that is not leased within its bounds; what goes is the oldest, and never the last.
+-- Brings the record of a job that is not leased within its bounds; what goes is the oldest, and
+-- never the last.
 local function trim(record, id, destination)
   if #record <= RECORD_MAX and not has_more_lines(record, MAX_MESSAGES) then return record end
   local head = head_of(record)
   return head .. trim_lines(string.sub(record, #head + 1), MAX_MESSAGES, RECORD_MAX - #head, 1, id, destination)
 end
 
--- The order of a lease among those of its shard. Its token is '<serial>-<nonce>', and the whole of it is its identity:
--- Redis gives a serial again if it loses its last writes, and no two claims have the same nonce. A
--- token that cannot be read comes before all others.
+-- The order of a lease among those of its shard. Its token is '<serial>-<nonce>', and the whole of
+-- it is its identity: Redis gives a serial again if it loses its last writes, and no two claims
+-- have the same nonce. A token that cannot be read comes before all others.
 local function serial_of(token) return tonumber(string.match(token, '^%d+') or 0) end
 
--- What happened to jobs while they were leased: 'void joined', the serial up to which leases on the job are void (0: none
--- is), and how many bytes of the record were there when the first message joined (0: none did). If
--- a mark cannot be read, all leases on the job are void: its attempt counts as lost, and upkeep
--- finds the job with all that joined.
+-- What happened to jobs while they were leased: 'void joined', the serial up to which leases on the
+-- job are void (0: none is), and how many bytes of the record were there when the first message
+-- joined (0: none did). If a mark cannot be read, all leases on the job are void: its attempt
+-- counts as lost, and upkeep finds the job with all that joined.
 local function read_mark(mark)
   if not mark then return 0, 0 end
   local void, joined = string.match(mark, '^(%d+) (%d+)$')
@@ -248,8 +255,8 @@ local function read_standing(json)
   return { s = 'suppressed', t = 0, n = 0, r = 'unreadable' }
 end
 
--- Writes an address's standing; returns it as JSON, and as fields for its event. An address that becomes unavailable
--- STRIKES times in a row becomes inactive, unless it is its host that is dead.
+-- Writes an address's standing; returns it as JSON, and as fields for its event. An address that
+-- becomes unavailable STRIKES times in a row becomes inactive, unless it is its host that is dead.
 local function retire(id, standing, reason, host_dead)
   local record = { s = standing, t = NOW, r = reason, n = 0 }
   if standing == 'unavailable' then

@@ -1,5 +1,5 @@
--- Takes one job of a shard out of quarantine, because an operator says so: it is due now, and may lapse again as often as
--- any other.
+-- Takes one job of a shard out of quarantine, because an operator says so: it is due now, and may
+-- lapse again as often as any other.
 --
 -- ARGV from FIRST: id, destination
 -- Reply: now; 1 where it was in quarantine, else 0, and nothing changed.

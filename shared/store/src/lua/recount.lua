@@ -1,5 +1,6 @@
--- Counts the attempts under way at destinations of one shard by its leases, and corrects what their pace says where that is
--- something else. It never should be: a number too high would keep attempts away for ever.
+-- Counts the attempts under way at destinations of one shard by its leases, and corrects what their
+-- pace says where that is something else. It never should be: a number too high would keep attempts
+-- away for ever.
 --
 -- ARGV[FIRST]  how many leased jobs to count at most, of all destinations; where there are more, nothing is changed
 -- ARGV after it: destinations

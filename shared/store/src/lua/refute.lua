@@ -1,5 +1,6 @@
--- A bounce says that a message which a relay had accepted did not get through: the job goes on as policy says. Nothing
--- changes where the job is not as the caller has seen it any more, or is leased.
+-- A bounce says that a message which a relay had accepted did not get through: the job goes on as
+-- policy says. Nothing changes where the job is not as the caller has seen it any more, or is
+-- leased.
 --
 -- ARGV from FIRST:
 --   id           account/recipient
@@ -13,11 +14,11 @@
 --   tally        the field of the destination's tally that counts this
 --   mark         what it says of the destination: '-', '~' or '' (pace.lua)
 --   serial       of the lease that the attempt was made under
--- Reply: now; 'c' (it has changed), 'l' (it is leased), 'q' (it is in quarantine and stays there), 'w' and when it is due,
--- 'x' (it has ended), 'r' and the standing's JSON.
--- Full memory: refused, because nothing bounds how many bounces come: the client is answered 503
--- and repeats it.
--- Cost: 10 operations; 3 more where it says something of the destination, 4 more for a retired address. Atomic.
+-- Reply: now; 'c' (it has changed), 'l' (it is leased), 'q' (it is in quarantine and stays there),
+-- 'w' and when it is due, 'x' (it has ended), 'r' and the standing's JSON. Full memory: refused,
+-- because nothing bounds how many bounces come: the client is answered 503 and repeats it. Cost: 10
+-- operations; 3 more where it says something of the destination, 4 more for a retired address.
+-- Atomic.
 
 assert(#ARGV == FIRST + 9, 'refute takes 10 values')
 local id, destination, seen, op, argument, record, its_events, tally, mark, serial = unpack(ARGV, FIRST)

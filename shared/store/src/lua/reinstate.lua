@@ -1,5 +1,5 @@
--- Lifts `unavailable` where its time is over: the address is active again. How often in a row it was unavailable stays
--- known, until a delivery clears it.
+-- Lifts `unavailable` where its time is over: the address is active again. How often in a row it
+-- was unavailable stays known, until a delivery clears it.
 --
 -- ARGV[FIRST]  how many addresses at most
 -- Reply: now, how many were lifted.

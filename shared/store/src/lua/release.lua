@@ -1,6 +1,6 @@
--- Gives leased jobs of one shard back untried; they are due again when they were due before. Jobs whose attempt crashed
--- lapse at once. If an attempt was given up because its host did not answer, its destination's
--- breaker opens. A release with a stale token changes nothing.
+-- Gives leased jobs of one shard back untried; they are due again when they were due before. Jobs
+-- whose attempt crashed lapse at once. If an attempt was given up because its host did not answer,
+-- its destination's breaker opens. A release with a stale token changes nothing.
 --
 -- ARGV from FIRST, 6 per job: id, token, number in the lease, destination, due in ms; and why:
 -- 'crashed', or for how many ms its attempt had waited for an answer, or ''

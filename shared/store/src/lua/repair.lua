@@ -1,8 +1,9 @@
--- Looks through a page of one shard's jobs, and puts back those that are lost: neither due, nor in quarantine, nor in a lease
--- that is there. They are due now. Destinations of the page that have due jobs and are not in the agenda get there. Neither
--- should ever be found. Those that the agenda has later than their first due job are visited once more: most have a reason,
--- which the visit finds, and the others are late because the clock was set back. One script looks and acts, so no claim, settle
--- or schedule can come between.
+-- Looks through a page of one shard's jobs, and puts back those that are lost: neither due, nor in
+-- quarantine, nor in a lease that is there. They are due now. Destinations of the page that have
+-- due jobs and are not in the agenda get there. Neither should ever be found. Those that the agenda
+-- has later than their first due job are visited once more: most have a reason, which the visit
+-- finds, and the others are late because the clock was set back. One script looks and acts, so no
+-- claim, settle or schedule can come between.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many jobs to look at, about
@@ -34,7 +35,8 @@ if #ids == 0 then return { NOW, cursor, 0, {}, {}, {} } end
 local in_quarantine = {}
 for k, since in ipairs(redis.call('ZMSCORE', QUARANTINE, unpack(ids))) do in_quarantine[ids[k]] = since end
 
--- Jobs that do not wait, and destinations where some do. What is under way there is of interest to whoever counts it.
+-- Jobs that do not wait, and destinations where some do. What is under way there is of interest to
+-- whoever counts it.
 local away, waiting, under_way = {}, {}, {}
 for destination, its_ids in pairs(ids_at) do
   local waits = false

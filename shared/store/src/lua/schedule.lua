@@ -11,13 +11,13 @@
 --   n records   the job's record with this one message
 --   n verdicts  a delay in ms; or 'drop' (the message is dead); or 'standing row' (the address is)
 --   n instants  when it happened, in ms, or '' where nobody knows
--- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r retired, d dropped, a accepted: the
--- message waits for confirmation, and nothing has changed); then a detail
--- per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the standing's JSON; accepted: the
--- job's record; else ''); then the id of the entry that was written to the journal, '' if none was.
--- Full memory: refused, because it takes work in: the client is answered 503 and repeats it.
--- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per retired address; 4 more where
--- messages are dropped. Atomic.
+-- Reply: now; a text with a letter per bounce (s scheduled, j joined, u duplicate, t stale, r
+-- retired, d dropped, a accepted: the message waits for confirmation, and nothing has changed);
+-- then a detail per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the
+-- standing's JSON; accepted: the job's record; else ''); then the id of the entry that was written
+-- to the journal, '' if none was. Full memory: refused, because it takes work in: the client is
+-- answered 503 and repeats it. Cost: 8 operations and 1 per destination for a batch; 2 more per
+-- joining message, 8 more per retired address; 4 more where messages are dropped. Atomic.
 
 local EVENTS, LENGTHS, DISTINCT, N, G, M = unpack(ARGV, FIRST, FIRST + 5)
 N, G, M = tonumber(N), tonumber(G), tonumber(M)
@@ -58,7 +58,8 @@ local function due_after(k, delay)
   return occurred and math.max(NOW, math.min(occurred, NOW) + delay) or NOW + delay
 end
 
--- What is known of each address, kept up to date while the batch goes on, for bounces of one batch may meet.
+-- What is known of each address, kept up to date while the batch goes on, for bounces of one batch
+-- may meet.
 local record_of, standing_of, due_of, changed = {}, {}, {}, {}
 for k = 1, N do
   local id = ARGV[IDS + k]
@@ -82,7 +83,8 @@ local function start_job(id, destination, record, due)
   return 's', text(due)
 end
 
--- The first message of a record: how its line starts, and the line, both with the line end before it.
+-- The first message of a record: how its line starts, and the line, both with the line end before
+-- it.
 local function first_message(record)
   local line = string.match(record, '^[^\n]*(\n.*)$')
   return string.match(line, '^(\n{"i":".-",)"b":%d'), line
@@ -137,7 +139,8 @@ end
 local function forget_job(id, destination)
   add_dropped_events(string.match(record_of[id], '\n.*') or '', id, destination, 'retired')
   if not due_of[id] and redis.call('ZREM', due_key(destination), id) == 0 and redis.call('ZREM', QUARANTINE, id) == 0 then
-    -- It is leased: its lease is void from here on, and what it brings is news of its destination alone.
+    -- It is leased: its lease is void from here on, and what it brings is news of its destination
+    -- alone.
     redis.call('HSET', MEANWHILE, id, (redis.call('GET', SERIAL) or '0') .. ' 0')
     end_attempt(destination, probe_of(destination, id), '')
   end
@@ -177,8 +180,9 @@ local function scheduled_event(k)
   return string.sub(EVENTS, event_ends[k - 1] + 2, event_ends[k])
 end
 
--- Dropped messages are remembered by day, so that a repeated request finds them and the day's end takes them along. One is
--- known by 80 bits of its hash: id and message can take a kilobyte, and nobody reads them here.
+-- Dropped messages are remembered by day, so that a repeated request finds them and the day's end
+-- takes them along. One is known by 80 bits of its hash: id and message can take a kilobyte, and
+-- nobody reads them here.
 local DAY_MS, DROPPED_KEEP_S = 86400000, 2 * 86400
 local known_drops, new_drops = {}, {}
 
@@ -249,7 +253,8 @@ local writes = {}
 -- How many events of others stood before that of each job that started.
 local started, others_before = {}, {}
 
--- Starts the jobs of bounces that nothing is known about, which is nearly all of them; the others one by one.
+-- Starts the jobs of bounces that nothing is known about, which is nearly all of them; the others
+-- one by one.
 local function take_in_group(first, last, destination)
   local entries, earliest = nil, nil
   for k = first, last do
@@ -286,7 +291,8 @@ do
 end
 reply[2] = table.concat(answers)
 
--- The events of jobs that started stand at their place among the others; where there are no others, they are as they came.
+-- The events of jobs that started stand at their place among the others; where there are no others,
+-- they are as they came.
 if #started == N then
   write_events(EVENTS)
 elseif #started > 0 then

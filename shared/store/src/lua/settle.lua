@@ -19,13 +19,13 @@
 --     argument     retry: delay in ms; retire: 'standing last row', with how long the last event is, and '!' before the row
 --                  where the host is dead
 --     record       retry: the new record; retire: its events, the last of which gets the standing
--- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: it was ended meanwhile); and 1 where the
--- shard is worth a visit now, because there is room again or something is due at once, else 0; the id of the entry that was
--- written to the journal, '' if none was.
--- Full memory: runs, because mail that was sent must be known to be. All that was leased can be
--- settled once, and nothing more is leased meanwhile: per permit of a worker that is the growth of
--- one record, its events, and a share of an answer.
--- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address. Atomic.
+-- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: it was ended
+-- meanwhile); and 1 where the shard is worth a visit now, because there is room again or something
+-- is due at once, else 0; the id of the entry that was written to the journal, '' if none was. Full
+-- memory: runs, because mail that was sent must be known to be. All that was leased can be settled
+-- once, and nothing more is leased meanwhile: per permit of a worker that is the growth of one
+-- record, its events, and a share of an answer. Cost: 9 operations, 3 per lease, 3 per destination
+-- and 2 per tally; 4 more per retired address. Atomic.
 
 local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
 N, G = tonumber(N), tonumber(G)
@@ -46,8 +46,8 @@ local some_standings = redis.call('EXISTS', STANDING) == 1
 
 local settled, deleted, written, delivered, cleared = {}, {}, {}, {}, {}
 local retired_events = {}
--- Jobs by number whose events are not to be written as they came: 'none', or 'closing' without the last one. Those whose
--- address is retired have theirs elsewhere.
+-- Jobs by number whose events are not to be written as they came: 'none', or 'closing' without the
+-- last one. Those whose address is retired have theirs elsewhere.
 local altered, any_altered = {}, false
 local retiring = {}
 -- What the answer says of jobs that were not settled, by number.
@@ -106,8 +106,8 @@ local function settle_retire(id, destination, joined, argument, its_events)
   end
 end
 
--- Settles one job that is in its lease, unless its address was retired meanwhile: then the attempt is news of its
--- destination, and of nothing else. Whether it did.
+-- Settles one job that is in its lease, unless its address was retired meanwhile: then the attempt
+-- is news of its destination, and of nothing else. Whether it did.
 local function settle_job(k, token, destination, op, got_through, argument, record)
   local id, joined = ARGV[IDS + k], 0
   if marks[k] then

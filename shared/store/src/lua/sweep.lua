@@ -1,5 +1,6 @@
--- Removes what is left of leases that are over, of which only a fault can leave anything. A lease that would last for longer
--- than its length from now on, because the clock was set back, is cut to that.
+-- Removes what is left of leases that are over, of which only a fault can leave anything. A lease
+-- that would last for longer than its length from now on, because the clock was set back, is cut to
+-- that.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many fields to look at, about; a lease has two

@@ -1,5 +1,6 @@
--- Forgets, in a page of one shard's `meanwhile`, that leases on a job are void where all of them are over anyway: those up to
--- a serial lower than that of every lease there is. While there is any mark, every settle has to look for its own.
+-- Forgets, in a page of one shard's `meanwhile`, that leases on a job are void where all of them
+-- are over anyway: those up to a serial lower than that of every lease there is. While there is any
+-- mark, every settle has to look for its own.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many marks to look at, about

@@ -1,4 +1,5 @@
--- Forgets, in a page of one shard's `trouble`, destinations whose hold has run out and whose breaker is closed.
+-- Forgets, in a page of one shard's `trouble`, destinations whose hold has run out and whose
+-- breaker is closed.
 --
 -- ARGV[FIRST]      where the page starts: '0', or what the page before it replied
 -- ARGV[FIRST + 1]  how many destinations to look at, about

@@ -1,4 +1,5 @@
--- Lets attempts through again to one destination of a shard that an operator held; it is worth visiting at once.
+-- Lets attempts through again to one destination of a shard that an operator held; it is worth
+-- visiting at once.
 --
 -- ARGV[FIRST]  destination
 -- Reply: now; 1 where it was held, else 0, and nothing changed.

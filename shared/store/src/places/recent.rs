@@ -1,5 +1,6 @@
-//! The placements that were used lately. Two generations: when the young one is full it becomes the old one, and what
-//! was not used since is forgotten with the old one before. So it is bounded, and costs no order of use.
+//! The placements that were used lately. Two generations: when the young one is full it becomes the
+//! old one, and what was not used since is forgotten with the old one before. So it is bounded, and
+//! costs no order of use.
 
 use std::collections::HashMap;
 use std::mem;
@@ -16,7 +17,11 @@ pub(crate) struct Recent {
 impl Recent {
     /// One that holds about this many at most.
     pub(crate) fn new(max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), generation_max: (max / 2).max(1) }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            generation_max: (max / 2).max(1),
+        }
     }
 
     /// Where a domain is placed, if that is remembered.
@@ -30,7 +35,10 @@ impl Recent {
     }
 
     /// Forgets the domains that are told, and gives them with where they were.
-    pub(crate) fn forget(&mut self, is_told: impl Fn(&str) -> bool) -> Vec<(Box<str>, Destination)> {
+    pub(crate) fn forget(
+        &mut self,
+        is_told: impl Fn(&str) -> bool,
+    ) -> Vec<(Box<str>, Destination)> {
         let young = self.young.extract_if(|domain, _| is_told(domain));
         let old = self.old.extract_if(|domain, _| is_told(domain));
         young.chain(old).collect()
@@ -56,7 +64,11 @@ mod tests {
         recent.put("gmail.com", &used);
         for n in 0..10_000 {
             recent.put(&format!("d{n}.example"), &Destination::named("elsewhere"));
-            assert_eq!(recent.get("gmail.com"), Some(used.clone()), "after {n} others");
+            assert_eq!(
+                recent.get("gmail.com"),
+                Some(used.clone()),
+                "after {n} others"
+            );
             assert!(recent.young.len() + recent.old.len() <= 100);
         }
         assert_eq!(recent.get("d0.example"), None);

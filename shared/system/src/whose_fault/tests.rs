@@ -40,14 +40,26 @@ fn each_error_of_a_connection_has_its_side() {
         ("EPROTO", OURS, THEIRS),
         ("EIO", OURS, OURS),
     ];
-    assert_eq!(rows.map(|row| row.0), NETWORK.map(|row| row.name), "a row without its test");
+    assert_eq!(
+        rows.map(|row| row.0),
+        NETWORK.map(|row| row.name),
+        "a row without its test"
+    );
     for ((name, at_once, later), row) in rows.into_iter().zip(NETWORK) {
         for (when, side) in [(When::AtOnce, at_once), (When::Later, later)] {
             let cause = network_error(&of(row.errno), when);
             assert_eq!((cause.name, cause.side), (name, side), "{when:?}");
-            assert_eq!(cause.advice.is_empty(), side == THEIRS, "{name}: what is ours says what to do");
+            assert_eq!(
+                cause.advice.is_empty(),
+                side == THEIRS,
+                "{name}: what is ours says what to do"
+            );
         }
-        assert_eq!(own_error(&of(row.errno)).map(|cause| cause.side), Some(OURS), "{name} at a server of ours");
+        assert_eq!(
+            own_error(&of(row.errno)).map(|cause| cause.side),
+            Some(OURS),
+            "{name} at a server of ours"
+        );
     }
 }
 
@@ -72,11 +84,19 @@ fn each_error_of_a_file_has_its_side() {
         ("ENFILE", OURS),
         ("ENOMEM", OURS),
     ];
-    assert_eq!(rows.map(|row| row.0), FILES.map(|row| row.name), "a row without its test");
+    assert_eq!(
+        rows.map(|row| row.0),
+        FILES.map(|row| row.name),
+        "a row without its test"
+    );
     for ((name, side), row) in rows.into_iter().zip(FILES) {
         let cause = file_error(&of(row.errno));
         assert_eq!((cause.name, cause.side), (name, side));
-        assert_eq!(cause.advice.is_empty(), side == THEIRS, "{name}: what is ours says what to do");
+        assert_eq!(
+            cause.advice.is_empty(),
+            side == THEIRS,
+            "{name}: what is ours says what to do"
+        );
     }
 }
 
@@ -101,13 +121,25 @@ fn each_response_code_of_the_dns_has_its_side() {
         (22, "BADTRUNC", OURS),
         (23, "BADCOOKIE", OURS),
     ];
-    assert_eq!(rows.map(|row| row.0), RESPONSES.map(|row| row.code), "a row without its test");
+    assert_eq!(
+        rows.map(|row| row.0),
+        RESPONSES.map(|row| row.code),
+        "a row without its test"
+    );
     for (code, name, side) in rows {
         let cause = response_code(code);
         assert_eq!((cause.name, cause.side), (name, side));
-        assert_eq!(cause.advice.is_empty(), side == THEIRS, "{name}: what is ours says what to do");
+        assert_eq!(
+            cause.advice.is_empty(),
+            side == THEIRS,
+            "{name}: what is ours says what to do"
+        );
     }
-    assert_eq!(response_code(4_000).side, OURS, "no code that a domain's servers are known to cause");
+    assert_eq!(
+        response_code(4_000).side,
+        OURS,
+        "no code that a domain's servers are known to cause"
+    );
 }
 
 #[test]
@@ -125,7 +157,10 @@ fn each_answer_that_is_of_no_use_has_its_side() {
 
 #[test]
 fn an_error_that_is_in_no_table_is_ours() {
-    for err in [of(Errno::ENOTSOCK), io::Error::other("what a library makes up")] {
+    for err in [
+        of(Errno::ENOTSOCK),
+        io::Error::other("what a library makes up"),
+    ] {
         assert_eq!(network_error(&err, When::Later), UNKNOWN, "{err}");
         assert_eq!(file_error(&err), UNKNOWN, "{err}");
     }
@@ -149,19 +184,30 @@ fn errors_without_a_number_go_by_their_kind() {
     ] {
         assert_eq!(network_error(&kind.into(), When::Later).name, name);
     }
-    for (kind, name) in [(ErrorKind::NotFound, "ENOENT"), (ErrorKind::InvalidFilename, "ENAMETOOLONG")] {
+    for (kind, name) in [
+        (ErrorKind::NotFound, "ENOENT"),
+        (ErrorKind::InvalidFilename, "ENAMETOOLONG"),
+    ] {
         assert_eq!(file_error(&kind.into()).name, name);
     }
-    let alert = io::Error::new(ErrorKind::InvalidData, "received fatal alert: InternalError");
+    let alert = io::Error::new(
+        ErrorKind::InvalidData,
+        "received fatal alert: InternalError",
+    );
     assert_eq!(network_error(&alert, When::Later).side, THEIRS);
     assert_eq!(file_error(&alert), UNKNOWN, "no file is read by TLS");
 }
 
 #[test]
 fn what_is_said_names_the_error_and_what_to_do() {
-    let text = network_error(&of(Errno::EMFILE), When::AtOnce).explain("mx1.example.com: no socket");
-    assert_eq!(text, "mx1.example.com: no socket (EMFILE): raise the limit of open files (LimitNOFILE= or ulimit -n)");
-    let text = network_error(&of(Errno::ECONNREFUSED), When::Later).explain("mx1.example.com: refused");
+    let text =
+        network_error(&of(Errno::EMFILE), When::AtOnce).explain("mx1.example.com: no socket");
+    assert_eq!(
+        text,
+        "mx1.example.com: no socket (EMFILE): raise the limit of open files (LimitNOFILE= or ulimit -n)"
+    );
+    let text =
+        network_error(&of(Errno::ECONNREFUSED), When::Later).explain("mx1.example.com: refused");
     assert_eq!(text, "mx1.example.com: refused (ECONNREFUSED)");
 }
 
@@ -172,6 +218,9 @@ fn the_error_of_the_system_is_found_below_others() {
     struct Above(#[source] io::Error);
 
     let above = Above(of(Errno::EMFILE));
-    assert_eq!(system_error(&above).map(|err| network_error(err, When::AtOnce).name), Some("EMFILE"));
+    assert_eq!(
+        system_error(&above).map(|err| network_error(err, When::AtOnce).name),
+        Some("EMFILE")
+    );
     assert!(system_error(&Above(io::Error::other("no number"))).is_none());
 }

@@ -5,7 +5,9 @@ use domain::event::EventKind;
 use crate::fault::Kind;
 use crate::judge::place;
 use crate::options::Shape;
-use crate::record::{Asked, Bounced, Ended, Event, Evidence, Fault, Ms, Rest, Run, Taken, Told, Way};
+use crate::record::{
+    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, Rest, Run, Taken, Told, Way,
+};
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
 pub(super) const RATED: &str = "chaos/u1@n4.rated.test";
@@ -14,7 +16,10 @@ pub(super) const OTHER: &str = "worker1-1.chaos.test";
 
 pub(super) fn event(id: &str, kind: EventKind, attempt: Option<u32>, due: Option<Ms>) -> Event {
     let at = id.split([':', '-']).nth(1).unwrap().parse().unwrap();
-    let message = !matches!(kind, EventKind::JobClosed | EventKind::AddressRetired | EventKind::JobLapsed);
+    let message = !matches!(
+        kind,
+        EventKind::JobClosed | EventKind::AddressRetired | EventKind::JobLapsed
+    );
     Event {
         id: id.to_owned(),
         kind,
@@ -31,15 +36,33 @@ pub(super) fn event(id: &str, kind: EventKind, attempt: Option<u32>, due: Option
 }
 
 pub(super) fn asked(at: Ms) -> Asked {
-    Asked { at, job: JOB.to_owned(), life: LIFE.to_owned(), begins: true }
+    Asked {
+        at,
+        job: JOB.to_owned(),
+        life: LIFE.to_owned(),
+        begins: true,
+    }
 }
 
 pub(super) fn taken(at: Ms, life: &str) -> Taken {
-    Taken { at, began: at - 10, message: "m1".to_owned(), job: JOB.to_owned(), life: life.to_owned(), answered: true }
+    Taken {
+        at,
+        began: at - 10,
+        message: "m1".to_owned(),
+        job: JOB.to_owned(),
+        life: life.to_owned(),
+        answered: true,
+    }
 }
 
 pub(super) fn fault(kind: Kind, at: Ms, until: Ms, life: Option<&str>) -> Fault {
-    Fault { at, until, kind, life: life.map(str::to_owned), lost_since: None }
+    Fault {
+        at,
+        until,
+        kind,
+        life: life.map(str::to_owned),
+        lost_since: None,
+    }
 }
 
 /// Where nothing is wrong: a message comes in, is deferred once, and gets through at its second
@@ -47,7 +70,12 @@ pub(super) fn fault(kind: Kind, at: Ms, until: Ms, life: Option<&str>) -> Fault 
 pub(super) fn clean() -> Evidence {
     let events = vec![
         event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
-        event("0:11100-0:0", EventKind::AttemptDeferred, Some(1), Some(13_100)),
+        event(
+            "0:11100-0:0",
+            EventKind::AttemptDeferred,
+            Some(1),
+            Some(13_100),
+        ),
         event("0:13300-0:0", EventKind::MessageDelivered, Some(2), None),
         event("0:13300-0:1", EventKind::JobClosed, Some(2), None),
     ];
@@ -63,7 +91,11 @@ pub(super) fn clean() -> Evidence {
     };
     let ids: Vec<String> = events.iter().map(|event| event.id.clone()).collect();
     Evidence {
-        run: Run { seed: 1, shape: Shape::Single, minutes: 1.0 },
+        run: Run {
+            seed: 1,
+            shape: Shape::Single,
+            minutes: 1.0,
+        },
         bounced: vec![bounced],
         told: vec![],
         held: vec![],
@@ -75,7 +107,11 @@ pub(super) fn clean() -> Evidence {
         ended: vec![],
         events,
         skews: vec![],
-        rest: Rest { followed: ids.clone(), stored: ids, ..Rest::default() },
+        rest: Rest {
+            followed: ids.clone(),
+            stored: ids,
+            ..Rest::default()
+        },
     }
 }
 
@@ -87,7 +123,11 @@ pub(super) fn add(evidence: &mut Evidence, event: Event) {
 }
 
 pub(super) fn number_again(evidence: &mut Evidence) {
-    let ids: Vec<String> = evidence.events.iter().map(|event| event.id.clone()).collect();
+    let ids: Vec<String> = evidence
+        .events
+        .iter()
+        .map(|event| event.id.clone())
+        .collect();
     (evidence.rest.followed, evidence.rest.stored) = (ids.clone(), ids);
 }
 
@@ -105,12 +145,26 @@ pub(super) fn lose_everything(evidence: &mut Evidence) {
 
 pub(super) fn told(answer: &str, fact: &str, at: Ms) -> Told {
     let (fact, job, answer) = (fact.to_owned(), JOB.to_owned(), answer.to_owned());
-    Told { fact, job, message: None, first_at: at - 5, answered_at: at, answer }
+    Told {
+        fact,
+        job,
+        message: None,
+        first_at: at - 5,
+        answered_at: at,
+        answer,
+    }
 }
 
 pub(super) fn ended(was_asked: bool) -> Ended {
     let status = Some("exit status: 1".to_owned());
-    Ended { at: 12_000, life: LIFE.to_owned(), was_asked, age_ms: 9_000, status, is_success: false }
+    Ended {
+        at: 12_000,
+        life: LIFE.to_owned(),
+        was_asked,
+        age_ms: 9_000,
+        status,
+        is_success: false,
+    }
 }
 
 /// A message is given up, and the job goes on with one that had joined meanwhile. The worker that
@@ -125,7 +179,12 @@ pub(super) fn go_on_after_giving_up(evidence: &mut Evidence) {
     }
     evidence.events = vec![
         event("0:10000-0:0", EventKind::JobScheduled, None, Some(11_000)),
-        event("0:11100-0:0", EventKind::AttemptDeferred, Some(1), Some(13_100)),
+        event(
+            "0:11100-0:0",
+            EventKind::AttemptDeferred,
+            Some(1),
+            Some(13_100),
+        ),
         joined,
         event("0:13300-0:0", EventKind::AttemptDeferred, Some(2), None),
         given_up,
@@ -135,7 +194,10 @@ pub(super) fn go_on_after_giving_up(evidence: &mut Evidence) {
     ];
     number_again(evidence);
     evidence.asked = vec![asked(11_050), asked(13_200), asked(15_250)];
-    evidence.taken = vec![Taken { message: "m2".to_owned(), ..taken(15_260, LIFE) }];
+    evidence.taken = vec![Taken {
+        message: "m2".to_owned(),
+        ..taken(15_260, LIFE)
+    }];
 }
 
 /// A relay takes a message, another one joins meanwhile, and no bounce comes.
@@ -148,17 +210,37 @@ pub(super) fn go_on_after_silence(evidence: &mut Evidence) {
         event.message = Some("m2".to_owned());
     }
     evidence.events = vec![
-        event("0:10000-0:0", EventKind::JobScheduled, Some(0), Some(11_000)),
-        event("0:11100-0:0", EventKind::MessageAccepted, Some(1), Some(15_100)),
+        event(
+            "0:10000-0:0",
+            EventKind::JobScheduled,
+            Some(0),
+            Some(11_000),
+        ),
+        event(
+            "0:11100-0:0",
+            EventKind::MessageAccepted,
+            Some(1),
+            Some(15_100),
+        ),
         joined,
         silence,
         second,
         event("0:15300-0:1", EventKind::JobClosed, Some(1), None),
     ];
-    for event in evidence.events.iter_mut().filter(|event| event.attempt == Some(0)) {
+    for event in evidence
+        .events
+        .iter_mut()
+        .filter(|event| event.attempt == Some(0))
+    {
         event.late_ms = None;
     }
     number_again(evidence);
     evidence.asked = vec![asked(11_050), asked(15_250)];
-    evidence.taken = vec![taken(11_060, LIFE), Taken { message: "m2".to_owned(), ..taken(15_260, LIFE) }];
+    evidence.taken = vec![
+        taken(11_060, LIFE),
+        Taken {
+            message: "m2".to_owned(),
+            ..taken(15_260, LIFE)
+        },
+    ];
 }

@@ -1,4 +1,5 @@
-//! The pace of one destination in memory and in the plainest way: what it may get now follows from what came back.
+//! The pace of one destination in memory and in the plainest way: what it may get now follows from
+//! what came back.
 
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ pub(super) enum Allowed {
 }
 
 impl Destination {
-    /// How many it may get, while so many attempts are under way. `is_out` tells whether a probe still is.
+    /// How many it may get, while so many attempts are under way. `is_out` tells whether a probe
+    /// still is.
     pub(super) fn allowed(
         &self,
         settings: &Pace,
@@ -59,7 +61,10 @@ impl Destination {
         is_out: impl Fn(LeaseToken) -> bool,
         now: Timestamp,
     ) -> Allowed {
-        if self.hold.is_some_and(|until| until.is_none_or(|until| until > now)) {
+        if self
+            .hold
+            .is_some_and(|until| until.is_none_or(|until| until > now))
+        {
             return Allowed::Some(0);
         }
         match self.breaker {
@@ -69,7 +74,11 @@ impl Destination {
             Breaker::Closed => {}
         }
         let limits = self.limits(settings);
-        let window = self.window.unwrap_or(settings.window_new.into()).min(limits.window.into()).floor() as u32;
+        let window = self
+            .window
+            .unwrap_or(settings.window_new.into())
+            .min(limits.window.into())
+            .floor() as u32;
         let window = match () {
             () if self.is_silent(now) => window.min(1),
             () if !self.has_answered_lately(settings, now) => window.min(settings.window_new),
@@ -87,7 +96,8 @@ impl Destination {
     }
 
     fn has_answered_lately(&self, settings: &Pace, now: Timestamp) -> bool {
-        self.answered.is_some_and(|at| now.since(at) < settings.answered_within)
+        self.answered
+            .is_some_and(|at| now.since(at) < settings.answered_within)
     }
 
     fn is_silent(&self, now: Timestamp) -> bool {
@@ -129,7 +139,14 @@ impl Destination {
     }
 
     /// A claim under `token` took so many.
-    pub(super) fn take(&mut self, settings: &Pace, allowed: Allowed, token: LeaseToken, count: usize, now: Timestamp) {
+    pub(super) fn take(
+        &mut self,
+        settings: &Pace,
+        allowed: Allowed,
+        token: LeaseToken,
+        count: usize,
+        now: Timestamp,
+    ) {
         let limits = self.limits(settings);
         match (allowed, self.breaker) {
             (Allowed::Probe, Breaker::Open(_, times) | Breaker::HalfOpen(_, times)) => {
@@ -225,12 +242,17 @@ impl Destination {
         }
         results.period = period;
         results.now = (results.now.0 + good, results.now.1 + bad);
-        results.row = if good > 0.0 { 0 } else { results.row + bad as u32 };
+        results.row = if good > 0.0 {
+            0
+        } else {
+            results.row + bad as u32
+        };
         let left = 1.0 - now.ms().rem_euclid(over) as f64 / over as f64;
         let tried = results.now.0 + results.now.1 + left * (results.before.0 + results.before.1);
         let failed = results.now.1 + left * results.before.1;
         let breaker = settings.breaker;
-        results.row >= breaker.failures || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
+        results.row >= breaker.failures
+            || (tried >= breaker.samples.into() && failed >= breaker.share * tried)
     }
 }
 

@@ -26,11 +26,16 @@ enum Word {
     Refused,
 }
 
-/// The outcome that an answer stands for; `body` is `None` where it was too long to read. An error page is no answer: only a
-/// 2xx with nothing in it, or with our JSON, says that mail got through. Where the platform may have sent before something went
-/// wrong nobody knows, which spends an attempt: were it held, it could be sent again and again. All the rest turns us away, and
-/// waits without spending one.
-pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: Option<&[u8]>) -> Result<Outcome, Fault> {
+/// The outcome that an answer stands for; `body` is `None` where it was too long to read. An error
+/// page is no answer: only a 2xx with nothing in it, or with our JSON, says that mail got through.
+/// Where the platform may have sent before something went wrong nobody knows, which spends an
+/// attempt: were it held, it could be sent again and again. All the rest turns us away, and waits
+/// without spending one.
+pub(super) fn outcome(
+    status: u16,
+    retry_after_s: Option<u64>,
+    body: Option<&[u8]>,
+) -> Result<Outcome, Fault> {
     if let Some(answer) = body.and_then(|body| serde_json::from_slice::<Answer>(body).ok()) {
         return judged(&answer, retry_after_s);
     }
@@ -45,28 +50,40 @@ pub(super) fn outcome(status: u16, retry_after_s: Option<u64>, body: Option<&[u8
                 format!("status {status} with something that is no outcome: {what}"),
             ))
         }
-        410 => Ok(Outcome::Unreadable("the platform no longer has the message (410)".to_owned())),
+        410 => Ok(Outcome::Unreadable(
+            "the platform no longer has the message (410)".to_owned(),
+        )),
         _ => {
-            let kind = if may_have_sent(status) { FaultKind::Unanswered } else { FaultKind::Local };
-            Err(Fault::ours(kind, asking(&format!("the platform answered {status}"), retry_after_s)))
+            let kind = if may_have_sent(status) {
+                FaultKind::Unanswered
+            } else {
+                FaultKind::Local
+            };
+            Err(Fault::ours(
+                kind,
+                asking(&format!("the platform answered {status}"), retry_after_s),
+            ))
         }
     }
 }
 
-/// Whether what answers so may stand before a platform that has sent (RFC 9110, section 15): a time that was over, and every
-/// failure of a server but the one that says that it takes nothing now.
+/// Whether what answers so may stand before a platform that has sent (RFC 9110, section 15): a time
+/// that was over, and every failure of a server but the one that says that it takes nothing now.
 fn may_have_sent(status: u16) -> bool {
     matches!(status, 408 | 500..=502 | 504..=599)
 }
 
 /// The beginning of what is not understood.
 fn shown(body: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(body).chars().take(SHOWN_CHARS).collect();
+    let text: String = String::from_utf8_lossy(body)
+        .chars()
+        .take(SHOWN_CHARS)
+        .collect();
     format!("{text:?}")
 }
 
-/// What the platform's words mean. With an answer that contradicts itself nobody knows, so that nothing is said about the
-/// address by mistake.
+/// What the platform's words mean. With an answer that contradicts itself nobody knows, so that
+/// nothing is said about the address by mistake.
 fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault> {
     let contradicts = |reply: &Reply| {
         let success = matches!(answer.outcome, Word::Delivered | Word::Accepted);
@@ -77,9 +94,18 @@ fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault>
     };
     let reply = Reply::parse(&answer.reply);
     if contradicts(&reply) {
-        return Err(Fault::ours(FaultKind::Unanswered, "the outcome and its reply contradict each other".to_owned()));
+        return Err(Fault::ours(
+            FaultKind::Unanswered,
+            "the outcome and its reply contradict each other".to_owned(),
+        ));
     }
-    let reply_or = |text| if answer.reply.is_empty() { Reply::parse(text) } else { reply.clone() };
+    let reply_or = |text| {
+        if answer.reply.is_empty() {
+            Reply::parse(text)
+        } else {
+            reply.clone()
+        }
+    };
     Ok(match answer.outcome {
         Word::Delivered => Outcome::Delivered(reply_or("250 2.0.0 delivered")),
         Word::Accepted => Outcome::Accepted(reply_or("250 2.0.0 accepted")),
@@ -102,10 +128,26 @@ mod tests {
     #[test]
     fn json_and_status_become_the_outcome() {
         for (status, body, expected) in [
-            (200, r#"{"outcome":"delivered"}"#, "Delivered 250 2.0.0 delivered"),
-            (200, r#"{"outcome":"accepted","reply":"250 queued"}"#, "Accepted 250 queued"),
-            (200, r#"{"outcome":"deferred","reply":"452 4.3.1 full"}"#, "Deferred 452 4.3.1 full"),
-            (500, r#"{"outcome":"refused","reply":"550 5.1.1 unknown","more":1}"#, "Refused 550 5.1.1 unknown"),
+            (
+                200,
+                r#"{"outcome":"delivered"}"#,
+                "Delivered 250 2.0.0 delivered",
+            ),
+            (
+                200,
+                r#"{"outcome":"accepted","reply":"250 queued"}"#,
+                "Accepted 250 queued",
+            ),
+            (
+                200,
+                r#"{"outcome":"deferred","reply":"452 4.3.1 full"}"#,
+                "Deferred 452 4.3.1 full",
+            ),
+            (
+                500,
+                r#"{"outcome":"refused","reply":"550 5.1.1 unknown","more":1}"#,
+                "Refused 550 5.1.1 unknown",
+            ),
             (
                 200,
                 r#"{"outcome":"deferred","reply":"4.2.2 full","retry_after_s":60}"#,
@@ -118,10 +160,26 @@ mod tests {
             // It may have been sent.
             (200, "<html>Welcome</html>", "Unanswered"),
             (200, r#"{"outcome":"maybe"}"#, "Unanswered"),
-            (200, r#"{"outcome":"delivered","reply":"550 no"}"#, "Unanswered"),
-            (200, r#"{"outcome":"deferred","reply":"550 5.1.1 no"}"#, "Unanswered"),
-            (200, r#"{"outcome":"refused","reply":"450 no"}"#, "Unanswered"),
-            (500, r#"{"outcome":"refused","reply":"250 ok"}"#, "Unanswered"),
+            (
+                200,
+                r#"{"outcome":"delivered","reply":"550 no"}"#,
+                "Unanswered",
+            ),
+            (
+                200,
+                r#"{"outcome":"deferred","reply":"550 5.1.1 no"}"#,
+                "Unanswered",
+            ),
+            (
+                200,
+                r#"{"outcome":"refused","reply":"450 no"}"#,
+                "Unanswered",
+            ),
+            (
+                500,
+                r#"{"outcome":"refused","reply":"250 ok"}"#,
+                "Unanswered",
+            ),
             (408, "", "Unanswered"),
             (500, "", "Unanswered"),
             (502, "<html>Bad Gateway</html>", "Unanswered"),
@@ -150,23 +208,40 @@ mod tests {
 
     #[test]
     fn an_answer_too_long_to_read_is_judged_by_its_status() {
-        for (status, kind) in [(200, FaultKind::Unanswered), (500, FaultKind::Unanswered), (404, FaultKind::Local)] {
-            assert_eq!(outcome(status, None, None).unwrap_err().kind, kind, "{status}");
+        for (status, kind) in [
+            (200, FaultKind::Unanswered),
+            (500, FaultKind::Unanswered),
+            (404, FaultKind::Local),
+        ] {
+            assert_eq!(
+                outcome(status, None, None).unwrap_err().kind,
+                kind,
+                "{status}"
+            );
         }
-        assert!(matches!(outcome(410, None, None), Ok(Outcome::Unreadable(_))));
+        assert!(matches!(
+            outcome(410, None, None),
+            Ok(Outcome::Unreadable(_))
+        ));
     }
 
     #[test]
     fn the_time_that_the_platform_asks_for_is_a_hint() {
-        let Ok(Outcome::Deferred(reply)) =
-            outcome(200, Some(300), Some(br#"{"outcome":"deferred","reply":"451 4.7.1 wait 10 minutes"}"#))
-        else {
+        let Ok(Outcome::Deferred(reply)) = outcome(
+            200,
+            Some(300),
+            Some(br#"{"outcome":"deferred","reply":"451 4.7.1 wait 10 minutes"}"#),
+        ) else {
             panic!("it is deferred")
         };
         assert_eq!(hint(&reply.text), Some(Duration::from_secs(300)));
-        let Err(fault) = outcome(503, Some(7_200), Some(b"")) else { panic!("503 is no outcome") };
+        let Err(fault) = outcome(503, Some(7_200), Some(b"")) else {
+            panic!("503 is no outcome")
+        };
         assert_eq!(hint(&fault.text), Some(Duration::from_secs(7_200)));
-        let Err(fault) = outcome(504, Some(7_200), Some(b"late")) else { panic!("504 is no outcome") };
+        let Err(fault) = outcome(504, Some(7_200), Some(b"late")) else {
+            panic!("504 is no outcome")
+        };
         assert_eq!(hint(&fault.text), Some(Duration::from_secs(7_200)));
     }
 }

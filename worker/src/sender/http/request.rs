@@ -36,7 +36,10 @@ pub(super) fn body(attempt: &Attempt, with_content: bool) -> Vec<u8> {
     let text = content.and_then(|content| std::str::from_utf8(content).ok());
     let request = Request {
         job: &attempt.job,
-        account: attempt.job.split_once('/').map_or("", |(account, _)| account),
+        account: attempt
+            .job
+            .split_once('/')
+            .map_or("", |(account, _)| account),
         recipient: attempt.recipient.as_str(),
         envelope_from: attempt.envelope_from.as_ref().map(Address::as_str),
         message_id: &attempt.message_id,
@@ -45,7 +48,9 @@ pub(super) fn body(attempt: &Attempt, with_content: bool) -> Vec<u8> {
         traceparent: attempt.traceparent.as_deref(),
         metadata: &attempt.metadata,
         content: text,
-        content_base64: content.filter(|_| text.is_none()).map(|content| BASE64_STANDARD.encode(content)),
+        content_base64: content
+            .filter(|_| text.is_none())
+            .map(|content| BASE64_STANDARD.encode(content)),
     };
     serde_json::to_vec(&request).expect("text, numbers and maps with text keys always serialize")
 }

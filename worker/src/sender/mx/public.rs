@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is one of the public Internet (IANA's special-purpose registries, RFC 6890). What stands for an IPv4
-/// address in IPv6 is judged as that.
+/// Whether an address is one of the public Internet (IANA's special-purpose registries, RFC 6890).
+/// What stands for an IPv4 address in IPv6 is judged as that.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(four) => is_public_v4(four),
@@ -14,8 +14,8 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether a host can have an address, and we could connect to it. A link-local one says too little: it belongs to one of
-/// our networks, and does not say to which.
+/// Whether a host can have an address, and we could connect to it. A link-local one says too
+/// little: it belongs to one of our networks, and does not say to which.
 pub(crate) fn is_of_a_host(address: IpAddr) -> bool {
     let is_link_local = matches!(address, IpAddr::V6(six) if six.is_unicast_link_local());
     let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
@@ -31,7 +31,8 @@ fn is_public_v4(four: Ipv4Addr) -> bool {
         || four.is_documentation()
         || a == 0
         || a >= 240
-        // Shared address space (RFC 6598), protocol assignments (RFC 6890) and benchmarks (RFC 2544).
+        // Shared address space (RFC 6598), protocol assignments (RFC 6890) and benchmarks (RFC
+        // 2544).
         || (a == 100 && b & 0xc0 == 64)
         || (a == 192 && b == 0 && c == 0)
         || (a == 198 && b & 0xfe == 18);
@@ -40,7 +41,8 @@ fn is_public_v4(four: Ipv4Addr) -> bool {
 
 fn is_public_v6(six: Ipv6Addr) -> bool {
     let [a, b, ..] = six.segments();
-    // Only 2000::/3 is global unicast; of that, 2001:db8::/32 and 3fff::/20 are for documents, 2001::/23 for protocols.
+    // Only 2000::/3 is global unicast; of that, 2001:db8::/32 and 3fff::/20 are for documents,
+    // 2001::/23 for protocols.
     let documents = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
     a & 0xe000 == 0x2000 && !documents && !(a == 0x2001 && b < 0x0200)
 }

@@ -1,7 +1,8 @@
 //! Makes connections, and says whose fault it is if there is none.
 //!
-//! An error that the system returns at once is this machine's own: it has sent nothing. One that comes later may be what a
-//! router or the peer has answered. So both steps are made here, one by one.
+//! An error that the system returns at once is this machine's own: it has sent nothing. One that
+//! comes later may be what a router or the peer has answered. So both steps are made here, one by
+//! one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
@@ -21,7 +22,9 @@ pub(super) async fn connect(peer: &Peer) -> Result<TcpStream, Silence> {
         Place::Address(address) => to_host(&peer.host, address, peer.source).await?,
     };
     // Each command waits for its reply: holding back small segments would only add delay.
-    stream.set_nodelay(true).map_err(|err| failed(&peer.host, &err, network_error(&err, When::Later)))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|err| failed(&peer.host, &err, network_error(&err, When::Later)))?;
     Ok(stream)
 }
 
@@ -34,9 +37,18 @@ async fn to_relay(host: &str, port: u16) -> Result<TcpStream, Silence> {
     })
 }
 
-async fn to_host(host: &str, address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Silence> {
+async fn to_host(
+    host: &str,
+    address: SocketAddr,
+    source: Option<IpAddr>,
+) -> Result<TcpStream, Silence> {
     let at_once = |err: io::Error| failed(host, &err, network_error(&err, When::AtOnce));
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(at_once)?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )
+    .map_err(at_once)?;
     socket.set_nonblocking(true).map_err(at_once)?;
     if let Some(source) = source {
         let bound = socket.bind(&SocketAddr::new(source, 0).into());
@@ -61,6 +73,10 @@ fn is_under_way(err: &io::Error) -> bool {
 }
 
 fn failed(host: &str, err: &io::Error, cause: Cause) -> Silence {
-    let kind = if cause.side == Side::Ours { FaultKind::Local } else { FaultKind::Connect };
+    let kind = if cause.side == Side::Ours {
+        FaultKind::Local
+    } else {
+        FaultKind::Connect
+    };
     Silence::by(cause, kind, &format!("{host}: {err}"))
 }

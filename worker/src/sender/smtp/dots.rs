@@ -4,12 +4,17 @@ use std::iter::once;
 
 use memchr::memmem;
 
-/// Lines that start with a dot get another, and a dot alone ends the content (RFC 5321, section 4.5.2). All line ends are
-/// CRLF already. It comes in pieces, so that content need not be in memory once more for each connection.
+/// Lines that start with a dot get another, and a dot alone ends the content (RFC 5321, section
+/// 4.5.2). All line ends are CRLF already. It comes in pieces, so that content need not be in
+/// memory once more for each connection.
 pub(crate) fn dot_stuffed(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let dot_if = |so: bool| if so { &b"."[..] } else { b"" };
     let first = dot_if(content.starts_with(b"."));
-    let last: &[u8] = if content.is_empty() || content.ends_with(b"\r\n") { b".\r\n" } else { b"\r\n.\r\n" };
+    let last: &[u8] = if content.is_empty() || content.ends_with(b"\r\n") {
+        b".\r\n"
+    } else {
+        b"\r\n.\r\n"
+    };
     let dots = memmem::find_iter(content, b"\n.").map(|at| at + 1);
     let mut from = 0;
     let lines = dots.chain(once(content.len())).flat_map(move |to| {

@@ -1,5 +1,5 @@
-//! MAIL and RCPT for one message, with the extensions that it needs and the peer offers. What the peer cannot take is
-//! seen here, before anything is sent.
+//! MAIL and RCPT for one message, with the extensions that it needs and the peer offers. What the
+//! peer cannot take is seen here, before anything is sent.
 
 use config::Notify;
 use domain::address::Address;
@@ -21,14 +21,21 @@ pub(crate) struct Envelope {
 
 impl Envelope {
     /// The commands for this peer. `Err` is what the peer would say, did it know.
-    pub(crate) fn new(offers: &Offers, notify: Notify, attempt: &Attempt, content: &[u8]) -> Result<Self, Reply> {
+    pub(crate) fn new(
+        offers: &Offers,
+        notify: Notify,
+        attempt: &Attempt,
+        content: &[u8],
+    ) -> Result<Self, Reply> {
         let (from, recipient) = (attempt.envelope_from.as_ref(), &attempt.recipient);
         let mut mail = format!("MAIL FROM:<{}>", from.map_or("", |from| from.as_str()));
         let mut rcpt = format!("RCPT TO:<{}>", recipient.as_str());
         if offers.size_max != 0 && content.len() > offers.size_max {
             let (size, most) = (content.len(), offers.size_max);
             // RFC 1870, section 6.2: the peer's announcement is its answer.
-            return Err(no(&format!("552 5.3.4 the message has {size} bytes and the peer takes {most}")));
+            return Err(no(&format!(
+                "552 5.3.4 the message has {size} bytes and the peer takes {most}"
+            )));
         }
         if offers.size() {
             mail.push_str(&format!(" SIZE={}", content.len()));
@@ -36,14 +43,18 @@ impl Envelope {
         if !content.is_ascii() {
             if !offers.eight_bit() {
                 // RFC 6152, section 3: never, under any circumstances.
-                return Err(no("554 5.6.3 the message has bytes beyond ASCII and the peer does not take them"));
+                return Err(no(
+                    "554 5.6.3 the message has bytes beyond ASCII and the peer does not take them",
+                ));
             }
             mail.push_str(" BODY=8BITMIME");
         }
         if !recipient.is_ascii() || !from.is_none_or(Address::is_ascii) {
             if !offers.utf8() {
                 // RFC 6531, section 3.5.
-                return Err(no("553 5.6.7 the peer does not take internationalized addresses"));
+                return Err(no(
+                    "553 5.6.7 the peer does not take internationalized addresses",
+                ));
             }
             mail.push_str(" SMTPUTF8");
         } else if offers.utf8() && !header(content).is_ascii() {
@@ -76,8 +87,8 @@ fn header(content: &[u8]) -> &[u8] {
     &content[..end.unwrap_or(content.len())]
 }
 
-/// Text as a parameter takes it (RFC 3461, section 4): what is not printable, `+` and `=` as `+` and two digits. Nothing
-/// beyond ASCII fits, and gives no text at all.
+/// Text as a parameter takes it (RFC 3461, section 4): what is not printable, `+` and `=` as `+`
+/// and two digits. Nothing beyond ASCII fits, and gives no text at all.
 fn xtext(text: &str) -> String {
     if !text.is_ascii() {
         return String::new();
@@ -103,12 +114,18 @@ mod tests {
     fn attempt(recipient: &str) -> Attempt {
         Attempt {
             envelope_from: Some(Address::parse("bounce@news.example.org").unwrap()),
-            ..Attempt::first(Address::parse(recipient).unwrap(), "<c42.9+1@news.example.org>")
+            ..Attempt::first(
+                Address::parse(recipient).unwrap(),
+                "<c42.9+1@news.example.org>",
+            )
         }
     }
 
     fn envelope(offers: Offers, recipient: &str, content: &str) -> Result<Envelope, Reply> {
-        let notify = Notify { failure: true, ..Notify::default() };
+        let notify = Notify {
+            failure: true,
+            ..Notify::default()
+        };
         Envelope::new(&offers, notify, &attempt(recipient), content.as_bytes())
     }
 
@@ -126,16 +143,38 @@ mod tests {
         );
         assert_eq!(all.rcpt, "RCPT TO:<jö+x@example.com> NOTIFY=FAILURE\r\n");
         let ascii = envelope(Offers::of(ALL, 0), "jo+x@example.com", "A: b\r\n\r\nü\r\n").unwrap();
-        assert!(!ascii.mail.contains("SMTPUTF8"), "the body alone does not need it: {}", ascii.mail);
-        assert_eq!(ascii.rcpt, "RCPT TO:<jo+x@example.com> NOTIFY=FAILURE ORCPT=rfc822;jo+2Bx@example.com\r\n");
+        assert!(
+            !ascii.mail.contains("SMTPUTF8"),
+            "the body alone does not need it: {}",
+            ascii.mail
+        );
+        assert_eq!(
+            ascii.rcpt,
+            "RCPT TO:<jo+x@example.com> NOTIFY=FAILURE ORCPT=rfc822;jo+2Bx@example.com\r\n"
+        );
     }
 
     #[test]
     fn what_the_peer_cannot_take_is_refused_as_it_would() {
         for (offers, recipient, content, status) in [
-            (Offers::of(EXT_SIZE, 3), "jo@example.com", "abc\r\n", "5.3.4"),
-            (Offers::of(EXT_SMTP_UTF8, 0), "jo@example.com", "ü\r\n", "5.6.3"),
-            (Offers::of(EXT_8BIT_MIME, 0), "jö@example.com", "u\r\n", "5.6.7"),
+            (
+                Offers::of(EXT_SIZE, 3),
+                "jo@example.com",
+                "abc\r\n",
+                "5.3.4",
+            ),
+            (
+                Offers::of(EXT_SMTP_UTF8, 0),
+                "jo@example.com",
+                "ü\r\n",
+                "5.6.3",
+            ),
+            (
+                Offers::of(EXT_8BIT_MIME, 0),
+                "jö@example.com",
+                "u\r\n",
+                "5.6.7",
+            ),
         ] {
             let reply = envelope(offers, recipient, content).unwrap_err();
             assert_eq!(reply.status, Some(status.parse().unwrap()), "{reply}");

@@ -1,8 +1,8 @@
 //! What a server offers in its answer to EHLO (RFC 5321, section 4.1.1.1).
 
 use smtp_proto::{
-    AUTH_LOGIN, AUTH_PLAIN, EXT_8BIT_MIME, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8, EXT_START_TLS,
-    EhloResponse,
+    AUTH_LOGIN, AUTH_PLAIN, EXT_8BIT_MIME, EXT_DSN, EXT_PIPELINING, EXT_SIZE, EXT_SMTP_UTF8,
+    EXT_START_TLS, EhloResponse,
 };
 
 use super::wire::Said;
@@ -22,7 +22,9 @@ impl Offers {
         let mut offers = Self::default();
         for line in said.more_lines() {
             let line = format!("250-host\r\n250 {line}\r\n");
-            let Ok(response) = EhloResponse::parse(&mut line.as_bytes().iter()) else { continue };
+            let Ok(response) = EhloResponse::parse(&mut line.as_bytes().iter()) else {
+                continue;
+            };
             offers.extensions |= response.capabilities;
             offers.auth |= response.auth_mechanisms;
             offers.size_max = offers.size_max.max(response.size);
@@ -69,6 +71,10 @@ impl Offers {
     /// These extensions and no other.
     #[cfg(test)]
     pub(crate) fn of(extensions: u32, size_max: usize) -> Self {
-        Self { extensions, auth: 0, size_max }
+        Self {
+            extensions,
+            auth: 0,
+            size_max,
+        }
     }
 }

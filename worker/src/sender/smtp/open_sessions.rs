@@ -1,11 +1,12 @@
-//! Bounds the sessions of all routes together. Before one more is opened than there may be, those that were idle longest are
-//! left. It does not know why a session is opened, nor how.
+//! Bounds the sessions of all routes together. Before one more is opened than there may be, those
+//! that were idle longest are left. It does not know why a session is opened, nor how.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-/// Of the sessions that are idle this part is left at once, so that it has not to be looked for each time.
+/// Of the sessions that are idle this part is left at once, so that it has not to be looked for
+/// each time.
 const PART: usize = 8;
 
 /// Sessions that are kept somewhere.
@@ -30,7 +31,11 @@ pub(super) struct Counted(Arc<OpenSessions>);
 impl OpenSessions {
     /// No more than `most`, idle ones included; those in use are bounded by the attempts under way.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, open: AtomicUsize::new(0), kept: Mutex::default() })
+        Arc::new(Self {
+            most,
+            open: AtomicUsize::new(0),
+            kept: Mutex::default(),
+        })
     }
 
     /// Sessions that are kept there may be left.
@@ -103,10 +108,24 @@ mod tests {
             let counted = sessions.count();
             assert!(sessions.open.load(Ordering::Relaxed) <= MOST, "{n}");
             let since = start + Duration::from_secs(n);
-            pools[n as usize % 3].0.lock().unwrap().push((since, counted));
+            pools[n as usize % 3]
+                .0
+                .lock()
+                .unwrap()
+                .push((since, counted));
         }
-        let oldest = pools.iter().flat_map(|pool| pool.0.lock().unwrap().iter().map(|kept| kept.0).collect::<Vec<_>>());
-        assert!(oldest.min().unwrap() >= start + Duration::from_secs(950), "those that were used last are kept");
+        let oldest = pools.iter().flat_map(|pool| {
+            pool.0
+                .lock()
+                .unwrap()
+                .iter()
+                .map(|kept| kept.0)
+                .collect::<Vec<_>>()
+        });
+        assert!(
+            oldest.min().unwrap() >= start + Duration::from_secs(950),
+            "those that were used last are kept"
+        );
         drop(pools);
         assert_eq!(sessions.open.load(Ordering::Relaxed), 0);
     }

@@ -1,4 +1,5 @@
-//! Sessions that are kept and used again, by peer. Each carries so many messages, gets so old, and is left with a farewell.
+//! Sessions that are kept and used again, by peer. Each carries so many messages, gets so old, and
+//! is left with a farewell.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -64,11 +65,15 @@ impl Pools {
         let watched: Arc<dyn KeptSessions> = kept.clone();
         sessions.watch(Arc::downgrade(&watched));
         tokio::spawn(sweep(Arc::downgrade(&kept)));
-        Self { manner: Arc::new(manner), kept, sessions }
+        Self {
+            manner: Arc::new(manner),
+            kept,
+            sessions,
+        }
     }
 
-    /// Hands one message to a peer. A kept session may have been closed by the peer while nobody looked: then the others
-    /// that nobody uses are left too, and a new one is opened.
+    /// Hands one message to a peer. A kept session may have been closed by the peer while nobody
+    /// looked: then the others that nobody uses are left too, and a new one is opened.
     pub(crate) async fn hand_over(
         &self,
         peer: &Peer,
@@ -92,11 +97,21 @@ impl Pools {
                 other => return other,
             }
         }
-        let why = Why::Broken(Silence::new(FaultKind::Lost, "the peer closes each connection that is kept"));
-        Err(Stop { phase: Phase::Mail, why })
+        let why = Why::Broken(Silence::new(
+            FaultKind::Lost,
+            "the peer closes each connection that is kept",
+        ));
+        Err(Stop {
+            phase: Phase::Mail,
+            why,
+        })
     }
 
-    async fn session(&self, pool: &Pool<Opener>, trail: &mut Trail) -> Result<Object<Opener>, Stop> {
+    async fn session(
+        &self,
+        pool: &Pool<Opener>,
+        trail: &mut Trail,
+    ) -> Result<Object<Opener>, Stop> {
         trail.begin(Phase::Connect);
         // Until one is free it is we who have too few connections.
         contact::pause();
@@ -109,7 +124,10 @@ impl Pools {
                 trail.go_on(opening);
                 Err(stop)
             }
-            Err(_) => Err(Stop { phase: Phase::Connect, why: Why::Crowded }),
+            Err(_) => Err(Stop {
+                phase: Phase::Connect,
+                why: Why::Crowded,
+            }),
         }
     }
 
@@ -121,7 +139,11 @@ impl Pools {
         }
         let settings = &self.manner.settings;
         let (manner, sessions) = (self.manner.clone(), self.sessions.clone());
-        let opener = Opener { peer: peer.clone(), manner, sessions };
+        let opener = Opener {
+            peer: peer.clone(),
+            manner,
+            sessions,
+        };
         let pool = Pool::builder(opener)
             .max_size(settings.connections)
             .wait_timeout(Some(settings.timeouts.wait))
@@ -129,7 +151,13 @@ impl Pools {
             .build()
             .expect("a pool with time limits has a runtime");
         if kept.len() < PEERS_MAX {
-            kept.insert(peer.clone(), Line { pool: pool.clone(), was_empty: false });
+            kept.insert(
+                peer.clone(),
+                Line {
+                    pool: pool.clone(),
+                    was_empty: false,
+                },
+            );
         }
         pool
     }
@@ -152,7 +180,11 @@ impl KeptSessions for Kept {
 
 impl Kept {
     fn each(&self, mut visit: impl FnMut(&Pool<Opener>)) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|line| visit(&line.pool));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .for_each(|line| visit(&line.pool));
     }
 }
 
@@ -163,22 +195,31 @@ impl Manager for Opener {
     async fn create(&self) -> Result<Session, Failure> {
         let counted = self.sessions.count();
         let opened = Session::open(&self.peer, &self.manner, counted).await;
-        if opened.as_ref().is_err_and(|failure| failure.stop.is_shortage()) {
+        if opened
+            .as_ref()
+            .is_err_and(|failure| failure.stop.is_shortage())
+        {
             // Other sessions took the last descriptors. The next try finds room.
             self.sessions.make_room();
         }
         opened
     }
 
-    /// What has to be done after a refusal is done here and not before its outcome is told: an attempt that was cut off in
-    /// between would not know its answer, and the address would be asked again.
+    /// What has to be done after a refusal is done here and not before its outcome is told: an
+    /// attempt that was cut off in between would not know its answer, and the address would be
+    /// asked again.
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Failure> {
         let is_fit = session.is_good() && session.reset().await && session.is_good();
-        if is_fit { Ok(()) } else { Err(RecycleError::message("not to be used again")) }
+        if is_fit {
+            Ok(())
+        } else {
+            Err(RecycleError::message("not to be used again"))
+        }
     }
 }
 
-/// Leaves sessions that are too old or idle, and forgets peers without any, until the sender is gone.
+/// Leaves sessions that are too old or idle, and forgets peers without any, until the sender is
+/// gone.
 async fn sweep(kept: Weak<Kept>) {
     let mut ticks = interval_at(Instant::now() + SWEEP, SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -186,25 +227,29 @@ async fn sweep(kept: Weak<Kept>) {
         ticks.tick().await;
         let Some(kept) = kept.upgrade() else { return };
         let mut left = Vec::new();
-        kept.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, line| {
-            left.extend(line.pool.retain(|session, _| session.is_good()).removed);
-            let is_empty = line.pool.status().size == 0;
-            let keep = !(is_empty && line.was_empty);
-            line.was_empty = is_empty;
-            keep
-        });
+        kept.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, line| {
+                left.extend(line.pool.retain(|session, _| session.is_good()).removed);
+                let is_empty = line.pool.status().size == 0;
+                let keep = !(is_empty && line.was_empty);
+                line.was_empty = is_empty;
+                keep
+            });
         leave(left);
     }
 }
 
-/// Says farewell; only then another session with this peer may take its place, so that the peer never has more of them than
-/// it may.
+/// Says farewell; only then another session with this peer may take its place, so that the peer
+/// never has more of them than it may.
 async fn leave_for_another(mut session: Object<Opener>) {
     session.quit().await;
     drop(Object::take(session));
 }
 
-/// Leaves sessions in whose place others come: they count no longer, and a peer that is slow to say farewell is not waited for.
+/// Leaves sessions in whose place others come: they count no longer, and a peer that is slow to say
+/// farewell is not waited for.
 fn leave_soon(sessions: Vec<Session>) {
     for mut session in sessions {
         session.counts_no_longer();

@@ -1,4 +1,5 @@
-//! A session: a connection on which EHLO has been answered, encrypted and authenticated as it should be.
+//! A session: a connection on which EHLO has been answered, encrypted and authenticated as it
+//! should be.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -66,8 +67,8 @@ pub(crate) struct Session {
     pub(super) used: Instant,
     /// How many messages it was given.
     pub(crate) messages: u32,
-    /// Whether a transaction is under way. It stays so where the attempt was cancelled, and nobody knows then what the
-    /// peer will say next.
+    /// Whether a transaction is under way. It stays so where the attempt was cancelled, and nobody
+    /// knows then what the peer will say next.
     pub(super) in_transaction: bool,
     /// Whether that transaction was refused, and only has to be ended before the next.
     pub(super) refused: bool,
@@ -86,7 +87,11 @@ pub(crate) struct Failure {
 
 impl Session {
     /// Opens a session. Where TLS is taken as it comes and fails, once more in the clear.
-    pub(super) async fn open(peer: &Peer, manner: &Manner, counted: Counted) -> Result<Self, Failure> {
+    pub(super) async fn open(
+        peer: &Peer,
+        manner: &Manner,
+        counted: Counted,
+    ) -> Result<Self, Failure> {
         let mut trail = Trail::default();
         let mut opened = open(peer, peer.tls, manner, &mut trail).await;
         if let (TlsMode::Opportunistic, Err(stop)) = (peer.tls, &opened)
@@ -101,13 +106,22 @@ impl Session {
                 session.counted = Some(counted);
                 Ok(session)
             }
-            Err(stop) => Err(Failure { stop, opening: trail.finish() }),
+            Err(stop) => Err(Failure {
+                stop,
+                opening: trail.finish(),
+            }),
         }
     }
 
-    /// Whether it may carry another message, after a [`reset`](Self::reset) where the last one was refused.
+    /// Whether it may carry another message, after a [`reset`](Self::reset) where the last one was
+    /// refused.
     pub(crate) fn is_good(&self) -> bool {
-        let SessionSettings { messages_max, age_max, idle_max, .. } = self.settings;
+        let SessionSettings {
+            messages_max,
+            age_max,
+            idle_max,
+            ..
+        } = self.settings;
         (self.refused || !self.in_transaction && !self.wire.has_more())
             && self.messages < messages_max
             && self.born.elapsed() < age_max
@@ -138,8 +152,9 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Breaks off a transaction that was given up. If the connection were closed in order, the system
-    /// would still send what it holds. The peer could take the message after it has been sent again.
+    /// Breaks off a transaction that was given up. If the connection were closed in order, the
+    /// system would still send what it holds. The peer could take the message after it has been
+    /// sent again.
     fn drop(&mut self) {
         if self.in_transaction && !self.refused {
             self.wire.break_off();
@@ -147,13 +162,21 @@ impl Drop for Session {
     }
 }
 
-async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> Result<Session, Stop> {
+async fn open(
+    peer: &Peer,
+    tls: TlsMode,
+    manner: &Manner,
+    trail: &mut Trail,
+) -> Result<Session, Stop> {
     let SessionSettings { helo, timeouts, .. } = &manner.settings;
     contact::wait();
     trail.begin(Phase::Connect);
     trail.met(&peer.host, "");
     let stream = in_time(Phase::Connect, timeouts.connect, connect(peer)).await?;
-    let address = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    let address = stream
+        .peer_addr()
+        .map(|address| address.to_string())
+        .unwrap_or_default();
     trail.met(&peer.host, &address);
 
     let mut version = None;
@@ -170,7 +193,9 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
     let mut offers = hello(&mut wire, helo, timeouts.greeting, trail).await?;
 
     let ready = match tls {
-        TlsMode::Opportunistic | TlsMode::Required if offers.starttls() => starts(&mut wire, manner, trail).await?,
+        TlsMode::Opportunistic | TlsMode::Required if offers.starttls() => {
+            starts(&mut wire, manner, trail).await?
+        }
         _ => false,
     };
     if ready {
@@ -178,11 +203,16 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
             // Whoever put that there is not who the certificate will be for (RFC 3207, section 6).
             return Err(no_tls("the peer went on speaking before TLS began"));
         }
-        let Either::Left(stream) = wire.into_stream() else { unreachable!("TLS begins once") };
-        let (stream, agreed) = encrypt(peer, tls == TlsMode::Required, manner, stream, trail).await?;
+        let Either::Left(stream) = wire.into_stream() else {
+            unreachable!("TLS begins once")
+        };
+        let (stream, agreed) =
+            encrypt(peer, tls == TlsMode::Required, manner, stream, trail).await?;
         version = Some(agreed);
         wire = Wire::new(stream);
-        offers = hello(&mut wire, helo, timeouts.greeting, trail).await.map_err(Stop::by_tls)?;
+        offers = hello(&mut wire, helo, timeouts.greeting, trail)
+            .await
+            .map_err(Stop::by_tls)?;
     } else if tls == TlsMode::Required {
         return Err(no_tls("the peer is not ready for TLS, which is required"));
     }
@@ -210,7 +240,12 @@ async fn open(peer: &Peer, tls: TlsMode, manner: &Manner, trail: &mut Trail) -> 
 }
 
 /// EHLO; or HELO, where the peer knows no EHLO (RFC 5321, section 3.2).
-async fn hello(wire: &mut Wire, helo: &str, limit: Duration, trail: &mut Trail) -> Result<Offers, Stop> {
+async fn hello(
+    wire: &mut Wire,
+    helo: &str,
+    limit: Duration,
+    trail: &mut Trail,
+) -> Result<Offers, Stop> {
     trail.begin(Phase::Hello);
     let said = ask(wire, Phase::Hello, limit, &format!("EHLO {helo}\r\n")).await?;
     if said.code < 500 {
@@ -225,7 +260,13 @@ async fn hello(wire: &mut Wire, helo: &str, limit: Duration, trail: &mut Trail) 
 /// Asks for TLS; whether the peer is ready for it.
 async fn starts(wire: &mut Wire, manner: &Manner, trail: &mut Trail) -> Result<bool, Stop> {
     trail.begin(Phase::Tls);
-    let said = ask(wire, Phase::Tls, manner.settings.timeouts.greeting, "STARTTLS\r\n").await?;
+    let said = ask(
+        wire,
+        Phase::Tls,
+        manner.settings.timeouts.greeting,
+        "STARTTLS\r\n",
+    )
+    .await?;
     Ok(said.is_yes())
 }
 
@@ -246,16 +287,27 @@ async fn encrypt(
 }
 
 /// PLAIN (RFC 4616) where it is offered, else LOGIN.
-async fn authenticate(wire: &mut Wire, offers: &Offers, login: &SmtpLogin, limit: Duration) -> Result<(), Stop> {
+async fn authenticate(
+    wire: &mut Wire,
+    offers: &Offers,
+    login: &SmtpLogin,
+    limit: Duration,
+) -> Result<(), Stop> {
     let SmtpLogin { username, password } = login;
     let mut steps = if offers.auth_plain() {
-        vec![format!("AUTH PLAIN {}", BASE64.encode(format!("\0{username}\0{password}").as_bytes()))]
+        vec![format!(
+            "AUTH PLAIN {}",
+            BASE64.encode(format!("\0{username}\0{password}").as_bytes())
+        )]
     } else if offers.auth_login() {
         let [username, password] = [username, password].map(|text| BASE64.encode(text.as_bytes()));
         vec![password, username, "AUTH LOGIN".to_owned()]
     } else {
         let text = "the peer offers neither AUTH PLAIN nor AUTH LOGIN".to_owned();
-        return Err(Stop { phase: Phase::Auth, why: Why::Broken(Silence::new(FaultKind::Connect, text)) });
+        return Err(Stop {
+            phase: Phase::Auth,
+            why: Why::Broken(Silence::new(FaultKind::Connect, text)),
+        });
     };
     while let Some(step) = steps.pop() {
         let said = ask(wire, Phase::Auth, limit, &format!("{step}\r\n")).await?;
@@ -270,7 +322,12 @@ async fn authenticate(wire: &mut Wire, offers: &Offers, login: &SmtpLogin, limit
 }
 
 /// Sends a command and reads its reply, within one limit for both.
-pub(super) async fn ask(wire: &mut Wire, phase: Phase, limit: Duration, command: &str) -> Result<Said, Stop> {
+pub(super) async fn ask(
+    wire: &mut Wire,
+    phase: Phase,
+    limit: Duration,
+    command: &str,
+) -> Result<Said, Stop> {
     in_time(phase, limit, async {
         wire.send(command.as_bytes()).await?;
         wire.reply().await
@@ -286,15 +343,28 @@ pub(super) async fn in_time<T>(
 ) -> Result<T, Stop> {
     match timeout(limit, doing).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(silence)) => Err(Stop { phase, why: Why::Broken(silence) }),
-        Err(_) => Err(Stop { phase, why: Why::Late }),
+        Ok(Err(silence)) => Err(Stop {
+            phase,
+            why: Why::Broken(silence),
+        }),
+        Err(_) => Err(Stop {
+            phase,
+            why: Why::Late,
+        }),
     }
 }
 
 fn yes(phase: Phase, said: &Said) -> Result<(), Stop> {
-    if said.is_yes() { Ok(()) } else { Err(Stop::said(phase, said)) }
+    if said.is_yes() {
+        Ok(())
+    } else {
+        Err(Stop::said(phase, said))
+    }
 }
 
 fn no_tls(text: &str) -> Stop {
-    Stop { phase: Phase::Tls, why: Why::Broken(Silence::new(FaultKind::Tls, text)) }
+    Stop {
+        phase: Phase::Tls,
+        why: Why::Broken(Silence::new(FaultKind::Tls, text)),
+    }
 }

@@ -9,7 +9,9 @@ use rustls::client::{ClientConfig, WantsClientCert};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ConfigBuilder, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme};
+use rustls::{
+    ConfigBuilder, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+};
 use system::tls::TlsFiles;
 use system::whose_fault::{OWN_TLS, When, network_error};
 use tokio::net::TcpStream;
@@ -18,7 +20,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::wire::Silence;
 
-/// Both ways to be a client. Each is made when it is first needed, because reading the system's certificates takes time.
+/// Both ways to be a client. Each is made when it is first needed, because reading the system's
+/// certificates takes time.
 pub(crate) struct TlsClient {
     files: TlsFiles,
     verified: OnceLock<Arc<ClientConfig>>,
@@ -27,7 +30,11 @@ pub(crate) struct TlsClient {
 
 impl TlsClient {
     pub(crate) fn new(files: TlsFiles) -> Self {
-        Self { files, verified: OnceLock::new(), unverified: OnceLock::new() }
+        Self {
+            files,
+            verified: OnceLock::new(),
+            unverified: OnceLock::new(),
+        }
     }
 
     /// Shakes hands. `verified`: the certificate has to hold for `host`.
@@ -37,20 +44,37 @@ impl TlsClient {
         verified: bool,
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Silence> {
-        let config = self.config(verified).map_err(|why| Silence::by(OWN_TLS, FaultKind::Tls, &why))?;
+        let config = self
+            .config(verified)
+            .map_err(|why| Silence::by(OWN_TLS, FaultKind::Tls, &why))?;
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned()).map_err(|_| {
-            Silence::new(FaultKind::Tls, format!("{host} is no name that a certificate could hold for"))
+            Silence::new(
+                FaultKind::Tls,
+                format!("{host} is no name that a certificate could hold for"),
+            )
         })?;
-        TlsConnector::from(config).connect(name, stream).await.map_err(|err| failed(host, &err))
+        TlsConnector::from(config)
+            .connect(name, stream)
+            .await
+            .map_err(|err| failed(host, &err))
     }
 
-    /// What has once been made is kept. A failure is not: the files may have been unreadable for a moment.
+    /// What has once been made is kept. A failure is not: the files may have been unreadable for a
+    /// moment.
     fn config(&self, verified: bool) -> Result<Arc<ClientConfig>, String> {
-        let kept = if verified { &self.verified } else { &self.unverified };
+        let kept = if verified {
+            &self.verified
+        } else {
+            &self.unverified
+        };
         if let Some(config) = kept.get() {
             return Ok(config.clone());
         }
-        let made = if verified { verified_config(&self.files) } else { unverified_config(&self.files) }?;
+        let made = if verified {
+            verified_config(&self.files)
+        } else {
+            unverified_config(&self.files)
+        }?;
         Ok(kept.get_or_init(|| made).clone())
     }
 }
@@ -79,7 +103,9 @@ fn verified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|err| format!("tls_ca_file: {err}"))?;
-                roots.add(certificate).map_err(|err| format!("tls_ca_file: {err}"))?;
+                roots
+                    .add(certificate)
+                    .map_err(|err| format!("tls_ca_file: {err}"))?;
             }
         }
         None => {
@@ -87,7 +113,9 @@ fn verified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
         }
     }
     if roots.is_empty() {
-        return Err("the system trusts no certificate authority; name some in tls_ca_file".to_owned());
+        return Err(
+            "the system trusts no certificate authority; name some in tls_ca_file".to_owned(),
+        );
     }
     let builder = builder()?.with_root_certificates(roots);
     with_own(builder, files)
@@ -95,7 +123,12 @@ fn verified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
 
 fn unverified_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     let verifier = AnyCertificate(Arc::new(ring::default_provider()));
-    with_own(builder()?.dangerous().with_custom_certificate_verifier(Arc::new(verifier)), files)
+    with_own(
+        builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier)),
+        files,
+    )
 }
 
 fn builder() -> Result<ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
@@ -108,16 +141,20 @@ fn with_own(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
     files: &TlsFiles,
 ) -> Result<Arc<ClientConfig>, String> {
-    let Some((certificate, key)) = &files.certificate else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let Some((certificate, key)) = &files.certificate else {
+        return Ok(Arc::new(builder.with_no_client_auth()));
+    };
     let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|err| format!("tls_cert_file: {err}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|err| format!("tls_key_file: {err}"))?;
-    let config = builder.with_client_auth_cert(chain, key).map_err(|err| format!("tls_cert_file: {err}"))?;
+    let config = builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|err| format!("tls_cert_file: {err}"))?;
     Ok(Arc::new(config))
 }
 
-/// Takes any certificate, as opportunistic TLS does: whoever could forge one could as well strip STARTTLS. Signatures are
-/// checked all the same, so that the peer has the key of what it shows.
+/// Takes any certificate, as opportunistic TLS does: whoever could forge one could as well strip
+/// STARTTLS. Signatures are checked all the same, so that the peer has the key of what it shows.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -139,7 +176,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -148,7 +190,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

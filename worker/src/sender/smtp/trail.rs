@@ -40,7 +40,8 @@ impl Trail {
         self.transcript.tls = Some(version.to_owned());
     }
 
-    /// Goes on with a connection that is ready; what it took to open it belongs to whoever is the first to use it.
+    /// Goes on with a connection that is ready; what it took to open it belongs to whoever is the
+    /// first to use it.
     pub(crate) fn go_on_with(&mut self, session: &mut Session) {
         match session.opening.take() {
             Some(opening) => self.go_on(opening),
@@ -59,7 +60,10 @@ impl Trail {
         let mut took = std::mem::take(&mut self.transcript.took_ms);
         took.extend_from_slice(&opening.took_ms);
         took.truncate(Transcript::PHASES_MAX);
-        self.transcript = Transcript { took_ms: took, ..opening };
+        self.transcript = Transcript {
+            took_ms: took,
+            ..opening
+        };
     }
 
     /// Nobody knows whether the peer has the message.

@@ -1,5 +1,5 @@
-//! A transaction: one message for one recipient over a session (RFC 5321, section 3.3), with the commands sent ahead of
-//! their replies where the peer takes that (RFC 2920).
+//! A transaction: one message for one recipient over a session (RFC 5321, section 3.3), with the
+//! commands sent ahead of their replies where the peer takes that (RFC 2920).
 
 use std::future::pending;
 use std::mem;
@@ -22,8 +22,9 @@ use crate::sender::{Attempt, contact};
 const RESET_MAX: Duration = Duration::from_secs(5);
 
 impl Session {
-    /// Hands one message over. What the peer says is told at once: where it is a refusal, the session has to be
-    /// [`reset`](Self::reset) before it carries the next, and where it is anything else, to be given up.
+    /// Hands one message over. What the peer says is told at once: where it is a refusal, the
+    /// session has to be [`reset`](Self::reset) before it carries the next, and where it is
+    /// anything else, to be given up.
     pub(crate) async fn hand_over(
         &mut self,
         attempt: &Attempt,
@@ -31,14 +32,25 @@ impl Session {
         trail: &mut Trail,
     ) -> Result<Reply, Stop> {
         let handed_over = self.transact(attempt, content, trail).await;
-        (self.refused, self.used) = (matches!(&handed_over, Err(stop) if !stop.is_about_connection()), Instant::now());
+        (self.refused, self.used) = (
+            matches!(&handed_over, Err(stop) if !stop.is_about_connection()),
+            Instant::now(),
+        );
         handed_over
     }
 
-    async fn transact(&mut self, attempt: &Attempt, content: &[u8], trail: &mut Trail) -> Result<Reply, Stop> {
+    async fn transact(
+        &mut self,
+        attempt: &Attempt,
+        content: &[u8],
+        trail: &mut Trail,
+    ) -> Result<Reply, Stop> {
         trail.begin(Phase::Mail);
         let envelope = Envelope::new(&self.offers, self.settings.notify, attempt, content)
-            .map_err(|reply| Stop { phase: Phase::Mail, why: Why::Said(reply) })?;
+            .map_err(|reply| Stop {
+                phase: Phase::Mail,
+                why: Why::Said(reply),
+            })?;
         // The connection may have taken long to open.
         attempt.fate.may_send().await;
         contact::wait();
@@ -49,15 +61,32 @@ impl Session {
             return pending().await;
         }
         let limit = self.settings.timeouts.data;
-        in_time(Phase::Data, limit, self.wire.send_content(dot_stuffed(content), &attempt.fate)).await?;
+        in_time(
+            Phase::Data,
+            limit,
+            self.wire.send_content(dot_stuffed(content), &attempt.fate),
+        )
+        .await?;
 
         // From here on the peer may have the message, whatever we hear.
         trail.begin(Phase::Dot);
-        let said = attempt.fate.answer(in_time(Phase::Dot, self.settings.timeouts.dot, self.wire.reply())).await;
+        let said = attempt
+            .fate
+            .answer(in_time(
+                Phase::Dot,
+                self.settings.timeouts.dot,
+                self.wire.reply(),
+            ))
+            .await;
         trail.end();
         // That nobody waited says nothing of the peer.
         let cut_off = || Why::Broken(Silence::new(FaultKind::Local, "cut off before the answer"));
-        match said.unwrap_or_else(|| Err(Stop { phase: Phase::Dot, why: cut_off() })) {
+        match said.unwrap_or_else(|| {
+            Err(Stop {
+                phase: Phase::Dot,
+                why: cut_off(),
+            })
+        }) {
             Ok(said) if said.is_yes() => {
                 self.in_transaction = false;
                 Ok(said.reply())
@@ -68,7 +97,11 @@ impl Session {
     }
 
     /// MAIL, RCPT and DATA, until the peer waits for the content.
-    async fn open_transaction(&mut self, envelope: &Envelope, trail: &mut Trail) -> Result<(), Stop> {
+    async fn open_transaction(
+        &mut self,
+        envelope: &Envelope,
+        trail: &mut Trail,
+    ) -> Result<(), Stop> {
         let timeouts = self.settings.timeouts;
         let steps = [
             (Phase::Mail, envelope.mail.as_str(), timeouts.mail),
@@ -95,11 +128,15 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a transaction that was refused, so that the session is fit for the next; `false` where that cannot be.
+    /// Ends a transaction that was refused, so that the session is fit for the next; `false` where
+    /// that cannot be.
     pub(crate) async fn reset(&mut self) -> bool {
         // Where it is cut off on the way, nobody knows any more what the peer will say next.
         let refused = mem::take(&mut self.refused);
-        if refused && self.in_transaction && matches!(timeout(RESET_MAX, self.abandon()).await, Ok(Ok(()))) {
+        if refused
+            && self.in_transaction
+            && matches!(timeout(RESET_MAX, self.abandon()).await, Ok(Ok(())))
+        {
             self.in_transaction = false;
         }
         !self.in_transaction
@@ -119,12 +156,16 @@ impl Session {
         }
         self.wire.send(b"RSET\r\n").await?;
         let said = self.wire.reply().await?;
-        if said.is_yes() { Ok(()) } else { Err(Silence::new(FaultKind::Garbled, "RSET refused")) }
+        if said.is_yes() {
+            Ok(())
+        } else {
+            Err(Silence::new(FaultKind::Garbled, "RSET refused"))
+        }
     }
 }
 
-/// Whether the reply lets the transaction go on. The first digit says so, whatever the others are (RFC 5321, section 4.2);
-/// only for DATA is it another one.
+/// Whether the reply lets the transaction go on. The first digit says so, whatever the others are
+/// (RFC 5321, section 4.2); only for DATA is it another one.
 fn goes_on(phase: Phase, said: &Said) -> bool {
     match phase {
         Phase::Data => (300..=399).contains(&said.code),

@@ -1,5 +1,6 @@
-//! The wire: commands go out, whole replies come in, within bounds. What follows a reply stays for the next one, so that
-//! replies can be pipelined and none is taken for the answer to another command.
+//! The wire: commands go out, whole replies come in, within bounds. What follows a reply stays for
+//! the next one, so that replies can be pipelined and none is taken for the answer to another
+//! command.
 
 use std::io;
 
@@ -47,14 +48,18 @@ pub(crate) struct Said {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Silence {
     pub(crate) kind: FaultKind,
-    /// What is known about the error, if an error led to it. One that is ours counts against no recipient.
+    /// What is known about the error, if an error led to it. One that is ours counts against no
+    /// recipient.
     pub(crate) cause: Option<Cause>,
     pub(crate) text: String,
 }
 
 impl Wire {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, ahead: BytesMut::new() }
+        Self {
+            stream,
+            ahead: BytesMut::new(),
+        }
     }
 
     /// Sends all of it.
@@ -66,8 +71,8 @@ impl Wire {
         sent.await.map_err(|err: io::Error| lost(&err))
     }
 
-    /// Sends the content in pieces, as many at once as there is room for in [`WRITE`], while the message may be sent. The peer
-    /// drops a message whose last piece does not come.
+    /// Sends the content in pieces, as many at once as there is room for in [`WRITE`], while the
+    /// message may be sent. The peer drops a message whose last piece does not come.
     pub(crate) async fn send_content(
         &mut self,
         pieces: impl Iterator<Item = &[u8]>,
@@ -104,8 +109,8 @@ impl Wire {
         }
     }
 
-    /// Reads one reply of one or more lines (RFC 5321, section 4.2.1). Lines that differ in their codes are taken for what
-    /// the last one says.
+    /// Reads one reply of one or more lines (RFC 5321, section 4.2.1). Lines that differ in their
+    /// codes are taken for what the last one says.
     pub(crate) async fn reply(&mut self) -> Result<Said, Silence> {
         let (mut text, mut size) = (Vec::new(), 0);
         loop {
@@ -126,7 +131,10 @@ impl Wire {
     async fn line(&mut self, max: usize) -> Result<BytesMut, Silence> {
         let mut searched = 0;
         loop {
-            if let Some(at) = self.ahead[searched..].iter().position(|byte| *byte == b'\n') {
+            if let Some(at) = self.ahead[searched..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+            {
                 let len = searched + at + 1;
                 if len <= max {
                     return Ok(self.ahead.split_to(len));
@@ -139,14 +147,20 @@ impl Wire {
             }
             self.ahead.reserve(READ);
             match self.stream.read_buf(&mut self.ahead).await {
-                Ok(0) => return Err(Silence::new(FaultKind::Lost, "the peer closed the connection")),
+                Ok(0) => {
+                    return Err(Silence::new(
+                        FaultKind::Lost,
+                        "the peer closed the connection",
+                    ));
+                }
                 Ok(_) => contact::heard(),
                 Err(err) => return Err(lost(&err)),
             }
         }
     }
 
-    /// Whether the peer has said something that nobody asked for: then the next reply would be taken for another's.
+    /// Whether the peer has said something that nobody asked for: then the next reply would be
+    /// taken for another's.
     pub(crate) fn has_more(&self) -> bool {
         self.ahead.has_remaining()
     }
@@ -166,7 +180,9 @@ impl Said {
     /// The lines after the first without their codes, as EHLO's keywords stand there.
     pub(crate) fn more_lines(&self) -> impl Iterator<Item = &str> {
         let lines = self.text.split(|byte| *byte == b'\n').skip(1);
-        lines.filter_map(|line| str::from_utf8(line.get(4..)?).ok()).map(str::trim)
+        lines
+            .filter_map(|line| str::from_utf8(line.get(4..)?).ok())
+            .map(str::trim)
     }
 
     pub(crate) fn is_yes(&self) -> bool {
@@ -191,18 +207,30 @@ fn code_of(line: &[u8]) -> Option<(u16, bool)> {
 }
 
 fn lost(err: &io::Error) -> Silence {
-    Silence::by(network_error(err, When::Later), FaultKind::Lost, &err.to_string())
+    Silence::by(
+        network_error(err, When::Later),
+        FaultKind::Lost,
+        &err.to_string(),
+    )
 }
 
 impl Silence {
     /// One that no error led to.
     pub(crate) fn new(kind: FaultKind, text: impl Into<String>) -> Self {
-        Self { kind, cause: None, text: text.into() }
+        Self {
+            kind,
+            cause: None,
+            text: text.into(),
+        }
     }
 
     /// One that an error led to.
     pub(crate) fn by(cause: Cause, kind: FaultKind, what: &str) -> Self {
-        Self { kind, cause: Some(cause), text: cause.explain(what) }
+        Self {
+            kind,
+            cause: Some(cause),
+            text: cause.explain(what),
+        }
     }
 
     /// Whether it is certainly our own fault.
@@ -236,7 +264,10 @@ mod tests {
 
     #[test]
     fn a_reply_of_many_lines_is_read_as_a_whole() {
-        let said = Said { code: 552, text: b"552-5.2.2 The mailbox\r\n552 5.2.2 is full\r\n".to_vec() };
+        let said = Said {
+            code: 552,
+            text: b"552-5.2.2 The mailbox\r\n552 5.2.2 is full\r\n".to_vec(),
+        };
         assert_eq!(said.reply().to_string(), "552 5.2.2 The mailbox is full");
         assert_eq!(said.more_lines().collect::<Vec<_>>(), ["5.2.2 is full"]);
     }

@@ -13,7 +13,10 @@ fn kumomta_records_mean() {
         json!({"code": code, "enhanced_code": status, "content": text})
     };
     for (record, expected) in [
-        (json!({"type": "Delivery", "response": response(250, 2, 0, 0, "OK")}), "delivered jo@example.com k1"),
+        (
+            json!({"type": "Delivery", "response": response(250, 2, 0, 0, "OK")}),
+            "delivered jo@example.com k1",
+        ),
         (
             json!({"type": "Bounce", "response": response(550, 5, 1, 1, "nobody")}),
             "bounce jo@example.com k1: 550 5.1.1 nobody",
@@ -50,12 +53,19 @@ fn kumomta_records_mean() {
         (json!({"type": "AdminBounce"}), "ignored AdminBounce"),
         (json!({"type": "Teleport"}), "unknown Teleport"),
     ] {
-        assert_eq!(tell(Service::KumoMta, &with(&base, &record).to_string()), [expected], "{record}");
+        assert_eq!(
+            tell(Service::KumoMta, &with(&base, &record).to_string()),
+            [expected],
+            "{record}"
+        );
     }
-    let lines =
-        "{\"type\":\"Delivery\",\"recipient\":[\"a@example.com\",\"b@example.com\"]}\n\n{\"type\":\"Reception\"}\n";
+    let lines = "{\"type\":\"Delivery\",\"recipient\":[\"a@example.com\",\"b@example.com\"]}\n\n{\"type\":\"Reception\"}\n";
     assert_eq!(
         tell(Service::KumoMta, lines),
-        ["delivered a@example.com -", "delivered b@example.com -", "ignored Reception"]
+        [
+            "delivered a@example.com -",
+            "delivered b@example.com -",
+            "ignored Reception"
+        ]
     );
 }

@@ -15,46 +15,92 @@ fn mailgun_events_mean() {
     });
     let failed = |severity: &str, reason: &str, status: Value| json!({"event": "failed", "severity": severity, "reason": reason, "delivery-status": status});
     for (event, expected) in [
-        (json!({"event": "delivered"}), "delivered jo@example.com <m1@example.org>"),
-        (json!({"event": "opened"}), "engaged jo@example.com <m1@example.org>"),
-        (json!({"event": "clicked"}), "engaged jo@example.com <m1@example.org>"),
-        (json!({"event": "complained"}), "complaint jo@example.com <m1@example.org>"),
-        (json!({"event": "unsubscribed"}), "unsubscribe jo@example.com <m1@example.org>"),
         (
-            failed("permanent", "bounce", json!({"code": 550, "enhanced-code": "5.1.1", "message": "nobody"})),
+            json!({"event": "delivered"}),
+            "delivered jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "opened"}),
+            "engaged jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "clicked"}),
+            "engaged jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "complained"}),
+            "complaint jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "unsubscribed"}),
+            "unsubscribe jo@example.com <m1@example.org>",
+        ),
+        (
+            failed(
+                "permanent",
+                "bounce",
+                json!({"code": 550, "enhanced-code": "5.1.1", "message": "nobody"}),
+            ),
             "bounce jo@example.com <m1@example.org>: 550 5.1.1 nobody",
         ),
         (
-            failed("permanent", "bounce", json!({"code": 550, "message": "550 5.1.1 nobody"})),
+            failed(
+                "permanent",
+                "bounce",
+                json!({"code": 550, "message": "550 5.1.1 nobody"}),
+            ),
             "bounce jo@example.com <m1@example.org>: 550 5.1.1 nobody",
         ),
         (
-            failed("permanent", "generic", json!({"code": 452, "message": "4.3.1 full", "description": ""})),
+            failed(
+                "permanent",
+                "generic",
+                json!({"code": 452, "message": "4.3.1 full", "description": ""}),
+            ),
             "bounce jo@example.com <m1@example.org>: 452 4.3.1 full",
         ),
         (
             failed("permanent", "suppress-bounce", json!({"code": 605})),
             "bounce jo@example.com <m1@example.org>: 550 5.1.1 bounced before",
         ),
-        (failed("permanent", "suppress-complaint", json!({"code": 607})), "complaint jo@example.com <m1@example.org>"),
+        (
+            failed("permanent", "suppress-complaint", json!({"code": 607})),
+            "complaint jo@example.com <m1@example.org>",
+        ),
         (
             failed("permanent", "suppress-unsubscribe", json!({"code": 606})),
             "unsubscribe jo@example.com <m1@example.org>",
         ),
         (
-            failed("permanent", "old", json!({"code": 602, "message": "Too old"})),
+            failed(
+                "permanent",
+                "old",
+                json!({"code": 602, "message": "Too old"}),
+            ),
             "bounce jo@example.com <m1@example.org>: 450 4.4.7 Too old",
         ),
         (
-            failed("temporary", "generic", json!({"code": 498, "message": "No MX for example.com"})),
+            failed(
+                "temporary",
+                "generic",
+                json!({"code": 498, "message": "No MX for example.com"}),
+            ),
             "bounce jo@example.com <m1@example.org>: 450 No MX for example.com",
         ),
         (
-            failed("temporary", "greylisted", json!({"code": 450, "message": "Greylisted"})),
+            failed(
+                "temporary",
+                "greylisted",
+                json!({"code": 450, "message": "Greylisted"}),
+            ),
             "bounce jo@example.com <m1@example.org>: 450 Greylisted",
         ),
         (
-            failed("temporary", "generic", json!({"code": 552, "enhanced-code": "5.2.2", "message": "full"})),
+            failed(
+                "temporary",
+                "generic",
+                json!({"code": 552, "enhanced-code": "5.2.2", "message": "full"}),
+            ),
             "bounce jo@example.com <m1@example.org>: 552 5.2.2 full [4.2.2]",
         ),
         (
@@ -71,8 +117,10 @@ fn mailgun_events_mean() {
         let body = json!({"signature": {}, "event-data": with(&base, &event)}).to_string();
         assert_eq!(tell(Service::Mailgun, &body), [expected], "{event}");
     }
-    let form =
-        HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))]);
+    let form = HeaderMap::from_iter([(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    )]);
     for (body, expected) in [
         (
             "event=bounced&recipient=jo%40example.com&code=550&error=5.1.1+nobody&Message-Id=%3Cm1%3E",
@@ -82,10 +130,17 @@ fn mailgun_events_mean() {
             "event=dropped&recipient=jo%40example.com&code=605&reason=hardfail",
             "bounce jo@example.com -: 550 5.1.1 bounced before",
         ),
-        ("event=complained&recipient=jo%40example.com", "complaint jo@example.com -"),
+        (
+            "event=complained&recipient=jo%40example.com",
+            "complaint jo@example.com -",
+        ),
         ("a=b", "unknown an event without a type"),
     ] {
         let events = read(Service::Mailgun, &Hook::default(), &form, body.as_bytes()).unwrap();
-        assert_eq!(events.iter().map(short).collect::<Vec<_>>(), [expected], "{body}");
+        assert_eq!(
+            events.iter().map(short).collect::<Vec<_>>(),
+            [expected],
+            "{body}"
+        );
     }
 }

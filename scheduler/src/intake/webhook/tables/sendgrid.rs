@@ -9,14 +9,38 @@ use super::{tell, with};
 fn sendgrid_events_mean() {
     let base = json!({"email": "jo@example.com", "timestamp": 1_795_262_400, "smtp-id": "<m1@example.org>", "sg_event_id": "e1"});
     for (event, expected) in [
-        (json!({"event": "delivered", "response": "250 OK"}), "delivered jo@example.com <m1@example.org>"),
-        (json!({"event": "open"}), "engaged jo@example.com <m1@example.org>"),
-        (json!({"event": "open", "sg_machine_open": false}), "engaged jo@example.com <m1@example.org>"),
-        (json!({"event": "open", "sg_machine_open": true}), "ignored open by a machine"),
-        (json!({"event": "click", "url": "https://example.org"}), "engaged jo@example.com <m1@example.org>"),
-        (json!({"event": "spamreport"}), "complaint jo@example.com <m1@example.org>"),
-        (json!({"event": "unsubscribe"}), "unsubscribe jo@example.com <m1@example.org>"),
-        (json!({"event": "group_unsubscribe", "asm_group_id": 7}), "unsubscribe jo@example.com <m1@example.org>"),
+        (
+            json!({"event": "delivered", "response": "250 OK"}),
+            "delivered jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "open"}),
+            "engaged jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "open", "sg_machine_open": false}),
+            "engaged jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "open", "sg_machine_open": true}),
+            "ignored open by a machine",
+        ),
+        (
+            json!({"event": "click", "url": "https://example.org"}),
+            "engaged jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "spamreport"}),
+            "complaint jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "unsubscribe"}),
+            "unsubscribe jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "group_unsubscribe", "asm_group_id": 7}),
+            "unsubscribe jo@example.com <m1@example.org>",
+        ),
         (
             json!({"event": "bounce", "type": "bounce", "status": "5.1.1", "reason": "550 5.1.1 nobody"}),
             "bounce jo@example.com <m1@example.org>: 550 5.1.1 nobody",
@@ -49,8 +73,14 @@ fn sendgrid_events_mean() {
             json!({"event": "dropped", "reason": "Bounced Address"}),
             "bounce jo@example.com <m1@example.org>: 550 5.1.1 bounced before",
         ),
-        (json!({"event": "dropped", "reason": "Unsubscribed Address"}), "unsubscribe jo@example.com <m1@example.org>"),
-        (json!({"event": "dropped", "reason": "Spam Reporting Address"}), "complaint jo@example.com <m1@example.org>"),
+        (
+            json!({"event": "dropped", "reason": "Unsubscribed Address"}),
+            "unsubscribe jo@example.com <m1@example.org>",
+        ),
+        (
+            json!({"event": "dropped", "reason": "Spam Reporting Address"}),
+            "complaint jo@example.com <m1@example.org>",
+        ),
         (
             json!({"event": "dropped", "reason": "Invalid"}),
             "bounce jo@example.com <m1@example.org>: 550 5.1.3 invalid address",
@@ -66,6 +96,10 @@ fn sendgrid_events_mean() {
         let body = Value::Array(vec![with(&base, &event)]).to_string();
         assert_eq!(tell(Service::SendGrid, &body), [expected], "{event}");
     }
-    let own_id = json!([{"event": "open", "email": "jo@example.com", "sg_message_id": "abc.filter01.7.0"}]);
-    assert_eq!(tell(Service::SendGrid, &own_id.to_string()), ["engaged jo@example.com abc"]);
+    let own_id =
+        json!([{"event": "open", "email": "jo@example.com", "sg_message_id": "abc.filter01.7.0"}]);
+    assert_eq!(
+        tell(Service::SendGrid, &own_id.to_string()),
+        ["engaged jo@example.com abc"]
+    );
 }

@@ -13,13 +13,31 @@ fn sparkpost_events_mean() {
         (json!({"type": "delivery"}), "delivered jo@example.com 7"),
         (json!({"type": "initial_open"}), "engaged jo@example.com 7"),
         (json!({"type": "amp_click"}), "engaged jo@example.com 7"),
-        (json!({"type": "spam_complaint"}), "complaint jo@example.com 7"),
-        (json!({"type": "list_unsubscribe"}), "unsubscribe jo@example.com 7"),
-        (bounce("10", "550 5.1.1 nobody"), "bounce jo@example.com 7: 550 5.1.1 nobody"),
-        (bounce("10", "nobody"), "bounce jo@example.com 7: 550 5.1.1 nobody"),
-        (bounce("22", "552 5.2.2 full"), "bounce jo@example.com 7: 552 5.2.2 full [4.2.2]"),
+        (
+            json!({"type": "spam_complaint"}),
+            "complaint jo@example.com 7",
+        ),
+        (
+            json!({"type": "list_unsubscribe"}),
+            "unsubscribe jo@example.com 7",
+        ),
+        (
+            bounce("10", "550 5.1.1 nobody"),
+            "bounce jo@example.com 7: 550 5.1.1 nobody",
+        ),
+        (
+            bounce("10", "nobody"),
+            "bounce jo@example.com 7: 550 5.1.1 nobody",
+        ),
+        (
+            bounce("22", "552 5.2.2 full"),
+            "bounce jo@example.com 7: 552 5.2.2 full [4.2.2]",
+        ),
         (bounce("21", "no MX"), "bounce jo@example.com 7: 450 no MX"),
-        (bounce("51", "554 listed"), "bounce jo@example.com 7: 554 listed"),
+        (
+            bounce("51", "554 listed"),
+            "bounce jo@example.com 7: 554 listed",
+        ),
         (bounce("60", "I am away"), "ignored an automatic reply"),
         (bounce("90", ""), "unsubscribe jo@example.com 7"),
         (bounce("1", ""), "bounce jo@example.com 7: 450"),
@@ -27,7 +45,10 @@ fn sparkpost_events_mean() {
             json!({"type": "delay", "error_code": "454", "raw_reason": "4.4.4 no MX"}),
             "bounce jo@example.com 7: 4.4.4 no MX",
         ),
-        (json!({"type": "delay", "error_code": "454", "reason": "no MX"}), "bounce jo@example.com 7: 454 no MX"),
+        (
+            json!({"type": "delay", "error_code": "454", "reason": "no MX"}),
+            "bounce jo@example.com 7: 454 no MX",
+        ),
         (
             json!({"type": "policy_rejection", "raw_reason": "suppressed"}),
             "bounce jo@example.com 7: 554 5.7.0 suppressed",

@@ -293,11 +293,7 @@ impl Play {
             self.model.claim(shard, bounds, now, token, &had);
             let waits = self.model.earliest(shard, now);
             let is_short = claimed.unproven_waiting > 0;
-            if is_short {
-                self.model.crowded.insert(shard)
-            } else {
-                self.model.crowded.remove(&shard)
-            };
+            self.model.waiting.insert(shard, claimed.unproven_waiting);
             assert!(
                 waits.is_none() || is_short || claimed.next_visit <= waits,
                 "{:?} is later than {waits:?}",

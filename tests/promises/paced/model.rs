@@ -28,8 +28,8 @@ pub(super) struct Model {
     paces: Vec<Destination>,
     /// By shard and token: when each ends, and on whom it still is, be it in vain.
     leases: BTreeMap<(u16, LeaseToken), (Timestamp, BTreeSet<Slot>)>,
-    /// Shards where unproven destinations wait for a place.
-    pub(super) crowded: BTreeSet<u16>,
+    /// By shard, how many unproven destinations wait for a place.
+    pub(super) waiting: BTreeMap<u16, u64>,
     /// Unproven destinations that got an attempt while others waited for a place. They get no
     /// other before something there ends, or before the attempt's lease would end.
     awaiting_answer: BTreeSet<usize>,
@@ -57,7 +57,7 @@ impl Model {
             jobs: BTreeMap::new(),
             paces,
             leases: BTreeMap::new(),
-            crowded: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             awaiting_answer: BTreeSet::new(),
         }
     }
@@ -138,8 +138,8 @@ impl Model {
         had: &[Slot],
     ) {
         self.lapse(shard, now);
-        let is_crowded = self.crowded.contains(&shard);
-        let (mut of_unproven, mut wanted_of_unproven, mut of_awaiting) = (0, 0, 0);
+        let waiting = self.waiting.get(&shard).copied().unwrap_or(0);
+        let (mut of_unproven, mut least, mut most) = (0, 0, 0);
         let mut had_of_unproven = Vec::new();
         for place in self.places(shard) {
             let due: Vec<Slot> = self.due(place, now);
@@ -157,20 +157,17 @@ impl Model {
                 Allowed::Some(count) => count,
                 Allowed::Probe => 1,
             };
-            let mut wanted = count.min(bounds.share).min(due.len());
+            let wanted = count.min(bounds.share).min(due.len());
             if self.paces[place].is_proven(&self.settings, now) {
                 assert_eq!(of_place.len(), wanted, "destination {place}, due: {due:?}");
             } else {
-                // While some wait for a place, each gets one.
-                wanted = if is_crowded { wanted.min(1) } else { wanted };
-                assert!(
-                    of_place.len() <= wanted,
-                    "destination {place}, due: {due:?}"
-                );
+                // While others wait for a place, each gets one. The only one that waits is not known here.
+                let upper = if waiting > 1 { wanted.min(1) } else { wanted };
+                assert!(of_place.len() <= upper, "destination {place}, due: {due:?}");
                 of_unproven += of_place.len();
-                wanted_of_unproven += wanted;
-                if self.is_awaiting_answer(place) {
-                    of_awaiting += wanted;
+                most += upper;
+                if !self.is_awaiting_answer(place) {
+                    least += if waiting > 0 { wanted.min(1) } else { wanted };
                 }
                 if !of_place.is_empty() {
                     had_of_unproven.push(place);
@@ -193,14 +190,13 @@ impl Model {
                 self.jobs.get_mut(&slot).unwrap().state = State::Leased(token.unwrap());
             }
         }
-        let most = wanted_of_unproven.min(bounds.unproven);
-        let least = (wanted_of_unproven - of_awaiting).min(bounds.unproven);
+        let (least, most) = (least.min(bounds.unproven), most.min(bounds.unproven));
         assert!(
             (least..=most).contains(&of_unproven),
             "of unproven destinations: {least} to {most}, not {of_unproven}"
         );
         for place in had_of_unproven {
-            if is_crowded || of_unproven == bounds.unproven {
+            if waiting > 0 || of_unproven == bounds.unproven {
                 self.awaiting_answer.insert(place);
             } else {
                 self.awaiting_answer.remove(&place);

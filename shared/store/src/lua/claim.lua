@@ -50,8 +50,10 @@ local function take_token()
 end
 
 local left = batch
--- While unproven destinations wait, each gets one attempt, so that all have their turn soon.
-local is_crowded = redis.call('ZCARD', UNPROVEN) > 0
+-- How many unproven destinations wait for room. While others wait, each gets one attempt, so that
+-- all have their turn soon.
+local crowd = redis.call('ZCARD', UNPROVEN)
+local visited = {}
 local all_ids = {}
 local next_visits, finished, queued = {}, {}, {}
 -- What was taken where, by visit.
@@ -101,9 +103,10 @@ local function visit(destination)
   end
   local key = due_key(destination)
   local is_unproven = not is_proven(pace)
+  local others_wait = crowd > (visited[destination] and 1 or 0)
   local most = math.min(share, left, allowed)
   if is_unproven then
-    most = math.min(most, unproven_left, is_crowded and 1 or most)
+    most = math.min(most, unproven_left, others_wait and 1 or most)
     if most == 0 then
       queue(destination, pace, changes)
       return call_many('HSET', pace_key(destination), changes)
@@ -137,10 +140,12 @@ local function visit(destination)
     finished[#finished + 1] = destination
   elseif limited then
     visit_again(destination, math.max(next_visit, NOW))
-  elseif is_unproven and (is_crowded or unproven_left == 0) and next_due <= NOW then
+  elseif is_unproven and others_wait and next_due <= NOW then
     -- The answer to the attempt that it was given brings the next visit.
     set(changes, 'parked', '1')
     visit_again(destination, fallback)
+  elseif is_unproven and unproven_left == 0 and next_due <= NOW then
+    queue(destination, pace, changes)
   else
     -- A destination with work left goes behind all that wait already.
     visit_again(destination, math.max(next_due, NOW))
@@ -148,8 +153,8 @@ local function visit(destination)
 end
 
 -- Those that have waited for room first: nothing else brings them a visit.
-local visited, waited = {}, {}
-if is_crowded and unproven_left > 0 then
+local waited = {}
+if crowd > 0 and unproven_left > 0 then
   local last = math.min(batch, unproven_left) - 1
   for _, destination in ipairs(redis.call('ZRANGE', UNPROVEN, 0, last)) do
     if left == 0 or unproven_left == 0 then break end
@@ -170,7 +175,7 @@ call_many('ZADD', AGENDA, next_visits)
 call_many('ZREM', AGENDA, finished)
 
 local unproven_waiting = 0
-if is_crowded or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
+if crowd > 0 or #queued > 0 then unproven_waiting = redis.call('ZCARD', UNPROVEN) end
 local reply = { NOW, '', -1, last_serial, unproven_waiting }
 if #all_ids > 0 then
   local records = redis.call('HMGET', JOBS, unpack(all_ids))

@@ -206,6 +206,29 @@ impl Servers {
         );
     }
 
+    /// Takes a transaction that a kill cut off out of the append-only file on `port`, if there is
+    /// such a file. Otherwise the server keeps the first commands of the transaction in the file,
+    /// and executes them at its next start but one.
+    pub fn mend_append_only_file(&self, port: u16) {
+        let folder = self.folder.path().join(port.to_string());
+        let manifest = folder.join("appendonlydir/appendonly.aof.manifest");
+        if !manifest.exists() {
+            return;
+        }
+        let mut check = Command::new(self.program.replace("-server", "-check-aof"))
+            .args(["--fix".as_ref(), manifest.as_os_str()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it is installed with the server");
+        let mut answer = check.stdin.take().expect("it is a pipe");
+        // It asks nothing if there is nothing to take away, and may have ended by now.
+        let _ = answer.write_all(b"y\n");
+        drop(answer);
+        check.wait().expect("it is ours");
+    }
+
     fn run(&self, port: u16, file: &Path, arguments: &[&str]) {
         let child = Command::new(&self.program)
             .arg(file)

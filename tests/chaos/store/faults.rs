@@ -66,8 +66,10 @@ impl Store {
         self.servers().kill(port);
     }
 
-    /// Starts the server on `port` again, and waits until it answers.
+    /// Starts the server on `port` again, and waits until it answers. What a kill cut off in its
+    /// append-only file is taken away first, as docs/deployment.md says.
     pub(crate) async fn restart(&self, port: u16) -> anyhow::Result<()> {
+        self.servers().mend_append_only_file(port);
         self.servers().restart(port);
         let deadline = Instant::now() + WHOLE_MAX;
         while self.ask::<String>(port, &["PING"]).await.is_err() {

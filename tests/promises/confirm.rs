@@ -2,8 +2,10 @@
 //! that attempt, or for silence, which closes it as delivered.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use domain::clock::{Clock, ManualClock, Timestamp};
 use domain::event::{DropReason, EventKind};
 use domain::outcome::Outcome;
 use domain::pace::{Breaker, Pace};
@@ -235,6 +237,58 @@ async fn the_probe_waits_alone_and_its_silence_releases_the_rest() {
     finals.sort_unstable();
     assert_eq!(finals, ["m1", "m2", "m3", "m4"]);
     assert!(world.job_if_any(JO).await.is_none());
+}
+
+/// The clock of a machine that is a day ahead of Redis's, or behind it.
+#[derive(Debug)]
+struct Apart {
+    redis: Arc<ManualClock>,
+    is_ahead: bool,
+}
+
+impl Clock for Apart {
+    fn now(&self) -> Timestamp {
+        let (redis, day) = (self.redis.now().ms(), DAY.as_millis() as i64);
+        Timestamp::from_ms(if self.is_ahead {
+            redis + day
+        } else {
+            redis - day
+        })
+    }
+
+    fn passed_in(&self) -> Option<Timestamp> {
+        self.redis.passed_in()
+    }
+
+    fn running(&self) -> Duration {
+        self.redis.running()
+    }
+
+    fn real(&self, span: Duration) -> Duration {
+        self.redis.real(span)
+    }
+}
+
+#[tokio::test]
+async fn silence_is_heard_in_time_though_the_scheduler_s_clock_is_not_that_of_redis() {
+    for is_ahead in [false, true] {
+        let mut world = with_accepted(&["m1", "m2", "m3"]).await;
+        to_due(&world).await;
+        assert_eq!(
+            world.work().await,
+            1,
+            "m1 got through, and the rest is tried"
+        );
+        let silence = world.job(JO).await.due;
+        let redis = world.clock.clone();
+        world.take_in_by(Arc::new(Apart { redis, is_ahead })).await;
+        assert_eq!(
+            world.take_in(report("m2", TOO_BIG, &world)).await,
+            Answer::Dropped
+        );
+        assert_eq!(world.waiting(JO).await, ["m3"]);
+        assert_eq!(world.job(JO).await.due, silence, "ahead: {is_ahead}");
+    }
 }
 
 #[tokio::test]

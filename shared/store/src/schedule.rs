@@ -115,6 +115,8 @@ pub struct AcceptedJob {
     pub job: Job,
     /// Its record as Redis has it.
     pub record: String,
+    /// When it was so, by the clock that its instants are of: Redis's.
+    pub now: Timestamp,
 }
 
 impl Store {
@@ -219,19 +221,23 @@ impl Store {
             .durable_script(&call, &self.keys.shard(shard).barrier())
             .await?;
         let other_shape = || StoreError::Refused("schedule answered in another shape".to_owned());
-        // The first is the instant, which nobody needs here.
         if reply.len() != 3 + places.len() || reply[1].0.len() != places.len() {
             return Err(other_shape());
         }
         self.history
             .note_entry(shard, &reply.pop().unwrap_or_default().0);
         let details = reply.split_off(2);
+        let now = reply[0].0.parse().map_err(|_| other_shape())?;
+        let now = Timestamp::from_ms(now);
         let answers = reply[1].0.chars().zip(details);
         places
             .iter()
             .zip(answers)
             .map(|(place, (letter, Text(detail)))| {
-                Ok((*place, read_answer(&arrivals[*place].job, letter, detail)?))
+                Ok((
+                    *place,
+                    read_answer(&arrivals[*place].job, letter, detail, now)?,
+                ))
             })
             .collect()
     }
@@ -289,7 +295,12 @@ fn optional_ms(at: Option<Timestamp>) -> String {
     at.map(|at| at.ms().to_string()).unwrap_or_default()
 }
 
-fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, StoreError> {
+fn read_answer(
+    id: &JobId,
+    letter: char,
+    detail: String,
+    now: Timestamp,
+) -> Result<Answer, StoreError> {
     let due = || detail.parse().ok().map(Timestamp::from_ms);
     let unread = || {
         StoreError::Refused(format!(
@@ -312,6 +323,7 @@ fn read_answer(id: &JobId, letter: char, detail: String) -> Result<Answer, Store
                 Ok(job) => Answer::Accepted(Box::new(AcceptedJob {
                     job,
                     record: detail,
+                    now,
                 })),
                 Err(why) => {
                     tracing::error!(%why, "a bounce is about a job that cannot be read, and changes nothing");

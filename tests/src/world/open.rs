@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Config;
-use domain::clock::{ManualClock, Timestamp};
+use domain::clock::{Clock, ManualClock, Timestamp};
 use domain::pace::{DestinationRule, Pace};
 use policy::table::Table;
 use scheduler::intake::accept::Accept;
@@ -152,13 +152,24 @@ impl World {
 
     /// The same store as a process of its own sees it: by the servers' clock.
     pub async fn store_by_real_time(&self) -> Store {
+        self.store_by(Arc::new(SystemClock)).await
+    }
+
+    /// From now on bounces are taken in by a scheduler whose machine has this clock.
+    pub async fn take_in_by(&mut self, clock: Arc<dyn Clock>) {
+        let store = self.store_by(clock).await;
+        let placer = Placer::new(store.clone(), None);
+        self.accept = Accept::new(store, Table::embedded(), placer);
+    }
+
+    async fn store_by(&self, clock: Arc<dyn Clock>) -> Store {
         let limits = limits(&self.settings);
         let store = Store::open(
             self.connections.clone(),
             &self.prefix,
             SHARDS,
             limits,
-            Arc::new(SystemClock),
+            clock,
         )
         .await;
         store.expect("it is open already")

@@ -80,7 +80,9 @@ impl Progress {
         };
         let tally = self.tally(result, self.leased.job.head.status, now);
         self.renew_if_delivered(now);
-        Some(self.wait(until.since(now.max(self.leased.claimed_at)), tally, last))
+        // Both are instants of Redis. The clock of this machine may show another time.
+        let delay = until.since(self.leased.claimed_at);
+        Some(self.wait(delay, tally, last))
     }
 }
 

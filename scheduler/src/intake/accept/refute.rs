@@ -30,6 +30,9 @@ struct Refuting<'a> {
     decision: &'a Decision<'a>,
     id: String,
     events: EventLines,
+    /// Now, by the clock of Redis. What relays accepted waits until instants of this clock.
+    by_redis: Timestamp,
+    /// Now, by the clock of this machine.
     now: Timestamp,
 }
 
@@ -70,7 +73,11 @@ impl Accept {
         accepted: &AcceptedJob,
     ) -> Result<Option<Answer>, StoreError> {
         let now = self.store.clock().now();
-        let AcceptedJob { job, record } = accepted;
+        let AcceptedJob {
+            job,
+            record,
+            now: by_redis,
+        } = accepted;
         let found = job
             .messages
             .iter()
@@ -109,6 +116,7 @@ impl Accept {
             decision: &decision,
             id,
             events: EventLines::default(),
+            by_redis: *by_redis,
             now,
         };
         let (end, events) = refuting.conclude();
@@ -141,7 +149,7 @@ impl Accept {
             Refuted::Ended => Answer::Dropped,
             Refuted::Retired(standing) => Answer::Retired(standing),
             // A worker has just heard silence.
-            Refuted::Leased if acceptance.until <= now => Answer::Stale,
+            Refuted::Leased if acceptance.until <= *by_redis => Answer::Stale,
             Refuted::Leased => {
                 return Err(StoreError::Unavailable(
                     "the job of a bounce is under way; send the bounce again".to_owned(),
@@ -261,10 +269,10 @@ impl Refuting<'_> {
             .iter()
             .map(|message| message.accepted.map(|acceptance| acceptance.until));
         let first = accepted
-            .map(|until| until.unwrap_or(self.now))
+            .map(|until| until.unwrap_or(self.by_redis))
             .min()
-            .unwrap_or(self.now);
-        let delay = first.since(self.now);
+            .unwrap_or(self.by_redis);
+        let delay = first.since(self.by_redis);
         (
             End::Retry {
                 job: self.job,

@@ -383,6 +383,23 @@ const CASES: &[Case] = &[
         &[],
     ),
     (
+        "the same, and a fact ended the job of the first one",
+        |e| {
+            let lives = vec![(LIFE.to_owned(), 13_000), (OTHER.to_owned(), 13_800)];
+            e.crowds.push(Crowd {
+                at: 13_800,
+                of: JOB.to_owned(),
+                lives,
+            });
+            let closed = e
+                .events
+                .iter_mut()
+                .find(|event| event.kind == EventKind::JobClosed);
+            closed.unwrap().attempt = None;
+        },
+        &[],
+    ),
+    (
         "three at a window of two",
         |e| {
             let lives = vec![

@@ -9,7 +9,7 @@ use domain::event::EventKind;
 use super::excuse::SETTLED_MS;
 use super::messages::Stories;
 use super::{Excuses, Facts, Histories, Verdict};
-use crate::record::{Evidence, Ms, Taken};
+use crate::record::{Crowd, Evidence, Ms, Taken};
 
 pub(super) fn judge(
     evidence: &Evidence,
@@ -43,7 +43,7 @@ pub(super) fn judge(
         &taken, &refuted, stories, excuses, facts, histories, verdict,
     );
     judge_suppressed(evidence, excuses, histories, verdict);
-    judge_overlaps(evidence, excuses, verdict);
+    judge_overlaps(evidence, excuses, histories, verdict);
 }
 
 /// Whether an attempt was under way at a fault, from the moment that the peer heard of it until it
@@ -203,8 +203,27 @@ fn judge_suppressed(
     }
 }
 
+/// Whether a fact ended the job while the first of these attempts was under way. That attempt is
+/// void and may go on until its worker hears of it, and a bounce may start a new job meanwhile.
+fn was_ended_by_a_fact(crowd: &Crowd, excuses: &Excuses<'_>, histories: &Histories<'_>) -> bool {
+    let Some(began) = crowd.lives.iter().map(|(_, began)| *began).min() else {
+        return false;
+    };
+    let meanwhile = excuses.server_time(began)..=excuses.server_time(crowd.at);
+    histories.of_job(&crowd.of).iter().any(|event| {
+        event.kind == EventKind::JobClosed
+            && event.attempt.is_none()
+            && meanwhile.contains(&event.at)
+    })
+}
+
 /// Two attempts of one job at the same time mean two leases that both count.
-fn judge_overlaps(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
+fn judge_overlaps(
+    evidence: &Evidence,
+    excuses: &Excuses<'_>,
+    histories: &Histories<'_>,
+    verdict: &mut Verdict,
+) {
     for job in &evidence.rest.leased_twice {
         verdict.blame("one lease at a time", job.clone());
     }
@@ -219,6 +238,8 @@ fn judge_overlaps(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verd
             .any(|(life, began)| excuses.attempt(life, *began, crowd.at))
         {
             verdict.count("two attempts of a job at once, one of them cut off");
+        } else if was_ended_by_a_fact(crowd, excuses, histories) {
+            verdict.count("two attempts of a job at once, the first one's job ended by a fact");
         } else {
             verdict.blame(
                 "one lease at a time",

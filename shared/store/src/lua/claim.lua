@@ -4,14 +4,15 @@
 --
 -- ARGV from FIRST: how many jobs at most; how many of one destination at most, per visit; length of
 -- the lease in ms; a nonce that no other claim has; the highest serial of the shard that the
--- claimer has seen; how many jobs of unproven destinations at most (pace.lua) Reply: now; the
--- lease's token ('' where no job was due); when the shard is next worth visiting (-1: never); the
--- serial of the lease before; how many unproven destinations wait for room; then per destination:
--- its name, when somebody there last got through ('' if unknown), '1' if it is unproven, else '',
--- and per job id, due and record. They are in the order of their due times; where due is '' it is
--- that of the job before, or later, and not after now. Full memory: refused as a whole, before
--- anything lapses: what is claimed may be sent, and must be settled then. Cost: 10 operations and 4
--- per destination visited, 6 where it gives many. Atomic.
+-- claimer has seen; how many jobs of unproven destinations at most (pace.lua)
+-- Reply: now; the lease's token ('' where no job was due); when the shard is next worth visiting
+-- (-1: never); the serial of the lease before; how many unproven destinations wait for room; then
+-- per destination: its name, when somebody there last got through ('' if unknown), '1' if it is
+-- unproven, else '', and per job id, due and record. They are in the order of their due times;
+-- where due is '' it is that of the job before, or later, and not after now.
+-- Full memory: refused as a whole, before anything lapses: what is claimed may be sent, and must be
+-- settled then.
+-- Cost: 10 operations and 4 per destination visited, 6 where it gives many. Atomic.
 
 local batch, share, lease_ms, nonce, seen, unproven_left = unpack(ARGV, FIRST)
 batch, share, lease_ms, seen = tonumber(batch), tonumber(share), tonumber(lease_ms), tonumber(seen)

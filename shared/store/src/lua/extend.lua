@@ -2,11 +2,13 @@
 -- long. A lease that has lapsed stays so. The new deadline may be earlier than the one before, if
 -- the server's clock was set back.
 --
--- ARGV from FIRST: the length in ms; the tokens Reply: now; 1 or 0 per lease: it lasts, or it has
--- lapsed; then, of all of them, token and job id of each job that the lease is void for, because
--- its address was retired meanwhile. Full memory: runs, so that no lease runs out while its attempt
--- can still be settled. It changes a number and adds nothing. Cost: 3 operations for a batch, and 3
--- per lease while any lease is void for some job. Atomic; repeating it does no harm.
+-- ARGV from FIRST: the length in ms; the tokens
+-- Reply: now; 1 or 0 per lease: it lasts, or it has lapsed; then, of all of them, token and job id
+-- of each job that the lease is void for, because its address was retired meanwhile.
+-- Full memory: runs, so that no lease runs out while its attempt can still be settled. It changes a
+-- number and adds nothing.
+-- Cost: 3 operations for a batch, and 3 per lease while any lease is void for some job. Atomic;
+-- repeating it does no harm.
 
 local deadline = text(NOW + tonumber(ARGV[FIRST]))
 if #ARGV == FIRST then return { NOW, {}, {} } end

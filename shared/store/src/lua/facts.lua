@@ -12,11 +12,12 @@
 -- (what still waits is due now), 'reinstated' (the address is active again), 'suppressed' (it is,
 -- be it by this fact or from before; detail is the standing's JSON), 'stale' (it happened before
 -- what is known), 'ended' (what it names has; the rest keeps its time), 'noted' (there was nothing
--- to change); then the id of the entry that was written to the journal, '' if none was. Full
--- memory: refused, because nothing bounds how many facts come: the client is answered 503 and
--- repeats it. No new attempt begins meanwhile. Cost: 4 operations for a batch, and 2 more where
--- something was delivered; 8 per job that ends, 5 per address whose standing changes, 3 per job
--- that is resumed. Atomic; repeating it changes nothing.
+-- to change); then the id of the entry that was written to the journal, '' if none was.
+-- Full memory: refused, because nothing bounds how many facts come: the client is answered 503 and
+-- repeats it. No new attempt begins meanwhile.
+-- Cost: 4 operations for a batch, and 2 more where something was delivered; 8 per job that ends, 5
+-- per address whose standing changes, 3 per job that is resumed. Atomic; repeating it changes
+-- nothing.
 
 local WIDTH = 5
 assert((#ARGV - FIRST + 1) % WIDTH == 0, 'facts takes 5 values per fact')

@@ -1,12 +1,14 @@
 -- Tells where the history of one shard is, so that a process can see whether Redis has lost writes
 -- that it knows of.
 --
--- ARGV from FIRST: ids of entries of the journal Reply: now; which server it is and which history
--- it follows, '' if it does not say; the serial of the last lease; a text with a letter per id (k:
--- the entry is there, t: it was trimmed, l: it is lost); the id of the first entry, '' if there is
--- none; the id of the newest entry that is not after the first of those ids, 0-0 if there is none.
+-- ARGV from FIRST: ids of entries of the journal
+-- Reply: now; which server it is and which history it follows, '' if it does not say; the serial of
+-- the last lease; a text with a letter per id (k: the entry is there, t: it was trimmed, l: it is
+-- lost); the id of the first entry, '' if there is none; the id of the newest entry that is not
+-- after the first of those ids, 0-0 if there is none.
 -- Full memory: runs; it writes nothing. It is not flagged no-writes, because then a replica would
--- answer. Cost: 3 operations; with ids 3 more, and 1 per id. Atomic; changes nothing.
+-- answer.
+-- Cost: 3 operations; with ids 3 more, and 1 per id. Atomic; changes nothing.
 
 local function field_of_info(section, field)
   -- Some users may not ask this.

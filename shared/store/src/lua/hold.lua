@@ -2,8 +2,10 @@
 -- goes on.
 --
 -- ARGV from FIRST: destination; until when in ms, or -1: until it is released; the operator's
--- reason, as JSON text Reply: now. Full memory: runs, because an operator says so. It adds two
--- fields and an event. Cost: 3 operations. Atomic; repeating it tells the event once more.
+-- reason, as JSON text
+-- Reply: now.
+-- Full memory: runs, because an operator says so. It adds two fields and an event.
+-- Cost: 3 operations. Atomic; repeating it tells the event once more.
 
 assert(#ARGV == FIRST + 2, 'hold takes 3 values')
 local destination, hold_until, reason = unpack(ARGV, FIRST)

@@ -1,8 +1,8 @@
 -- Puts back jobs whose lease ran out unsettled, because their worker crashed or lost its way. A job
 -- is due since its lease ended; its attempt counter counts settled attempts and so stays exact. One
 -- that lapsed too often goes to quarantine: it may be what crashes its workers. Part of claim and
--- release. Cost: 1 operation where nothing lapsed; else 5 per lease, 2 per job and 3 per
--- destination.
+-- release.
+-- Cost: 1 operation where nothing lapsed; else 5 per lease, 2 per job and 3 per destination.
 
 -- Where a job belongs. One whose record nobody can read belongs to its address's domain: an error
 -- here would lose all the jobs that have been taken out of their lease.

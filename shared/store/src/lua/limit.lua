@@ -2,9 +2,11 @@
 -- destination whose limits change is visited at once, because it may get more than before.
 --
 -- ARGV from FIRST, 2 per destination: its name; 'rate burst window', or '' where it has none of its
--- own Reply: now; how many were changed. Full memory: runs. It adds one short field per destination
--- at most. Cost: 1 operation per destination, 2 where its limits change. Atomic; repeating it
--- changes nothing.
+-- own
+-- Reply: now; how many were changed.
+-- Full memory: runs. It adds one short field per destination at most.
+-- Cost: 1 operation per destination, 2 where its limits change. Atomic; repeating it changes
+-- nothing.
 
 assert((#ARGV - FIRST + 1) % 2 == 0, 'limit takes 2 values per destination')
 

@@ -15,10 +15,11 @@
 --   mark         what it says of the destination: '-', '~' or '' (pace.lua)
 --   serial       of the lease that the attempt was made under
 -- Reply: now; 'c' (it has changed), 'l' (it is leased), 'q' (it is in quarantine and stays there),
--- 'w' and when it is due, 'x' (it has ended), 'r' and the standing's JSON. Full memory: refused,
--- because nothing bounds how many bounces come: the client is answered 503 and repeats it. Cost: 10
--- operations; 3 more where it says something of the destination, 4 more for a retired address.
--- Atomic.
+-- 'w' and when it is due, 'x' (it has ended), 'r' and the standing's JSON.
+-- Full memory: refused, because nothing bounds how many bounces come: the client is answered 503
+-- and repeats it.
+-- Cost: 10 operations; 3 more where it says something of the destination, 4 more for a retired
+-- address. Atomic.
 
 assert(#ARGV == FIRST + 9, 'refute takes 10 values')
 local id, destination, seen, op, argument, record, its_events, tally, mark, serial = unpack(ARGV, FIRST)

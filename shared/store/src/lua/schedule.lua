@@ -15,9 +15,10 @@
 -- retired, d dropped, a accepted: the message waits for confirmation, and nothing has changed);
 -- then a detail per bounce (scheduled, joined: due in ms, '' while it does not wait; retired: the
 -- standing's JSON; accepted: the job's record; else ''); then the id of the entry that was written
--- to the journal, '' if none was. Full memory: refused, because it takes work in: the client is
--- answered 503 and repeats it. Cost: 8 operations and 1 per destination for a batch; 2 more per
--- joining message, 8 more per retired address; 4 more where messages are dropped. Atomic.
+-- to the journal, '' if none was.
+-- Full memory: refused, because it takes work in: the client is answered 503 and repeats it.
+-- Cost: 8 operations and 1 per destination for a batch; 2 more per joining message, 8 more per
+-- retired address; 4 more where messages are dropped. Atomic.
 
 local EVENTS, LENGTHS, DISTINCT, N, G, M = unpack(ARGV, FIRST, FIRST + 5)
 N, G, M = tonumber(N), tonumber(G), tonumber(M)

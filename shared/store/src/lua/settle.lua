@@ -21,11 +21,12 @@
 --     record       retry: the new record; retire: its events, the last of which gets the standing
 -- Reply: now; a text with a letter per job (1: settled; 0: the token was stale; v: it was ended
 -- meanwhile); and 1 where the shard is worth a visit now, because there is room again or something
--- is due at once, else 0; the id of the entry that was written to the journal, '' if none was. Full
--- memory: runs, because mail that was sent must be known to be. All that was leased can be settled
--- once, and nothing more is leased meanwhile: per permit of a worker that is the growth of one
--- record, its events, and a share of an answer. Cost: 9 operations, 3 per lease, 3 per destination
--- and 2 per tally; 4 more per retired address. Atomic.
+-- is due at once, else 0; the id of the entry that was written to the journal, '' if none was.
+-- Full memory: runs, because mail that was sent must be known to be. All that was leased can be
+-- settled once, and nothing more is leased meanwhile: per permit of a worker that is the growth of
+-- one record, its events, and a share of an answer.
+-- Cost: 9 operations, 3 per lease, 3 per destination and 2 per tally; 4 more per retired address.
+-- Atomic.
 
 local CALL, KEEP, EVENTS, LENGTHS, N, G = unpack(ARGV, FIRST, FIRST + 5)
 N, G = tonumber(N), tonumber(G)

@@ -198,16 +198,7 @@ const CASES: &[Case] = &[
     ),
     (
         "a server's clock that was an hour ahead",
-        |e| {
-            for event in &mut e.events {
-                event.at += 3_600_000;
-                event.due = event.due.map(|due| due + 3_600_000);
-            }
-            e.skews.push(Skew {
-                at: 0,
-                ahead: 3_600_000,
-            });
-        },
+        set_the_servers_clock_ahead,
         &[],
     ),
     (
@@ -396,6 +387,7 @@ const CASES: &[Case] = &[
                 .iter_mut()
                 .find(|event| event.kind == EventKind::JobClosed);
             closed.unwrap().attempt = None;
+            set_the_servers_clock_ahead(e);
         },
         &[],
     ),
@@ -570,6 +562,18 @@ const CASES: &[Case] = &[
         &["nothing is lost"],
     ),
 ];
+
+/// What the events of a run are like if the server's clock was an hour ahead of ours.
+fn set_the_servers_clock_ahead(e: &mut Evidence) {
+    for event in &mut e.events {
+        event.at += 3_600_000;
+        event.due = event.due.map(|due| due + 3_600_000);
+    }
+    e.skews.push(Skew {
+        at: 0,
+        ahead: 3_600_000,
+    });
+}
 
 #[test]
 fn each_broken_promise_is_found_and_what_a_fault_explains_is_none() {

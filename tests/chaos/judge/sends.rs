@@ -205,11 +205,11 @@ fn judge_suppressed(
 
 /// Whether a fact ended the job while the first of these attempts was under way. That attempt is
 /// void and may go on until its worker hears of it, and a bounce may start a new job meanwhile.
-fn was_ended_by_a_fact(crowd: &Crowd, excuses: &Excuses<'_>, histories: &Histories<'_>) -> bool {
+fn was_ended_by_a_fact(crowd: &Crowd, histories: &Histories<'_>) -> bool {
     let Some(began) = crowd.lives.iter().map(|(_, began)| *began).min() else {
         return false;
     };
-    let meanwhile = excuses.server_time(began)..=excuses.server_time(crowd.at);
+    let meanwhile = began..=crowd.at;
     histories.of_job(&crowd.of).iter().any(|event| {
         event.kind == EventKind::JobClosed
             && event.attempt.is_none()
@@ -238,7 +238,7 @@ fn judge_overlaps(
             .any(|(life, began)| excuses.attempt(life, *began, crowd.at))
         {
             verdict.count("two attempts of a job at once, one of them cut off");
-        } else if was_ended_by_a_fact(crowd, excuses, histories) {
+        } else if was_ended_by_a_fact(crowd, histories) {
             verdict.count("two attempts of a job at once, the first one's job ended by a fact");
         } else {
             verdict.blame(

@@ -27,8 +27,8 @@ enum Action {
     Show(Of),
     /// Say which addresses are not active; those of standard input, one a line, where none is named
     ///
-    /// Exits with 0 where the question was answered, be any of them inactive, or no address at all,
-    /// and with 1 where it was not.
+    /// Exits with 0 if the question was answered, even if an address is inactive or none was given,
+    /// and with 1 if it was not.
     Check {
         /// Addresses
         addresses: Vec<String>,
@@ -40,8 +40,7 @@ enum Action {
         #[command(flatten)]
         api: Api,
     },
-    /// Take an address off the active list until somebody reinstates it; what waits for it is
-    /// dropped
+    /// Take an address off the active list until it is reinstated; its waiting messages are dropped
     Suppress(Of),
     /// Make an address active again, whatever it was before
     Reinstate(Of),
@@ -202,8 +201,8 @@ fn describe(answer: &Value) -> String {
         .collect()
 }
 
-/// What keeps a job from being tried, beside its due time, its attempt or its quarantine, which are
-/// said already.
+/// What else keeps a job from being tried. Its due time, its attempt and its quarantine are shown
+/// already.
 fn in_the_way(job: &Value) -> Option<String> {
     let (waits_for, destination) = (&job["waits_for"], text(&job["destination"]));
     let until = waits_for["until"].as_str();

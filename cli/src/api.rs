@@ -152,8 +152,8 @@ impl Api {
 }
 
 impl Api {
-    /// The token to show, where there is one. It is no argument, because everybody on a machine
-    /// sees those.
+    /// The token to send, if there is one. It cannot be an argument of the command line, because
+    /// every user of the machine can see those.
     fn token(&self) -> Result<Option<String>> {
         let Some(path) = &self.token_file else {
             return Ok(env::var("REDELIVER_TOKEN")

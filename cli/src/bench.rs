@@ -94,8 +94,8 @@ enum Mode {
     Http,
     /// The same with all of them at one domain (1 minute)
     HttpOne,
-    /// Deliver messages of 4 KiB to Postfix's smtp-sink, beside what smtp-source and Postfix's own
-    /// queue do; as root (2 minutes)
+    /// Deliver messages of 4 KiB to Postfix's smtp-sink, and compare with smtp-source and Postfix's
+    /// own queue; as root (2 minutes)
     Smtp,
 }
 

@@ -68,8 +68,7 @@ pub(crate) async fn http(bounces: usize, domains: usize) -> Result<Figures> {
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
     Ok(figures([
         ("bounces per second", cost.rate(bounces)),
-        // What it would be if nobody else used the machine, which the clock cannot tell. Redis has
-        // one core at most.
+        // The rate on a machine without other load, by CPU time. Redis uses one core at most.
         (
             "bounces per second by CPU time",
             (cores * 1e6 / all_us).min(1e6 / redis_us),

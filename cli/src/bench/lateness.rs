@@ -1,5 +1,5 @@
-//! How late a worker claims jobs, under a steady load and beside a large backlog. The journal says
-//! how late each was.
+//! How late a worker claims jobs: under a steady load, and while a large backlog is due. The lateness
+//! of each job is read from the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,8 +76,8 @@ struct Late {
     ms: Vec<i64>,
     /// What the backlogs got meanwhile.
     backlog_rate: f64,
-    /// How many jobs of the unthrottled one still waited at the end: where there are none, it was
-    /// too small.
+    /// How many jobs of the unthrottled one still waited at the end: if there are none, the
+    /// backlog was too small.
     backlog_left: f64,
 }
 

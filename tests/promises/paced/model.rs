@@ -161,7 +161,8 @@ impl Model {
             if self.paces[place].is_proven(&self.settings, now) {
                 assert_eq!(of_place.len(), wanted, "destination {place}, due: {due:?}");
             } else {
-                // While others wait for a place, each gets one. The only one that waits is not known here.
+                // While others wait for a place, each gets one. If only one waits, the model does not
+                // know which one that is.
                 let upper = if waiting > 1 { wanted.min(1) } else { wanted };
                 assert!(of_place.len() <= upper, "destination {place}, due: {due:?}");
                 of_unproven += of_place.len();

@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show an address's standing, and its job where it has one
-    Show(Of),
+    Show(AddressArg),
     /// Say which addresses are not active; those of standard input, one a line, where none is named
     ///
     /// Exits with 0 if the question was answered, even if an address is inactive or none was given,
@@ -41,13 +41,13 @@ enum Action {
         api: Api,
     },
     /// Take an address off the active list until it is reinstated; its waiting messages are dropped
-    Suppress(Of),
+    Suppress(AddressArg),
     /// Make an address active again, whatever it was before
-    Reinstate(Of),
+    Reinstate(AddressArg),
 }
 
 #[derive(Debug, Args)]
-struct Of {
+struct AddressArg {
     /// account/address; or an address of the default account
     address: String,
 
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Of {
+impl AddressArg {
     /// Asks for something to be done with the address, and shows what is known of it then.
     async fn call(&self, method: Method, what: Option<&str>) -> Result<()> {
         let id = read_job(&self.address)?;

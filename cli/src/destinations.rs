@@ -40,17 +40,17 @@ enum Action {
     /// List destinations: those in trouble first, then those with work
     List(Page),
     /// Show how a destination fares: what waits, what is under way, its limits, breaker and hold
-    Show(Of),
+    Show(DestinationArg),
     /// Keep attempts from a destination
     Hold(Hold),
     /// Let attempts through again that a hold kept back
-    Release(Of),
+    Release(DestinationArg),
     /// Give a destination other limits than the configuration has
     Limit(Limit),
 }
 
 #[derive(Debug, Args)]
-struct Of {
+struct DestinationArg {
     /// A destination (google), or a domain that is placed there (gmail.com)
     name: String,
 
@@ -61,7 +61,7 @@ struct Of {
 #[derive(Debug, Args)]
 struct Hold {
     #[command(flatten)]
-    of: Of,
+    of: DestinationArg,
 
     /// What for; whoever looks at it later will read this
     #[arg(long)]
@@ -79,7 +79,7 @@ struct Hold {
 #[derive(Debug, Args)]
 struct Limit {
     #[command(flatten)]
-    of: Of,
+    of: DestinationArg,
 
     #[command(flatten)]
     limits: Limits,
@@ -142,7 +142,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-impl Of {
+impl DestinationArg {
     /// Asks for something to be done with the destination, and shows how it fares then.
     async fn call(&self, method: Method, what: Option<&str>, body: Option<Value>) -> Result<()> {
         let path: Vec<&str> = ["destinations", &self.name]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::plan::{Bounce, Input, What};
-use crate::record::{Bounced, Held, Told, Way, now_ms};
+use crate::record::{Bounced, Held, ReportedFact, Way, now_ms};
 use crate::world::World;
 
 mod bounces;
@@ -140,7 +140,7 @@ async fn tell(
         }
     };
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    world.recorder.told.push(Told {
+    world.recorder.told.push(ReportedFact {
         fact: fact.to_owned(),
         job: crate::plan::job_of(recipient),
         message,

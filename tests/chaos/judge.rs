@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use self::excuse::Excuses;
-use crate::record::{Event, Evidence, Told};
+use crate::record::{Event, Evidence, ReportedFact};
 
 mod attempts;
 mod excuse;
@@ -65,7 +65,7 @@ fn place(id: &str) -> (u64, u64, u64) {
 }
 
 /// The facts that were told about each job.
-type Facts<'a> = HashMap<&'a str, Vec<&'a Told>>;
+type Facts<'a> = HashMap<&'a str, Vec<&'a ReportedFact>>;
 
 /// The event with the time that this machine's clock showed. When it leads to is left as it is.
 fn in_our_time(event: &Event, excuses: &Excuses<'_>) -> Event {

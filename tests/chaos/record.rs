@@ -60,7 +60,7 @@ pub(crate) struct Bounced {
 
 /// A fact that was told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct ReportedFact {
     /// `delivered`, `engaged`, `complaint` or `unsubscribe`.
     pub(crate) fact: String,
     pub(crate) job: String,
@@ -222,7 +222,7 @@ pub(crate) struct Run {
 pub(crate) struct Evidence {
     pub(crate) run: Run,
     pub(crate) bounced: Vec<Bounced>,
-    pub(crate) told: Vec<Told>,
+    pub(crate) told: Vec<ReportedFact>,
     pub(crate) held: Vec<Held>,
     pub(crate) asked: Vec<Asked>,
     pub(crate) taken: Vec<Taken>,
@@ -336,7 +336,7 @@ impl<T: Clone> List<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     pub(crate) bounced: List<Bounced>,
-    pub(crate) told: List<Told>,
+    pub(crate) told: List<ReportedFact>,
     pub(crate) held: List<Held>,
     pub(crate) asked: List<Asked>,
     pub(crate) taken: List<Taken>,

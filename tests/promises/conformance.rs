@@ -92,9 +92,9 @@ async fn smtp_conforms() {
 
 /// A server that takes every mail, with every extension.
 async fn capable() -> SmtpPeer {
-    SmtpPeer::start(|heard| match heard.command.starts_with("EHLO") {
+    SmtpPeer::start(|received| match received.command.starts_with("EHLO") {
         true => Act::Say("250-peer.example\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-DSN\r\n250-8BITMIME\r\n250 SMTPUTF8"),
-        false => agree(&heard.command),
+        false => agree(&received.command),
     })
     .await
 }
@@ -102,8 +102,8 @@ async fn capable() -> SmtpPeer {
 /// Checks that no message has put a command of its own among ours: its id goes out as ENVID, where
 /// that is offered.
 fn was_told_nothing_else(peer: &SmtpPeer) {
-    let heard = peer.heard();
-    for command in heard.iter().map(|heard| heard.command.as_str()) {
+    let received = peer.received();
+    for command in received.iter().map(|received| received.command.as_str()) {
         let ours = ["EHLO ", "MAIL FROM:<", "RCPT TO:<", "DATA", "RSET", "QUIT"]
             .iter()
             .any(|ours| command.starts_with(ours));
@@ -121,10 +121,10 @@ fn was_told_nothing_else(peer: &SmtpPeer) {
         );
     }
     assert!(
-        heard.iter().any(|heard| heard
+        received.iter().any(|received| received
             .command
             .contains("ENVID=no+0D+0AX-Injected:+20line+00")),
-        "{heard:?}"
+        "{received:?}"
     );
 }
 
@@ -183,11 +183,11 @@ async fn where_the_peer_hangs_every_sender_has_an_outcome_within_its_limit() {
     const SHORT: Duration = Duration::from_millis(200);
     let platform = Platform::start(|_| Say::Nothing).await;
     let silent = SmtpPeer::start(|_| Act::Hang).await;
-    let mute = SmtpPeer::start(|heard| {
-        if heard.command == "." {
+    let mute = SmtpPeer::start(|received| {
+        if received.command == "." {
             Act::Hang
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;

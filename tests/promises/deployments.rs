@@ -244,12 +244,12 @@ async fn use_every_verb_of_operators(world: &World, tried: Timestamp) {
         store.findings().await.unwrap().len(),
         report.at_least(Severity::Warn).count()
     );
-    let hearing = store
-        .begin_hearing("an event")
+    let claim = store
+        .claim_request("an event")
         .await
         .unwrap()
         .expect("nobody else hears of it");
-    assert!(store.end_hearing(&hearing).await.unwrap());
+    assert!(store.release_request(&claim).await.unwrap());
     for shard in 0..store.shards() {
         assert_eq!(store.repair(shard).await.unwrap(), Repaired::default());
         store.trim_marks(shard).await.unwrap();

@@ -8,7 +8,7 @@ use config::{AfterDot, SmtpSettings};
 use domain::event::EventKind;
 use domain::tally::TallyResult;
 use harness::bounce::{FULL, UNKNOWN, bounce};
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
 use policy::table::Table;
@@ -171,11 +171,11 @@ async fn cut_off_at(
 
 #[tokio::test]
 async fn a_message_that_is_out_when_its_attempt_is_cut_off_gets_its_answer() {
-    let slow = |heard: &Heard| {
-        if heard.command == "." {
+    let slow = |received: &Received| {
+        if received.command == "." {
             Act::Drip("250 2.0.0 ok", 10)
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     };
     let peer = SmtpPeer::start(slow).await;
@@ -210,11 +210,11 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is
             EventKind::MessageDelivered,
         ),
     ] {
-        let hangs = |heard: &Heard| {
-            if heard.command == "." {
+        let hangs = |received: &Received| {
+            if received.command == "." {
                 Act::Hang
             } else {
-                agree(&heard.command)
+                agree(&received.command)
             }
         };
         let peer = SmtpPeer::start(hangs).await;
@@ -247,9 +247,9 @@ async fn a_message_that_is_out_when_its_attempt_is_cut_off_and_gets_no_answer_is
 #[tokio::test]
 async fn a_message_that_is_not_out_when_its_attempt_is_cut_off_was_not_tried() {
     for command in ["MAIL", "RCPT", "DATA"] {
-        let hangs = move |heard: &Heard| match heard.command.starts_with(command) {
+        let hangs = move |received: &Received| match received.command.starts_with(command) {
             true => Act::Hang,
-            false => agree(&heard.command),
+            false => agree(&received.command),
         };
         let peer = SmtpPeer::start(hangs).await;
         let (world, attempter) = with_relay(&peer, AfterDot::AssumeDelivered).await;

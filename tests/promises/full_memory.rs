@@ -25,13 +25,13 @@ use scheduler::upkeep::trim_journal::TrimJournal;
 use serde_json::json;
 use store::claim::{ClaimBounds, Lease, LeasedJob};
 use store::error::StoreError;
-use store::facts::{Told, Word};
+use store::facts::{FactOrCommand, ReportedFact};
 use store::keys::Keys;
 use store::lease::{Extended, GivenBack};
 use store::refute::Refutation;
 use store::repair::Repaired;
 use store::scripts::{self, WhenFull};
-use store::seen_webhooks::Hearing;
+use store::seen_webhooks::RequestClaim;
 use store::server_checks::{Finding, ServerReport, Severity};
 use store::settle::{End, SettleCall, Settled, Settlement};
 use system::clock::SystemClock;
@@ -100,7 +100,7 @@ struct Scene {
     world: World,
     settlement: Settlement,
     leased: Lease,
-    hearing: Hearing,
+    request_claim: RequestClaim,
 }
 
 impl Scene {
@@ -143,9 +143,9 @@ impl Scene {
         server.cli(&["ZADD", &keys.trouble(), "1", "well.example"]);
         server.cli(&["HSET", keys.meanwhile(), "default/gone@example.com", "1 0"]);
         server.cli(&["HSET", keys.leased(), "999-0000000000000000", "1"]);
-        let hearing = world
+        let request_claim = world
             .store
-            .begin_hearing("an event")
+            .claim_request("an event")
             .await
             .unwrap()
             .expect("it is new");
@@ -153,7 +153,7 @@ impl Scene {
             world,
             settlement,
             leased,
-            hearing,
+            request_claim,
         }
     }
 
@@ -163,7 +163,7 @@ impl Scene {
             world,
             settlement,
             leased,
-            hearing,
+            request_claim,
         } = self;
         let (store, there) = (&world.store, Destination::named(THERE));
         match verb {
@@ -220,15 +220,15 @@ impl Scene {
             ),
             "silent" => drop(store.note_silence(shard(world), &[(there, DAY)]).await?),
             "facts" => {
-                let word = Word::Fact(FactKind::Complaint);
-                let told = Told {
+                let word = FactOrCommand::Fact(FactKind::Complaint);
+                let told = ReportedFact {
                     job: id(DUE),
                     destination: there,
                     word,
                     occurred_at: None,
                     message_id: None,
                 };
-                drop(store.tell(&[told]).await?);
+                drop(store.record_facts(&[told]).await?);
             }
             "extend" => {
                 let answers = store.extend(&[leased.key()], 19 * DAY).await;
@@ -281,7 +281,7 @@ impl Scene {
                 };
                 assert_eq!(store.note_findings(&report).await?, 1);
             }
-            "end_hearing" => assert!(store.end_hearing(hearing).await?),
+            "release_request" => assert!(store.release_request(request_claim).await?),
             "claim_occurrence" => assert!(store.claim_occurrence("task", world.now(), DAY).await?),
             "put_back" => assert!(store.put_back(&id(KEPT)).await?),
             "reinstate" => drop(store.reinstate().await?),
@@ -486,7 +486,7 @@ async fn mail_that_is_under_way_when_memory_becomes_full_is_sent_once() {
             world.take_in(bounce).await;
         }
         // Three times the lease goes by between the final dot and the whole answer.
-        let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+        let peer = SmtpPeer::start(|received| match received.command.as_str() {
             "." => Act::Drip("250 2.0.0 ok", 250),
             command => agree(command),
         })

@@ -12,7 +12,7 @@ use domain::pace::Pace;
 use harness::bounce::{FULL, bounce};
 use harness::dns::DnsServer;
 use harness::random::Random;
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
 use policy::table::Table;
@@ -54,11 +54,11 @@ impl Internet {
         let hanging = Arc::new(AtomicBool::new(is_hanging));
         let healthy_host = SmtpPeer::agreeable().await;
         let (port, hangs) = (healthy_host.address.port(), hanging.clone());
-        let script = move |heard: &Heard| match heard.command.starts_with("RCPT")
+        let script = move |received: &Received| match received.command.starts_with("RCPT")
             && hangs.load(Ordering::Relaxed)
         {
             true => Act::Hang,
-            false => agree(&heard.command),
+            false => agree(&received.command),
         };
         let hanging_host = SmtpPeer::start_at(([127, 0, 0, 2], port).into(), None, script).await;
         let dns = DnsServer::start().await;

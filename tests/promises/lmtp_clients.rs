@@ -65,7 +65,7 @@ async fn a_client_that_speaks_another_protocol_is_left_at_once() {
     ] {
         let mut client = LmtpClient::connect(address).await;
         client.send(opening).await;
-        let reply = client.hear().await;
+        let reply = client.read_reply().await;
         assert!(reply.starts_with("421 4.7.0 "), "{opening:?}: {reply}");
     }
 }
@@ -100,7 +100,7 @@ async fn an_idle_client_leaves_for_another_and_one_with_a_message_does_not() {
     let mut sending = at_data(address).await;
     let mut third = LmtpClient::connect(address).await;
     assert!(
-        idle.hear().await.starts_with("421 4.3.2 "),
+        idle.read_reply().await.starts_with("421 4.3.2 "),
         "it was idle for longest"
     );
     for line in ["LHLO client.example", "MAIL FROM:<>"] {

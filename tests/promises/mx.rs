@@ -10,14 +10,14 @@ use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::FULL;
 use harness::certificates::Certificates;
 use harness::dns::{DnsServer, Mood};
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use tokio_util::sync::CancellationToken;
 use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, Fate, Sender};
+use worker::sender::{Attempt, InDoubt, Sender};
 
 use crate::smtp::mail;
 
-type Script = fn(&Heard) -> Act;
+type Script = fn(&Received) -> Act;
 
 struct Internet {
     dns: DnsServer,
@@ -45,7 +45,11 @@ impl Internet {
     }
 
     async fn agreeable() -> Self {
-        Self::new(|heard| agree(&heard.command), |heard| agree(&heard.command)).await
+        Self::new(
+            |received| agree(&received.command),
+            |received| agree(&received.command),
+        )
+        .await
     }
 
     fn settings(&self) -> MxSettings {
@@ -102,29 +106,29 @@ async fn the_preferred_host_gets_the_mail_over_a_connection_that_stays() {
 
 #[tokio::test]
 async fn a_host_that_is_no_use_is_passed_over_and_what_it_says_of_the_message_is_not() {
-    let busy = |heard: &Heard| {
-        if heard.command.is_empty() {
+    let busy = |received: &Received| {
+        if received.command.is_empty() {
             Act::SayAndClose("421 4.3.2 busy")
         } else {
             Act::Close
         }
     };
-    let unwilling = |heard: &Heard| {
-        if heard.command.is_empty() {
+    let unwilling = |received: &Received| {
+        if received.command.is_empty() {
             Act::Say("554 no mail here")
         } else {
             Act::Close
         }
     };
-    let closing = |heard: &Heard| match heard.command.starts_with("RCPT") {
+    let closing = |received: &Received| match received.command.starts_with("RCPT") {
         true => Act::SayAndClose("421 4.4.2 closing"),
-        false => agree(&heard.command),
+        false => agree(&received.command),
     };
-    let lost = |heard: &Heard| {
-        if heard.command == "DATA" {
+    let lost = |received: &Received| {
+        if received.command == "DATA" {
             Act::Reset
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     };
     let hosts: [(&str, Script); 4] = [
@@ -134,7 +138,7 @@ async fn a_host_that_is_no_use_is_passed_over_and_what_it_says_of_the_message_is
         ("lost", lost),
     ];
     for (name, script) in hosts {
-        let internet = Internet::new(script, |heard| agree(&heard.command)).await;
+        let internet = Internet::new(script, |received| agree(&received.command)).await;
         let outcome = internet.sender().send(&mail("m1")).await;
         assert!(
             matches!(outcome, Outcome::Delivered(_)),
@@ -142,29 +146,33 @@ async fn a_host_that_is_no_use_is_passed_over_and_what_it_says_of_the_message_is
         );
         assert_eq!(internet.sent(), [0, 1], "{name}");
     }
-    let full = |heard: &Heard| match heard.command.starts_with("RCPT") {
+    let full = |received: &Received| match received.command.starts_with("RCPT") {
         true => Act::Say(FULL),
-        false => agree(&heard.command),
+        false => agree(&received.command),
     };
-    let internet = Internet::new(full, |heard| agree(&heard.command)).await;
+    let internet = Internet::new(full, |received| agree(&received.command)).await;
     assert!(matches!(
         internet.sender().send(&mail("m1")).await,
         Outcome::Deferred(_)
     ));
-    assert_eq!(internet.hosts[1].heard(), [], "the next host is not asked");
+    assert_eq!(
+        internet.hosts[1].received(),
+        [],
+        "the next host is not asked"
+    );
 }
 
 #[tokio::test]
 async fn where_no_host_is_of_use_it_is_their_trouble_and_a_reply_is_kept() {
-    let busy = |_: &Heard| Act::SayAndClose("421 4.3.2 busy");
-    let gone = |_: &Heard| Act::Close;
+    let busy = |_: &Received| Act::SayAndClose("421 4.3.2 busy");
+    let gone = |_: &Received| Act::Close;
     let internet = Internet::new(busy, gone).await;
     let Outcome::Deferred(reply) = internet.sender().send(&mail("m1")).await else {
         panic!("it was answered")
     };
     assert_eq!(reply.to_string(), "421 4.3.2 busy");
 
-    let unwilling = |_: &Heard| Act::SayAndClose("554 5.7.1 not you");
+    let unwilling = |_: &Received| Act::SayAndClose("554 5.7.1 not you");
     let internet = Internet::new(unwilling, gone).await;
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else {
         panic!("nobody took it")
@@ -178,18 +186,18 @@ async fn where_no_host_is_of_use_it_is_their_trouble_and_a_reply_is_kept() {
 
 #[tokio::test]
 async fn a_host_is_not_blamed_for_an_answer_that_we_did_not_wait_for() {
-    let slow = |heard: &Heard| {
-        if heard.command == "." {
+    let slow = |received: &Received| {
+        if received.command == "." {
             Act::Hang
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     };
-    let internet = Internet::new(slow, |heard| agree(&heard.command)).await;
+    let internet = Internet::new(slow, |received| agree(&received.command)).await;
     let cut = CancellationToken::new();
     cut.cancel();
     let attempt = Attempt {
-        fate: Fate::until(cut),
+        in_doubt: InDoubt::until(cut),
         ..mail("m1")
     };
     let mut settings = internet.settings();
@@ -206,14 +214,14 @@ async fn a_host_is_not_blamed_for_an_answer_that_we_did_not_wait_for() {
 
 #[tokio::test]
 async fn a_message_that_may_have_been_taken_is_not_given_to_the_next_host() {
-    let lost = |heard: &Heard| {
-        if heard.command == "." {
+    let lost = |received: &Received| {
+        if received.command == "." {
             Act::Close
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     };
-    let internet = Internet::new(lost, |heard| agree(&heard.command)).await;
+    let internet = Internet::new(lost, |received| agree(&received.command)).await;
     let Outcome::Unreachable(fault) = internet.sender().send(&mail("m1")).await else {
         panic!("nobody knows")
     };
@@ -223,14 +231,14 @@ async fn a_message_that_may_have_been_taken_is_not_given_to_the_next_host() {
     );
     assert_eq!(internet.sent(), [1, 0]);
     // Nor is one that the host has heard to its end and puts off.
-    let later = |heard: &Heard| {
-        if heard.command == "." {
+    let later = |received: &Received| {
+        if received.command == "." {
             Act::SayAndClose("421 4.3.0 later")
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     };
-    let internet = Internet::new(later, |heard| agree(&heard.command)).await;
+    let internet = Internet::new(later, |received| agree(&received.command)).await;
     let Outcome::Deferred(reply) = internet.sender().send(&mail("m1")).await else {
         panic!("it was put off")
     };
@@ -306,14 +314,14 @@ async fn nobody_sends_us_into_our_own_network() {
         };
         assert_eq!(reply.status, Some("4.4.4".parse().unwrap()), "{recipient}");
     }
-    assert!(internet.hosts.iter().all(|host| host.heard().is_empty()));
+    assert!(internet.hosts.iter().all(|host| host.received().is_empty()));
 }
 
 #[tokio::test]
 async fn a_host_that_we_cannot_look_up_is_our_trouble_unless_another_one_answers() {
     let lookup_timeout = Duration::from_millis(300);
     let internet = Internet::new(
-        |heard| agree(&heard.command),
+        |received| agree(&received.command),
         |_| Act::SayAndClose("421 4.3.2 busy"),
     )
     .await;
@@ -419,8 +427,8 @@ async fn a_host_that_is_away_by_ipv6_gets_the_mail_by_ipv4_and_one_that_is_there
         internet.hosts[0].address.to_string()
     );
 
-    let six = SmtpPeer::start_at((Ipv6Addr::LOCALHOST, 0).into(), None, |heard| {
-        agree(&heard.command)
+    let six = SmtpPeer::start_at((Ipv6Addr::LOCALHOST, 0).into(), None, |received| {
+        agree(&received.command)
     })
     .await;
     let sender = MxSender::new(MxSettings {
@@ -467,11 +475,12 @@ async fn tls_to_an_address_needs_a_certificate_that_holds_for_the_address() {
         ),
     ] {
         let files = Certificates::make_for(folder.path(), name);
-        let script = |heard: &Heard| match heard.command.split(' ').next().unwrap_or_default() {
-            "EHLO" => Act::Say("250-peer.example\r\n250 STARTTLS"),
-            "STARTTLS" => Act::Encrypt("220 go on"),
-            _ => agree(&heard.command),
-        };
+        let script =
+            |received: &Received| match received.command.split(' ').next().unwrap_or_default() {
+                "EHLO" => Act::Say("250-peer.example\r\n250 STARTTLS"),
+                "STARTTLS" => Act::Encrypt("220 go on"),
+                _ => agree(&received.command),
+            };
         let peer = SmtpPeer::start_at(at, Some(files.acceptor()), script).await;
         let mut settings = MxSettings {
             port: peer.address.port(),

@@ -35,11 +35,11 @@ async fn it_ends_with_the_command_that_is_told_to_stop() {
 
 #[tokio::test]
 async fn it_ends_with_a_command_that_is_told_a_second_time_while_it_waits_for_an_attempt() {
-    let peer = SmtpPeer::start(|heard| {
-        if heard.command == "DATA" {
+    let peer = SmtpPeer::start(|received| {
+        if received.command == "DATA" {
             Act::Hang
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;
@@ -83,8 +83,8 @@ struct Server(UnixStream);
 impl Server {
     /// What is connected to a server hears of its end.
     async fn has_ended(mut self) {
-        let heard = in_time("the server's end", self.0.read(&mut [0; 1])).await;
-        assert!(matches!(heard, Ok(0) | Err(_)), "{heard:?}");
+        let received = in_time("the server's end", self.0.read(&mut [0; 1])).await;
+        assert!(matches!(received, Ok(0) | Err(_)), "{received:?}");
     }
 }
 

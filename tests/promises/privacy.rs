@@ -4,7 +4,7 @@ use harness::bounce::{FULL, UNKNOWN, bounce};
 use harness::http;
 use harness::process::{Redeliver, free_port};
 use harness::redis;
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;
 use serde_json::{Value, json};
 
@@ -14,8 +14,9 @@ const SECRET: &str = "very.secret.person";
 #[tokio::test]
 async fn trouble_of_our_own_is_in_the_log_once_and_names_nobody() {
     let (redis, prefix) = (redis::url(), redis::unique_prefix());
-    let unwilling =
-        |_: &Heard| Act::SayAndClose("554 5.7.1 nothing for <very.secret.person@private.example>");
+    let unwilling = |_: &Received| {
+        Act::SayAndClose("554 5.7.1 nothing for <very.secret.person@private.example>")
+    };
     let peer = SmtpPeer::start(unwilling).await;
     let port = free_port();
     let config = format!(
@@ -66,12 +67,14 @@ async fn no_log_shows_a_full_address() {
     let prefix = redis::unique_prefix();
     let port = free_port();
     // The reply names the address, as many do.
-    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
-        (command, 1) if command.starts_with("RCPT") => {
-            Act::Say("452 4.3.1 no room for <very.secret.person@private.example>")
-        }
-        (command, _) => agree(command),
-    })
+    let peer = SmtpPeer::start(
+        |received| match (received.command.as_str(), received.connection) {
+            (command, 1) if command.starts_with("RCPT") => {
+                Act::Say("452 4.3.1 no room for <very.secret.person@private.example>")
+            }
+            (command, _) => agree(command),
+        },
+    )
     .await;
     let config = format!(
         "[redis]\nurl = \"{redis}\"\nprefix = \"{prefix}\"\n[scheduler]\nlisten = \"127.0.0.1:{port}\"\n\

@@ -64,10 +64,12 @@ async fn the_job_of_a_killed_worker_comes_back_with_its_attempt_counter_exact() 
     let world = days_ago().await;
     with_two_attempts_behind_it(&world).await;
     // The first to say RCPT hears nothing, so that its attempt is in flight when it is killed.
-    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
-        (command, 1) if command.starts_with("RCPT") => Act::Hang,
-        (command, _) => agree(command),
-    })
+    let peer = SmtpPeer::start(
+        |received| match (received.command.as_str(), received.connection) {
+            (command, 1) if command.starts_with("RCPT") => Act::Hang,
+            (command, _) => agree(command),
+        },
+    )
     .await;
     let killed = start_worker(&world, &peer, "lease = \"1s\"");
     peer.has_heard("RCPT", 1).await;
@@ -99,11 +101,11 @@ async fn a_worker_ends_in_order_on_sigterm_and_gives_back_what_it_has() {
     let world = days_ago().await;
     with_two_attempts_behind_it(&world).await;
     let due = world.job(JO).await.due;
-    let peer = SmtpPeer::start(|heard| {
-        if heard.command == "DATA" {
+    let peer = SmtpPeer::start(|received| {
+        if received.command == "DATA" {
             Act::Hang
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;

@@ -373,13 +373,13 @@ async fn an_lmtp_client_is_bounded_in_all_that_it_can_do() {
         "{replies:?}"
     );
     // Who stands still is left, and another has the only place then.
-    assert!(client.hear().await.starts_with("421 4.4.2 "));
+    assert!(client.read_reply().await.starts_with("421 4.4.2 "));
     let mut next = LmtpClient::connect(address).await;
     for _ in 0..20 {
         assert!(next.say("NONSENSE").await.starts_with("500 "));
     }
     assert!(next.say("NONSENSE").await.starts_with("421 4.5.0 "));
-    assert_eq!(next.hear().await, "", "and it is closed");
+    assert_eq!(next.read_reply().await, "", "and it is closed");
 }
 
 #[tokio::test]

@@ -46,13 +46,13 @@ async fn mail_leaves_with_a_return_path_that_names_its_recipient_and_message() {
     eventually("the scheduler takes the bounce in", post).await;
     peer.has_heard("MAIL", 1).await;
 
-    let heard = peer
-        .heard()
+    let received = peer
+        .received()
         .into_iter()
-        .find(|heard| heard.command.starts_with("MAIL"))
+        .find(|received| received.command.starts_with("MAIL"))
         .unwrap()
         .command;
-    let path = heard.split(['<', '>']).nth(1).unwrap();
+    let path = received.split(['<', '>']).nth(1).unwrap();
     let verp = Verp::new(
         "bounce.example",
         KEY.as_bytes(),
@@ -60,7 +60,7 @@ async fn mail_leaves_with_a_return_path_that_names_its_recipient_and_message() {
     );
     let token = verp
         .decode(path, SystemClock.now())
-        .unwrap_or_else(|| panic!("it is signed: {heard}"));
+        .unwrap_or_else(|| panic!("it is signed: {received}"));
     assert!(
         token.is_for(&Address::parse("jo@example.com").unwrap())
             && token.names("<c42.9@news.example>")

@@ -24,10 +24,10 @@ const MESSAGE: &str = "Message-ID: <m1@news.example.org>\r\nSubject: Hello\r\n\r
 /// The recipients' mail system: it knows nobody, and has no room for Al.
 async fn mail_system() -> SmtpPeer {
     SmtpPeer::start(
-        |heard| match heard.command.split(['<', '@']).collect::<Vec<_>>()[..] {
+        |received| match received.command.split(['<', '@']).collect::<Vec<_>>()[..] {
             ["RCPT TO:", "al", ..] => Act::Say("452 4.2.2 Over quota"),
             ["RCPT TO:", ..] => Act::Say("550 5.1.1 Nobody of that name"),
-            _ => agree(&heard.command),
+            _ => agree(&received.command),
         },
     )
     .await

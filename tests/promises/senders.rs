@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use worker::sender::command::CommandSender;
 use worker::sender::http::HttpSender;
-use worker::sender::{Attempt, Fate, Sender};
+use worker::sender::{Attempt, InDoubt, Sender};
 
 mod platform;
 
@@ -102,13 +102,13 @@ async fn a_program_that_is_cut_off_gets_a_moment_to_end_and_may_have_sent_where_
     ] {
         let (program, cut) = (Program::new(script), CancellationToken::new());
         let attempt = Attempt {
-            fate: Fate::until(cut.clone()),
+            in_doubt: InDoubt::until(cut.clone()),
             ..mail()
         };
         let sender = program.sender(PATIENT);
         let cutting = async {
             eventually("the program to run", async || program.wrote("began")).await;
-            assert!(attempt.fate.is_open());
+            assert!(attempt.in_doubt.is_open());
             cut.cancel();
         };
         match tokio::join!(sender.send(&attempt), cutting).0 {
@@ -118,7 +118,7 @@ async fn a_program_that_is_cut_off_gets_a_moment_to_end_and_may_have_sent_where_
             }
             other => panic!("{script}: {other:?}"),
         }
-        assert!(!attempt.fate.is_open(), "{script}");
+        assert!(!attempt.in_doubt.is_open(), "{script}");
     }
 }
 

@@ -49,9 +49,9 @@ async fn mail_is_handed_over_in_the_order_of_rfc_5321() {
     };
     assert_eq!(reply.code, Some(250));
     let commands: Vec<String> = peer
-        .heard()
+        .received()
         .into_iter()
-        .map(|heard| heard.command)
+        .map(|received| received.command)
         .collect();
     assert_eq!(
         commands,
@@ -76,11 +76,11 @@ async fn what_the_relay_says_about_a_message_is_the_outcome_with_its_status() {
         (".", FULL, false, " (in reply to end of DATA command)"),
         ("RCPT", UNKNOWN, true, " (in reply to RCPT TO command)"),
     ] {
-        let peer = SmtpPeer::start(move |heard| {
-            if heard.command.starts_with(command) {
+        let peer = SmtpPeer::start(move |received| {
+            if received.command.starts_with(command) {
                 Act::Say(says)
             } else {
-                agree(&heard.command)
+                agree(&received.command)
             }
         })
         .await;
@@ -106,10 +106,12 @@ async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_w
         ("RCPT", "550 5.7.1 user unknown", true),
         (".", "550 5.7.1 user unknown", false),
     ] {
-        let peer = SmtpPeer::start(move |heard| match heard.command.starts_with(command) {
-            true => Act::Say(says),
-            false => agree(&heard.command),
-        })
+        let peer = SmtpPeer::start(
+            move |received| match received.command.starts_with(command) {
+                true => Act::Say(says),
+                false => agree(&received.command),
+            },
+        )
         .await;
         let outcome = sender(&peer, PATIENT).send(&mail("m1")).await;
         let Outcome::Refused(reply) = &outcome else {
@@ -122,7 +124,7 @@ async fn a_name_that_is_unknown_retires_the_recipient_only_where_the_recipient_w
 
 #[tokio::test]
 async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
-    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+    let peer = SmtpPeer::start(|received| match received.command.as_str() {
         "RCPT TO:<jo@example.com>" => Act::Say(FULL),
         command => agree(command),
     })
@@ -146,8 +148,8 @@ async fn a_connection_is_used_again_after_a_yes_and_after_a_no() {
 async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goes_out() {
     // A relay that times a connection out may say so on its way (RFC 5321, section 3.8).
     for farewell in [None, Some("421 4.4.2 idle for too long")] {
-        let peer = SmtpPeer::start(move |heard| {
-            match (heard.command.as_str(), heard.connection, farewell) {
+        let peer = SmtpPeer::start(move |received| {
+            match (received.command.as_str(), received.connection, farewell) {
                 ("MAIL FROM:<>", 1, None) => Act::Close,
                 ("MAIL FROM:<>", 1, Some(farewell)) => Act::SayAndClose(farewell),
                 (command, ..) => agree(command),
@@ -175,13 +177,13 @@ async fn a_kept_connection_that_the_relay_closed_is_replaced_and_the_message_goe
 #[tokio::test]
 async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_nobody() {
     for command in ["", "EHLO", "MAIL", "RCPT", "DATA"] {
-        let peer = SmtpPeer::start(move |heard| {
-            let hangs = heard.command.starts_with(command)
-                && (!command.is_empty() || heard.command.is_empty());
+        let peer = SmtpPeer::start(move |received| {
+            let hangs = received.command.starts_with(command)
+                && (!command.is_empty() || received.command.is_empty());
             if hangs {
                 Act::Hang
             } else {
-                agree(&heard.command)
+                agree(&received.command)
             }
         })
         .await;
@@ -201,11 +203,11 @@ async fn a_relay_that_hangs_is_left_within_the_timeout_and_counts_against_nobody
 
 #[tokio::test]
 async fn a_message_that_was_sent_whole_and_not_answered_may_have_been_taken() {
-    let peer = SmtpPeer::start(|heard| {
-        if heard.command == "." {
+    let peer = SmtpPeer::start(|received| {
+        if received.command == "." {
             Act::Close
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;
@@ -243,10 +245,12 @@ async fn a_relay_that_is_down_or_turns_us_away_counts_against_nobody() {
 async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
     const CLOSING: &str = "421 4.3.2 closing down";
     for (command, ours) in [("MAIL", true), ("RCPT", true), ("DATA", true), (".", false)] {
-        let peer = SmtpPeer::start(move |heard| match heard.command.starts_with(command) {
-            true => Act::SayAndClose(CLOSING),
-            false => agree(&heard.command),
-        })
+        let peer = SmtpPeer::start(
+            move |received| match received.command.starts_with(command) {
+                true => Act::SayAndClose(CLOSING),
+                false => agree(&received.command),
+            },
+        )
         .await;
         match sender(&peer, PATIENT).send(&mail("m1")).await {
             Outcome::Unreachable(fault) if ours => {
@@ -266,10 +270,12 @@ async fn a_relay_that_closes_before_the_content_is_out_counts_against_nobody() {
 
 #[tokio::test]
 async fn a_connection_whose_attempt_was_cut_off_is_not_used_again() {
-    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
-        ("DATA", 1) => Act::Hang,
-        (command, _) => agree(command),
-    })
+    let peer = SmtpPeer::start(
+        |received| match (received.command.as_str(), received.connection) {
+            ("DATA", 1) => Act::Hang,
+            (command, _) => agree(command),
+        },
+    )
     .await;
     let sender = Arc::new(sender(&peer, PATIENT));
     let cut_off = tokio::spawn({

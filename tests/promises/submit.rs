@@ -207,16 +207,16 @@ async fn cut_the_first_batch(to: &str) -> String {
         while let Ok((mut client, _)) = listener.accept().await {
             let (to, answered) = (to.clone(), answered.clone());
             tokio::spawn(async move {
-                let mut heard = Vec::new();
-                while !String::from_utf8_lossy(&heard).contains("@example.com") {
-                    if client.read_buf(&mut heard).await.unwrap_or(0) == 0 {
+                let mut received = Vec::new();
+                while !String::from_utf8_lossy(&received).contains("@example.com") {
+                    if client.read_buf(&mut received).await.unwrap_or(0) == 0 {
                         return;
                     }
                 }
-                if String::from_utf8_lossy(&heard).contains("\"user0@example.com") {
+                if String::from_utf8_lossy(&received).contains("\"user0@example.com") {
                     return answered.cancelled().await;
                 }
-                pass_one_answer(client, heard, &to).await;
+                pass_one_answer(client, received, &to).await;
                 answered.cancel();
             });
         }
@@ -225,9 +225,9 @@ async fn cut_the_first_batch(to: &str) -> String {
 }
 
 /// Passes a request on, of which some has been read, with its answer.
-async fn pass_one_answer(mut client: TcpStream, heard: Vec<u8>, to: &str) {
+async fn pass_one_answer(mut client: TcpStream, received: Vec<u8>, to: &str) {
     let mut server = TcpStream::connect(to).await.unwrap();
-    server.write_all(&heard).await.unwrap();
+    server.write_all(&received).await.unwrap();
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let forth = tokio::io::copy(&mut from_client, &mut to_server);

@@ -64,7 +64,7 @@ async fn nothing_is_sent_after_the_answer_to_a_complaint() {
             agree(command)
         }
     };
-    let peer = SmtpPeer::start(move |heard| slow(&heard.command)).await;
+    let peer = SmtpPeer::start(move |received| slow(&received.command)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
     peer.has_heard("MAIL", 2).await;
@@ -99,7 +99,7 @@ async fn an_attempt_that_has_sent_nothing_yet_is_broken_off_before_the_answer() 
             agree(command)
         }
     };
-    let peer = SmtpPeer::start(move |heard| hangs(&heard.command)).await;
+    let peer = SmtpPeer::start(move |received| hangs(&received.command)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
     peer.has_heard("MAIL", 1).await;
@@ -128,7 +128,7 @@ async fn a_message_that_is_out_is_waited_for_a_little_before_the_answer() {
             agree(command)
         }
     };
-    let peer = SmtpPeer::start(move |heard| hangs(&heard.command)).await;
+    let peer = SmtpPeer::start(move |received| hangs(&received.command)).await;
     let http = Http::serve(&world).await;
     let worker = start_worker(&world, &peer);
     peer.has_heard(".", 1).await;

@@ -152,11 +152,11 @@ async fn counted(world: &World, destination: &str) -> BTreeMap<TallyResult, u64>
 #[tokio::test]
 async fn a_message_that_was_sent_whole_and_not_answered_for_is_counted_as_that_whatever_is_made_of_it()
  {
-    let peer = SmtpPeer::start(|heard| {
-        if heard.command == "." {
+    let peer = SmtpPeer::start(|received| {
+        if received.command == "." {
             Act::Close
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;

@@ -287,7 +287,7 @@ async fn a_kind_of_address_that_we_have_no_way_to_holds_no_job_that_another_can_
         return with_loopback_alone(name).await;
     }
     let dns = DnsServer::start().await;
-    let peer = SmtpPeer::start(|heard| agree(&heard.command)).await;
+    let peer = SmtpPeer::start(|received| agree(&received.command)).await;
     let sender = sender(vec![dns.address], peer.address.port());
     // More addresses without a way than an attempt may try.
     let six: Vec<String> = (1..9).map(|n| format!("2001:db8::{n}")).collect();

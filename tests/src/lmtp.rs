@@ -26,7 +26,7 @@ impl LmtpClient {
             reader: BufReader::new(reader),
             writer,
         };
-        let greeting = client.hear().await;
+        let greeting = client.read_reply().await;
         assert!(greeting.starts_with("220 "), "{greeting}");
         client
     }
@@ -34,7 +34,7 @@ impl LmtpClient {
     /// Says a line, and gives the reply: its last line.
     pub async fn say(&mut self, line: &str) -> String {
         self.send(&format!("{line}\r\n")).await;
-        self.hear().await
+        self.read_reply().await
     }
 
     /// Sends bytes as they are.
@@ -44,7 +44,7 @@ impl LmtpClient {
     }
 
     /// The last line of the next reply; empty where the other side has closed.
-    pub async fn hear(&mut self) -> String {
+    pub async fn read_reply(&mut self) -> String {
         loop {
             let mut line = String::new();
             in_time("a reply", self.reader.read_line(&mut line))
@@ -73,7 +73,7 @@ impl LmtpClient {
             .await;
         let mut replies = Vec::new();
         for _ in 0..accepted {
-            replies.push(self.hear().await);
+            replies.push(self.read_reply().await);
         }
         replies
     }

@@ -40,7 +40,7 @@ pub enum Act {
 
 /// One command that the peer was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Received {
     /// On which connection, from 1.
     pub connection: usize,
     /// The command. Empty: the connection was made. A dot: the end of the content.
@@ -51,22 +51,22 @@ pub struct Heard {
 pub struct SmtpPeer {
     /// Where it listens.
     pub address: SocketAddr,
-    heard: watch::Sender<Vec<Heard>>,
+    received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
     says_it: watch::Sender<bool>,
     _stop: DropGuard,
 }
 
-type Script = dyn Fn(&Heard) -> Act + Send + Sync;
+type Script = dyn Fn(&Received) -> Act + Send + Sync;
 
 impl SmtpPeer {
     /// A peer that says yes to everything.
     pub async fn agreeable() -> Self {
-        Self::start(|heard| agree(&heard.command)).await
+        Self::start(|received| agree(&received.command)).await
     }
 
     /// A peer that does what `script` says; [`agree`] is the usual answer.
-    pub async fn start(script: impl Fn(&Heard) -> Act + Send + Sync + 'static) -> Self {
+    pub async fn start(script: impl Fn(&Received) -> Act + Send + Sync + 'static) -> Self {
         Self::start_at(([127, 0, 0, 1], 0).into(), None, script).await
     }
 
@@ -74,7 +74,7 @@ impl SmtpPeer {
     pub async fn start_at(
         at: SocketAddr,
         tls: Option<TlsAcceptor>,
-        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+        script: impl Fn(&Received) -> Act + Send + Sync + 'static,
     ) -> Self {
         Self::listen_at(at, tls, false, script).await
     }
@@ -82,7 +82,7 @@ impl SmtpPeer {
     /// A peer on loopback that speaks TLS from the first byte.
     pub async fn start_encrypted(
         tls: TlsAcceptor,
-        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+        script: impl Fn(&Received) -> Act + Send + Sync + 'static,
     ) -> Self {
         Self::listen_at(([127, 0, 0, 1], 0).into(), Some(tls), true, script).await
     }
@@ -91,11 +91,11 @@ impl SmtpPeer {
         at: SocketAddr,
         tls: Option<TlsAcceptor>,
         encrypted: bool,
-        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+        script: impl Fn(&Received) -> Act + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(at).await.expect("the port is free");
         let address = listener.local_addr().expect("it is bound");
-        let heard = watch::Sender::new(Vec::new());
+        let received = watch::Sender::new(Vec::new());
         let (says_it, stop) = (watch::Sender::new(false), CancellationToken::new());
         let contents = Arc::new(Mutex::default());
         let says = says_it.subscribe();
@@ -103,14 +103,14 @@ impl SmtpPeer {
             listener,
             (tls, encrypted),
             Arc::new(script),
-            heard.clone(),
+            received.clone(),
             Arc::clone(&contents),
             says,
         );
         tokio::spawn(stop.clone().run_until_cancelled_owned(listening));
         Self {
             address,
-            heard,
+            received,
             contents,
             says_it,
             _stop: stop.drop_guard(),
@@ -118,8 +118,8 @@ impl SmtpPeer {
     }
 
     /// All that it was sent so far.
-    pub fn heard(&self) -> Vec<Heard> {
-        self.heard.borrow().clone()
+    pub fn received(&self) -> Vec<Received> {
+        self.received.borrow().clone()
     }
 
     /// The contents that it was sent so far, without the dots that SMTP adds.
@@ -134,24 +134,24 @@ impl SmtpPeer {
 
     /// On which connections a command that starts so was sent.
     pub fn connections_of(&self, command: &str) -> Vec<usize> {
-        let heard = self.heard();
-        heard
+        let received = self.received();
+        received
             .iter()
-            .filter(|heard| heard.command.starts_with(command))
-            .map(|heard| heard.connection)
+            .filter(|received| received.command.starts_with(command))
+            .map(|received| received.connection)
             .collect()
     }
 
     /// Waits until it has been sent `count` commands that start so.
     pub async fn has_heard(&self, command: &str, count: usize) {
-        let enough = |heard: &Vec<Heard>| {
-            heard
+        let enough = |received: &Vec<Received>| {
+            received
                 .iter()
-                .filter(|heard| heard.command.starts_with(command))
+                .filter(|received| received.command.starts_with(command))
                 .count()
                 >= count
         };
-        in_time("a command", self.heard.subscribe().wait_for(enough))
+        in_time("a command", self.received.subscribe().wait_for(enough))
             .await
             .expect("this is the sender");
     }
@@ -175,7 +175,7 @@ async fn listen(
     listener: TcpListener,
     tls: Tls,
     script: Arc<Script>,
-    heard: watch::Sender<Vec<Heard>>,
+    received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
     says: watch::Receiver<bool>,
 ) {
@@ -183,13 +183,13 @@ async fn listen(
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
-        let (heard, contents) = (heard.clone(), contents.clone());
+        let (received, contents) = (received.clone(), contents.clone());
         tokio::spawn(converse(
             stream,
             tls.clone(),
             connection,
             script.clone(),
-            heard,
+            received,
             contents,
             says.clone(),
         ));
@@ -202,7 +202,7 @@ async fn converse(
     (tls, encrypted): Tls,
     connection: usize,
     script: Arc<Script>,
-    heard: watch::Sender<Vec<Heard>>,
+    received: watch::Sender<Vec<Received>>,
     contents: Arc<Mutex<Vec<Bytes>>>,
     mut says: watch::Receiver<bool>,
 ) -> Option<()> {
@@ -213,12 +213,12 @@ async fn converse(
     let mut lines = BufReader::new(stream);
     let mut command = String::new();
     loop {
-        let now = Heard {
+        let now = Received {
             connection,
             command,
         };
         let act = script(&now);
-        heard.send_modify(|heard| heard.push(now));
+        received.send_modify(|received| received.push(now));
         let reply = match act {
             Act::Say(reply) | Act::SayAndClose(reply) | Act::Encrypt(reply) => reply,
             Act::SayLater(reply) => {

@@ -21,7 +21,7 @@ use store::connection::pool::Connections;
 use store::destination_controls::PaceReport;
 use store::entry_id::EntryId;
 use store::error::StoreError;
-use store::facts::{FactAnswer, Word};
+use store::facts::{FactAnswer, FactOrCommand};
 use store::handle::Store;
 use store::lease::{Extended, GivenBack};
 use store::schedule::Answer;
@@ -100,7 +100,7 @@ impl World {
     pub async fn tell(&self, fact: Value) -> FactAnswer {
         let fact = facts::read(fact).expect("the test's fact is one");
         self.accept
-            .tell_without_waiting(vec![fact])
+            .record_facts(vec![fact])
             .await
             .expect("Redis answers")
             .0
@@ -111,7 +111,7 @@ impl World {
     /// Makes an address active again, as an operator does.
     pub async fn reinstate(&self, address: &str) -> FactAnswer {
         self.accept
-            .obey(id(address), Word::Reinstate)
+            .apply_operator_command(id(address), FactOrCommand::Reinstate)
             .await
             .expect("Redis answers")
     }

@@ -24,7 +24,7 @@ use self::trouble::RouteTroubles;
 use crate::content::{ContentError, Contents};
 use crate::lease_end::LeaseEnd;
 use crate::routes::Routes;
-use crate::sender::{Attempt, Fate, Moment};
+use crate::sender::{Attempt, IdempotencyScope, InDoubt};
 
 mod confirm;
 mod progress;
@@ -77,7 +77,7 @@ impl Attempter {
         lease_end: &LeaseEnd,
     ) -> Option<Box<Settlement>> {
         let mut progress = Progress::new(leased);
-        progress.hear_silence();
+        progress.confirm_expired();
         progress.drop_expired();
         if let Some(settlement) = self.end_by_age(&mut progress) {
             return Some(settlement);
@@ -143,12 +143,12 @@ impl Attempter {
         cut: &CancellationToken,
         lease_end: &LeaseEnd,
     ) -> Option<(Outcome, Option<Transcript>)> {
-        let fate = Fate::within(cut.clone(), lease_end.clone());
-        let mut sending = pin!(self.send_when_files_are_free(progress, message, fate.clone()));
+        let in_doubt = InDoubt::within(cut.clone(), lease_end.clone());
+        let mut sending = pin!(self.send_when_files_are_free(progress, message, in_doubt.clone()));
         if let Some(ended) = cut.run_until_cancelled(&mut sending).await {
             return Some(ended);
         }
-        if !fate.is_open() {
+        if !in_doubt.is_open() {
             return None;
         }
         let unanswered = || {
@@ -172,11 +172,11 @@ impl Attempter {
         &self,
         progress: &Progress,
         message: &Message,
-        fate: Fate,
+        in_doubt: InDoubt,
     ) -> (Outcome, Option<Transcript>) {
         let mut pause = SHORTAGE_PAUSE;
         loop {
-            let sent = self.send(progress, message, fate.clone()).await;
+            let sent = self.send(progress, message, in_doubt.clone()).await;
             if !is_shortage(&sent.0) || pause > SHORTAGE_PAUSE_MAX {
                 return sent;
             }
@@ -190,7 +190,7 @@ impl Attempter {
         &self,
         progress: &Progress,
         message: &Message,
-        fate: Fate,
+        in_doubt: InDoubt,
     ) -> (Outcome, Option<Transcript>) {
         let ours = |kind, text| (Outcome::Unreachable(Fault::ours(kind, text)), None);
         let Some(sender) = self.routes.sender(message.route.as_deref()) else {
@@ -228,15 +228,15 @@ impl Attempter {
                 message,
                 self.clock.now(),
             ),
-            moment: Moment::of(&progress.leased.job.head),
-            fate,
+            scope: IdempotencyScope::of(&progress.leased.job.head),
+            in_doubt,
             stream: message.stream.clone(),
             traceparent: message.traceparent.clone(),
             metadata: message.metadata.clone(),
             content,
         };
         // Here for all senders; those that connect first look again when they have.
-        attempt.fate.may_send().await;
+        attempt.in_doubt.may_send().await;
         let (outcome, transcript) = sender.send_traced(&attempt).await;
         if let Some(transcript) = &transcript {
             trace(transcript, &progress.leased.job.head.destination);

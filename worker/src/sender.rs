@@ -10,17 +10,17 @@ use domain::transcript::Transcript;
 use serde_json::{Map, Value};
 
 pub use contact::Contact;
-pub use fate::Fate;
-pub use moment::Moment;
+pub use idempotency_scope::IdempotencyScope;
+pub use in_doubt::InDoubt;
 
 pub mod command;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contact;
-mod fate;
 pub mod http;
+mod idempotency_scope;
+mod in_doubt;
 pub mod log;
-mod moment;
 pub mod mx;
 pub mod smtp;
 
@@ -38,10 +38,10 @@ pub struct Attempt {
     /// The envelope sender; `None` is the null reverse-path `<>`.
     pub envelope_from: Option<Address>,
     /// Where in its life the job is; [`Self::key`] is made of it.
-    pub moment: Moment,
+    pub scope: IdempotencyScope,
     /// Whether anybody knows what becomes of it: where the sender waits for the answer to the whole
-    /// message it does so by [`Fate::answer`].
-    pub fate: Fate,
+    /// message it does so by [`InDoubt::answer`].
+    pub in_doubt: InDoubt,
     /// The kind of mail.
     pub stream: Option<String>,
     /// The trace that the message belongs to (W3C Trace Context).
@@ -60,7 +60,7 @@ pub trait Sender: Send + Sync {
     ///
     /// Cancel-safe in this sense: a call that is dropped leaves no half-used connection behind for
     /// the next one. It counts as one that did not happen; so it is not dropped while the message's
-    /// [`Fate`] is open, and ends soon by itself then.
+    /// [`InDoubt`] is open, and ends soon by itself then.
     async fn send(&self, attempt: &Attempt) -> Outcome;
 
     /// The same, and what the wire showed on the way, for events and traces. A sender without a
@@ -80,7 +80,7 @@ impl Attempt {
     /// lost with it or it was held, and another for every attempt after it. It says nothing of the
     /// address.
     pub fn key(&self) -> String {
-        self.moment.key(&self.job, &self.message_id)
+        self.scope.key(&self.job, &self.message_id)
     }
 
     /// The first attempt for a message of the default account, with neither content nor envelope
@@ -92,8 +92,8 @@ impl Attempt {
             message_id: message_id.to_owned(),
             recipient,
             envelope_from: None,
-            moment: Moment::default(),
-            fate: Fate::default(),
+            scope: IdempotencyScope::default(),
+            in_doubt: InDoubt::default(),
             stream: None,
             traceparent: None,
             metadata: Map::new(),

@@ -21,13 +21,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 mod hanging;
 mod held;
-mod told;
+mod reporter;
 
 use hanging::Hanging;
 pub use hanging::Patience;
 use held::HeldLeases;
 pub use held::{HeldJob, HeldLease};
-use told::{Teller, Untold};
+use reporter::{PendingReports, StoreReporter};
 
 use crate::soon::until;
 
@@ -88,14 +88,14 @@ pub struct SettlerHandle {
     pub worth_a_visit: Receiver<u16>,
     /// The task.
     pub task: JoinHandle<()>,
-    teller: Arc<Teller>,
+    reporter: Arc<StoreReporter>,
 }
 
 impl SettlerHandle {
     /// Whether finished attempts of a shard wait for a store that does not answer. To claim there
     /// meanwhile would let their leases lapse and repeat them.
     pub fn is_behind(&self, shard: u16) -> bool {
-        self.teller.is_behind(shard)
+        self.reporter.is_behind(shard)
     }
 }
 
@@ -105,7 +105,7 @@ type UnderWay = FuturesUnordered<BoxFuture<'static, Answered>>;
 /// What the store has answered.
 enum Answered {
     /// It knows all that it was told of this shard.
-    Told(u16),
+    Reported(u16),
     /// It was asked at this time, by [`Clock::running`](domain::clock::Clock::running), to lengthen
     /// these leases of this shard.
     Extended(u16, Duration, Vec<(LeaseKey, Extended)>),
@@ -116,14 +116,14 @@ enum Answered {
 /// One shard, as far as the store is asked about it.
 #[derive(Default)]
 struct Shard {
-    untold: Untold,
+    pending: PendingReports,
     is_told: bool,
     is_extended: bool,
     is_asked_for_silence: bool,
 }
 
 struct Settler {
-    teller: Arc<Teller>,
+    reporter: Arc<StoreReporter>,
     settings: SettlerSettings,
     held: HeldLeases,
     hanging: Hanging,
@@ -138,10 +138,10 @@ pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
     let (notices, receiver) = mpsc::unbounded_channel();
     let (tell, worth_a_visit) = mpsc::channel(2 * usize::from(store.shards()));
     let shards = (0..store.shards()).map(|_| Shard::default()).collect();
-    let teller = Arc::new(Teller::new(store, tell));
+    let reporter = Arc::new(StoreReporter::new(store, tell));
     let hanging = Hanging::new(settings.patience.clone());
     let settler = Settler {
-        teller: teller.clone(),
+        reporter: reporter.clone(),
         settings,
         hanging,
         held: HeldLeases::default(),
@@ -153,7 +153,7 @@ pub fn start(store: Store, settings: SettlerSettings) -> SettlerHandle {
         notices,
         worth_a_visit,
         task: tokio::spawn(settler.run(receiver)),
-        teller,
+        reporter,
     }
 }
 
@@ -161,7 +161,7 @@ impl Settler {
     async fn run(mut self, mut notices: UnboundedReceiver<Notice>) {
         let heartbeat = self.settings.lease.min(3 * VOID_HEARD) / 3;
         let heartbeat = self
-            .teller
+            .reporter
             .store
             .clock()
             .real(heartbeat)
@@ -207,16 +207,16 @@ impl Settler {
             }
             Notice::Ended(slot, settlement, permit) => {
                 self.held.close(slot);
-                let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
-                untold.ended.push(*settlement);
-                if !self.teller.is_behind(slot.lease.shard) {
-                    untold.permits.push(permit);
+                let pending = &mut self.shards[usize::from(slot.lease.shard)].pending;
+                pending.ended.push(*settlement);
+                if !self.reporter.is_behind(slot.lease.shard) {
+                    pending.permits.push(permit);
                 }
             }
             Notice::Lost(slot, lease) => {
                 self.held.close(slot);
                 self.shards[usize::from(slot.lease.shard)]
-                    .untold
+                    .pending
                     .crashed
                     .push(lease);
             }
@@ -225,14 +225,14 @@ impl Settler {
             Notice::Cut(slot, lease) => {
                 self.held.close(slot);
                 self.shards[usize::from(slot.lease.shard)]
-                    .untold
+                    .pending
                     .untried
                     .push(lease);
             }
             Notice::Unanswered(slot, lease, silent_since) => {
                 self.held.close(slot);
-                let untold = &mut self.shards[usize::from(slot.lease.shard)].untold;
-                untold.unanswered.push((lease, silent_since));
+                let pending = &mut self.shards[usize::from(slot.lease.shard)].pending;
+                pending.unanswered.push((lease, silent_since));
             }
         }
         self.linger_end
@@ -243,18 +243,18 @@ impl Settler {
     fn tell_all(&mut self) {
         (0..)
             .zip(&mut self.shards)
-            .for_each(|(shard, state)| tell(&self.teller, &self.under_way, shard, state));
+            .for_each(|(shard, state)| report(&self.reporter, &self.under_way, shard, state));
     }
 
     fn note(&mut self, answered: Answered) {
         match answered {
-            Answered::Told(shard) => {
+            Answered::Reported(shard) => {
                 let state = &mut self.shards[usize::from(shard)];
                 state.is_told = false;
                 // What has ended meanwhile has waited long enough; where some still wait for
                 // others, all are told soon.
                 if self.linger_end.is_none() {
-                    tell(&self.teller, &self.under_way, shard, state);
+                    report(&self.reporter, &self.under_way, shard, state);
                 }
             }
             Answered::Extended(shard, asked_at, answers) => {
@@ -275,20 +275,20 @@ impl Settler {
     fn extend(&mut self) {
         for (shard, state) in (0..).zip(&mut self.shards) {
             // They ended before it was known that the store is away.
-            if self.teller.is_behind(shard) {
-                state.untold.permits.clear();
+            if self.reporter.is_behind(shard) {
+                state.pending.permits.clear();
             }
         }
-        let (asked_at, length) = (self.teller.store.clock().running(), self.settings.lease);
+        let (asked_at, length) = (self.reporter.store.clock().running(), self.settings.lease);
         for (shard, leases) in self.held.by_shard() {
             let state = &mut self.shards[usize::from(shard)];
             if state.is_extended {
                 continue;
             }
             state.is_extended = true;
-            let teller = self.teller.clone();
+            let reporter = self.reporter.clone();
             self.under_way.push(Box::pin(async move {
-                let answers = teller.extend(shard, &leases, length).await;
+                let answers = reporter.extend(shard, &leases, length).await;
                 Answered::Extended(shard, asked_at, leases.into_iter().zip(answers).collect())
             }));
         }
@@ -299,15 +299,15 @@ impl Settler {
     fn tell_silence(&mut self) {
         for (shard, waiting) in self.hanging.waiting(&mut self.held) {
             let state = &mut self.shards[usize::from(shard)];
-            if state.is_asked_for_silence || self.teller.is_behind(shard) {
+            if state.is_asked_for_silence || self.reporter.is_behind(shard) {
                 continue;
             }
             state.is_asked_for_silence = true;
-            let teller = self.teller.clone();
+            let reporter = self.reporter.clone();
             self.under_way.push(Box::pin(async move {
                 Answered::Silent(
                     shard,
-                    teller
+                    reporter
                         .tell_silence(shard, waiting.into_iter().collect())
                         .await,
                 )
@@ -327,14 +327,14 @@ impl Settler {
 
 /// Tells the store what it does not know of a shard, unless it is being told already: what comes
 /// meanwhile goes with the next call.
-fn tell(teller: &Arc<Teller>, under_way: &UnderWay, shard: u16, state: &mut Shard) {
-    if state.is_told || state.untold.is_empty() {
+fn report(reporter: &Arc<StoreReporter>, under_way: &UnderWay, shard: u16, state: &mut Shard) {
+    if state.is_told || state.pending.is_empty() {
         return;
     }
     state.is_told = true;
-    let (teller, untold) = (teller.clone(), mem::take(&mut state.untold));
+    let (reporter, pending) = (reporter.clone(), mem::take(&mut state.pending));
     under_way.push(Box::pin(async move {
-        teller.tell(shard, untold).await;
-        Answered::Told(shard)
+        reporter.report(shard, pending).await;
+        Answered::Reported(shard)
     }));
 }

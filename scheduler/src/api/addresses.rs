@@ -11,7 +11,7 @@ use policy::table::Table;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::address::JobReport;
-use store::facts::Word;
+use store::facts::FactOrCommand;
 use store::wait_reason::WaitsFor;
 
 use super::Api;
@@ -24,7 +24,7 @@ const CHECK_MAX: usize = 10_000;
 /// The query of a request that is about one address.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Of {
+pub struct AccountQuery {
     pub(super) account: Option<String>,
 }
 
@@ -40,7 +40,7 @@ pub struct Check {
 pub async fn get(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
-    query: Result<Query<Of>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let id = read_id(address, query)?;
     let report = api.store.address(&id).await?;
@@ -107,22 +107,22 @@ pub async fn check(State(api): State<Api>, body: Body) -> Result<Json<Value>, Pr
 pub async fn suppress(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
-    query: Result<Query<Of>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    obey(&api, read_id(address, query)?, Word::Suppress).await
+    apply(&api, read_id(address, query)?, FactOrCommand::Suppress).await
 }
 
 /// `POST /v1/addresses/{address}/reinstate`: it is active again, whatever it was before.
 pub async fn reinstate(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
-    query: Result<Query<Of>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    obey(&api, read_id(address, query)?, Word::Reinstate).await
+    apply(&api, read_id(address, query)?, FactOrCommand::Reinstate).await
 }
 
-async fn obey(api: &Api, id: JobId, word: Word) -> Result<Json<Value>, Problem> {
-    api.accept.obey(id.clone(), word).await?;
+async fn apply(api: &Api, id: JobId, word: FactOrCommand) -> Result<Json<Value>, Problem> {
+    api.accept.apply_operator_command(id.clone(), word).await?;
     let report = api.store.address(&id).await?;
     Ok(Json(describe(&id, report.standing.as_ref(), api)))
 }
@@ -130,10 +130,10 @@ async fn obey(api: &Api, id: JobId, word: Word) -> Result<Json<Value>, Problem> 
 /// The job that a path's address and a query's account name.
 pub(super) fn read_id(
     address: Result<Path<String>, PathRejection>,
-    query: Result<Query<Of>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<JobId, Problem> {
     let Path(address) = address?;
-    let Query(Of { account }) = query?;
+    let Query(AccountQuery { account }) = query?;
     let recipient =
         Address::parse(&address).map_err(|why| Problem::bad_field("address", why.to_string()))?;
     Ok(JobId {

@@ -31,6 +31,6 @@ impl Item for Fact {
         api: &Api,
         facts: Vec<Self>,
     ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
-        api.accept.tell_without_waiting(facts).await
+        api.accept.record_facts(facts).await
     }
 }

@@ -42,13 +42,13 @@ pub async fn post(
         body: &body,
     };
     match api.webhooks.take(service, hook, &delivery).await? {
-        Ok(mut heard) => {
-            let status = if heard.is_unknown() {
+        Ok(mut received) => {
+            let status = if received.is_unknown() {
                 StatusCode::ACCEPTED
             } else {
                 StatusCode::OK
             };
-            Ok((status, Json(heard.to_wire())).into_response())
+            Ok((status, Json(received.to_wire())).into_response())
         }
         Err(Denied::Unproven(why)) => Err(Problem::unauthorized(why, challenge(service))),
         Err(Denied::Unreadable(why)) => Err(Problem::bad_request(why)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use store::quarantine::Quarantined;
 
 use super::Api;
-use super::addresses::{Of, read_id};
+use super::addresses::{AccountQuery, read_id};
 use super::page::{self, Page};
 use super::problem::Problem;
 
@@ -41,7 +41,7 @@ pub async fn list(
 pub async fn release(
     State(api): State<Api>,
     address: Result<Path<String>, PathRejection>,
-    query: Result<Query<Of>, QueryRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let id = read_id(address, query)?;
     if !api.store.put_back(&id).await? {

@@ -48,12 +48,12 @@ pub struct Origin {
 #[derive(Clone, Debug)]
 pub struct Taken {
     report: Report,
-    answers: Vec<Told>,
+    answers: Vec<RecipientAnswer>,
 }
 
 /// What became of one recipient of a report.
 #[derive(Clone, Debug)]
-enum Told {
+enum RecipientAnswer {
     Bounce(Answered),
     Refused(Refusal),
     /// It starts nothing, because nothing failed.
@@ -120,15 +120,15 @@ impl Reports {
             read.into_iter()
                 .zip(&report.recipients)
                 .map(|(read, recipient)| match read {
-                    Ok(Some(_)) => {
-                        Told::Bounce(answered.next().expect("there is one answer per bounce"))
-                    }
-                    Ok(None) => Told::Nothing(
+                    Ok(Some(_)) => RecipientAnswer::Bounce(
+                        answered.next().expect("there is one answer per bounce"),
+                    ),
+                    Ok(None) => RecipientAnswer::Nothing(
                         recipient
                             .action
                             .map_or(report.kind.as_str(), reports::report::Action::as_str),
                     ),
-                    Err(refusal) => Told::Refused(refusal),
+                    Err(refusal) => RecipientAnswer::Refused(refusal),
                 });
         Ok(Taken {
             answers: answers.collect(),
@@ -319,9 +319,9 @@ impl Taken {
                     "remote_mta": recipient.remote_mta,
                 });
                 let told = match told {
-                    Told::Bounce(answered) => answered.to_wire(),
-                    Told::Refused(refusal) => refusal.to_wire(),
-                    Told::Nothing(word) => json!({"answer": word}),
+                    RecipientAnswer::Bounce(answered) => answered.to_wire(),
+                    RecipientAnswer::Refused(refusal) => refusal.to_wire(),
+                    RecipientAnswer::Nothing(word) => json!({"answer": word}),
                 };
                 if let (Value::Object(wire), Value::Object(told)) = (&mut wire, told) {
                     wire.extend(told);
@@ -341,9 +341,9 @@ impl Taken {
         let taken = self
             .answers
             .iter()
-            .any(|told| matches!(told, Told::Bounce(_)));
+            .any(|told| matches!(told, RecipientAnswer::Bounce(_)));
         let refusals = self.answers.iter().filter_map(|told| match told {
-            Told::Refused(refusal) => Some(refusal.reason.as_str()),
+            RecipientAnswer::Refused(refusal) => Some(refusal.reason.as_str()),
             _ => None,
         });
         refusals.take(usize::from(!taken)).next()

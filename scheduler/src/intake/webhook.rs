@@ -91,7 +91,7 @@ pub enum Said {
 
 /// What came of a request.
 #[derive(Clone, Debug, Default)]
-pub struct Heard {
+pub struct Received {
     /// One answer per bounce and fact, in order.
     pub answers: Vec<Value>,
     /// How many events were of no use here.
@@ -171,7 +171,7 @@ impl Webhooks {
         service: Service,
         hook: &Hook,
         delivery: &Delivery<'_>,
-    ) -> Result<Result<Heard, Denied>, StoreError> {
+    ) -> Result<Result<Received, Denied>, StoreError> {
         let (events, whole) = match self.prove_and_read(service, hook, delivery).await {
             Ok(told) => told,
             Err(denied) => {
@@ -179,21 +179,25 @@ impl Webhooks {
                 return Ok(Err(denied));
             }
         };
-        self.take_to_the_end(service, events, whole).await
+        self.process_detached(service, events, whole).await
     }
 
-    async fn take_all(&self, service: Service, events: Vec<Event>) -> Result<Heard, StoreError> {
-        let mut heard = Heard::default();
+    async fn process_all(
+        &self,
+        service: Service,
+        events: Vec<Event>,
+    ) -> Result<Received, StoreError> {
+        let mut received = Received::default();
         let mut events = events.into_iter().peekable();
         while events.peek().is_some() {
             self.take_batch(
                 service,
                 events.by_ref().take(self.batch).collect(),
-                &mut heard,
+                &mut received,
             )
             .await?;
         }
-        Ok(heard)
+        Ok(received)
     }
 
     /// The events of a request that is proven, and what tells it from all others, if anything.
@@ -245,15 +249,15 @@ impl Webhooks {
         &self,
         service: Service,
         events: Vec<Event>,
-        heard: &mut Heard,
+        received: &mut Received,
     ) -> Result<(), StoreError> {
         let id = |event: &Event| event.remembered_id().map(|id| name(service, id));
         let ids: Vec<String> = events.iter().filter_map(id).collect();
-        let mut known = self.store.heard(&ids).await?.into_iter();
+        let mut known = self.store.seen(&ids).await?.into_iter();
         let (mut bounces, mut told, mut places) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
             if event.remembered_id().is_some() && known.next() == Some(true) {
-                heard.replayed += 1;
+                received.replayed += 1;
                 continue;
             }
             match event.said {
@@ -265,15 +269,15 @@ impl Webhooks {
                     told.push(fact);
                     false
                 })),
-                Said::Ignored(_) => heard.ignored += 1,
-                Said::Unknown(kind) => *heard.unknown.entry(kind).or_default() += 1,
+                Said::Ignored(_) => received.ignored += 1,
+                Said::Unknown(kind) => *received.unknown.entry(kind).or_default() += 1,
             }
         }
         let bounced = self.accept.accept(bounces).await?;
         let mut bounced = bounced.iter().map(Answered::to_wire);
-        let (told, sent_to) = self.accept.tell_without_waiting(told).await?;
+        let (told, sent_to) = self.accept.record_facts(told).await?;
         let mut told = told.iter().map(FactAnswered::to_wire);
-        heard
+        received
             .answers
             .extend(places.into_iter().filter_map(|place| match place {
                 Ok(true) => bounced.next(),
@@ -282,7 +286,7 @@ impl Webhooks {
             }));
         // Before workers are waited for: a bounce that is repeated because a complaint beside it
         // took too long starts nothing anew.
-        self.store.hear(&ids).await?;
+        self.store.mark_seen(&ids).await?;
         self.accept.wait_for_workers(sent_to).await
     }
 
@@ -308,7 +312,7 @@ impl Event {
     }
 }
 
-impl Heard {
+impl Received {
     /// What came of it, as the API says it.
     pub fn to_wire(&mut self) -> Value {
         json!({

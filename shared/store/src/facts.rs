@@ -16,13 +16,13 @@ use crate::scripts::FACTS;
 
 /// A fact on its way into the store.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct ReportedFact {
     /// The address, as the id of the job that it may have.
     pub job: JobId,
     /// Where its attempts go.
     pub destination: Destination,
     /// What is said of it.
-    pub word: Word,
+    pub word: FactOrCommand,
     /// When it happened, where anybody knows.
     pub occurred_at: Option<Timestamp>,
     /// The message that it is about, where it is about one.
@@ -31,7 +31,7 @@ pub struct Told {
 
 /// What is said of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum FactOrCommand {
     /// By somebody outside.
     Fact(FactKind),
     /// By an operator: no more mail.
@@ -63,7 +63,7 @@ pub enum FactAnswer {
     Noted,
 }
 
-impl Word {
+impl FactOrCommand {
     fn as_argument(self) -> String {
         match self {
             Self::Fact(kind) if kind.suppresses() => format!("suppress {}", kind.as_str()),
@@ -89,23 +89,26 @@ impl Store {
     /// from then on: its worker hears of it when it next lengthens the lease, and cannot settle it;
     /// [`Store::under_way`] tells when it has stopped. An answer means that Redis has it to the
     /// configured durability.
-    pub async fn tell(&self, facts: &[Told]) -> Result<Vec<FactAnswer>, StoreError> {
+    pub async fn record_facts(
+        &self,
+        facts: &[ReportedFact],
+    ) -> Result<Vec<FactAnswer>, StoreError> {
         let mut answers = Vec::with_capacity(facts.len());
         // One batch after the other, for what is told of one address has an order.
         for facts in facts.chunks(BATCH_MAX) {
-            answers.extend(self.tell_batch(facts).await?);
+            answers.extend(self.record_batch(facts).await?);
         }
         Ok(answers)
     }
 
-    async fn tell_batch(&self, facts: &[Told]) -> Result<Vec<FactAnswer>, StoreError> {
+    async fn record_batch(&self, facts: &[ReportedFact]) -> Result<Vec<FactAnswer>, StoreError> {
         let places: Vec<usize> = (0..facts.len()).collect();
         let batches = self.by_shard(&places, |place| {
             facts[*place].destination.shard(self.shards())
         });
         let calls = batches.into_iter().map(async |(shard, places)| {
             let mut call = self.call(&FACTS, shard);
-            for Told {
+            for ReportedFact {
                 job,
                 destination,
                 word,

@@ -117,12 +117,12 @@ impl Shard {
     }
 
     /// What mail services told in one week, counted from the Unix epoch.
-    pub fn heard(&self, week: i64) -> String {
+    pub fn seen(&self, week: i64) -> String {
         format!("{}heard:{week}", self.prefix)
     }
 
     /// The claim on what a mail service tells at this moment, by the hash of its id.
-    pub fn hearing(&self, digest: u128) -> String {
+    pub fn request_claim(&self, digest: u128) -> String {
         format!("{}hearing:{digest:032x}", self.prefix)
     }
 
@@ -198,9 +198,9 @@ mod tests {
         assert_eq!(shard.leases(), "rd:{3}:leases");
         assert_eq!(shard.standing(), "rd:{3}:standing");
         assert_eq!(shard.delivered(2951), "rd:{3}:delivered:2951");
-        assert_eq!(shard.heard(2951), "rd:{3}:heard:2951");
+        assert_eq!(shard.seen(2951), "rd:{3}:heard:2951");
         assert_eq!(
-            shard.hearing(0xff),
+            shard.request_claim(0xff),
             format!("rd:{{3}}:hearing:{:032x}", 0xff)
         );
         assert_eq!(shard.journal(), "rd:{3}:journal");

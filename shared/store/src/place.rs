@@ -20,7 +20,7 @@ use crate::handle::Store;
 use crate::raw::Text;
 
 /// What each pipeline was told, with the items that it was about.
-type Told<T> = Vec<(Vec<usize>, T)>;
+type AnswerPerPipeline<T> = Vec<(Vec<usize>, T)>;
 
 impl Store {
     /// Where domains go, in the order given; of names that come more than once each place is told.
@@ -74,7 +74,7 @@ impl Store {
         &self,
         domains: &[&str],
     ) -> Result<Vec<Option<Destination>>, StoreError> {
-        let found: Told<(Vec<Option<Text>>, u64)> = self
+        let found: AnswerPerPipeline<(Vec<Option<Text>>, u64)> = self
             .ask_by_shard(
                 0..domains.len(),
                 |n| shard(domains[*n], self.shards()),
@@ -146,7 +146,7 @@ impl Store {
     ) -> Result<Vec<Destination>, StoreError> {
         let shard_of = |n: &usize| shard(&placed[*n].0, self.shards());
         let to_keep = (0..placed.len()).filter(|n| !self.places.is_full(shard_of(n)));
-        let written: Told<(Vec<Text>,)> = self
+        let written: AnswerPerPipeline<(Vec<Text>,)> = self
             .ask_by_shard(to_keep, shard_of, |shard, asked, commands| {
                 let key = self.keys.place(shard);
                 for (domain, destination) in asked.iter().map(|n| &placed[*n]) {
@@ -207,7 +207,7 @@ impl Store {
             .map(|proposal| Destination::own_name(&proposal.domain))
             .collect();
         let leaving = (0..proposals.len()).filter(|n| proposals[*n].destination != own[*n]);
-        let found: Told<Vec<u64>> = self
+        let found: AnswerPerPipeline<Vec<u64>> = self
             .ask_by_shard(
                 leaving,
                 |n| own[*n].shard(self.shards()),
@@ -236,7 +236,7 @@ impl Store {
         items: impl Iterator<Item = usize>,
         shard_of: impl Fn(&usize) -> u16,
         ask: impl Fn(u16, &[usize], &mut Pipeline),
-    ) -> Result<Told<T>, StoreError> {
+    ) -> Result<AnswerPerPipeline<T>, StoreError> {
         let mut by_shard: HashMap<u16, Vec<usize>> = HashMap::new();
         for item in items {
             by_shard.entry(shard_of(&item)).or_default().push(item);

@@ -89,7 +89,7 @@ scripts! {
     LOOK_UP = "look_up" Reads;
     WAITING = "waiting" Reads;
     CLAIM_OCCURRENCE = "claim_occurrence" Runs;
-    END_HEARING = "end_hearing" Runs;
+    RELEASE_REQUEST = "release_request" Runs;
     HISTORY = "history" Runs;
     PUT_BACK = "put_back" Runs;
     REINSTATE = "reinstate" Refused;

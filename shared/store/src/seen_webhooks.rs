@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::batch::BATCH_MAX;
 use crate::error::StoreError;
 use crate::handle::Store;
-use crate::scripts::END_HEARING;
+use crate::scripts::RELEASE_REQUEST;
 
 const WEEK_MS: i64 = 7 * 86_400_000;
 
@@ -26,41 +26,41 @@ const CLAIMED_S: u64 = 60;
 
 /// The claim on an id, which only its owner gives back.
 #[derive(Debug)]
-#[must_use = "nobody else has the id until this is given to end_hearing"]
-pub struct Hearing {
+#[must_use = "nobody else has the id until this is given to release_request"]
+pub struct RequestClaim {
     digest: u128,
     owner: Uuid,
 }
 
 impl Store {
     /// Claims an id for whoever takes in what it stands for; none where somebody else has it. It is
-    /// free again after [`Store::end_hearing`], and by itself after a minute.
-    pub async fn begin_hearing(&self, id: &str) -> Result<Option<Hearing>, StoreError> {
-        let hearing = Hearing {
+    /// free again after [`Store::release_request`], and by itself after a minute.
+    pub async fn claim_request(&self, id: &str) -> Result<Option<RequestClaim>, StoreError> {
+        let claim = RequestClaim {
             digest: xxh3_128(id.as_bytes()),
             owner: Uuid::now_v7(),
         };
         let key = self
             .keys
-            .shard(self.shard_of(hearing.digest))
-            .hearing(hearing.digest);
+            .shard(self.shard_of(claim.digest))
+            .request_claim(claim.digest);
         let mut commands = pipe();
         commands
             .cmd("SET")
             .arg(key)
-            .arg(hearing.owner.to_string())
+            .arg(claim.owner.to_string())
             .arg("NX")
             .arg("EX")
             .arg(CLAIMED_S);
         let (claimed,): (Option<String>,) = self.connections.pipeline(&commands).await?;
-        Ok(claimed.map(|_| hearing))
+        Ok(claimed.map(|_| claim))
     }
 
     /// Gives the claim back. Whether it was its owner's still: what takes longer than a minute may
     /// have lost it to another. May be repeated.
-    pub async fn end_hearing(&self, hearing: &Hearing) -> Result<bool, StoreError> {
-        let Hearing { digest, owner } = hearing;
-        let mut call = self.call(&END_HEARING, self.shard_of(*digest));
+    pub async fn release_request(&self, claim: &RequestClaim) -> Result<bool, StoreError> {
+        let RequestClaim { digest, owner } = claim;
+        let mut call = self.call(&RELEASE_REQUEST, self.shard_of(*digest));
         call.arg(format!("{digest:032x}")).arg(owner.to_string());
         let (_, was_its_own): (i64, u8) = self.connections.script(&call).await?;
         Ok(was_its_own == 1)
@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// Which of these ids have been heard already, in the order given.
-    pub async fn heard(&self, ids: &[String]) -> Result<Vec<bool>, StoreError> {
+    pub async fn seen(&self, ids: &[String]) -> Result<Vec<bool>, StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
         let asked = self
             .of_shards(ids)
@@ -81,7 +81,7 @@ impl Store {
                 let keys = self.keys.shard(shard);
                 let mut commands = pipe();
                 for week in [week, week - 1] {
-                    commands.cmd("SMISMEMBER").arg(keys.heard(week));
+                    commands.cmd("SMISMEMBER").arg(keys.seen(week));
                     digests.iter().for_each(|digest| {
                         commands.arg(digest.as_slice());
                     });
@@ -91,21 +91,21 @@ impl Store {
                 let known = this.into_iter().zip(last).map(|(this, last)| this || last);
                 Ok::<_, StoreError>(places.into_iter().zip(known).collect::<Vec<_>>())
             });
-        let mut heard = vec![false; ids.len()];
+        let mut seen = vec![false; ids.len()];
         for (place, known) in try_join_all(asked).await?.into_iter().flatten() {
-            heard[place] = known;
+            seen[place] = known;
         }
-        Ok(heard)
+        Ok(seen)
     }
 
     /// These ids have been heard. May be repeated.
-    pub async fn hear(&self, ids: &[String]) -> Result<(), StoreError> {
+    pub async fn mark_seen(&self, ids: &[String]) -> Result<(), StoreError> {
         let week = self.clock().now().ms().div_euclid(WEEK_MS);
         let told = self
             .of_shards(ids)
             .into_iter()
             .map(async |(shard, _, digests)| {
-                let key = self.keys.shard(shard).heard(week);
+                let key = self.keys.shard(shard).seen(week);
                 let mut commands = pipe();
                 commands
                     .sadd(

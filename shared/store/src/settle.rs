@@ -14,7 +14,7 @@ use futures::future::try_join_all;
 use uuid::Uuid;
 
 use crate::claim::Lease;
-use crate::connection::pool::Told;
+use crate::connection::pool::Acknowledged;
 use crate::error::StoreError;
 use crate::handle::Store;
 use crate::lease_token::LeaseToken;
@@ -150,7 +150,7 @@ impl Store {
         for (
             shard,
             places,
-            Told {
+            Acknowledged {
                 answer: (answer, woke),
                 missing,
             },
@@ -172,7 +172,7 @@ impl Store {
         shard: u16,
         name: &str,
         batch: &[&Settlement],
-    ) -> Result<Told<(Vec<Settled>, bool)>, StoreError> {
+    ) -> Result<Acknowledged<(Vec<Settled>, bool)>, StoreError> {
         let mut call = self.call(&SETTLE, shard);
         let events = EventTexts::of(batch);
         call.arg(name)
@@ -223,7 +223,7 @@ impl Store {
             }
         }
         let barrier = self.keys.shard(shard).barrier();
-        let Told {
+        let Acknowledged {
             answer: (_, answer, woke, journaled),
             missing,
         } = self
@@ -242,7 +242,7 @@ impl Store {
             _ => Settled::Stale,
         };
         let answer = answer.bytes().map(read).collect();
-        Ok(Told {
+        Ok(Acknowledged {
             answer: (answer, woke == 1),
             missing,
         })

@@ -6,7 +6,7 @@ use domain::event::EventKind;
 
 use super::{Excuses, Facts, Histories, Verdict};
 use crate::config::{PERMANENT, STEPS};
-use crate::record::{Asked, Event, Evidence, Ms, Told};
+use crate::record::{Asked, Event, Evidence, Ms, ReportedFact};
 
 /// How long after a job was ended from outside its worker may still have asked for the recipient:
 /// it is told within a second, and then ends what it has begun.
@@ -88,12 +88,12 @@ pub(super) fn judge(
 fn judge_time(
     ask: &Asked,
     dues: &[Due],
-    signs: &[&Told],
+    signs: &[&ReportedFact],
     excuses: &Excuses<'_>,
     verdict: &mut Verdict,
 ) {
     let server = excuses.server_time(ask.at);
-    let brought_forward = |told: &&&Told| {
+    let brought_forward = |told: &&&ReportedFact| {
         told.answer == "resumed" && (told.first_at..told.first_at + RESUMED_MS).contains(&ask.at)
     };
     if signs.iter().any(|told| brought_forward(&told)) {

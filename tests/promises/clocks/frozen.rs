@@ -62,8 +62,8 @@ fn verb(command: &str) -> &str {
 /// once.
 async fn sends_once(command: &'static str) {
     let world = with_due_job().await;
-    let peer = SmtpPeer::start(move |heard| match agree(&heard.command) {
-        Act::Say(reply) if heard.connection == 1 && verb(&heard.command) == command => {
+    let peer = SmtpPeer::start(move |received| match agree(&received.command) {
+        Act::Say(reply) if received.connection == 1 && verb(&received.command) == command => {
             Act::SayLater(reply)
         }
         act => act,
@@ -79,7 +79,12 @@ async fn sends_once(command: &'static str) {
     first.signal("-CONT").await;
     assert!(first.terminate().await.success());
     assert!(second.terminate().await.success());
-    assert_eq!(peer.contents().len(), 1, "{command:?}: {:?}", peer.heard());
+    assert_eq!(
+        peer.contents().len(),
+        1,
+        "{command:?}: {:?}",
+        peer.received()
+    );
     assert_eq!(world.events_of(EventKind::MessageDelivered).await.len(), 1);
     assert!(world.job_if_any(JO).await.is_none());
 }

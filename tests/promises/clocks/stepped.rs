@@ -37,8 +37,10 @@ async fn survives(offset: &str, first_worker: First) {
     let url = format!("redis://127.0.0.1:{port}/0");
     let world = world_with_due_jobs(&url).await;
     // The first attempts stay in flight until the clock has been set.
-    let peer = SmtpPeer::start(|heard| match agree(&heard.command) {
-        Act::Say(reply) if heard.command.starts_with("RCPT") && heard.connection <= AT_ONCE => {
+    let peer = SmtpPeer::start(|received| match agree(&received.command) {
+        Act::Say(reply)
+            if received.command.starts_with("RCPT") && received.connection <= AT_ONCE =>
+        {
             Act::SayLater(reply)
         }
         act => act,

@@ -133,11 +133,11 @@ async fn a_claim_that_ran_out_is_not_given_back_for_the_one_who_has_it_now() {
     let world = World::new().await;
     let store: &Store = &world.store;
     let first = store
-        .begin_hearing("t1")
+        .claim_request("t1")
         .await
         .unwrap()
         .expect("nobody has it");
-    assert!(store.begin_hearing("t1").await.unwrap().is_none());
+    assert!(store.claim_request("t1").await.unwrap().is_none());
     let claims = redis::ask(
         &redis::url(),
         &["KEYS", &format!("{}:*hearing:*", world.prefix)],
@@ -150,15 +150,15 @@ async fn a_claim_that_ran_out_is_not_given_back_for_the_one_who_has_it_now() {
     redis::ask(&redis::url(), &["DEL", key]).await;
 
     let second = store
-        .begin_hearing("t1")
+        .claim_request("t1")
         .await
         .unwrap()
         .expect("the first has run out");
-    assert!(!store.end_hearing(&first).await.unwrap());
+    assert!(!store.release_request(&first).await.unwrap());
     assert!(
-        store.begin_hearing("t1").await.unwrap().is_none(),
+        store.claim_request("t1").await.unwrap().is_none(),
         "the second has it still"
     );
-    assert!(store.end_hearing(&second).await.unwrap());
-    assert!(store.begin_hearing("t1").await.unwrap().is_some());
+    assert!(store.release_request(&second).await.unwrap());
+    assert!(store.claim_request("t1").await.unwrap().is_some());
 }

@@ -137,20 +137,20 @@ async fn seen_webhooks_are_taken_for_new_and_a_lost_claim_is_not_given_back_twic
     let (redis, world) = open().await;
     redis.remember();
     let ids = ["ses:1".to_owned()];
-    world.store.hear(&ids).await.unwrap();
-    let claim = world.store.begin_hearing("once").await.unwrap().unwrap();
+    world.store.mark_seen(&ids).await.unwrap();
+    let claim = world.store.claim_request("once").await.unwrap().unwrap();
     forget(&redis, &world).await;
-    assert_eq!(world.store.heard(&ids).await.unwrap(), [false]);
-    let another = world.store.begin_hearing("once").await.unwrap().unwrap();
+    assert_eq!(world.store.seen(&ids).await.unwrap(), [false]);
+    let another = world.store.claim_request("once").await.unwrap().unwrap();
     assert!(
-        !world.store.end_hearing(&claim).await.unwrap(),
+        !world.store.release_request(&claim).await.unwrap(),
         "it is not the first one's any more"
     );
     assert!(
-        world.store.begin_hearing("once").await.unwrap().is_none(),
+        world.store.claim_request("once").await.unwrap().is_none(),
         "the second one has it still"
     );
-    assert!(world.store.end_hearing(&another).await.unwrap());
+    assert!(world.store.release_request(&another).await.unwrap());
 }
 
 #[tokio::test]

@@ -162,15 +162,15 @@ async fn each_reply_of_a_mail_host_is_understood_and_has_its_row_of_the_policy()
     let map = access_map(REPLIES.iter().map(|(who, reply, ..)| (*who, *reply)));
     let internet = Internet::with(main(&[&map, "virtual_mailbox_maps = static:inbox/"])).await;
     let sender = MxSender::new(internet.settings());
-    for (who, _, heard, row) in REPLIES {
+    for (who, _, received, row) in REPLIES {
         let outcome = sender.send(&mail(who)).await;
         let (Outcome::Deferred(reply) | Outcome::Refused(reply)) = &outcome else {
             panic!("{who}: {outcome:?}")
         };
-        assert!(reply.to_string().starts_with(heard), "{who}: {reply}");
+        assert!(reply.to_string().starts_with(received), "{who}: {reply}");
         assert_eq!(
             matches!(outcome, Outcome::Refused(_)),
-            heard.starts_with('5'),
+            received.starts_with('5'),
             "{who}: {outcome:?}"
         );
         assert_eq!(

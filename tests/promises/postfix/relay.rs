@@ -5,7 +5,7 @@ use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
 use harness::sasl::Logins;
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
@@ -21,9 +21,9 @@ struct Relay {
 
 impl Relay {
     async fn start(settings: Settings) -> Self {
-        let offering = |heard: &Heard| match heard.command.starts_with("EHLO") {
+        let offering = |received: &Received| match received.command.starts_with("EHLO") {
             true => Act::Say(OFFERS),
-            false => agree(&heard.command),
+            false => agree(&received.command),
         };
         let next = SmtpPeer::start(offering).await;
         let there = format!("smtp:[{}]:{}", next.address.ip(), next.address.port());
@@ -54,12 +54,12 @@ impl Relay {
     /// The command that the next host was sent, waited for.
     async fn passed_on(&self, command: &str) -> String {
         self.next.has_heard(command, 1).await;
-        let heard = self
+        let received = self
             .next
-            .heard()
+            .received()
             .into_iter()
-            .find(|heard| heard.command.starts_with(command));
-        heard.expect("it has been heard").command
+            .find(|received| received.command.starts_with(command));
+        received.expect("it has been heard").command
     }
 }
 

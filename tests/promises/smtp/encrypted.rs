@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::{SmtpSettings, SmtpTimeouts, TlsMode};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::certificates::Certificates;
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 use worker::sender::Sender;
@@ -17,7 +17,7 @@ use super::mail;
 
 const OFFERS: &str = "250-peer.example\r\n250-STARTTLS\r\n250 8BITMIME";
 
-type Script = fn(&Heard) -> Act;
+type Script = fn(&Received) -> Act;
 
 struct Rig {
     files: Certificates,
@@ -44,7 +44,7 @@ impl Rig {
     async fn peer(
         &self,
         asks: bool,
-        script: impl Fn(&Heard) -> Act + Send + Sync + 'static,
+        script: impl Fn(&Received) -> Act + Send + Sync + 'static,
     ) -> SmtpPeer {
         SmtpPeer::start_at(
             ([127, 0, 0, 1], 0).into(),
@@ -73,11 +73,11 @@ impl Rig {
     }
 }
 
-fn offering(heard: &Heard) -> Act {
-    match heard.command.split(' ').next().unwrap_or_default() {
+fn offering(received: &Received) -> Act {
+    match received.command.split(' ').next().unwrap_or_default() {
         "EHLO" => Act::Say(OFFERS),
         "STARTTLS" => Act::Encrypt("220 go on"),
-        _ => agree(&heard.command),
+        _ => agree(&received.command),
     }
 }
 
@@ -121,20 +121,20 @@ async fn tls_that_is_offered_is_used_and_one_that_is_required_is_verified() {
 #[tokio::test]
 async fn where_tls_is_stripped_or_fails_mail_goes_in_the_clear_or_not_at_all() {
     let rig = Rig::new();
-    let stripped = |heard: &Heard| agree(&heard.command);
-    let refused = |heard: &Heard| match heard.command.as_str() {
+    let stripped = |received: &Received| agree(&received.command);
+    let refused = |received: &Received| match received.command.as_str() {
         "STARTTLS" => Act::Say("454 4.7.0 TLS not available"),
-        _ => offering(heard),
+        _ => offering(received),
     };
-    let broken = |heard: &Heard| match heard.command.as_str() {
+    let broken = |received: &Received| match received.command.as_str() {
         "STARTTLS" => Act::Encrypt("220 go on\r\n250 spoken before TLS began"),
-        _ => offering(heard),
+        _ => offering(received),
     };
-    let closed = |heard: &Heard| {
-        if heard.command == "STARTTLS" {
+    let closed = |received: &Received| {
+        if received.command == "STARTTLS" {
             Act::Close
         } else {
-            offering(heard)
+            offering(received)
         }
     };
     let scripts: [(&str, Script); 4] = [
@@ -212,7 +212,7 @@ async fn where_tls_is_refused_right_after_it_began_mail_goes_in_the_clear_unless
 #[tokio::test]
 async fn tls_from_the_first_byte_is_verified_and_nothing_is_sent_without() {
     let rig = Rig::new();
-    let plain = |heard: &Heard| agree(&heard.command);
+    let plain = |received: &Received| agree(&received.command);
     for trusts in [true, false] {
         let peer = SmtpPeer::start_encrypted(rig.acceptor(false), plain).await;
         let sender = SmtpSender::new(rig.settings(&peer, TlsMode::Implicit, trusts));
@@ -234,7 +234,7 @@ async fn tls_from_the_first_byte_is_verified_and_nothing_is_sent_without() {
             (FaultKind::Tls, Side::Ours),
             "{fault}"
         );
-        assert_eq!(peer.heard(), [], "nothing is sent");
+        assert_eq!(peer.received(), [], "nothing is sent");
     }
     // A peer that speaks in the clear is none.
     let peer = rig.peer(false, plain).await;

@@ -8,7 +8,7 @@ use domain::outcome::{FaultKind, Outcome, Side};
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::random::Random;
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use worker::sender::smtp::SmtpSender;
 use worker::sender::{Attempt, Sender};
 
@@ -22,11 +22,11 @@ const LIMIT: Duration = Duration::from_millis(250);
 /// The phases, by the command that begins each.
 const COMMANDS: [&str; 6] = ["", "EHLO", "MAIL", "RCPT", "DATA", "."];
 
-fn is(heard: &Heard, command: &str) -> bool {
+fn is(received: &Received, command: &str) -> bool {
     if command.is_empty() {
-        heard.command.is_empty()
+        received.command.is_empty()
     } else {
-        heard.command.starts_with(command)
+        received.command.starts_with(command)
     }
 }
 
@@ -64,12 +64,13 @@ async fn outcome_by<S: Sender>(
     act: Act,
     pipelines: bool,
 ) -> Outcome {
-    let peer = SmtpPeer::start(move |heard| {
-        let bad = is(heard, command) || (command == "EHLO" && heard.command.starts_with("HELO"));
+    let peer = SmtpPeer::start(move |received| {
+        let bad =
+            is(received, command) || (command == "EHLO" && received.command.starts_with("HELO"));
         if bad {
             act
         } else {
-            usual(&heard.command, pipelines)
+            usual(&received.command, pipelines)
         }
     })
     .await;
@@ -198,11 +199,11 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
     ];
     join_all((0..40).map(async |seed| {
         let random = std::sync::Mutex::new(Random::from_seed(seed));
-        let peer = SmtpPeer::start(move |heard| {
+        let peer = SmtpPeer::start(move |received| {
             let mut random = random.lock().expect("nobody panics while holding it");
             match random.below(4) {
                 0 => ACTS[random.below(ACTS.len())],
-                _ => usual(&heard.command, seed % 2 == 0),
+                _ => usual(&received.command, seed % 2 == 0),
             }
         })
         .await;
@@ -213,9 +214,9 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
             sent.unwrap_or_else(|_| panic!("seed {seed}, message {n}: no outcome in time"));
         }
         let sent = peer
-            .heard()
+            .received()
             .iter()
-            .filter(|heard| heard.command == ".")
+            .filter(|received| received.command == ".")
             .count();
         assert!(
             sent <= 10,
@@ -228,11 +229,11 @@ async fn a_peer_that_acts_at_random_gets_an_outcome_for_each_message_in_time() {
 #[tokio::test]
 async fn what_is_not_answered_after_the_dot_can_be_taken_for_delivered_and_is_told() {
     for (after_dot, assumed) in [(AfterDot::Resend, false), (AfterDot::AssumeDelivered, true)] {
-        let peer = SmtpPeer::start(|heard| {
-            if heard.command == "." {
+        let peer = SmtpPeer::start(|received| {
+            if received.command == "." {
                 Act::Close
             } else {
-                agree(&heard.command)
+                agree(&received.command)
             }
         })
         .await;
@@ -255,7 +256,7 @@ async fn what_is_not_answered_after_the_dot_can_be_taken_for_delivered_and_is_to
 async fn replies_to_what_was_sent_ahead_are_never_taken_for_the_next_message() {
     // RCPT is refused and DATA is not, which a server that takes commands ahead may do (RFC 2920,
     // section 3.1).
-    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+    let peer = SmtpPeer::start(|received| match received.command.as_str() {
         "RCPT TO:<jo@example.com>" => Act::Say("450 4.2.1 disabled"),
         command => usual(command, true),
     })

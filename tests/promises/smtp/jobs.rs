@@ -44,13 +44,13 @@ async fn erratic(seed: u64, often: usize) -> (SmtpPeer, Arc<Mutex<Vec<bool>>>) {
     let random = Mutex::new(Random::from_seed(seed));
     let taken = Arc::new(Mutex::new(Vec::new()));
     let answers = taken.clone();
-    let peer = SmtpPeer::start(move |heard| {
+    let peer = SmtpPeer::start(move |received| {
         let mut random = random.lock().expect("nobody panics while holding it");
         let act = match random.below(often) {
             0 => random.of(&ACTS),
-            _ => agree(&heard.command),
+            _ => agree(&received.command),
         };
-        if heard.command == "." {
+        if received.command == "." {
             let yes = matches!(act, Act::Say(reply) if reply.starts_with('2'));
             answers
                 .lock()

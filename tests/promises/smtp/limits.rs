@@ -9,7 +9,7 @@ use domain::outcome::Outcome;
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::certificates::Certificates;
-use harness::smtp::{Act, Heard, SmtpPeer, agree};
+use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::in_time;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -78,13 +78,13 @@ const HANGS: [(Phase, Limit, &str, Act); 10] = [
     (Phase::Dot, |limits| &mut limits.dot, ".", Act::Hang),
 ];
 
-fn offering(heard: &Heard, pipelines: bool) -> Act {
-    match heard.command.split(' ').next().unwrap_or_default() {
+fn offering(received: &Received, pipelines: bool) -> Act {
+    match received.command.split(' ').next().unwrap_or_default() {
         "EHLO" if pipelines => Act::Say(
             "250-peer.example\r\n250-PIPELINING\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME",
         ),
         "EHLO" => Act::Say("250-peer.example\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME"),
-        _ => agree(&heard.command),
+        _ => agree(&received.command),
     }
 }
 
@@ -97,13 +97,17 @@ async fn sent(
     waited: Duration,
 ) -> Option<Outcome> {
     let folder = tempfile::tempdir().expect("there is room");
-    let peer = SmtpPeer::start(move |heard| {
+    let peer = SmtpPeer::start(move |received| {
         let now = if command.is_empty() {
-            heard.command.is_empty()
+            received.command.is_empty()
         } else {
-            heard.command.starts_with(command)
+            received.command.starts_with(command)
         };
-        if now { act } else { offering(heard, pipelines) }
+        if now {
+            act
+        } else {
+            offering(received, pipelines)
+        }
     })
     .await;
     let mut settings = SmtpSettings::new(peer.address.ip().to_string(), peer.address.port());

@@ -46,10 +46,12 @@ async fn a_connection_that_is_too_old_is_not_used_again() {
 #[tokio::test]
 async fn a_server_that_has_closed_every_kept_connection_still_gets_the_message() {
     // As many connections as are kept have ended; none of them costs the message its attempt.
-    let peer = SmtpPeer::start(|heard| match (heard.command.as_str(), heard.connection) {
-        ("MAIL FROM:<>", 1..=4) => Act::Close,
-        (command, _) => agree(command),
-    })
+    let peer = SmtpPeer::start(
+        |received| match (received.command.as_str(), received.connection) {
+            ("MAIL FROM:<>", 1..=4) => Act::Close,
+            (command, _) => agree(command),
+        },
+    )
     .await;
     let mut settings = settings(&peer);
     settings.session.connections = 4;
@@ -89,7 +91,7 @@ async fn who_we_are_is_said_by_plain_or_by_login() {
         ),
     ] {
         let last = *commands.last().expect("there is one");
-        let peer = SmtpPeer::start(move |heard| match heard.command.as_str() {
+        let peer = SmtpPeer::start(move |received| match received.command.as_str() {
             command if command.starts_with("EHLO") => Act::Say(offer),
             command if command == last => Act::Say("235 2.7.0 welcome"),
             "AUTH LOGIN" | "YW5u" => Act::Say("334 Z28gb24="),
@@ -103,25 +105,26 @@ async fn who_we_are_is_said_by_plain_or_by_login() {
         });
         let sent = SmtpSender::new(settings).send(&mail("m1")).await;
         assert!(matches!(sent, Outcome::Accepted(_)), "{offer}: {sent:?}");
-        let heard: Vec<_> = peer
-            .heard()
+        let received: Vec<_> = peer
+            .received()
             .into_iter()
-            .map(|heard| heard.command)
+            .map(|received| received.command)
             .collect();
-        assert_eq!(&heard[2..2 + commands.len()], commands, "{offer}");
+        assert_eq!(&received[2..2 + commands.len()], commands, "{offer}");
     }
 }
 
 #[tokio::test]
 async fn a_relay_that_does_not_know_us_counts_against_nobody() {
-    let peer = SmtpPeer::start(
-        |heard| match heard.command.split(' ').next().unwrap_or_default() {
-            "EHLO" => Act::Say("250-peer.example\r\n250 AUTH PLAIN"),
-            "AUTH" => Act::Say("535 5.7.8 who are you"),
-            _ => agree(&heard.command),
-        },
-    )
-    .await;
+    let peer =
+        SmtpPeer::start(
+            |received| match received.command.split(' ').next().unwrap_or_default() {
+                "EHLO" => Act::Say("250-peer.example\r\n250 AUTH PLAIN"),
+                "AUTH" => Act::Say("535 5.7.8 who are you"),
+                _ => agree(&received.command),
+            },
+        )
+        .await;
     let mut settings = settings(&peer);
     settings.login = Some(SmtpLogin {
         username: "ann".to_owned(),
@@ -139,7 +142,7 @@ async fn a_relay_that_does_not_know_us_counts_against_nobody() {
 
 #[tokio::test]
 async fn a_server_that_knows_no_ehlo_is_greeted_as_of_old() {
-    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+    let peer = SmtpPeer::start(|received| match received.command.as_str() {
         command if command.starts_with("EHLO") => Act::Say("502 5.5.1 what"),
         command => agree(command),
     })
@@ -151,7 +154,7 @@ async fn a_server_that_knows_no_ehlo_is_greeted_as_of_old() {
 
 #[tokio::test]
 async fn what_the_server_offers_is_made_use_of() {
-    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+    let peer = SmtpPeer::start(|received| match received.command.as_str() {
         command if command.starts_with("EHLO") => {
             Act::Say("250-peer.example\r\n250-SIZE 1000\r\n250-DSN\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8")
         }
@@ -164,17 +167,17 @@ async fn what_the_server_offers_is_made_use_of() {
         ..mail("m1")
     };
     assert!(matches!(sender.send(&umlaut).await, Outcome::Accepted(_)));
-    let heard: Vec<_> = peer
-        .heard()
+    let received: Vec<_> = peer
+        .received()
         .into_iter()
-        .map(|heard| heard.command)
+        .map(|received| received.command)
         .collect();
     assert_eq!(
-        heard[2],
+        received[2],
         "MAIL FROM:<bounce@news.example.org> SIZE=12 BODY=8BITMIME RET=HDRS ENVID=m1"
     );
     assert_eq!(
-        heard[3],
+        received[3],
         "RCPT TO:<jo@example.com> NOTIFY=FAILURE ORCPT=rfc822;jo@example.com"
     );
 
@@ -203,11 +206,11 @@ fn narrow(peer: &SmtpPeer) -> SmtpSettings {
 
 #[tokio::test]
 async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take() {
-    let peer = SmtpPeer::start(|heard| {
-        if heard.command == "DATA" {
+    let peer = SmtpPeer::start(|received| {
+        if received.command == "DATA" {
             Act::Hang
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;
@@ -228,11 +231,11 @@ async fn who_finds_no_connection_free_is_held_soon_however_long_the_others_take(
 
 #[tokio::test]
 async fn a_connection_takes_its_place_until_its_farewell_is_over() {
-    let peer = SmtpPeer::start(|heard| {
-        if heard.command == "QUIT" {
+    let peer = SmtpPeer::start(|received| {
+        if received.command == "QUIT" {
             Act::Hang
         } else {
-            agree(&heard.command)
+            agree(&received.command)
         }
     })
     .await;
@@ -256,7 +259,7 @@ async fn a_connection_takes_its_place_until_its_farewell_is_over() {
 
 #[tokio::test]
 async fn a_refusal_is_known_before_the_connection_is_fit_for_the_next_message() {
-    let peer = SmtpPeer::start(|heard| match heard.command.as_str() {
+    let peer = SmtpPeer::start(|received| match received.command.as_str() {
         command if command.starts_with("RCPT") => Act::Say("450 4.2.1 disabled"),
         "RSET" => Act::Hang,
         command => agree(command),

@@ -15,7 +15,7 @@ use super::progress::{Progress, ms};
 
 impl Progress {
     /// No bounce has come for what was accepted long enough ago: it got through.
-    pub(super) fn hear_silence(&mut self) {
+    pub(super) fn confirm_expired(&mut self) {
         let now = self.leased.claimed_at;
         for message in mem::take(&mut self.accepted) {
             match message.accepted {

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::{Attempt, Fate, Sender};
+use super::{Attempt, InDoubt, Sender};
 
 mod arguments;
 mod exit;
@@ -50,7 +50,7 @@ impl CommandSender {
         &self,
         arguments: Vec<String>,
         content: &[u8],
-        fate: &Fate,
+        in_doubt: &InDoubt,
     ) -> Result<Outcome, Fault> {
         let child = Command::new(&self.settings.program)
             .args(arguments)
@@ -65,7 +65,7 @@ impl CommandSender {
             .map_err(|err| not_started(&err))?;
         let mut running = Running(child);
         // From its start on it may have sent.
-        match fate
+        match in_doubt
             .answer(timeout(
                 self.settings.timeout,
                 running.ended(content, &self.settings),
@@ -167,7 +167,7 @@ impl Sender for CommandSender {
             Ok(arguments) => arguments,
             Err(reply) => return Outcome::Refused(reply),
         };
-        self.run(arguments, content, &attempt.fate)
+        self.run(arguments, content, &attempt.in_doubt)
             .await
             .unwrap_or_else(Outcome::Unreachable)
     }

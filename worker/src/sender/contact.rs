@@ -107,7 +107,7 @@ pub(crate) fn pause() {
 }
 
 /// A host has spoken.
-pub(crate) fn heard() {
+pub(crate) fn note_answer() {
     note(|state| {
         if state.silent_since.is_some() {
             state.silent_since = Some(Instant::now());
@@ -158,14 +158,14 @@ mod tests {
             assert!(!read.is_direct());
             turn_to_host();
             assert!(read.is_direct());
-            heard();
+            note_answer();
             assert_eq!(since(), None, "nobody waits");
             wait();
             let first = since().expect("it waits");
             while first.elapsed().is_zero() {}
             wait();
             assert_eq!(since(), Some(first), "it still waits");
-            heard();
+            note_answer();
             assert!(since() > Some(first));
             pause();
             assert_eq!(since(), None);

@@ -37,7 +37,7 @@ pub(super) async fn converse(stream: TcpStream, server: &Server) -> io::Result<(
         if dialogue.over || !read_line(&mut input, &mut line).await? {
             return Ok(());
         }
-        if let Some(reply) = dialogue.hear(&line) {
+        if let Some(reply) = dialogue.answer_line(&line) {
             replies.push_str(&reply);
             replies.push_str("\r\n");
         }
@@ -91,7 +91,7 @@ pub(super) struct Transaction {
 
 impl Dialogue<'_> {
     /// Takes the next line and gives the reply to it, if it calls for one.
-    fn hear(&mut self, line: &[u8]) -> Option<String> {
+    fn answer_line(&mut self, line: &[u8]) -> Option<String> {
         if let Some(transaction) = self
             .transaction
             .take_if(|transaction| transaction.content.is_some())
@@ -102,13 +102,13 @@ impl Dialogue<'_> {
             return Some("500 5.5.2 Line too long".into());
         }
         Some(match str::from_utf8(line) {
-            Ok(command) => self.obey(command.trim_end()),
+            Ok(command) => self.run_command(command.trim_end()),
             Err(_) => "500 5.5.2 Not UTF-8".into(),
         })
     }
 
     /// Carries out a command and gives the reply to it.
-    fn obey(&mut self, command: &str) -> String {
+    fn run_command(&mut self, command: &str) -> String {
         let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
         let verb = verb.to_ascii_uppercase();
         let reply = match (verb.as_str(), &mut self.transaction) {

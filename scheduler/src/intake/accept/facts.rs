@@ -9,7 +9,7 @@ use domain::standing::StandingRecord;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use store::error::StoreError;
-use store::facts::{FactAnswer, Told, Word};
+use store::facts::{FactAnswer, FactOrCommand, ReportedFact};
 use tokio::time::{Instant, sleep};
 
 use super::Accept;
@@ -39,7 +39,7 @@ impl Accept {
     /// Those of the store; the call may be made again. [`StoreError::UnderWay`] where a worker has
     /// not stopped in time: the address is suppressed all the same.
     pub async fn tell(&self, facts: Vec<Fact>) -> Result<Vec<FactAnswered>, StoreError> {
-        let (answered, sent_to) = self.tell_without_waiting(facts).await?;
+        let (answered, sent_to) = self.record_facts(facts).await?;
         self.wait_for_workers(sent_to).await?;
         Ok(answered)
     }
@@ -49,24 +49,24 @@ impl Accept {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn tell_without_waiting(
+    pub async fn record_facts(
         &self,
         facts: Vec<Fact>,
     ) -> Result<(Vec<FactAnswered>, SentTo), StoreError> {
-        let words: Vec<(JobId, Word)> = facts
+        let words: Vec<(JobId, FactOrCommand)> = facts
             .iter()
-            .map(|fact| (fact.job_id(), Word::Fact(fact.kind)))
+            .map(|fact| (fact.job_id(), FactOrCommand::Fact(fact.kind)))
             .collect();
         let destinations = self.destinations(&words).await?;
         let told = words.into_iter().zip(facts).zip(destinations);
-        let told: Vec<Told> = told
+        let told: Vec<ReportedFact> = told
             .map(|(((job, word), fact), destination)| {
                 let Fact {
                     occurred_at,
                     message_id,
                     ..
                 } = fact;
-                Told {
+                ReportedFact {
                     job,
                     destination,
                     word,
@@ -75,7 +75,7 @@ impl Accept {
                 }
             })
             .collect();
-        let answers = self.store.tell(&told).await?.into_iter();
+        let answers = self.store.record_facts(&told).await?.into_iter();
         let answered = told.iter().zip(answers).map(|(told, answer)| FactAnswered {
             answer,
             job: told.job.key(),
@@ -88,18 +88,22 @@ impl Accept {
     ///
     /// # Errors
     /// As [`Self::tell`].
-    pub async fn obey(&self, job: JobId, word: Word) -> Result<FactAnswer, StoreError> {
+    pub async fn apply_operator_command(
+        &self,
+        job: JobId,
+        word: FactOrCommand,
+    ) -> Result<FactAnswer, StoreError> {
         let words = [(job, word)];
         let destination = self.destinations(&words).await?.remove(0);
         let [(job, word)] = words;
-        let told = vec![Told {
+        let told = vec![ReportedFact {
             job,
             destination,
             word,
             occurred_at: None,
             message_id: None,
         }];
-        let answer = self.store.tell(&told).await?.remove(0);
+        let answer = self.store.record_facts(&told).await?.remove(0);
         let sent_to = self.still_sent_to(told).await?;
         self.wait_for_workers(sent_to).await?;
         Ok(answer)
@@ -122,7 +126,7 @@ impl Accept {
         Ok(())
     }
 
-    async fn still_sent_to(&self, told: Vec<Told>) -> Result<SentTo, StoreError> {
+    async fn still_sent_to(&self, told: Vec<ReportedFact>) -> Result<SentTo, StoreError> {
         let suppressed = told.into_iter().filter(|told| told.word.suppresses());
         let mut sent_to = suppressed
             .map(|told| (told.job, told.destination))
@@ -144,10 +148,13 @@ impl Accept {
     /// Where addresses are kept. A domain is placed for good where something will be remembered of
     /// an address there, a suppression or a delivery, so that whoever asks later finds it. The
     /// other words change only what is there already.
-    async fn destinations(&self, words: &[(JobId, Word)]) -> Result<Vec<Destination>, StoreError> {
-        let remembered = words
-            .iter()
-            .filter(|(_, word)| word.suppresses() || *word == Word::Fact(FactKind::Delivered));
+    async fn destinations(
+        &self,
+        words: &[(JobId, FactOrCommand)],
+    ) -> Result<Vec<Destination>, StoreError> {
+        let remembered = words.iter().filter(|(_, word)| {
+            word.suppresses() || *word == FactOrCommand::Fact(FactKind::Delivered)
+        });
         let domains: Vec<&str> = remembered.map(|(job, _)| job.recipient.domain()).collect();
         self.placer.place(&domains).await?;
         let domains: Vec<&str> = words

@@ -95,7 +95,7 @@ impl Dialogue {
             Line::TooLong if !self.greeted => {
                 return Next::Leave("421 4.7.0 this is LMTP: say LHLO first");
             }
-            Line::Whole(line) => self.obey(line, expects),
+            Line::Whole(line) => self.run_command(line, expects),
             Line::TooLong => say("500 5.5.2 the line is too long"),
         };
         self.mistakes += usize::from(matches!(&next, Next::Say(reply) if reply.starts_with("50")));
@@ -117,7 +117,7 @@ impl Dialogue {
         mem::take(&mut self.recipients)
     }
 
-    fn obey(
+    fn run_command(
         &mut self,
         line: &[u8],
         expects: impl FnOnce(&str) -> Result<(), &'static str>,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use config::Service;
 use serde_json::{Value, json};
 
-use super::{Denied, Heard};
+use super::{Denied, Received};
 
 /// How many unknown types are counted by name; of further ones only that there are some.
 const TYPES_MAX: usize = 64;
@@ -31,19 +31,19 @@ struct Count {
 }
 
 impl Counts {
-    pub(super) fn add(&self, service: Service, heard: &Heard) {
-        let refused = heard
+    pub(super) fn add(&self, service: Service, received: &Received) {
+        let refused = received
             .answers
             .iter()
             .filter(|answer| answer["answer"] == "refused")
             .count() as u64;
         self.change(service, |count| {
             count.requests += 1;
-            count.taken += heard.answers.len() as u64 - refused;
+            count.taken += received.answers.len() as u64 - refused;
             count.refused += refused;
-            count.ignored += heard.ignored;
-            count.replayed += heard.replayed;
-            for (kind, number) in &heard.unknown {
+            count.ignored += received.ignored;
+            count.replayed += received.replayed;
+            for (kind, number) in &received.unknown {
                 count.add_unknown(service, kind, *number);
             }
         });

@@ -20,7 +20,7 @@ const HOST_MAX: usize = 255;
 
 /// What a service says beside the reply that it quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lean {
+pub(super) enum SeverityHint {
     /// Nothing: the reply says it all. Where it says nothing either, this is put before it.
     AsSaid(&'static str),
     /// It may succeed later, whatever the reply says. Where the reply says nothing, this is put
@@ -40,8 +40,8 @@ pub(super) struct Draft<'e> {
 
 impl Draft<'_> {
     /// A bounce with this reply.
-    pub(super) fn bounce(&self, hook: &Hook, reply: &str, lean: Lean) -> Said {
-        let (reply, status) = weigh(reply, lean);
+    pub(super) fn bounce(&self, hook: &Hook, reply: &str, hint: SeverityHint) -> Said {
+        let (reply, status) = weigh(reply, hint);
         let mut item = self.item(hook);
         item["reply"] = reply.into();
         item["status"] = status.into();
@@ -87,15 +87,15 @@ pub(super) fn deferral(hook: &Hook, bounce: Said, kind: &'static str) -> Said {
 }
 
 /// The reply as it goes on, and the status to go before its own.
-fn weigh(reply: &str, lean: Lean) -> (String, Option<String>) {
-    let (Lean::AsSaid(without) | Lean::Soft(without)) = lean;
+fn weigh(reply: &str, hint: SeverityHint) -> (String, Option<String>) {
+    let (SeverityHint::AsSaid(without) | SeverityHint::Soft(without)) = hint;
     let read = Reply::parse(reply);
-    match (lean, read.class()) {
+    match (hint, read.class()) {
         (_, None | Some(StatusClass::Success)) => (
             format!("{without} {}", reply.trim()).trim_end().to_owned(),
             None,
         ),
-        (Lean::Soft(_), Some(StatusClass::Permanent)) => {
+        (SeverityHint::Soft(_), Some(StatusClass::Permanent)) => {
             let status = read.status.map_or("4.0.0".to_owned(), |status| {
                 format!("4.{}.{}", status.subject(), status.detail())
             });
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn the_service_has_a_say_where_the_reply_has_none_or_is_too_hard() {
-        use Lean::{AsSaid, Soft};
-        for (reply, lean, expected, status) in [
+        use SeverityHint::{AsSaid, Soft};
+        for (reply, hint, expected, status) in [
             ("550 5.1.1 nobody", AsSaid("450"), "550 5.1.1 nobody", None),
             ("nobody", AsSaid("550 5.1.1"), "550 5.1.1 nobody", None),
             ("", AsSaid("550 5.1.1"), "550 5.1.1", None),
@@ -176,9 +176,9 @@ mod tests {
             ("slow down", Soft("450"), "450 slow down", None),
         ] {
             assert_eq!(
-                weigh(reply, lean),
+                weigh(reply, hint),
                 (expected.to_owned(), status.map(str::to_owned)),
-                "{reply} {lean:?}"
+                "{reply} {hint:?}"
             );
         }
     }

@@ -5,7 +5,7 @@ use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 
-use super::draft::{Draft, Lean, deferral, instant, read_json, text};
+use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
 use super::{Event, Said};
 use crate::intake::maillog::kumomta::message_id;
 
@@ -65,15 +65,15 @@ fn read_for(hook: &Hook, record: &Value, kind: &str, recipient: Option<&str>) ->
     let reply = reply(&record["response"]);
     match kind {
         "Delivery" => draft.fact(hook, FactKind::Delivered),
-        "Bounce" => draft.bounce(hook, &reply, Lean::AsSaid("550")),
+        "Bounce" => draft.bounce(hook, &reply, SeverityHint::AsSaid("550")),
         "TransientFailure" => deferral(
             hook,
-            draft.bounce(hook, &reply, Lean::Soft("450")),
+            draft.bounce(hook, &reply, SeverityHint::Soft("450")),
             "TransientFailure",
         ),
         // It tried for as long as it may, and the last thing that it heard need not be why.
-        "Expiration" => draft.bounce(hook, &reply, Lean::Soft("450 4.4.7")),
-        "OOB" => draft.bounce(hook, &reply, Lean::AsSaid("450")),
+        "Expiration" => draft.bounce(hook, &reply, SeverityHint::Soft("450 4.4.7")),
+        "OOB" => draft.bounce(hook, &reply, SeverityHint::AsSaid("450")),
         "Feedback" if record["feedback_report"]["feedback_type"] == "not-spam" => {
             Said::Ignored("not-spam")
         }

@@ -8,7 +8,7 @@ use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::{Map, Value, json};
 
-use super::draft::{Draft, Lean, deferral, instant, text};
+use super::draft::{Draft, SeverityHint, deferral, instant, text};
 use super::form::read_form;
 use super::proof::{UNSET, is_hmac};
 use super::{Delivery, Denied, Event, Proven, Said, is_fresh};
@@ -98,7 +98,7 @@ fn read_event(hook: &Hook, event: &Value) -> Said {
             draft.bounce(
                 hook,
                 &format!("554 5.7.0 {reason}"),
-                Lean::AsSaid("554 5.7.0"),
+                SeverityHint::AsSaid("554 5.7.0"),
             )
         }
         Some("accepted") => Said::Ignored("accepted"),
@@ -120,7 +120,11 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
             return draft.fact(hook, FactKind::Unsubscribe);
         }
         ("suppress-bounce", _) | (_, Some(605)) => {
-            return draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550 5.1.1"));
+            return draft.bounce(
+                hook,
+                "550 5.1.1 bounced before",
+                SeverityHint::AsSaid("550 5.1.1"),
+            );
         }
         _ => {}
     }
@@ -144,15 +148,15 @@ fn read_failed(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
     if temporary {
         deferral(
             hook,
-            draft.bounce(hook, &reply, Lean::Soft("450")),
+            draft.bounce(hook, &reply, SeverityHint::Soft("450")),
             "failed for now",
         )
     } else if event["reason"] == "old" || matches!(own_code, Some(498..500 | 600..605)) {
         // It tried for hours and gave up, or never reached anybody: that is no verdict on the
         // address.
-        draft.bounce(hook, &reply, Lean::Soft("450 4.4.7"))
+        draft.bounce(hook, &reply, SeverityHint::Soft("450 4.4.7"))
     } else {
-        draft.bounce(hook, &reply, Lean::AsSaid("550"))
+        draft.bounce(hook, &reply, SeverityHint::AsSaid("550"))
     }
 }
 

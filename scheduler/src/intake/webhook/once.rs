@@ -8,7 +8,7 @@ use config::Service;
 use store::error::StoreError;
 use tokio::sync::Semaphore;
 
-use super::{Denied, Event, Heard, Webhooks, name};
+use super::{Denied, Event, Received, Webhooks, name};
 
 /// How many requests are taken in at once. Those behind wait, and are gone with whoever brought
 /// them.
@@ -37,12 +37,12 @@ impl Webhooks {
 
     /// Takes in what a request holds. A client that hangs up midway would leave half of it, and a
     /// claim that its next try had to wait for.
-    pub(super) async fn take_to_the_end(
+    pub(super) async fn process_detached(
         &self,
         service: Service,
         events: Vec<Event>,
         whole: Option<String>,
-    ) -> Result<Result<Heard, Denied>, StoreError> {
+    ) -> Result<Result<Received, Denied>, StoreError> {
         let room = self
             .room
             .0
@@ -59,10 +59,10 @@ impl Webhooks {
                         .take_once(service, &name(service, &id), events)
                         .await?
                 }
-                None => Ok(webhooks.take_all(service, events).await?),
+                None => Ok(webhooks.process_all(service, events).await?),
             };
             match &taken {
-                Ok(heard) => webhooks.counts.add(service, heard),
+                Ok(received) => webhooks.counts.add(service, received),
                 Err(denied) => webhooks.counts.deny(service, denied),
             }
             Ok(taken)
@@ -78,34 +78,36 @@ impl Webhooks {
         service: Service,
         id: &str,
         events: Vec<Event>,
-    ) -> Result<Result<Heard, Denied>, StoreError> {
-        let Some(hearing) = self.store.begin_hearing(id).await? else {
+    ) -> Result<Result<Received, Denied>, StoreError> {
+        let Some(claim) = self.store.claim_request(id).await? else {
             return Ok(Err(Denied::UnderWay));
         };
-        let taken = self.take_unless_heard(service, id.to_owned(), events).await;
+        let taken = self
+            .process_unless_seen(service, id.to_owned(), events)
+            .await;
         // Whether it could be taken in or not: if not, the service tells it again.
-        let ended = self.store.end_hearing(&hearing).await;
-        let heard = taken?;
+        let ended = self.store.release_request(&claim).await;
+        let received = taken?;
         ended?;
-        Ok(Ok(heard))
+        Ok(Ok(received))
     }
 
-    async fn take_unless_heard(
+    async fn process_unless_seen(
         &self,
         service: Service,
         id: String,
         events: Vec<Event>,
-    ) -> Result<Heard, StoreError> {
+    ) -> Result<Received, StoreError> {
         let id = [id];
-        if self.store.heard(&id).await?.contains(&true) {
-            return Ok(Heard {
+        if self.store.seen(&id).await?.contains(&true) {
+            return Ok(Received {
                 replayed: events.len() as u64,
-                ..Heard::default()
+                ..Received::default()
             });
         }
-        let heard = self.take_all(service, events).await?;
+        let received = self.process_all(service, events).await?;
         // Only now: a crash before repeats what the service tells, and loses nothing.
-        self.store.hear(&id).await?;
-        Ok(heard)
+        self.store.mark_seen(&id).await?;
+        Ok(received)
     }
 }

@@ -5,7 +5,7 @@ use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 
-use super::draft::{Draft, Lean, deferral, instant, read_json, text};
+use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
 use super::{Event, Said};
 
 /// Reads the records of a body.
@@ -52,18 +52,18 @@ fn read_record(hook: &Hook, record: &Value) -> Event {
 /// A bounce by the type that Postmark found; what the server said stands in the details.
 fn read_bounce(hook: &Hook, draft: &Draft<'_>, record: &Value) -> Said {
     let details = record["Details"].as_str().unwrap_or_default();
-    let said = |lean| draft.bounce(hook, details, lean);
+    let said = |hint| draft.bounce(hook, details, hint);
     match record["Type"].as_str().unwrap_or_default() {
-        "HardBounce" => said(Lean::AsSaid("550 5.1.1")),
-        "BadEmailAddress" => said(Lean::AsSaid("550 5.1.3")),
-        "SoftBounce" | "Undeliverable" => said(Lean::Soft("450")),
-        "DnsError" => said(Lean::Soft("450 4.4.4")),
-        "Transient" => deferral(hook, said(Lean::Soft("450")), "Transient"),
+        "HardBounce" => said(SeverityHint::AsSaid("550 5.1.1")),
+        "BadEmailAddress" => said(SeverityHint::AsSaid("550 5.1.3")),
+        "SoftBounce" | "Undeliverable" => said(SeverityHint::Soft("450")),
+        "DnsError" => said(SeverityHint::Soft("450 4.4.4")),
+        "Transient" => deferral(hook, said(SeverityHint::Soft("450")), "Transient"),
         "Blocked" | "ISPBlocked" | "SpamNotification" | "DMARCPolicy" => {
-            said(Lean::AsSaid("554 5.7.1"))
+            said(SeverityHint::AsSaid("554 5.7.1"))
         }
-        "VirusNotification" => said(Lean::AsSaid("554 5.6.0")),
-        "SMTPApiError" | "TemplateRenderingFailed" => said(Lean::AsSaid("554 5.3.0")),
+        "VirusNotification" => said(SeverityHint::AsSaid("554 5.6.0")),
+        "SMTPApiError" | "TemplateRenderingFailed" => said(SeverityHint::AsSaid("554 5.3.0")),
         "SpamComplaint" => draft.fact(hook, FactKind::Complaint),
         // An operator of the account there has said that it gets no more.
         "Unsubscribe" | "ManuallyDeactivated" => draft.fact(hook, FactKind::Unsubscribe),
@@ -72,7 +72,7 @@ fn read_bounce(hook: &Hook, draft: &Draft<'_>, record: &Value) -> Said {
         "Subscribe" | "Unconfirmed" => Said::Ignored("Subscribe"),
         "ChallengeVerification" => Said::Ignored("ChallengeVerification"),
         "OpenRelayTest" | "InboundError" => Said::Ignored("InboundError"),
-        "Unknown" => said(Lean::AsSaid("450")),
+        "Unknown" => said(SeverityHint::AsSaid("450")),
         other => Said::Unknown(format!("Bounce {other}")),
     }
 }
@@ -84,7 +84,11 @@ fn read_change(hook: &Hook, draft: &Draft<'_>, record: &Value) -> Said {
         return Said::Ignored("SubscriptionChange to reactivate");
     }
     match record["SuppressionReason"].as_str() {
-        Some("HardBounce") => draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550")),
+        Some("HardBounce") => draft.bounce(
+            hook,
+            "550 5.1.1 bounced before",
+            SeverityHint::AsSaid("550"),
+        ),
         Some("SpamComplaint") => draft.fact(hook, FactKind::Complaint),
         Some("ManualSuppression") => draft.fact(hook, FactKind::Unsubscribe),
         other => Said::Unknown(format!(

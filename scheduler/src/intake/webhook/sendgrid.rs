@@ -7,7 +7,7 @@ use domain::fact::FactKind;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use serde_json::Value;
 
-use super::draft::{Draft, Lean, deferral, instant, read_json};
+use super::draft::{Draft, SeverityHint, deferral, instant, read_json};
 use super::proof::{UNSET, from_base64};
 use super::{Delivery, Denied, Event, Proven, Said, is_fresh};
 
@@ -101,12 +101,12 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
             draft.bounce(
                 hook,
                 &reply,
-                Lean::AsSaid(if blocked { "450" } else { "550 5.1.1" }),
+                SeverityHint::AsSaid(if blocked { "450" } else { "550 5.1.1" }),
             )
         }
         Some("deferred") => deferral(
             hook,
-            draft.bounce(hook, reason, Lean::Soft("450")),
+            draft.bounce(hook, reason, SeverityHint::Soft("450")),
             "deferred",
         ),
         Some("dropped") => read_dropped(hook, &draft, reason),
@@ -125,16 +125,20 @@ fn read_dropped(hook: &Hook, draft: &Draft<'_>, reason: &str) -> Said {
     match reason.to_ascii_lowercase() {
         reason if reason.contains("unsubscribed") => draft.fact(hook, FactKind::Unsubscribe),
         reason if reason.contains("spam reporting") => draft.fact(hook, FactKind::Complaint),
-        reason if reason.contains("bounced address") => {
-            draft.bounce(hook, "550 5.1.1 bounced before", Lean::AsSaid("550"))
-        }
-        reason if reason == "invalid" => {
-            draft.bounce(hook, "550 5.1.3 invalid address", Lean::AsSaid("550"))
-        }
+        reason if reason.contains("bounced address") => draft.bounce(
+            hook,
+            "550 5.1.1 bounced before",
+            SeverityHint::AsSaid("550"),
+        ),
+        reason if reason == "invalid" => draft.bounce(
+            hook,
+            "550 5.1.3 invalid address",
+            SeverityHint::AsSaid("550"),
+        ),
         _ => draft.bounce(
             hook,
             &format!("554 5.7.0 {reason}"),
-            Lean::AsSaid("554 5.7.0"),
+            SeverityHint::AsSaid("554 5.7.0"),
         ),
     }
 }

@@ -6,7 +6,7 @@ use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 
-use super::draft::{Draft, Lean, deferral, instant};
+use super::draft::{Draft, SeverityHint, deferral, instant};
 use super::{Event, Said};
 
 /// Reads the events of an SNS message: one for each recipient that it names.
@@ -56,7 +56,11 @@ fn read_message(hook: &Hook, message: &Value) -> Vec<Event> {
             let said = |one: &Value| {
                 deferral(
                     hook,
-                    of(one, &about("deliveryDelay")).bounce(hook, &reply(one), Lean::Soft("450")),
+                    of(one, &about("deliveryDelay")).bounce(
+                        hook,
+                        &reply(one),
+                        SeverityHint::Soft("450"),
+                    ),
                     "DeliveryDelay",
                 )
             };
@@ -102,7 +106,7 @@ fn read_message(hook: &Hook, message: &Value) -> Vec<Event> {
                     recipient: one.as_str(),
                     ..about("reject")
                 }
-                .bounce(hook, &reply, Lean::AsSaid("554 5.6.0"))
+                .bounce(hook, &reply, SeverityHint::AsSaid("554 5.6.0"))
             };
             return items(&mail["destination"])
                 .iter()
@@ -126,15 +130,15 @@ fn read_bounces(hook: &Hook, draft: &Draft<'_>, bounce: &Value) -> Vec<Event> {
         bounce["bounceType"].as_str(),
         bounce["bounceSubType"].as_str(),
     );
-    let lean = match (kind, subtype) {
-        (Some("Transient"), Some("MailboxFull")) => Lean::Soft("450 4.2.2"),
+    let hint = match (kind, subtype) {
+        (Some("Transient"), Some("MailboxFull")) => SeverityHint::Soft("450 4.2.2"),
         // These say that the message will never do.
-        (Some("Transient"), Some("MessageTooLarge")) => Lean::AsSaid("552 5.3.4"),
+        (Some("Transient"), Some("MessageTooLarge")) => SeverityHint::AsSaid("552 5.3.4"),
         (Some("Transient"), Some("ContentRejected" | "AttachmentRejected")) => {
-            Lean::AsSaid("554 5.6.0")
+            SeverityHint::AsSaid("554 5.6.0")
         }
-        (Some("Transient"), _) => Lean::Soft("450"),
-        (Some("Undetermined"), _) => Lean::AsSaid("450"),
+        (Some("Transient"), _) => SeverityHint::Soft("450"),
+        (Some("Undetermined"), _) => SeverityHint::AsSaid("450"),
         (_, Some("UnsubscribedRecipient")) => {
             let said = |one: &Value| of(one, draft).fact(hook, FactKind::Unsubscribe);
             return items(&bounce["bouncedRecipients"])
@@ -143,9 +147,9 @@ fn read_bounces(hook: &Hook, draft: &Draft<'_>, bounce: &Value) -> Vec<Event> {
                 .map(plain)
                 .collect();
         }
-        _ => Lean::AsSaid("550 5.1.1"),
+        _ => SeverityHint::AsSaid("550 5.1.1"),
     };
-    let said = |one: &Value| of(one, draft).bounce(hook, &reply(one), lean);
+    let said = |one: &Value| of(one, draft).bounce(hook, &reply(one), hint);
     items(&bounce["bouncedRecipients"])
         .iter()
         .map(said)

@@ -5,7 +5,7 @@ use config::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 
-use super::draft::{Draft, Lean, deferral, instant, read_json, text};
+use super::draft::{Draft, SeverityHint, deferral, instant, read_json, text};
 use super::{Event, Said};
 
 /// Reads the events of a body.
@@ -58,11 +58,11 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
         Some("bounce" | "out_of_band") => read_bounce(hook, &draft, event),
         Some("delay") => deferral(
             hook,
-            draft.bounce(hook, &reply(event), Lean::Soft("450")),
+            draft.bounce(hook, &reply(event), SeverityHint::Soft("450")),
             "delay",
         ),
         Some("policy_rejection" | "generation_failure" | "generation_rejection") => {
-            draft.bounce(hook, &reply(event), Lean::AsSaid("554 5.7.0"))
+            draft.bounce(hook, &reply(event), SeverityHint::AsSaid("554 5.7.0"))
         }
         Some("injection") => Said::Ignored("injection"),
         Some("sms_status" | "ab_test_completed" | "ab_test_cancelled" | "success" | "error") => {
@@ -79,15 +79,17 @@ fn read_event(hook: &Hook, event: &Value) -> Event {
 
 /// A bounce by the class that SparkPost found.
 fn read_bounce(hook: &Hook, draft: &Draft<'_>, event: &Value) -> Said {
-    let said = |lean| draft.bounce(hook, &reply(event), lean);
+    let said = |hint| draft.bounce(hook, &reply(event), hint);
     match text(&event["bounce_class"]).as_deref() {
-        Some("10" | "30") => said(Lean::AsSaid("550 5.1.1")),
-        Some("20" | "21" | "22" | "24" | "70") => said(Lean::Soft("450")),
-        Some("23") => said(Lean::AsSaid("552 5.3.4")),
-        Some("25" | "26" | "50" | "51" | "52" | "53" | "54") => said(Lean::AsSaid("554 5.7.1")),
+        Some("10" | "30") => said(SeverityHint::AsSaid("550 5.1.1")),
+        Some("20" | "21" | "22" | "24" | "70") => said(SeverityHint::Soft("450")),
+        Some("23") => said(SeverityHint::AsSaid("552 5.3.4")),
+        Some("25" | "26" | "50" | "51" | "52" | "53" | "54") => {
+            said(SeverityHint::AsSaid("554 5.7.1"))
+        }
         Some("60" | "80" | "100") => Said::Ignored("an automatic reply"),
         Some("90") => draft.fact(hook, FactKind::Unsubscribe),
-        _ => said(Lean::AsSaid("450")),
+        _ => said(SeverityHint::AsSaid("450")),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Connections {
 }
 
 /// What a script answered, and whether its write reached the configured durability.
-pub(crate) struct Told<T> {
+pub(crate) struct Acknowledged<T> {
     /// The answer.
     pub(crate) answer: T,
     /// What is missing; none where it reached all that is configured.
@@ -124,7 +124,7 @@ impl Connections {
         call: &ScriptInvocation<'_>,
         key: &str,
     ) -> Result<T, StoreError> {
-        let (Told { answer, missing }, doubted) = self.run(call, self.barrier(key)).await?;
+        let (Acknowledged { answer, missing }, doubted) = self.run(call, self.barrier(key)).await?;
         if let Some(missing) = missing {
             return Err(StoreError::Unavailable(missing));
         }
@@ -140,7 +140,7 @@ impl Connections {
         &self,
         call: &ScriptInvocation<'_>,
         key: &str,
-    ) -> Result<Told<T>, StoreError> {
+    ) -> Result<Acknowledged<T>, StoreError> {
         let (told, _) = self.run(call, self.barrier(key)).await?;
         Ok(told)
     }
@@ -194,7 +194,7 @@ impl Connections {
         &self,
         call: &ScriptInvocation<'_>,
         barrier: Option<(Barrier, &str)>,
-    ) -> Result<(Told<T>, Doubted), StoreError> {
+    ) -> Result<(Acknowledged<T>, Doubted), StoreError> {
         let mut commands = pipe();
         commands.invoke_script(call);
         let key = first_key(&commands);
@@ -216,7 +216,10 @@ impl Connections {
             Some((barrier, _)) => barrier.read(answers.as_slice())?,
             None => None,
         };
-        Ok((Told { answer, missing }, master.filter(|_| is_in_doubt)))
+        Ok((
+            Acknowledged { answer, missing },
+            master.filter(|_| is_in_doubt),
+        ))
     }
 
     /// Looks whether the server that confirmed a write after a silence is still the master. It

@@ -6,7 +6,7 @@ use crate::fault::Kind;
 use crate::judge::place;
 use crate::options::Shape;
 use crate::record::{
-    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, Rest, Run, Taken, Told, Way,
+    Asked, Bounced, Ended, Event, Evidence, Fault, Ms, ReportedFact, Rest, Run, Taken, Way,
 };
 
 pub(super) const JOB: &str = "chaos/u1@n9.plain.test";
@@ -143,9 +143,9 @@ pub(super) fn lose_everything(evidence: &mut Evidence) {
     *evidence = lost;
 }
 
-pub(super) fn told(answer: &str, fact: &str, at: Ms) -> Told {
+pub(super) fn told(answer: &str, fact: &str, at: Ms) -> ReportedFact {
     let (fact, job, answer) = (fact.to_owned(), JOB.to_owned(), answer.to_owned());
-    Told {
+    ReportedFact {
         fact,
         job,
         message: None,

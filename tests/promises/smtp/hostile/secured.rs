@@ -28,7 +28,7 @@ const NO_HANDSHAKES: [Act; 4] = [
 async fn sent(command: &'static str, act: Act, tls: TlsMode) -> (Outcome, bool) {
     let folder = tempfile::tempdir().expect("there is room");
     let files = Certificates::make(folder.path());
-    let script = move |heard: &harness::smtp::Heard| match heard
+    let script = move |received: &harness::smtp::Received| match received
         .command
         .split(' ')
         .next()
@@ -36,7 +36,7 @@ async fn sent(command: &'static str, act: Act, tls: TlsMode) -> (Outcome, bool) 
     {
         now if now == command => act,
         "EHLO" => Act::Say("250-peer.example\r\n250-STARTTLS\r\n250-AUTH PLAIN\r\n250 8BITMIME"),
-        _ => agree(&heard.command),
+        _ => agree(&received.command),
     };
     let peer = SmtpPeer::start_at(([127, 0, 0, 1], 0).into(), Some(files.acceptor()), script).await;
     let mut settings = impatient(&peer);

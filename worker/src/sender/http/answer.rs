@@ -10,7 +10,7 @@ const SHOWN_CHARS: usize = 80;
 
 #[derive(Deserialize)]
 struct Answer {
-    outcome: Word,
+    outcome: OutcomeName,
     #[serde(default)]
     reply: String,
     #[serde(default)]
@@ -19,7 +19,7 @@ struct Answer {
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Word {
+enum OutcomeName {
     Delivered,
     Accepted,
     Deferred,
@@ -86,11 +86,14 @@ fn shown(body: &[u8]) -> String {
 /// nothing is said about the address by mistake.
 fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault> {
     let contradicts = |reply: &Reply| {
-        let success = matches!(answer.outcome, Word::Delivered | Word::Accepted);
+        let success = matches!(
+            answer.outcome,
+            OutcomeName::Delivered | OutcomeName::Accepted
+        );
         let class = reply.class();
         class.is_some() && reply.is_success() != success
-            || answer.outcome == Word::Deferred && reply.code.is_some_and(|code| code >= 500)
-            || answer.outcome == Word::Refused && reply.code.is_some_and(|code| code < 500)
+            || answer.outcome == OutcomeName::Deferred && reply.code.is_some_and(|code| code >= 500)
+            || answer.outcome == OutcomeName::Refused && reply.code.is_some_and(|code| code < 500)
     };
     let reply = Reply::parse(&answer.reply);
     if contradicts(&reply) {
@@ -107,10 +110,10 @@ fn judged(answer: &Answer, retry_after_s: Option<u64>) -> Result<Outcome, Fault>
         }
     };
     Ok(match answer.outcome {
-        Word::Delivered => Outcome::Delivered(reply_or("250 2.0.0 delivered")),
-        Word::Accepted => Outcome::Accepted(reply_or("250 2.0.0 accepted")),
-        Word::Refused => Outcome::Refused(reply_or("550 refused")),
-        Word::Deferred => {
+        OutcomeName::Delivered => Outcome::Delivered(reply_or("250 2.0.0 delivered")),
+        OutcomeName::Accepted => Outcome::Accepted(reply_or("250 2.0.0 accepted")),
+        OutcomeName::Refused => Outcome::Refused(reply_or("550 refused")),
+        OutcomeName::Deferred => {
             let mut reply = reply_or("450 deferred");
             reply.text = asking(&reply.text, answer.retry_after_s.or(retry_after_s));
             Outcome::Deferred(reply)

@@ -280,7 +280,7 @@ async fn encrypt(
     trail.begin(Phase::Tls);
     let handshake = async { manner.tls.connect(&peer.host, verified, stream).await };
     let stream = in_time(Phase::Tls, manner.settings.timeouts.connect, handshake).await?;
-    contact::heard();
+    contact::note_answer();
     let version = version(&stream);
     trail.encrypted(version);
     Ok((Either::Right(Box::new(stream)), version))

@@ -52,7 +52,7 @@ impl Session {
                 why: Why::Said(reply),
             })?;
         // The connection may have taken long to open.
-        attempt.fate.may_send().await;
+        attempt.in_doubt.may_send().await;
         contact::wait();
         (self.in_transaction, self.messages) = (true, self.messages + 1);
         self.open_transaction(&envelope, trail).await?;
@@ -64,14 +64,15 @@ impl Session {
         in_time(
             Phase::Data,
             limit,
-            self.wire.send_content(dot_stuffed(content), &attempt.fate),
+            self.wire
+                .send_content(dot_stuffed(content), &attempt.in_doubt),
         )
         .await?;
 
         // From here on the peer may have the message, whatever we hear.
         trail.begin(Phase::Dot);
         let said = attempt
-            .fate
+            .in_doubt
             .answer(in_time(
                 Phase::Dot,
                 self.settings.timeouts.dot,

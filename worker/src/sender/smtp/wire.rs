@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use crate::sender::{Fate, contact};
+use crate::sender::{InDoubt, contact};
 
 /// The most that one reply may have, in bytes. The longest lines of real servers fit in many times.
 const REPLY_MAX: usize = 256 << 10;
@@ -76,7 +76,7 @@ impl Wire {
     pub(crate) async fn send_content(
         &mut self,
         pieces: impl Iterator<Item = &[u8]>,
-        fate: &Fate,
+        in_doubt: &InDoubt,
     ) -> Result<(), Silence> {
         let sent = async {
             let mut together = Vec::new();
@@ -91,7 +91,7 @@ impl Wire {
                     together.extend_from_slice(piece);
                 }
             }
-            fate.may_send().await;
+            in_doubt.may_send().await;
             self.stream.write_all(&together).await?;
             self.stream.flush().await
         };
@@ -153,7 +153,7 @@ impl Wire {
                         "the peer closed the connection",
                     ));
                 }
-                Ok(_) => contact::heard(),
+                Ok(_) => contact::note_answer(),
                 Err(err) => return Err(lost(&err)),
             }
         }

@@ -17,7 +17,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What is known of one message on its way. Clones are of the same message.
 #[derive(Clone, Debug, Default)]
-pub struct Fate {
+pub struct InDoubt {
     open: Arc<AtomicBool>,
     cut: CancellationToken,
     lease_end: LeaseEnd,
@@ -26,7 +26,7 @@ pub struct Fate {
 /// While it lives nobody knows.
 struct Open<'a>(&'a AtomicBool);
 
-impl Fate {
+impl InDoubt {
     /// That of a message whose attempt ends where `cut` is cancelled.
     pub fn until(cut: CancellationToken) -> Self {
         Self {

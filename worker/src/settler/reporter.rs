@@ -27,7 +27,7 @@ const ASKING_AGAIN_MAX: usize = 2;
 /// What the store does not know yet of the jobs of one shard: no more than the worker has permits,
 /// because nothing is claimed there while it waits.
 #[derive(Default)]
-pub(super) struct Untold {
+pub(super) struct PendingReports {
     /// Attempts that have ended, and what bounds how many there can be.
     pub(super) ended: Vec<Settlement>,
     pub(super) permits: Vec<OwnedSemaphorePermit>,
@@ -40,7 +40,7 @@ pub(super) struct Untold {
     pub(super) unanswered: Vec<(Lease, Instant)>,
 }
 
-impl Untold {
+impl PendingReports {
     /// Whether the store knows all.
     pub(super) fn is_empty(&self) -> bool {
         self.ended.is_empty()
@@ -51,7 +51,7 @@ impl Untold {
 }
 
 /// Who tells it.
-pub(super) struct Teller {
+pub(super) struct StoreReporter {
     pub(super) store: Store,
     /// By shard, whether something waits there for a store that does not answer.
     behind: Box<[AtomicBool]>,
@@ -65,7 +65,7 @@ pub(super) struct Teller {
     short: Box<[AtomicBool]>,
 }
 
-impl Teller {
+impl StoreReporter {
     /// One for all shards of a store.
     pub(super) fn new(store: Store, worth_a_visit: Sender<u16>) -> Self {
         let none = || {
@@ -90,14 +90,14 @@ impl Teller {
     }
 
     /// Tells the store all of it, and returns when it has answered.
-    pub(super) async fn tell(&self, shard: u16, untold: Untold) {
-        let Untold {
+    pub(super) async fn report(&self, shard: u16, pending: PendingReports) {
+        let PendingReports {
             ended,
             mut permits,
             crashed,
             untried,
             unanswered,
-        } = untold;
+        } = pending;
         if !ended.is_empty() {
             self.settle(shard, ended, &mut permits).await;
         }

@@ -7,12 +7,12 @@ use xxhash_rust::xxh3::xxh3_128;
 /// begins anew, has another beginning; a lapse changes neither, and no more does a hold, because
 /// what is held was not tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
+pub struct IdempotencyScope {
     created_ms: i64,
     settled: u32,
 }
 
-impl Moment {
+impl IdempotencyScope {
     /// Where a job with this head is.
     pub fn of(head: &Head) -> Self {
         Self {

@@ -6,7 +6,7 @@
 -- Full memory: runs; it only deletes.
 -- Cost: 2 operations. Atomic; repeating it changes nothing.
 
-assert(#ARGV == FIRST + 1, 'end_hearing takes 2 values')
+assert(#ARGV == FIRST + 1, 'release_request takes 2 values')
 local digest, owner = unpack(ARGV, FIRST)
 
 local key = PREFIX .. 'hearing:' .. digest

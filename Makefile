@@ -28,7 +28,7 @@ valkey: ## Run the tests that want a server over Valkey in place of Redis
 chaos: ## Break a running fleet in every way and check every promise (ARGS="--seed 7 --minutes 2 --shape sentinel"; docs/chaos.md)
 	@scripts/tools chaos
 	cargo build --locked --bin redeliver
-	cargo run --locked --package redeliver-tests --bin chaos -- $(ARGS)
+	cargo run --locked --package chaos -- $(ARGS)
 
 nightly: ## What is too long for CI: chaos over all shapes, with several seeds (SEEDS="1 2 3" MINUTES=4)
 	@scripts/tools chaos

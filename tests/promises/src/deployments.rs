@@ -77,7 +77,7 @@ async fn world_on(redis: &str) -> World {
 
 /// The line of users.acl that the documents give, for the tests' password and prefix.
 fn user() -> String {
-    let page = include_str!("../../docs/deployment.md");
+    let page = include_str!("../../../docs/deployment.md");
     let line = page
         .lines()
         .find(|line| line.starts_with("user redeliver "))

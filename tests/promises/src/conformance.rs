@@ -16,7 +16,7 @@ use worker::sender::{Attempt, Sender};
 
 use crate::senders::{PATIENT, Program, http};
 
-#[path = "../../examples/custom_sender.rs"]
+#[path = "../../../examples/custom_sender.rs"]
 #[allow(dead_code, reason = "its worker is not run")]
 mod custom_sender;
 

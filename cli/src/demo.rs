@@ -12,12 +12,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use config::{Config, Route, SenderSettings, SmtpSettings, SmtpTimeouts};
+use config::model::Config;
 use domain::clock::{Clock, Timestamp};
 use domain::pace::Pace;
 use policy::table::Table;
 use private_servers::redis::PrivateRedis;
 use scheduler::serve::Scheduler;
+use senders::settings::route::{Route, SenderSettings};
+use senders::settings::session::SmtpTimeouts;
+use senders::settings::smtp::SmtpSettings;
 use store::entry_id::EntryId;
 use store::handle::Store;
 use system::clock::FastClock;

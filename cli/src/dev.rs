@@ -76,7 +76,7 @@ pub(crate) async fn run(config: Option<&Path>, arguments: &Arguments) -> Result<
 
 /// Makes a token that may do everything, where the configuration has none. On loopback it need not
 /// be shown.
-fn grant(access: &mut config::Access, address: SocketAddr) -> Result<Option<String>> {
+fn grant(access: &mut config::access::Access, address: SocketAddr) -> Result<Option<String>> {
     if access.has_tokens() {
         return Ok(None);
     }

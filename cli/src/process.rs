@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use config::Config;
+use config::model::Config;
 use domain::clock::Clock;
 use policy::table::Table;
 use store::connection::pool::Connections;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use config::{Route, SenderSettings};
+use senders::settings::route::{Route, SenderSettings};
 use system::clock::SystemClock;
 use telemetry::log;
 use worker::content::Contents;

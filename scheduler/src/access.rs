@@ -29,7 +29,7 @@ const TOKEN_MAX: usize = 512;
 /// Whose tokens are taken, and for what.
 #[derive(Debug)]
 pub struct Access {
-    settings: config::Access,
+    settings: config::access::Access,
     clock: Arc<dyn Clock>,
     bearers: RwLock<HashMap<TokenHash, Arc<Bearer>>>,
 }
@@ -55,7 +55,10 @@ impl Access {
     ///
     /// # Errors
     /// Where the file of tokens cannot be read; the text says what is wrong with which line.
-    pub fn from_config(settings: &config::Access, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    pub fn from_config(
+        settings: &config::access::Access,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
         let access = Self {
             settings: settings.clone(),
             clock,
@@ -76,7 +79,10 @@ impl Access {
     ///
     /// # Errors
     /// Where not; the text says what to set.
-    pub fn may_listen(settings: &config::Access, address: SocketAddr) -> Result<(), String> {
+    pub fn may_listen(
+        settings: &config::access::Access,
+        address: SocketAddr,
+    ) -> Result<(), String> {
         if settings.open || settings.has_tokens() || address.ip().is_loopback() {
             return Ok(());
         }

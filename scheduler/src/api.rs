@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
-use config::Config;
+use config::model::Config;
 use signing::api_token::Scope;
 use store::handle::Store;
 use tokio::sync::Semaphore;

@@ -42,7 +42,7 @@ pub struct Places {
 impl Places {
     /// Those of a scheduler. What is not configured comes from the file descriptors that the
     /// process may have.
-    pub fn of_the_scheduler(settings: &config::Connections) -> Self {
+    pub fn of_the_scheduler(settings: &config::connections::Connections) -> Self {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(DESCRIPTORS, |(soft, _)| soft);
         let max = settings.max_for(descriptors);
         let per_peer = settings.per_peer_of(max);

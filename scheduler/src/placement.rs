@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use config::Config;
+use config::model::Config;
 use domain::destination::Destination;
 use placement::propose::{MailHosts, Proposal};
 use placement::providers::Providers;

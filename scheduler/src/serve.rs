@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use config::{self, Config, Hooks, Lmtp, Service, Stream};
+use config::hooks::{Hooks, Service};
+use config::model::Config;
+use config::returned::Lmtp;
+use config::stream::Stream;
 use futures::future::OptionFuture;
 use policy::table::Table;
 use store::error::StoreError;
@@ -39,7 +42,7 @@ pub struct Scheduler {
     limits: Limits,
     upkeep: Upkeep,
     grace: Duration,
-    http: config::Scheduler,
+    http: config::model::Scheduler,
     reader: Reader,
     reports: Reports,
     accept: Accept,
@@ -48,7 +51,7 @@ pub struct Scheduler {
     access: Arc<Access>,
     hooks: Hooks,
     fetch: Arc<dyn Fetch>,
-    settings: config::Access,
+    settings: config::access::Access,
 }
 
 impl Scheduler {
@@ -209,7 +212,7 @@ impl Scheduler {
 /// ready. Ends when `ready` is cancelled.
 pub async fn serve_until_ready(
     listener: TcpListener,
-    settings: config::Scheduler,
+    settings: config::model::Scheduler,
     ready: CancellationToken,
 ) {
     let not_ready = async || {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::DateTime;
-use config::Config;
+use config::model::Config;
 use cron::Schedule;
 use domain::clock::Timestamp;
 use futures::future::{join, join_all};

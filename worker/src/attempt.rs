@@ -14,6 +14,10 @@ use domain::reply::Reply;
 use domain::transcript::Transcript;
 use policy::decide::{Case, Decision, Verdict, decide};
 use policy::table::Table;
+use senders::attempt::Attempt;
+use senders::idempotency_scope::IdempotencyScope;
+use senders::in_doubt::InDoubt;
+use senders::lease_end::LeaseEnd;
 use store::claim::LeasedJob;
 use store::settle::Settlement;
 use tokio::time::{sleep, timeout};
@@ -21,10 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
 use self::trouble::RouteTroubles;
-use crate::content::{ContentError, Contents};
-use crate::lease_end::LeaseEnd;
+use crate::content::Contents;
+use crate::content::error::ContentError;
 use crate::routes::Routes;
-use crate::sender::{Attempt, IdempotencyScope, InDoubt};
 
 mod confirm;
 mod progress;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::Config;
+use config::model::Config;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::Store;

@@ -3,8 +3,6 @@
 //! its lines can be sent has to be known before anybody is connected to. So one bound holds for all
 //! of it together.
 
-use std::fmt::Display;
-use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,34 +10,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::job::ContentRef;
-use domain::outcome::{Fault, FaultKind, Side};
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
-use system::whose_fault::{Cause, file_error};
 use tokio::time::{sleep, timeout};
 
+pub mod error;
 mod file;
 mod object;
 mod room;
 mod wire;
 
+use error::ContentError;
 use object::Stores;
 use room::Room;
 
 /// How long who waits for room lets pass before the cache is asked to let go of what it need not
 /// keep.
 const HOUSEKEEPING: Duration = Duration::from_millis(50);
-
-/// Why content could not be had.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ContentError {
-    /// It is not there, lies elsewhere, or is no mail: the message cannot be sent, now or later.
-    #[error("{0}")]
-    Missing(&'static str),
-    /// Reading it failed, and that is our own fault: it may succeed later.
-    #[error("{0}")]
-    Unread(Fault),
-}
 
 /// Reads content, and keeps what was read lately. Clones share what they keep.
 #[derive(Clone)]
@@ -55,9 +42,9 @@ pub struct Contents {
 impl Contents {
     /// Content from these folders, and inline content.
     pub fn new(roots: Vec<PathBuf>) -> Self {
-        let settings = config::Content {
+        let settings = config::content::Content {
             roots,
-            ..config::Config::embedded().content
+            ..config::model::Config::embedded().content
         };
         Self::with_stores(&settings, Stores::default())
     }
@@ -66,7 +53,7 @@ impl Contents {
     ///
     /// # Errors
     /// Where a store cannot be used as it is configured.
-    pub fn from_config(settings: &config::Content) -> Result<Self, String> {
+    pub fn from_config(settings: &config::content::Content) -> Result<Self, String> {
         // Others' variables may be no text at all.
         let variables = std::env::vars_os();
         let texts = variables.filter_map(|(name, value)| {
@@ -80,7 +67,7 @@ impl Contents {
     /// # Errors
     /// Where a store cannot be used as it is configured.
     pub fn from_variables(
-        settings: &config::Content,
+        settings: &config::content::Content,
         variables: &[(String, String)],
     ) -> Result<Self, String> {
         Ok(Self::with_stores(
@@ -89,7 +76,7 @@ impl Contents {
         ))
     }
 
-    fn with_stores(settings: &config::Content, stores: Stores) -> Self {
+    fn with_stores(settings: &config::content::Content, stores: Stores) -> Self {
         let kept = Cache::builder()
             .weigher(|key: &String, kept: &Kept| {
                 (key.len() + kept.size).try_into().unwrap_or(u32::MAX)
@@ -219,29 +206,6 @@ impl Kept {
     }
 }
 
-impl ContentError {
-    fn unread(why: &str) -> Self {
-        Self::Unread(Fault::ours(
-            FaultKind::Local,
-            format!("content not read: {why}"),
-        ))
-    }
-
-    /// One that an error led to, of which this much is known.
-    fn by(cause: Cause, err: &dyn Display) -> Self {
-        Self::Unread(cause.fault(FaultKind::Local, &format!("content not read: {err}")))
-    }
-}
-
-/// A name that stands for no file stays one; whatever else keeps a file from being read may pass.
-fn sort(err: &io::Error) -> ContentError {
-    let cause = file_error(err);
-    match cause.side {
-        Side::Theirs => ContentError::Missing("the content's file is not there"),
-        Side::Ours => ContentError::by(cause, err),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -314,9 +278,9 @@ mod tests {
         let (let_go, held) = mpsc::channel::<()>();
         runtime.spawn_blocking(move || held.recv());
         let limit = Duration::from_millis(20);
-        let settings = config::Content {
+        let settings = config::content::Content {
             timeout: limit,
-            ..config::Config::embedded().content
+            ..config::model::Config::embedded().content
         };
         let contents = Contents::with_stores(&settings, Stores::default());
         let read = async {
@@ -335,10 +299,10 @@ mod tests {
     async fn who_waits_for_room_gets_what_the_cache_need_not_keep() {
         // Room for reading one content, and a cache that keeps none.
         let size = 1 << 10;
-        let settings = config::Content {
+        let settings = config::content::Content {
             cache: 0,
             memory: 3 * size,
-            ..config::Config::embedded().content
+            ..config::model::Config::embedded().content
         };
         let contents = Contents::with_stores(&settings, Stores::default());
         for n in 0..3 {
@@ -355,9 +319,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_is_bounded_by_its_bytes() {
-        let settings = config::Content {
+        let settings = config::content::Content {
             cache: 10_000,
-            ..config::Config::embedded().content
+            ..config::model::Config::embedded().content
         };
         let contents = Contents::with_stores(&settings, Stores::default());
         for n in 0..100 {
@@ -379,9 +343,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_used_last_is_kept_and_what_was_used_often_before_is_not() {
-        let settings = config::Content {
+        let settings = config::content::Content {
             cache: 10_000,
-            ..config::Config::embedded().content
+            ..config::model::Config::embedded().content
         };
         let contents = Contents::with_stores(&settings, Stores::default());
         let ask = async |name: &str| {

@@ -3,12 +3,10 @@
 pub mod attempt;
 pub mod connect;
 pub mod content;
-pub mod lease_end;
 pub mod presence;
 pub mod rendezvous;
 pub mod routes;
 pub mod run;
-pub mod sender;
 pub mod settler;
 mod soon;
 mod visits;

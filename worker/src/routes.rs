@@ -4,18 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use config::{Config, SenderSettings};
+use config::model::Config;
 use domain::address::Address;
 use domain::clock::{Clock, Timestamp};
 use domain::job::{JobId, Message};
+use senders::command::CommandSender;
+use senders::http::HttpSender;
+use senders::log::LogSender;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::route::SenderSettings;
+use senders::smtp::{OpenSessions, SmtpSender};
 use signing::return_path::Verp;
-
-use crate::sender::Sender;
-use crate::sender::command::CommandSender;
-use crate::sender::http::HttpSender;
-use crate::sender::log::LogSender;
-use crate::sender::mx::MxSender;
-use crate::sender::smtp::{OpenSessions, SmtpSender};
 
 /// How many routes that are not there are told apart.
 const MISSED_MAX: usize = 100;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use domain::clock::Timestamp;
 use futures::FutureExt;
 use policy::table::Table;
+use senders::contact::Contact;
+use senders::lease_end::LeaseEnd;
 use store::claim::{ClaimBounds, Claimed, LeasedJob};
 use store::error::StoreError;
 use store::handle::Store;
@@ -21,11 +23,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempter;
 use crate::content::Contents;
-use crate::lease_end::LeaseEnd;
 use crate::presence::Presence;
 use crate::rendezvous::Turn;
 use crate::routes::Routes;
-use crate::sender::Contact;
 use crate::settler::{
     self, HeldJob, HeldLease, Notice, Patience, SettlerHandle, SettlerSettings, Slot,
 };
@@ -55,7 +55,7 @@ const CUT_MAX: Duration = Duration::from_secs(5);
 pub struct Worker {
     store: Store,
     attempter: Arc<Attempter>,
-    settings: config::Worker,
+    settings: config::model::Worker,
 }
 
 /// What the loop keeps while it runs.
@@ -105,7 +105,7 @@ impl Worker {
         routes: Routes,
         contents: Contents,
         table: Arc<Table>,
-        settings: config::Worker,
+        settings: config::model::Worker,
     ) -> Self {
         let clock = store.clock().clone();
         let attempter = Arc::new(Attempter::new(routes, contents, table, clock));
@@ -119,7 +119,7 @@ impl Worker {
     /// Works until `stop` is cancelled, then drains: claims nothing more, lets attempts under way
     /// end within the grace, and gives the rest back. Goes on by itself when Redis was away.
     pub async fn run(self, stop: CancellationToken) {
-        let config::Worker {
+        let config::model::Worker {
             concurrency,
             unproven_share,
             patience,
@@ -259,7 +259,7 @@ impl Loop {
                 self.visits.fail(turn.shard, now + RETRY_PAUSE);
                 continue;
             }
-            let config::Worker { share, lease, .. } = self.worker.settings;
+            let config::model::Worker { share, lease, .. } = self.worker.settings;
             let bounds = ClaimBounds {
                 batch: permits.len(),
                 share,

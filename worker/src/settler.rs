@@ -23,13 +23,12 @@ mod hanging;
 mod held;
 mod reporter;
 
+use crate::soon::until;
 use hanging::Hanging;
 pub use hanging::Patience;
 use held::HeldLeases;
-pub use held::{HeldJob, HeldLease};
+pub use held::{HeldJob, HeldLease, Slot};
 use reporter::{PendingReports, StoreReporter};
-
-use crate::soon::until;
 
 /// How long it takes at most until an attempt is stopped whose address was retired or suppressed
 /// meanwhile: lengthening the lease is how its worker hears of it.
@@ -57,15 +56,6 @@ pub enum Notice {
     /// So many unproven destinations of a shard have due jobs, and this worker has no place for an
     /// attempt that may hang.
     PlacesWanted(u16, u64),
-}
-
-/// Which of the jobs of a lease: its number in the claim.
-#[derive(Clone, Copy, Debug)]
-pub struct Slot {
-    /// The lease.
-    pub lease: LeaseKey,
-    /// The job's number.
-    pub number: usize,
 }
 
 /// How the settler works.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use config::{self, Config};
+use config::model::Config;
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::pace::PaceLimits;
@@ -110,7 +110,7 @@ impl Late {
         sleep(lead.saturating_sub(started.elapsed() + Duration::from_millis(100))).await;
         let claiming = Instant::now();
         let stop = CancellationToken::new();
-        let settings = config::Worker {
+        let settings = config::model::Worker {
             concurrency: CONCURRENCY,
             batch: BATCH,
             ..Config::embedded().worker

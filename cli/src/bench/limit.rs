@@ -8,20 +8,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use config::{self, Config, MxSettings, SmtpTimeouts};
+use config::model::Config;
 use domain::address::Address;
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::job::ContentRef;
 use domain::outcome::Outcome;
 use domain::pace::Pace;
+use senders::attempt::Attempt;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::mx::MxSettings;
+use senders::settings::session::SmtpTimeouts;
 use store::destination_controls::BreakerState;
 use store::entry_id::EntryId;
 use store::handle::Store;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, Sender};
 
 use self::server::Server;
 use super::rig::{Rig, arrival};
@@ -86,7 +89,7 @@ async fn run(limit: usize, workers: usize, jobs: usize) -> Result<Found> {
     let there = Address::parse(&format!("jo@[{}]", server.address.ip()))?;
     let stop = CancellationToken::new();
     let started = Instant::now();
-    let settings = config::Worker {
+    let settings = config::model::Worker {
         concurrency: CONCURRENCY,
         ..Config::embedded().worker
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use config::{self, Config};
+use config::model::Config;
 use domain::account::Account;
 use domain::address::Address;
 use domain::clock::Clock;
@@ -20,6 +20,8 @@ use domain::reply::Reply;
 use nix::sys::resource::{UsageWho, getrusage};
 use policy::table::Table;
 use private_servers::redis::PrivateRedis;
+use senders::attempt::Attempt;
+use senders::sender::Sender;
 use store::connection::pool::Connections;
 use store::handle::{Limits, Store};
 use store::schedule::{Arrival, Purpose};
@@ -30,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
-use worker::sender::{Attempt, Sender};
 
 use crate::progress::Progress;
 
@@ -153,7 +154,7 @@ impl Rig {
         stop: &CancellationToken,
     ) -> JoinHandle<()> {
         let settings = Config::embedded().worker;
-        let settings = config::Worker {
+        let settings = config::model::Worker {
             concurrency: 4_096,
             batch: BATCH,
             share: BATCH,
@@ -166,7 +167,7 @@ impl Rig {
     pub(crate) fn start_worker_with(
         &self,
         sender: Arc<dyn Sender>,
-        settings: config::Worker,
+        settings: config::model::Worker,
         stop: &CancellationToken,
     ) -> JoinHandle<()> {
         let routes = Routes::new("bench").with("bench", sender);

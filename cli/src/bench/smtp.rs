@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
-use config::{Config, SmtpSettings, Worker};
+use config::model::{Config, Worker};
 use domain::job::ContentRef;
 use domain::outcome::Outcome;
 use domain::transcript::Transcript;
 use private_servers::postfix::tool;
+use senders::attempt::Attempt;
+use senders::sender::Sender;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
 
 use super::rig::{Cost, Rig, arrival};
 use super::{Figures, figures, postfix};

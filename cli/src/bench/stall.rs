@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use clap::Args;
-use config::{self, Config, MxSettings};
+use config::model::Config;
 use domain::address::Address;
 use domain::clock::{Clock, Timestamp};
 use domain::event::EventKind;
@@ -17,12 +17,14 @@ use domain::job::ContentRef;
 use domain::outcome::Outcome;
 use domain::pace::Pace;
 use domain::transcript::Transcript;
+use senders::attempt::Attempt;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::mx::MxSettings;
 use store::entry_id::EntryId;
 use system::clock::SystemClock;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, Sender};
 
 use self::servers::Servers;
 use super::rig::{Random, Rig, arrival};
@@ -121,7 +123,7 @@ async fn run(arguments: &StallArguments, permits: usize) -> Result<Late> {
         .await
         .context("no mail servers on loopback")?;
     let stop = CancellationToken::new();
-    let settings = config::Worker {
+    let settings = config::model::Worker {
         concurrency: permits,
         ..Config::embedded().worker
     };

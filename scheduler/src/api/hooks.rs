@@ -6,7 +6,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use config::Service;
+use config::hooks::Service;
 use serde_json::{Map, Value, json};
 
 use super::Api;

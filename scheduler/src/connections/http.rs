@@ -138,8 +138,8 @@ async fn requests(
 
 impl Patience {
     /// That of a scheduler.
-    pub fn from_config(settings: &config::Scheduler) -> Self {
-        let config::Connections {
+    pub fn from_config(settings: &config::model::Scheduler) -> Self {
+        let config::connections::Connections {
             header_timeout: head,
             keep_alive,
             ..

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use config::Config;
+use config::model::Config;
 use domain::account::Account;
 use domain::address::Address;
 use domain::bounce::{Bounce, derived_message_id};

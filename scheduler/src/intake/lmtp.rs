@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Lmtp;
+use config::returned::Lmtp;
 use domain::account::Account;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;

@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use config::{Hook, Hooks, Service};
+use config::hooks::{Hook, Hooks, Service};
 use domain::bounce::Bounce;
 use domain::clock::Timestamp;
 use domain::fact::{Fact, FactKind};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant as StdInstant};
 
-use config::Placement;
+use config::model::Placement;
 use domain::outcome::{Fault, Side};
 use futures::future::join_all;
 use placement::propose::MailHosts;

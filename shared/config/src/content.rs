@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::job::CONTENT_SCHEMES;
+use typed_toml::names::{is_this_machine, parse_url};
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
 use url::Url;
-
-use crate::names::{is_this_machine, parse_url};
 
 /// `[content]`
 #[derive(Clone, Debug, Default)]

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use domain::account::Account;
 use typed_toml::fault::SettingsFault;
+use typed_toml::names::read_plain;
 use typed_toml::secret::Secret;
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set};
-
-use crate::names::read_plain;
 
 /// For how long after it was signed a request is taken where nobody says; some services try again
 /// for eight hours.

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use placement::providers::Providers;
 use policy::table::Table as PolicyTable;
+use senders::settings::route::{Route, check_http_hosts};
 use store::handle::Limits;
 use typed_toml::fault::{SettingsFault, SettingsFaults};
 
 use crate::model::Config;
 use crate::read::{from_variables, pace};
-use crate::route::{Route, check_http_hosts};
 
 /// The defaults' text: reference, documentation and data in one.
 pub const DEFAULT: &str = include_str!("default.toml");

@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use domain::pace::{DestinationRule, Pace};
 use placement::providers::Providers;
+use senders::settings::route::Route;
 use store::places::PlaceBounds;
 use telemetry::log::Log;
+use typed_toml::hosts::HostRule;
 
 use crate::access::Access;
 use crate::connections::Connections;
 use crate::content::Content;
 use crate::hooks::Hooks;
-use crate::hosts::HostRule;
 use crate::redis::Redis;
 use crate::returned::{Lmtp, Returned};
-use crate::route::Route;
 use crate::stream::Stream;
 
 /// The whole configuration.

@@ -1,8 +1,9 @@
 //! Fits what opens files into the limit that the process has, so that a worker does less at once
 //! and never runs out.
 
+use senders::settings::route::SenderSettings;
+
 use crate::model::Config;
-use crate::route::SenderSettings;
 
 /// Files that are open whatever a process does: logs, listeners, timers, and some to spare.
 const RESERVED: usize = 32;

@@ -8,16 +8,16 @@ use toml::{Table, Value};
 use typed_toml::set::{DAY, SECOND, set, set_number};
 
 pub(crate) mod pace;
-mod smtp;
 
-use crate::hosts::HostRule;
-use crate::model::{Config, Job, Placement, Scheduler, Upkeep, Worker};
-use crate::names::{nameserver, read_cron, read_name};
-use crate::route::{Route, SenderSettings};
-use crate::senders::{read_command, read_http};
+use senders::settings::route::read_route;
 use telemetry::log::Log;
 use typed_toml::fault::SettingsFault;
+use typed_toml::hosts::HostRule;
+use typed_toml::names::nameserver;
 use typed_toml::section::Section;
+
+use crate::cron::read_cron;
+use crate::model::{Config, Job, Placement, Scheduler, Upkeep, Worker};
 
 impl Config {
     /// Takes over what one layer says.
@@ -316,60 +316,6 @@ impl Placement {
             section.number("cached_max", 1..=10_000_000),
         );
     }
-}
-
-#[derive(Clone, Copy)]
-enum SenderKind {
-    Log,
-    Smtp,
-    Mx,
-    Http,
-    Command,
-}
-
-/// What a route may name as its sender.
-const SENDERS: [(&str, SenderKind); 5] = [
-    ("log", SenderKind::Log),
-    ("smtp", SenderKind::Smtp),
-    ("mx", SenderKind::Mx),
-    ("http", SenderKind::Http),
-    ("command", SenderKind::Command),
-];
-
-fn read_route(mut section: Section<'_, '_>) -> Option<Route> {
-    let name = read_name(&mut section, "name").map(str::to_owned);
-    if !section.has("name") {
-        section.fault("name", "every route needs a name");
-    }
-    let kind = section.choice("sender", &SENDERS);
-    if kind.is_none() && !section.has("sender") {
-        section.fault(
-            "sender",
-            format!(
-                "every route needs a sender: {}",
-                SENDERS.map(|(name, _)| name).join(", ")
-            ),
-        );
-    }
-    let confirm = section
-        .duration("confirm", Duration::ZERO..=30 * DAY)
-        .unwrap_or_default();
-    let sender = match kind {
-        Some(SenderKind::Smtp) => smtp::read_smtp(&mut section).map(SenderSettings::Smtp),
-        Some(SenderKind::Mx) => Some(SenderSettings::Mx(smtp::read_mx(&mut section))),
-        Some(SenderKind::Http) => {
-            read_http(&mut section).map(|settings| SenderSettings::Http(Box::new(settings)))
-        }
-        Some(SenderKind::Command) => read_command(&mut section).map(SenderSettings::Command),
-        Some(SenderKind::Log) | None => Some(SenderSettings::Log),
-    };
-    section.finish();
-    kind?;
-    Some(Route {
-        name: name?,
-        sender: sender?,
-        confirm,
-    })
 }
 
 /// `REDELIVER_REDIS__URL=…` as `[redis] url = …`, and with more double underscores as deeper

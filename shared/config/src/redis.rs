@@ -7,13 +7,12 @@ use store::connection::servers::{Login, Sentinels, Servers, is_tls, read_url};
 use store::connection::settings::ConnectionSettings;
 use store::connection::settings::Durability;
 use system::tls::TlsFiles;
+use system::tls_files::read_tls;
 use typed_toml::fault::SettingsFault;
+use typed_toml::names::{read_plain, read_prefix};
 use typed_toml::secret::{Secret, read_file};
 use typed_toml::section::Section;
 use typed_toml::set::{SECOND, set, set_number};
-
-use crate::names::{read_plain, read_prefix};
-use crate::tls_files::read_tls;
 
 /// The keys that say where Redis is, of which a layer has one at most.
 const PLACES: [&str; 4] = ["url", "url_file", "cluster", "sentinel"];

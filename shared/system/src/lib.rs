@@ -6,5 +6,6 @@ pub mod clock;
 pub mod dns;
 pub mod open_files;
 pub mod tls;
+pub mod tls_files;
 pub mod troubles;
 pub mod whose_fault;

@@ -3,6 +3,8 @@
 
 pub mod fault;
 pub mod files;
+pub mod hosts;
+pub mod names;
 pub mod secret;
 pub mod section;
 pub mod set;

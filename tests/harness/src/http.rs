@@ -1,6 +1,6 @@
 //! A scheduler on a port of its own, and a client for it.
 
-use config::Config;
+use config::model::Config;
 use policy::table::Table;
 use reqwest::{Client, RequestBuilder, Response};
 use scheduler::serve::Scheduler;

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use domain::outcome::{Fault, FaultKind, Outcome};
 use domain::reply::Reply;
+use senders::attempt::Attempt;
+use senders::sender::Sender;
 use tokio::sync::watch;
-use worker::sender::{Attempt, Sender};
 
 use crate::bounce::{AWAY, OK};
 use crate::wait::in_time;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use config::Config;
+use config::model::Config;
 use signing::return_path::Verp;
 use tempfile::TempDir;
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::worker::attempt::Attempter;
 use domain::account::Account;
 use domain::address::Address;
 use domain::clock::{Clock, ManualClock, Timestamp};
@@ -13,6 +14,8 @@ use domain::job::JobId;
 use domain::standing::{Standing, StandingRecord};
 use scheduler::intake::accept::Accept;
 use scheduler::intake::{facts, json};
+use senders::lease_end::LeaseEnd;
+use senders::sender::Sender;
 use serde_json::Value;
 use store::address::{AddressReport, JobReport};
 use store::batch::BATCH_MAX;
@@ -30,9 +33,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bounce::{FULL, bounce};
 use crate::mail::MailSystem;
-use ::worker::attempt::Attempter;
-use ::worker::lease_end::LeaseEnd;
-use ::worker::sender::Sender;
 
 mod open;
 mod worker;

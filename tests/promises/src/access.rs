@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use config::{self, Config};
+use config::model::Config;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client, problem};
 use harness::process::{self, Redeliver, free_port};
@@ -241,20 +241,20 @@ async fn tokens_come_and_go_with_their_file_and_no_restart() {
 
 #[test]
 fn nobody_listens_for_the_world_without_tokens_unless_it_is_meant() {
-    let tokens = config::Access {
+    let tokens = config::access::Access {
         tokens: vec![grant("x", &[Scope::Read])],
-        ..config::Access::default()
+        ..config::access::Access::default()
     };
-    let open = config::Access {
+    let open = config::access::Access {
         open: true,
-        ..config::Access::default()
+        ..config::access::Access::default()
     };
     for (settings, address, expected) in [
-        (&config::Access::default(), "127.0.0.1:8025", true),
-        (&config::Access::default(), "[::1]:8025", true),
-        (&config::Access::default(), "0.0.0.0:8025", false),
-        (&config::Access::default(), "[::]:8025", false),
-        (&config::Access::default(), "192.0.2.1:8025", false),
+        (&config::access::Access::default(), "127.0.0.1:8025", true),
+        (&config::access::Access::default(), "[::1]:8025", true),
+        (&config::access::Access::default(), "0.0.0.0:8025", false),
+        (&config::access::Access::default(), "[::]:8025", false),
+        (&config::access::Access::default(), "192.0.2.1:8025", false),
         (&tokens, "0.0.0.0:8025", true),
         (&open, "0.0.0.0:8025", true),
     ] {

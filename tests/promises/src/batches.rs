@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use config::Config;
+use config::model::Config;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, NDJSON, problem};
 use harness::proxy::{Fault, RedisProxy};

@@ -3,21 +3,23 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use config::{MxSettings, SmtpSettings, SmtpTimeouts};
 use harness::dns::{DnsServer, Mood};
 use harness::mail::MailSystem;
 use harness::platform::{Platform, Say};
 use harness::smtp::{Act, SmtpPeer, agree};
-use worker::sender::conformance::{Subject, conforms, ends_in_time};
-use worker::sender::log::LogSender;
-use worker::sender::mx::MxSender;
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
+use senders::attempt::Attempt;
+use senders::conformance::{Subject, conforms, ends_in_time};
+use senders::log::LogSender;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::mx::MxSettings;
+use senders::settings::session::SmtpTimeouts;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 
 use crate::senders::{PATIENT, Program, http};
 
-#[path = "../../../examples/custom_sender.rs"]
-#[allow(dead_code, reason = "its worker is not run")]
+#[path = "../../../examples/custom_sender/printer.rs"]
 mod custom_sender;
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use config::{Config, Content};
+use config::content::Content;
+use config::model::Config;
 use domain::event::{DropReason, EventKind};
 use domain::job::ContentRef;
 use domain::standing::Standing;
@@ -13,13 +14,14 @@ use harness::objects::Objects;
 use harness::platform::{Platform, Say};
 use harness::world::World;
 use policy::table::Table;
+use senders::lease_end::LeaseEnd;
 use serde_json::json;
 use store::settle::Settled;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
-use worker::content::{ContentError, Contents};
-use worker::lease_end::LeaseEnd;
+use worker::content::Contents;
+use worker::content::error::ContentError;
 use worker::routes::Routes;
 
 /// A service account's, of no use to anybody.

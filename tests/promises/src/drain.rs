@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{AfterDot, SmtpSettings};
 use domain::event::EventKind;
 use domain::tally::TallyResult;
 use harness::bounce::{FULL, UNKNOWN, bounce};
@@ -12,14 +11,16 @@ use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{LEASE, MS, World};
 use policy::table::Table;
+use senders::lease_end::LeaseEnd;
+use senders::settings::session::AfterDot;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 use serde_json::json;
 use store::settle::{Settled, Settlement};
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;
-use worker::lease_end::LeaseEnd;
 use worker::routes::Routes;
-use worker::sender::smtp::SmtpSender;
 
 const JO: &str = "jo@example.com";
 

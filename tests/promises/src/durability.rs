@@ -1,7 +1,7 @@
 //! Intake says yes only when a bounce is as durable as configured. Settling says what it reached
 //! and holds nothing up.
 
-use config::Config;
+use config::model::Config;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, problem};
 use harness::servers::{Servers, programs};

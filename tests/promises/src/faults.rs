@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use config::Config;
+use config::model::Config;
 use domain::destination::Destination;
 use domain::event::EventKind;
 use domain::pace::Pace;

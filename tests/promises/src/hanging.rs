@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use config::{Config, MxSettings};
+use config::model::Config;
 use domain::clock::{Clock, Timestamp};
 use domain::event::{Event, EventKind};
 use domain::pace::Pace;
@@ -16,6 +16,8 @@ use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, MS, Settings, World};
 use policy::table::Table;
+use senders::mx::MxSender;
+use senders::settings::mx::MxSettings;
 use serde_json::json;
 use system::clock::SystemClock;
 use tokio::task::JoinHandle;
@@ -23,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
-use worker::sender::mx::MxSender;
 
 /// How long hosts may be silent until their attempts hang.
 const PATIENCE: Duration = Duration::from_millis(300);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use config::{Config, Hook, Secret, Service};
+use config::hooks::{Hook, Service};
+use config::model::Config;
 use domain::clock::Timestamp;
 use domain::event::EventKind;
 use domain::standing::Standing;
@@ -24,6 +25,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use scheduler::intake::webhook::fetch::{Fetch, Https};
 use scheduler::serve::Scheduler;
 use serde_json::{Value, json};
+use typed_toml::secret::Secret;
 use url::Url;
 
 use crate::deployments::connections;

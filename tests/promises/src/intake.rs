@@ -1,7 +1,7 @@
 //! Every bounce that is posted gets its own answer, in the form and order in which it came. What is
 //! wrong with one affects no other.
 
-use config::Config;
+use config::model::Config;
 use harness::bounce::{FULL, TOO_BIG, UNKNOWN, bounce};
 use harness::http::{Http, NDJSON, json, json_lines, problem};
 use harness::world::World;

@@ -4,16 +4,19 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use config::{MxSettings, SmtpTimeouts, TlsMode};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::FULL;
 use harness::certificates::Certificates;
 use harness::dns::{DnsServer, Mood};
 use harness::smtp::{Act, Received, SmtpPeer, agree};
+use senders::attempt::Attempt;
+use senders::in_doubt::InDoubt;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::mx::MxSettings;
+use senders::settings::session::{SmtpTimeouts, TlsMode};
 use tokio_util::sync::CancellationToken;
-use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, InDoubt, Sender};
 
 use crate::smtp::mail;
 

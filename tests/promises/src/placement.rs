@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use config::Config;
+use config::model::Config;
 use domain::clock::Timestamp;
 use domain::destination::Destination;
 use domain::standing::Standing;

@@ -1,7 +1,8 @@
 //! An item of ours in which a key is repeated is refused by the key's name, and affects no other.
 //! What mail services send is read leniently.
 
-use config::{Config, Hook, Secret, Service};
+use config::hooks::{Hook, Service};
+use config::model::Config;
 use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, NDJSON, json, json_lines, problem};
@@ -10,6 +11,7 @@ use harness::wait::eventually;
 use harness::world::World;
 use reqwest::Response;
 use serde_json::{Value, json};
+use typed_toml::secret::Secret;
 
 const JO: &str = "jo@example.com";
 const JSON: &str = "application/json";

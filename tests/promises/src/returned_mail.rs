@@ -81,7 +81,7 @@ async fn retired(world: &World, address: &str) -> Standing {
     .await
 }
 
-fn lmtp_config(address: SocketAddr) -> config::Config {
+fn lmtp_config(address: SocketAddr) -> config::model::Config {
     config(&format!(
         "{}[intake.lmtp]\nlisten = \"{address}\"\n",
         verp_section()

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{CommandSettings, HttpSettings};
 use domain::address::Address;
 use domain::clock::{ManualClock, Timestamp};
 use domain::outcome::{FaultKind, Outcome, Side};
@@ -14,12 +13,16 @@ use harness::certificates::Certificates;
 use harness::platform::{Platform, Say};
 use harness::wait::eventually;
 use harness::world::World;
+use senders::attempt::Attempt;
+use senders::command::CommandSender;
+use senders::http::HttpSender;
+use senders::in_doubt::InDoubt;
+use senders::sender::Sender;
+use senders::settings::command::CommandSettings;
+use senders::settings::http::HttpSettings;
 use signing::webhook_signature::Signer;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use worker::sender::command::CommandSender;
-use worker::sender::http::HttpSender;
-use worker::sender::{Attempt, InDoubt, Sender};
 
 mod platform;
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use config::Config;
+use config::model::Config;
 use domain::event::EventKind;
 use harness::process::{Redeliver, free_port};
 use harness::redis::unique_prefix;

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{SmtpSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::bounce::{FULL, UNKNOWN};
 use harness::smtp::{Act, SmtpPeer, agree};
 use policy::row::Class;
 use policy::table::Table;
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
+use senders::attempt::Attempt;
+use senders::sender::Sender;
+use senders::settings::session::SmtpTimeouts;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 
 mod encrypted;
 mod hostile;

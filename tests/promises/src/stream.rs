@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use config::Config;
+use config::model::Config;
 use domain::event::EventKind;
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, client};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use config::Config;
+use config::model::Config;
 use domain::clock::{Clock, Timestamp};
 use harness::bounce::{FULL, bounce};
 use harness::http::{Http, json, problem};

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use config::{AfterDot, SmtpSettings};
 use domain::destination::Destination;
 use domain::event::{Event, EventKind};
 use domain::outcome::Outcome;
@@ -15,15 +14,17 @@ use harness::random::Random;
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{DAY, HOUR, LEASE, Settings, World};
 use policy::table::Table;
+use senders::lease_end::LeaseEnd;
+use senders::settings::session::AfterDot;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 use serde_json::json;
 use store::schedule::Answer;
 use store::settle::Settled;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;
-use worker::lease_end::LeaseEnd;
 use worker::routes::Routes;
-use worker::sender::smtp::SmtpSender;
 
 const DOMAINS: [&str; 2] = ["one.example", "two.example"];
 

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use config::MxSettings;
 use domain::address::Address;
 use domain::clock::{Clock, Timestamp};
 use domain::event::EventKind;
@@ -17,10 +16,12 @@ use harness::smtp::{SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, Settings, World};
 use hickory_proto::op::ResponseCode;
+use senders::attempt::Attempt;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::mx::MxSettings;
 use serde_json::json;
 use system::clock::SystemClock;
-use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, Sender};
 
 use crate::smtp::mail;
 

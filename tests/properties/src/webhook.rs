@@ -2,7 +2,7 @@
 //! the wire format can judge.
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use config::{Hook, Service};
+use config::hooks::{Hook, Service};
 use domain::clock::Timestamp;
 use scheduler::intake::webhook::{Said, read};
 use scheduler::intake::{facts, json};

@@ -1,13 +1,12 @@
 //! Relays take a message and may report later that it did not get through. What they took waits in
 //! its job, and silence delivers it.
 
-use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
 use domain::clock::Timestamp;
 use domain::event::{Event, EventKind};
-use domain::job::{Acceptance, Message};
+use domain::job::Acceptance;
 use domain::tally::TallyResult;
 use store::settle::Settlement;
 
@@ -84,15 +83,4 @@ impl Progress {
         let delay = until.since(self.leased.claimed_at);
         Some(self.wait(delay, tally, last))
     }
-}
-
-/// Those that a relay has taken, and those that are to be tried.
-pub(super) fn split(messages: Vec<Message>) -> (Vec<Message>, VecDeque<Message>) {
-    if messages.iter().all(|message| message.accepted.is_none()) {
-        return (Vec::new(), messages.into());
-    }
-    let (accepted, waiting): (Vec<Message>, Vec<Message>) = messages
-        .into_iter()
-        .partition(|message| message.accepted.is_some());
-    (accepted, waiting.into())
 }

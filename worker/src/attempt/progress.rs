@@ -18,8 +18,6 @@ use serde_json::Map;
 use store::claim::LeasedJob;
 use store::settle::{End, Settlement};
 
-use super::confirm::split;
-
 /// The attempt while it goes on.
 pub(super) struct Progress {
     pub(super) leased: LeasedJob,
@@ -312,4 +310,15 @@ fn is_unanswered(outcome: &Outcome) -> bool {
 
 pub(super) fn ms(delay: Duration) -> u64 {
     delay.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// Those that a relay has taken, and those that are to be tried.
+fn split(messages: Vec<Message>) -> (Vec<Message>, VecDeque<Message>) {
+    if messages.iter().all(|message| message.accepted.is_none()) {
+        return (Vec::new(), messages.into());
+    }
+    let (accepted, waiting): (Vec<Message>, Vec<Message>) = messages
+        .into_iter()
+        .partition(|message| message.accepted.is_some());
+    (accepted, waiting.into())
 }

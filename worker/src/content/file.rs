@@ -9,7 +9,7 @@ use system::whose_fault::{Cause, file_error};
 use tokio::fs::{self, File};
 use tokio::io::AsyncReadExt;
 
-use super::{ContentError, sort};
+use super::error::{ContentError, sort};
 
 /// A file that may be read.
 pub(super) struct Found {

@@ -15,7 +15,7 @@ use system::whose_fault::{own_error, system_error};
 use url::{Position, Url};
 
 use self::connector::Straight;
-use super::ContentError;
+use super::error::ContentError;
 
 mod connector;
 

@@ -3,7 +3,7 @@
 use domain::job::is_empty_content;
 use memchr::memchr2_iter;
 
-use super::ContentError;
+use super::error::ContentError;
 
 /// Octets of a line without its CRLF (RFC 5321, section 4.5.3.1.6; RFC 5322, section 2.1.1).
 const LINE_MAX: usize = 998;

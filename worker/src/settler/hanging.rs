@@ -184,8 +184,8 @@ mod tests {
 
     use super::super::HeldLease;
     use super::*;
-    use crate::lease_end::LeaseEnd;
-    use crate::sender::Contact;
+    use senders::contact::Contact;
+    use senders::lease_end::LeaseEnd;
 
     const PATIENCE: Duration = Duration::from_millis(1);
 

@@ -3,14 +3,21 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use senders::contact::Contact;
+use senders::lease_end::LeaseEnd;
 use store::claim::{Lease, LeaseKey};
 use store::lease::Extended;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::Slot;
-use crate::lease_end::LeaseEnd;
-use crate::sender::Contact;
+/// Which of the jobs of a lease: its number in the claim.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// The lease.
+    pub lease: LeaseKey,
+    /// The job's number.
+    pub number: usize,
+}
 
 /// A job that is leased, while its attempt goes on.
 pub struct HeldJob {

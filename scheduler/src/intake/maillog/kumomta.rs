@@ -154,7 +154,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderMap;
-    use config::{Hook, Service};
+    use config::hooks::{Hook, Service};
 
     use super::*;
     use crate::intake::webhook::{self, Said};

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use config::{Hook, Service};
+use config::hooks::{Hook, Service};
 use domain::clock::Timestamp;
 use domain::reply::Reply;
 use domain::status::StatusClass;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use config::Service;
+use config::hooks::Service;
 use serde_json::{Value, json};
 
 use super::{Denied, Received};

@@ -1,7 +1,7 @@
 //! Bounces and facts in the making: what the services' adapters have in common when they put events
 //! into our own words.
 
-use config::Hook;
+use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use domain::reply::Reply;

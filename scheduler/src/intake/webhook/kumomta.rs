@@ -1,7 +1,7 @@
 //! KumoMTA's log hooks: log records as JSON, one, an array, or one a line, proven by a bearer token
 //! (docs.kumomta.com, "Log Record").
 
-use config::Hook;
+use config::hooks::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 //! Webhooks"). The forms of before 2018 are read too.
 
 use axum::http::HeaderMap;
-use config::Hook;
+use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use serde_json::{Map, Value, json};

@@ -4,7 +4,7 @@
 use std::panic;
 use std::sync::Arc;
 
-use config::Service;
+use config::hooks::Service;
 use store::error::StoreError;
 use tokio::sync::Semaphore;
 

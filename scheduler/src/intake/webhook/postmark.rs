@@ -1,7 +1,7 @@
 //! Postmark's webhooks: one record per request, proven by basic authentication (postmarkapp.com,
 //! "Webhooks overview").
 
-use config::Hook;
+use config::hooks::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 

@@ -4,8 +4,9 @@
 use axum::http::header::AUTHORIZATION;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use config::{Hook, Secret};
+use config::hooks::Hook;
 use ring::hmac;
+use typed_toml::secret::Secret;
 
 use super::{Delivery, Denied, Proven};
 

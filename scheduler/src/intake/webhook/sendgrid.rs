@@ -1,7 +1,7 @@
 //! SendGrid's event webhook: an array of events, signed with ECDSA over the timestamp and the raw
 //! body (docs.sendgrid.com, "Event Webhook Reference" and "Security Features").
 
-use config::Hook;
+use config::hooks::Hook;
 use domain::clock::Timestamp;
 use domain::fact::FactKind;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};

@@ -2,7 +2,7 @@
 //! of a configuration set (`eventType`). How it comes and proves itself is SNS's business
 //! (docs.aws.amazon.com/ses, "Contents of Amazon SNS notifications" and "Examples of event data").
 
-use config::Hook;
+use config::hooks::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! SparkPost's event webhook: an array of wrapped events, proven by basic authentication
 //! (developers.sparkpost.com, "Event webhooks" and "Bounce classification codes").
 
-use config::Hook;
+use config::hooks::Hook;
 use domain::fact::FactKind;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 //! made of it, in short.
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use config::{Hook, Service};
+use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
 use super::{Event, Said, read};

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Config;
+use config::model::Config;
 use domain::clock::{Clock, ManualClock, Timestamp};
 use domain::pace::{DestinationRule, Pace};
 use policy::table::Table;
 use scheduler::intake::accept::Accept;
 use scheduler::placement::Placer;
+use senders::sender::Sender;
 use store::connection::pool::Connections;
 use store::error::StoreError;
 use store::handle::{Limits, Store};
 use system::clock::SystemClock;
 use worker::attempt::Attempter;
-use worker::sender::Sender;
 
 use super::worker::{contents, routes};
 use super::{SHARDS, World};

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{self, Config};
+use config::model::Config;
 use policy::table::Table;
+use senders::sender::Sender;
 use store::handle::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use worker::content::Contents;
 use worker::routes::Routes;
 use worker::run::Worker;
-use worker::sender::Sender;
 
 use super::{LEASE, MS, World};
 
@@ -24,7 +24,7 @@ pub struct RunningWorker {
 impl World {
     /// Starts a worker in the background; `change` its settings before. It looks for work all the
     /// time.
-    pub fn start_worker(&self, change: impl FnOnce(&mut config::Worker)) -> RunningWorker {
+    pub fn start_worker(&self, change: impl FnOnce(&mut config::model::Worker)) -> RunningWorker {
         self.start_worker_on(&self.store, change)
     }
 
@@ -32,7 +32,7 @@ impl World {
     pub fn start_worker_on(
         &self,
         store: &Store,
-        change: impl FnOnce(&mut config::Worker),
+        change: impl FnOnce(&mut config::model::Worker),
     ) -> RunningWorker {
         let mut settings = Config::embedded().worker;
         settings.lease = LEASE;

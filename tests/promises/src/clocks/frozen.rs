@@ -14,14 +14,15 @@ use harness::smtp::{Act, SmtpPeer, agree};
 use harness::wait::eventually;
 use harness::world::{DAY, LEASE, Settings, World};
 use policy::table::Table;
+use senders::attempt::Attempt;
+use senders::lease_end::LeaseEnd;
+use senders::sender::Sender;
 use serde_json::json;
 use system::clock::SystemClock;
 use tokio_util::sync::CancellationToken;
 use worker::attempt::Attempter;
 use worker::content::Contents;
-use worker::lease_end::LeaseEnd;
 use worker::routes::Routes;
-use worker::sender::{Attempt, Sender};
 
 const JO: &str = "jo@example.com";
 

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use config::{Config, Hook, Service};
+use config::hooks::{Hook, Service};
+use config::model::Config;
 use harness::bounce::FULL;
 use harness::http::{Http, client};
 use harness::proxy::{Fault, RedisProxy};

@@ -1,10 +1,11 @@
 //! TLS with a real Postfix, as the relay.
 
-use config::{SmtpSettings, TlsMode};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
-use worker::sender::Sender;
-use worker::sender::smtp::SmtpSender;
+use senders::sender::Sender;
+use senders::settings::session::TlsMode;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 
 use super::Tls;
 use crate::smtp::mail;

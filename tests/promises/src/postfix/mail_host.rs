@@ -4,16 +4,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use config::{MxSettings, TlsMode};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::dns::DnsServer;
 use harness::postfix::{Postfix, Settings};
 use harness::wait::eventually;
 use policy::table::Table;
+use senders::attempt::Attempt;
+use senders::mx::MxSender;
+use senders::sender::Sender;
+use senders::settings::mx::MxSettings;
+use senders::settings::session::TlsMode;
 use tempfile::TempDir;
-use worker::sender::mx::MxSender;
-use worker::sender::{Attempt, Sender};
 
 use super::{BODY, Tls, content, main};
 

@@ -1,13 +1,15 @@
 //! Postfix as the relay.
 
-use config::{Notify, SmtpLogin, SmtpSettings};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::postfix::{Postfix, Settings};
 use harness::sasl::Logins;
 use harness::smtp::{Act, Received, SmtpPeer, agree};
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
+use senders::attempt::Attempt;
+use senders::sender::Sender;
+use senders::settings::session::Notify;
+use senders::settings::smtp::{SmtpLogin, SmtpSettings};
+use senders::smtp::SmtpSender;
 
 use super::{BODY, content, main};
 

@@ -4,14 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use config::{SmtpSettings, SmtpTimeouts, TlsMode};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::certificates::Certificates;
 use harness::smtp::{Act, Received, SmtpPeer, agree};
+use senders::sender::Sender;
+use senders::settings::session::{SmtpTimeouts, TlsMode};
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
-use worker::sender::Sender;
-use worker::sender::smtp::SmtpSender;
 
 use super::mail;
 

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use config::{AfterDot, SmtpSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::random::Random;
 use harness::smtp::{Act, Received, SmtpPeer, agree};
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
+use senders::attempt::Attempt;
+use senders::sender::Sender;
+use senders::settings::session::{AfterDot, SmtpTimeouts};
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 
 use super::mail;
 

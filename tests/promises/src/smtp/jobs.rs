@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use config::{SmtpSettings, SmtpTimeouts};
 use domain::event::{Event, EventKind};
 use domain::pace::Pace;
 use domain::reply::Reply;
@@ -14,8 +13,10 @@ use harness::bounce::bounce;
 use harness::random::{Random, seeds};
 use harness::smtp::{Act, SmtpPeer, agree};
 use harness::world::{Settings, World};
+use senders::settings::session::SmtpTimeouts;
+use senders::settings::smtp::SmtpSettings;
+use senders::smtp::SmtpSender;
 use serde_json::json;
-use worker::sender::smtp::SmtpSender;
 
 const JO: &str = "jo@example.com";
 const LIMIT: Duration = Duration::from_millis(250);

@@ -4,19 +4,21 @@
 use std::time::Duration;
 use std::{fs, io};
 
-use config::{SmtpLogin, SmtpSettings, SmtpTimeouts, TlsMode};
 use domain::outcome::Outcome;
 use domain::transcript::Phase;
 use futures::future::join_all;
 use harness::certificates::Certificates;
 use harness::smtp::{Act, Received, SmtpPeer, agree};
 use harness::wait::in_time;
+use senders::attempt::Attempt;
+use senders::sender::Sender;
+use senders::settings::session::{SmtpTimeouts, TlsMode};
+use senders::settings::smtp::{SmtpLogin, SmtpSettings};
+use senders::smtp::SmtpSender;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
 
 use super::mail;
 

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use config::{SmtpLogin, SmtpSettings};
 use domain::outcome::{FaultKind, Outcome, Side};
 use harness::smtp::{Act, SmtpPeer, agree};
-use worker::sender::smtp::SmtpSender;
-use worker::sender::{Attempt, Sender};
+use senders::attempt::Attempt;
+use senders::sender::Sender;
+use senders::settings::smtp::{SmtpLogin, SmtpSettings};
+use senders::smtp::SmtpSender;
 
 use super::mail;
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use config::Service;
+use config::hooks::Service;
 use nix::time::ClockId;
 use properties::{address, dsn, ndjson, reply, webhook};
 

@@ -1,6 +1,6 @@
 //! The properties of what the parsers' own words make when they are put together in any order.
 
-use config::Service;
+use config::hooks::Service;
 use properties::{address, dsn, ndjson, reply, webhook};
 use proptest::prelude::{Just, Strategy};
 use proptest::sample::select;

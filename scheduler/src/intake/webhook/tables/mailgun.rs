@@ -1,7 +1,7 @@
 //! What Mailgun tells.
 
 use axum::http::{HeaderMap, HeaderValue, header};
-use config::{Hook, Service};
+use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
 use super::{short, tell, with};

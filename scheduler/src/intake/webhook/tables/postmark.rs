@@ -1,6 +1,6 @@
 //! What Postmark tells.
 
-use config::Service;
+use config::hooks::Service;
 use serde_json::{Value, json};
 
 use super::{tell, with};

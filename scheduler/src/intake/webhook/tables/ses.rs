@@ -1,7 +1,7 @@
 //! What SES, by way of SNS tells.
 
 use axum::http::HeaderMap;
-use config::{Hook, Service};
+use config::hooks::{Hook, Service};
 use serde_json::{Value, json};
 
 use super::{tell, with};

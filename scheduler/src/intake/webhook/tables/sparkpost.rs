@@ -1,6 +1,6 @@
 //! What SparkPost tells.
 
-use config::Service;
+use config::hooks::Service;
 use serde_json::json;
 
 use super::{tell, with};

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use config::{MxSettings, SmtpTimeouts};
 use domain::address::Address;
 use domain::outcome::{FaultKind, Outcome, Side};
 use futures::future::join_all;
 use harness::smtp::SmtpPeer;
-use worker::sender::Attempt;
-use worker::sender::mx::MxSender;
+use senders::attempt::Attempt;
+use senders::mx::MxSender;
+use senders::settings::mx::MxSettings;
+use senders::settings::session::SmtpTimeouts;
 
 use super::super::mail;
 use super::{COMMANDS, LIMIT, failures, outcome_by};

@@ -4,14 +4,15 @@
 use std::fs;
 use std::time::Duration;
 
-use config::{SmtpLogin, SmtpTimeouts, TlsMode};
 use domain::outcome::{Outcome, Side};
 use futures::future::join_all;
 use harness::certificates::Certificates;
 use harness::smtp::{Act, SmtpPeer, agree};
+use senders::sender::Sender;
+use senders::settings::session::{SmtpTimeouts, TlsMode};
+use senders::settings::smtp::SmtpLogin;
+use senders::smtp::SmtpSender;
 use tokio::time::timeout;
-use worker::sender::Sender;
-use worker::sender::smtp::SmtpSender;
 
 use super::super::mail;
 use super::{LIMIT, failures, impatient};

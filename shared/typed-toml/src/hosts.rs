@@ -1,0 +1,124 @@
+//! Rules for hosts: one host by its name or address, or all hosts below a name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use url::Host;
+
+use crate::section::Section;
+
+/// `mail.example.com`, `192.0.2.1`, or `*.example.com` for all hosts below that one, which does not
+/// cover itself. As names are in the DNS: lower case, and beyond ASCII in Punycode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRule {
+    host: String,
+    below: bool,
+}
+
+/// Why a text is no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is no host like \"mail.example.com\", nor like \"*.example.com\" for all below one")]
+pub struct NotAHostRule;
+
+impl HostRule {
+    /// Whether it is about this host, which is written as in a URL or an address.
+    pub fn covers(&self, host: &str) -> bool {
+        if !self.below {
+            return host == self.host;
+        }
+        host.strip_suffix(&self.host)
+            .and_then(|below| below.strip_suffix('.'))
+            .is_some_and(|name| !name.is_empty())
+    }
+
+    /// Reads the rules of a list, with a fault for each that is none.
+    pub fn read_all(section: &mut Section<'_, '_>, key: &'static str) -> Vec<Self> {
+        let mut rules = Vec::new();
+        for text in section.texts(key) {
+            match text.parse() {
+                Ok(rule) => rules.push(rule),
+                Err(NotAHostRule) => section.fault(key, format!("\"{text}\" {NotAHostRule}")),
+            }
+        }
+        rules
+    }
+}
+
+impl FromStr for HostRule {
+    type Err = NotAHostRule;
+
+    fn from_str(text: &str) -> Result<Self, NotAHostRule> {
+        let (name, below) = text
+            .strip_prefix("*.")
+            .map_or((text, false), |name| (name, true));
+        match Host::parse(name).map_err(|_| NotAHostRule)? {
+            Host::Domain(name) if name.contains('*') || name.split('.').any(str::is_empty) => {
+                Err(NotAHostRule)
+            }
+            Host::Ipv4(_) | Host::Ipv6(_) if below => Err(NotAHostRule),
+            host => Ok(Self {
+                host: host.to_string(),
+                below,
+            }),
+        }
+    }
+}
+
+impl fmt::Display for HostRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.below { "*." } else { "" }, self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_about_one_host_or_all_below_one() {
+        for (rule, host, covered) in [
+            ("mail.example.com", "mail.example.com", true),
+            ("MAIL.example.com", "mail.example.com", true),
+            ("mail.example.com", "a.mail.example.com", false),
+            ("*.example.org", "a.b.example.org", true),
+            ("*.example.org", "example.org", false),
+            ("*.example.org", ".example.org", false),
+            ("*.example.org", "notexample.org", false),
+            ("*.example.org", "example.org.evil.example", false),
+            ("bücher.example", "xn--bcher-kva.example", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("[2001:db8::1]", "[2001:db8::1]", true),
+            ("localhost", "localhost", true),
+        ] {
+            assert_eq!(
+                rule.parse::<HostRule>().unwrap().covers(host),
+                covered,
+                "{rule} {host}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_no_rule() {
+        for text in [
+            "",
+            "*",
+            "*.",
+            "*example.org",
+            "a.*.example.org",
+            "*.*.example.org",
+            "example.org.",
+            "*.192.0.2.1",
+            "mail.example.com:443",
+            "https://mail.example.com",
+            "jo@example.com",
+            "a b",
+            ".example.org",
+        ] {
+            assert_eq!(text.parse::<HostRule>(), Err(NotAHostRule), "{text}");
+        }
+        for rule in ["mail.example.com", "*.example.org"] {
+            assert_eq!(rule.parse::<HostRule>().unwrap().to_string(), rule);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What every sender has to keep, as one suite: run [`conforms`] on yours, against a peer that
+//! takes every message, and [`ends_in_time`] against one that hangs.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::address::Address;
+use domain::outcome::Outcome;
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use crate::attempt::Attempt;
+use crate::sender::Sender;
+
+/// How many attempts go on at once.
+const AT_ONCE: usize = 8;
+
+/// After how long attempts are cut off.
+const CUTS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_micros(200),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+];
+
+/// A sender, and what is known of it.
+pub struct Subject<'a> {
+    /// The sender.
+    pub sender: &'a dyn Sender,
+    /// Within which time it promises to have an outcome.
+    pub limit: Duration,
+    /// Whether its peer takes mail for internationalized addresses.
+    pub takes_utf8: bool,
+}
+
+/// Checks everything that can be seen from outside: each message has an outcome within the time
+/// limit and no panic, an attempt that was cut off does not spoil the next, attempts may go on at
+/// once, and what goes into logs names nobody. `received` gives the contents that the peer has got
+/// so far, in any order; they have to be the very bytes.
+///
+/// # Panics
+/// Where a rule is broken, with its name.
+pub async fn conforms<F: Future<Output = Vec<Bytes>>>(
+    subject: &Subject<'_>,
+    received: impl Fn() -> F,
+) {
+    every_message_has_an_outcome(subject).await;
+    content_is_not_changed(subject, &received).await;
+    a_cut_off_attempt_spoils_nothing(subject).await;
+    attempts_go_on_at_once(subject).await;
+}
+
+/// Checks that a sender whose peer hangs, wherever it does, has an outcome within its time limit
+/// for each of several attempts at once, and takes none of them for sent. `name` tells which sender
+/// it is.
+///
+/// # Panics
+/// Where it has not.
+pub async fn ends_in_time(name: &str, subject: &Subject<'_>) {
+    let attempts: Vec<Attempt> = (0..AT_ONCE).map(plain).collect();
+    for outcome in join_all(attempts.iter().map(|attempt| send(subject, attempt))).await {
+        assert!(
+            !got_through(&outcome),
+            "{name}: a peer that hangs has taken nothing: {outcome:?}"
+        );
+    }
+}
+
+fn attempt(
+    recipient: &str,
+    from: Option<&str>,
+    message_id: &str,
+    content: Option<Bytes>,
+) -> Attempt {
+    let address = |text: &str| Address::parse(text).expect("the suite's addresses are addresses");
+    let mut attempt = Attempt::first(address(recipient), message_id);
+    attempt.envelope_from = from.map(address);
+    attempt.content = content;
+    attempt
+}
+
+fn plain(number: usize) -> Attempt {
+    let content =
+        format!("Message-ID: <c{number}@example.org>\r\nSubject: {number}\r\n\r\nHello\r\n");
+    attempt(
+        "jo@example.com",
+        Some("bounce@news.example.org"),
+        &format!("<c{number}@example.org>"),
+        Some(content.into()),
+    )
+}
+
+async fn send(subject: &Subject<'_>, attempt: &Attempt) -> Outcome {
+    // A little is allowed for a busy machine.
+    let limit = subject.limit + Duration::from_secs(5);
+    let outcome = timeout(limit, subject.sender.send(attempt)).await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        panic!(
+            "an outcome within {:?}: {}",
+            subject.limit, attempt.message_id
+        )
+    });
+    if let Outcome::Unreachable(fault) = &outcome {
+        assert!(
+            !fault.text.contains(attempt.recipient.as_str()),
+            "a fault names nobody: {}",
+            fault.text
+        );
+    }
+    if let Outcome::Unreadable(why) = &outcome {
+        assert!(
+            !why.contains(attempt.recipient.as_str()),
+            "what is logged names nobody: {why}"
+        );
+    }
+    outcome
+}
+
+fn got_through(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Delivered(_) | Outcome::Accepted(_))
+}
+
+async fn every_message_has_an_outcome(subject: &Subject<'_>) {
+    let body = || Some(Bytes::from_static(b"Subject: x\r\n\r\ny\r\n"));
+    let from = Some("bounce@news.example.org");
+    for odd in [
+        attempt("jo@example.com", None, "null-reverse-path", body()),
+        attempt("-oQ/tmp@example.com", from, "hyphen", body()),
+        attempt("jo@example.com", Some("-x@example.org"), "-hyphen", body()),
+        attempt(
+            "\"a b;$(true)\"@example.com",
+            from,
+            "quoted; rm -rf /",
+            body(),
+        ),
+        attempt("jo@example.com", from, "no-content", None),
+        attempt("jo@example.com", from, "empty", Some(Bytes::new())),
+        attempt("jo@example.com", from, "no\r\nX-Injected: line\0", body()),
+        attempt(
+            "jo@example.com",
+            from,
+            "no\r\nRCPT TO:<sam@example.com>",
+            body(),
+        ),
+        attempt(
+            "jo@example.com",
+            from,
+            "large",
+            Some(Bytes::from("x\r\n".repeat(400_000))),
+        ),
+        attempt("用户@例え.example", from, "utf8", body()),
+    ] {
+        let outcome = send(subject, &odd).await;
+        if odd.message_id == "utf8" && !subject.takes_utf8 {
+            assert!(
+                !got_through(&outcome),
+                "an address that the peer cannot be told is not lied about"
+            );
+        }
+        if odd.message_id == "null-reverse-path" {
+            assert!(
+                got_through(&outcome),
+                "mail with the null reverse-path is mail: {outcome:?}"
+            );
+        }
+    }
+}
+
+async fn content_is_not_changed<F: Future<Output = Vec<Bytes>>>(
+    subject: &Subject<'_>,
+    received: &impl Fn() -> F,
+) {
+    for content in [
+        &b"Message-ID: <c1@example.org>\r\n\r\nplain\r\n"[..],
+        b"Subject: dots\r\n\r\n.\r\n..\r\n.x\r\nQUIT\r\n",
+        b"Subject: octets\r\n\r\n\xc3\xa4\xff\xfe\r\n",
+        b"Subject: spaces\r\n\r\n \t \r\n\r\n\r\n",
+        b"Subject: =?utf-8?q?x?=\r\nFrom: a@example.org\r\n\r\nFrom here on\r\n",
+    ] {
+        let sent = Bytes::from_static(content);
+        if !subject.sender.wants_content() {
+            return;
+        }
+        let outcome = send(
+            subject,
+            &attempt("jo@example.com", None, "bytes", Some(sent.clone())),
+        )
+        .await;
+        assert!(
+            got_through(&outcome),
+            "the peer takes everything: {outcome:?}"
+        );
+        assert!(
+            received().await.contains(&sent),
+            "content is not changed: {:?}",
+            String::from_utf8_lossy(content)
+        );
+    }
+}
+
+async fn a_cut_off_attempt_spoils_nothing(subject: &Subject<'_>) {
+    for (number, cut) in CUTS.into_iter().enumerate() {
+        let _ = timeout(cut, subject.sender.send(&plain(number))).await;
+        let outcome = send(subject, &plain(100 + number)).await;
+        assert!(
+            got_through(&outcome),
+            "an attempt after one that was cut off at {cut:?} is as good as any: {outcome:?}"
+        );
+    }
+}
+
+async fn attempts_go_on_at_once(subject: &Subject<'_>) {
+    let attempts: Vec<Attempt> = (0..AT_ONCE).map(plain).collect();
+    for outcome in join_all(attempts.iter().map(|attempt| send(subject, attempt))).await {
+        assert!(
+            got_through(&outcome),
+            "attempts at once do not disturb each other: {outcome:?}"
+        );
+    }
+}

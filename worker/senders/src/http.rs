@@ -1,0 +1,160 @@
+//! Asks the platform to send by itself: the attempt goes to it as a signed POST, and its answer is
+//! the outcome. A platform in any language is a sender so, and one that renders its mail again
+//! needs no content kept for it.
+//!
+//! One route has one URL. Redirects are not followed and no proxy of the environment is used, so
+//! mail goes to no other host than that one, and TLS is verified.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::clock::{Clock, Timestamp};
+use domain::outcome::{Fault, FaultKind, Outcome};
+use domain::reply::Reply;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Response};
+use signing::webhook_signature::seconds;
+use system::whose_fault::{own_error, system_error};
+
+use crate::attempt::Attempt;
+use crate::sender::Sender;
+use crate::settings::http::HttpSettings;
+
+mod answer;
+mod request;
+
+/// Sends by the platform's own API.
+pub struct HttpSender {
+    client: Client,
+    settings: HttpSettings,
+    clock: Arc<dyn Clock>,
+}
+
+impl HttpSender {
+    /// A sender for one URL. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// Where `ca_file` holds no certificates.
+    pub fn new(settings: HttpSettings, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        system::tls::prepare();
+        let mut builder = Client::builder()
+            .user_agent(concat!("redeliver/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(settings.connect_timeout)
+            .timeout(settings.timeout);
+        if let Some(pem) = &settings.ca {
+            let certificates =
+                Certificate::from_pem_bundle(pem).map_err(|err| format!("ca_file: {err}"))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let client = builder
+            .build()
+            .map_err(|err| format!("no HTTP client can be made: {}", chain(&err)))?;
+        Ok(Self {
+            client,
+            settings,
+            clock,
+        })
+    }
+
+    async fn post(&self, attempt: &Attempt, body: Vec<u8>) -> Result<Outcome, Fault> {
+        let now = self.clock.now();
+        let key = attempt.key();
+        let request = self
+            .client
+            .post(self.settings.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", &key)
+            .header("webhook-id", &key)
+            .header("webhook-timestamp", seconds(now))
+            .header(
+                "webhook-signature",
+                self.settings.signer.sign(&key, now, &body),
+            );
+        let request = match &attempt.traceparent {
+            Some(trace) => request.header("traceparent", trace.as_str()),
+            None => request,
+        };
+        let answer = request.body(body).send().await.map_err(fault)?;
+        let status = answer.status().as_u16();
+        let retry_after_s = retry_after_s(answer.headers(), now);
+        // An answer that breaks off still has its status.
+        let body = self.read(answer).await.unwrap_or_default();
+        answer::outcome(status, retry_after_s, body.as_deref())
+    }
+
+    /// The answer's body; `None` where it is larger than `answer_max`.
+    async fn read(&self, mut answer: Response) -> Result<Option<Vec<u8>>, Fault> {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(fault)? {
+            if body.len() + chunk.len() > self.settings.answer_max {
+                return Ok(None);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Some(body))
+    }
+}
+
+#[async_trait]
+impl Sender for HttpSender {
+    async fn send(&self, attempt: &Attempt) -> Outcome {
+        let body = request::body(attempt, self.settings.content);
+        if body.len() > self.settings.request_max {
+            return Outcome::Refused(Reply::parse(
+                "552 5.3.4 the message is larger than request_max of its http route",
+            ));
+        }
+        self.post(attempt, body)
+            .await
+            .unwrap_or_else(Outcome::Unreachable)
+    }
+
+    fn wants_content(&self) -> bool {
+        self.settings.content
+    }
+}
+
+/// How long the answer asks us to stay away (RFC 9110, section 10.2.3): a number of seconds, or a
+/// date.
+fn retry_after_s(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    value.parse().ok().or_else(|| {
+        let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
+        Some(
+            Timestamp::from_ms(date.timestamp_millis())
+                .since(now)
+                .as_secs(),
+        )
+    })
+}
+
+/// The platform's trouble is ours: it never counts against the recipient. Once the request may have
+/// been read, nobody knows whether the mail went out.
+fn fault(err: reqwest::Error) -> Fault {
+    let kind = if err.is_connect() {
+        FaultKind::Connect
+    } else {
+        FaultKind::Unanswered
+    };
+    let err = err.without_url();
+    match system_error(&err).and_then(own_error) {
+        Some(cause) => cause.fault(kind, &chain(&err)),
+        None => Fault::ours(kind, chain(&err)),
+    }
+}
+
+/// An error with what led to it.
+fn chain(err: &dyn Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,17 @@
+//! The senders: each turns one attempt to deliver into one outcome. They own their settings. They
+//! know neither the store, nor the policy, nor the rest of the configuration.
+
+pub mod attempt;
+pub mod command;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod contact;
+pub mod http;
+pub mod idempotency_scope;
+pub mod in_doubt;
+pub mod lease_end;
+pub mod log;
+pub mod mx;
+pub mod sender;
+pub mod settings;
+pub mod smtp;

@@ -1,0 +1,270 @@
+//! The settings of an SMTP session, which the senders `smtp` and `mx` share.
+
+use std::time::Duration;
+
+use system::tls::TlsFiles;
+use system::tls_files::read_tls;
+use typed_toml::section::Section;
+use typed_toml::set::{SECOND, set, set_number};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// What every conversation has.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// What we call ourselves.
+    pub helo: String,
+    /// Connections to one host at most.
+    pub connections: usize,
+    /// Messages that one connection carries at most.
+    pub messages_max: u32,
+    /// How old a connection gets at most.
+    pub age_max: Duration,
+    /// How long a connection may be idle and be used again.
+    pub idle_max: Duration,
+    /// The time limit of each phase.
+    pub timeouts: SmtpTimeouts,
+    /// What is made of a message that was sent whole and not answered for.
+    pub after_dot: AfterDot,
+    /// What the peer is asked to report (RFC 3461).
+    pub notify: Notify,
+    /// The files of TLS.
+    pub certificates: TlsFiles,
+}
+
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsMode {
+    /// Never.
+    None,
+    /// Where the peer offers STARTTLS, whatever its certificate says (RFC 7435); in the clear where
+    /// that fails.
+    Opportunistic,
+    /// By STARTTLS, with a certificate that holds for the host; else nothing is sent.
+    Required,
+    /// From the first byte (RFC 8314), with a certificate that holds for the host.
+    Implicit,
+}
+
+/// How long each phase of a conversation may take, whole replies included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmtpTimeouts {
+    /// For one of the connections to become free, where all are in use. It is no phase: nobody is
+    /// talked to yet.
+    pub wait: Duration,
+    /// The TCP connection, and the TLS handshake.
+    pub connect: Duration,
+    /// The greeting, and each of EHLO, STARTTLS and AUTH.
+    pub greeting: Duration,
+    /// MAIL and RSET.
+    pub mail: Duration,
+    /// RCPT.
+    pub rcpt: Duration,
+    /// DATA, and then once more the sending of the content.
+    pub data: Duration,
+    /// The answer to the final dot. Whoever is given up too early gets the message twice (RFC 5321,
+    /// section 4.5.3.2.6).
+    pub dot: Duration,
+}
+
+/// What is made of a message that was sent whole and not answered for: the peer may have it or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterDot {
+    /// It is sent again by the next attempt, and may come twice.
+    Resend,
+    /// It counts as taken, and may be lost.
+    AssumeDelivered,
+}
+
+/// What the peer is asked to report about a message, where it offers to (NOTIFY of RFC 3461,
+/// section 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notify {
+    /// That it arrived.
+    pub success: bool,
+    /// That it did not.
+    pub failure: bool,
+    /// That it takes long.
+    pub delay: bool,
+    /// Nothing, ever.
+    pub never: bool,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            helo: "localhost".to_owned(),
+            connections: 16,
+            messages_max: 1_000,
+            age_max: Duration::from_secs(300),
+            idle_max: Duration::from_secs(15),
+            timeouts: SmtpTimeouts::default(),
+            after_dot: AfterDot::Resend,
+            notify: Notify {
+                failure: true,
+                ..Notify::default()
+            },
+            certificates: TlsFiles::default(),
+        }
+    }
+}
+
+impl Default for SmtpTimeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            wait: Self::WAIT,
+            connect: seconds(30),
+            greeting: seconds(60),
+            mail: seconds(60),
+            rcpt: seconds(120),
+            data: seconds(300),
+            dot: seconds(600),
+        }
+    }
+}
+
+impl SmtpTimeouts {
+    /// How long a free connection is waited for where nothing else is said.
+    const WAIT: Duration = Duration::from_secs(300);
+
+    /// The same limit for every phase.
+    pub const fn all(limit: Duration) -> Self {
+        Self {
+            wait: Self::WAIT,
+            connect: limit,
+            greeting: limit,
+            mail: limit,
+            rcpt: limit,
+            data: limit,
+            dot: limit,
+        }
+    }
+
+    /// How long one conversation that carries one message may take at most, with STARTTLS and AUTH.
+    pub fn whole(&self) -> Duration {
+        // Twice connect for the handshake; greeting, EHLO, STARTTLS, EHLO again and up to three
+        // steps of AUTH.
+        self.connect * 2 + self.greeting * 7 + self.mail + self.rcpt + self.data * 2 + self.dot
+    }
+}
+
+impl Notify {
+    /// The parameter's value; `None` where nothing is asked.
+    pub fn value(self) -> Option<String> {
+        if self.never {
+            return Some("NEVER".to_owned());
+        }
+        let asked = [
+            (self.success, "SUCCESS"),
+            (self.failure, "FAILURE"),
+            (self.delay, "DELAY"),
+        ];
+        let asked: Vec<_> = asked
+            .into_iter()
+            .filter_map(|(wanted, name)| wanted.then_some(name))
+            .collect();
+        (!asked.is_empty()).then(|| asked.join(","))
+    }
+}
+
+pub(super) fn read_session(session: &mut SessionSettings, section: &mut Section<'_, '_>) {
+    set(&mut session.helo, section.text("helo").map(str::to_owned));
+    if session.helo.is_empty() || !session.helo.bytes().all(|b| b.is_ascii_graphic()) {
+        section.fault("helo", "must be a host name, or an address in brackets");
+    }
+    set_number(
+        &mut session.connections,
+        section.number("connections", 1..=10_000),
+    );
+    set_number(
+        &mut session.messages_max,
+        section.number("messages_max", 1..=1_000_000),
+    );
+    set(
+        &mut session.age_max,
+        section.duration("age_max", SECOND..=24 * HOUR),
+    );
+    set(
+        &mut session.idle_max,
+        section.duration("idle_max", SECOND / 10..=HOUR),
+    );
+    read_timeouts(&mut session.timeouts, section);
+    let choices = [
+        ("resend", AfterDot::Resend),
+        ("assume_delivered", AfterDot::AssumeDelivered),
+    ];
+    set(
+        &mut session.after_dot,
+        section.choice("after_dot", &choices),
+    );
+    if section.has("notify") {
+        session.notify = read_notify(section);
+    }
+    read_tls(&mut session.certificates, section);
+}
+
+/// One limit for all, and limits for phases over it. The answer to the final dot keeps its ten
+/// minutes where only the one for all is named: who is given up too early gets the message twice.
+fn read_timeouts(timeouts: &mut SmtpTimeouts, section: &mut Section<'_, '_>) {
+    let allowed = SECOND / 10..=HOUR;
+    if let Some(limit) = section.duration("timeout", allowed.clone()) {
+        let usual = SmtpTimeouts::default();
+        let (data, dot) = (limit.max(usual.data), limit.max(usual.dot));
+        *timeouts = SmtpTimeouts {
+            data,
+            dot,
+            ..SmtpTimeouts::all(limit)
+        };
+    }
+    section.within("timeouts", |section| {
+        set(
+            &mut timeouts.wait,
+            section.duration("wait", allowed.clone()),
+        );
+        set(
+            &mut timeouts.connect,
+            section.duration("connect", allowed.clone()),
+        );
+        set(
+            &mut timeouts.greeting,
+            section.duration("greeting", allowed.clone()),
+        );
+        set(
+            &mut timeouts.mail,
+            section.duration("mail", allowed.clone()),
+        );
+        set(
+            &mut timeouts.rcpt,
+            section.duration("rcpt", allowed.clone()),
+        );
+        set(
+            &mut timeouts.data,
+            section.duration("data", allowed.clone()),
+        );
+        set(&mut timeouts.dot, section.duration("dot", allowed.clone()));
+    });
+}
+
+fn read_notify(section: &mut Section<'_, '_>) -> Notify {
+    let mut notify = Notify::default();
+    let names = section.texts("notify");
+    for name in &names {
+        match *name {
+            "success" => notify.success = true,
+            "failure" => notify.failure = true,
+            "delay" => notify.delay = true,
+            "never" => notify.never = true,
+            other => {
+                section.fault(
+                    "notify",
+                    format!("\"{other}\" is not one of success, failure, delay, never"),
+                );
+            }
+        }
+    }
+    if notify.never && names.len() > 1 {
+        section.fault("notify", "never stands alone (RFC 3461, section 4.1)");
+    }
+    notify
+}

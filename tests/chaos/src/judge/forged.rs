@@ -428,11 +428,30 @@ const CASES: &[Case] = &[
                 },
             );
             e.asked.extend((0..20).map(|n| Asked {
-                job: RATED.to_owned(),
+                job: RATED.replace("u1@", &format!("u{n}@")),
                 ..asked(10_000 + n)
             }));
         },
-        &["ends once", "rates"],
+        // No event knows the jobs that are forged here.
+        &["ends once", "never early", "rates"],
+    ),
+    (
+        "two messages of each job, over two sessions, at a destination with a rate",
+        |e| {
+            for n in 0..40 {
+                let first = Asked {
+                    job: RATED.replace("u1@", &format!("u{n}@")),
+                    ..asked(10_000 + 250 * n)
+                };
+                let at = first.at + 5;
+                e.asked.push(Asked {
+                    at,
+                    ..first.clone()
+                });
+                e.asked.push(first);
+            }
+        },
+        &["never early"],
     ),
     (
         "an attempt while an operator holds",

@@ -14,6 +14,10 @@ const CROWDED_BY_MS: Ms = 15_000;
 /// that a peer may take for a message of the same job, twice.
 const BEGUN_MS: Ms = 6_000;
 
+/// How soon after a message of a job the same worker begins the next message of the same attempt.
+/// Two attempts of one job are further apart.
+const NEXT_MESSAGE_MS: Ms = 1_000;
+
 pub(super) fn judge(evidence: &Evidence, excuses: &Excuses<'_>, verdict: &mut Verdict) {
     for crowded in &evidence.rest.crowded {
         verdict.blame("windows", crowded.clone());
@@ -92,12 +96,20 @@ fn judge_holds(
 }
 
 /// In any span a destination gets what was saved up, what its rate gives in that time, and at most
-/// a window of attempts that were claimed before.
+/// a window of attempts that were claimed before. An attempt counts once: its second message may go
+/// over another session.
 fn judge_rate(destination: &str, asked: &[&Asked], excuses: &Excuses<'_>, verdict: &mut Verdict) {
     let (rate, burst, window) = RATED;
-    let counts =
-        |ask: &&&Asked| ask.begins && !excuses.attempt(&ask.life, ask.at - CROWDED_BY_MS, ask.at);
-    let times: Vec<Ms> = asked.iter().filter(counts).map(|ask| ask.at).collect();
+    let mut last_asked: BTreeMap<(&str, &str), Ms> = BTreeMap::new();
+    let mut times: Vec<Ms> = Vec::new();
+    for ask in asked {
+        let before = last_asked.insert((&ask.job, &ask.life), ask.at);
+        let is_next_message = before.is_some_and(|before| ask.at - before < NEXT_MESSAGE_MS);
+        let is_excused = excuses.attempt(&ask.life, ask.at - CROWDED_BY_MS, ask.at);
+        if ask.begins && !is_next_message && !is_excused {
+            times.push(ask.at);
+        }
+    }
     for (first, from) in times.iter().enumerate() {
         for (last, until) in times.iter().enumerate().skip(first) {
             let span = until - from;
